@@ -1,0 +1,43 @@
+/** What the wire (src/rpc), the embedded library and the HTTP port ask of a gateway. */
+
+import type { SqlValue } from "../base/values.js";
+import type { IdempotencyKey, RowStream, StatementOutcome } from "../machines/range/types.js";
+
+export type SessionState = "idle" | "open" | "failed";
+
+/** Positional values, or values by name with or without the prefix character. */
+export type Params = readonly SqlValue[] | ReadonlyMap<string, SqlValue>;
+
+export interface ExecuteRequest {
+  readonly sql: string;
+  readonly params: Params;
+  /** For writes; undefined lets the gateway make one (then a lost answer cannot be asked for again). */
+  readonly key: IdempotencyKey | undefined;
+  readonly timeoutMs: number | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Either everything at once (small results, writes), or a stream. */
+export type ExecuteResult =
+  | { readonly kind: "outcome"; readonly outcome: StatementOutcome }
+  | { readonly kind: "stream"; readonly stream: RowStream };
+
+/** One ordered session: calls queue and run one after the other. */
+export interface Session {
+  /** One statement; more than one, or none, is a UserError. */
+  execute(request: ExecuteRequest): Promise<ExecuteResult>;
+  batch(
+    statements: readonly { readonly sql: string; readonly params: Params }[],
+    request: Omit<ExecuteRequest, "sql" | "params">,
+  ): Promise<readonly StatementOutcome[]>;
+  state(): SessionState;
+  close(): Promise<void>;
+}
+
+export interface Gateway {
+  /** Sessions are cheap; `autocommit` refuses BEGIN, TEMP objects and session settings, and runs calls concurrently. */
+  openSession(kind: "session" | "autocommit"): Session;
+  outcome(transactionId: string): Promise<"committed" | "aborted" | "unknown">;
+  /** Operations by name; rejects with UserError for unknown verbs and bad arguments. */
+  admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown>;
+}

@@ -1,0 +1,14 @@
+/**
+ * The public contract of a replicated service: implement it, and the engine makes every replica apply the same
+ * entries in the same order. The samples (kv, counter, lock) are written against it.
+ *
+ * `apply` must be a function of the entries and the state alone: no clock, no randomness, no I/O. Whatever needs
+ * those is decided by the proposer and carried in the entry.
+ */
+export interface StateMachine {
+  /** Applies committed entries in log order; answers one result for each, handed to whoever proposed it. */
+  apply(entries: readonly { readonly index: number; readonly data: Uint8Array }[]): readonly Uint8Array[];
+  /** The whole state, from which `restore` makes an equal machine on any replica. Equal states give equal bytes. */
+  snapshot(): Uint8Array;
+  restore(snapshot: Uint8Array): void;
+}

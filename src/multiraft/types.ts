@@ -1,0 +1,123 @@
+/**
+ * What hosting asks of its neighbours: state machines below, peers beside, and what it offers to those who propose.
+ */
+import type { GroupId, LogIndex, NodeId, Term } from "../base/ids.js";
+import type { ConfChange, ConfState, Entry, Message, Role, SnapshotMeta } from "../raft/types.js";
+
+/**
+ * One replica's state machine as its host drives it. Calls come one at a time per group, but `apply` may be called
+ * again before the last one resolved (in index order); implementations queue. Results are opaque to hosting and
+ * reach only the proposer, on the node that proposed.
+ *
+ * Invariants: the applied index and the effects of the entries are one atomic write; applying is a function of the
+ * entries and the state alone; entries at or below the applied index are never applied again.
+ */
+export interface GroupMachine {
+  /** Opens or creates the state and answers what has been applied to it. Called once, first. */
+  open(): Promise<LogIndex>;
+  /**
+   * Applies normal, non-empty entries in order; `upTo` is the index reached (entries that carry nothing for the
+   * machine, empty ones and membership changes, are left out, so `entries` may be empty). One result an entry.
+   */
+  apply(entries: readonly Entry[], upTo: LogIndex): Promise<readonly Uint8Array[]>;
+  /** Makes the state durable and answers the applied index that is durable now; the log before it may go. */
+  checkpoint(): Promise<LogIndex>;
+  /** A consistent copy of the state, for another replica. The machine goes on applying meanwhile. */
+  snapshot(): Promise<MachineSnapshot>;
+  /**
+   * Replaces the state by a received snapshot whose bytes lie in `file`, already durable and verified. Idempotent:
+   * after a crash it is called again with the same file. Answers the applied index of the state installed.
+   */
+  restore(file: string): Promise<LogIndex>;
+  /** A digest of the logical state at the applied index it was taken at; equal on every replica at equal index. */
+  digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }>;
+  close(): Promise<void>;
+}
+
+export interface MachineSnapshot {
+  readonly appliedIndex: LogIndex;
+  readonly bytes: number;
+  read(offset: number, length: number): Promise<Uint8Array>;
+  /** Frees the copy. */
+  release(): Promise<void>;
+}
+
+/** Frames to other nodes. Delivery is best effort, in order per peer while a connection lasts. */
+export interface PeerTransport {
+  /** Sends what a tick gathered for one peer, in one frame. Drops it when the peer cannot be reached. */
+  send(to: NodeId, frame: PeerFrame): void;
+  /** Streams a snapshot; resolves once the receiver has installed or refused it, rejects when it was cut short. */
+  sendSnapshot(to: NodeId, header: SnapshotHeader, source: MachineSnapshot): Promise<void>;
+  /** Who receives; set once by the host. */
+  receive(handler: PeerHandler): void;
+}
+
+export interface PeerHandler {
+  onFrame(from: NodeId, frame: PeerFrame): void;
+  /** A snapshot arriving in chunks, in order. The host verifies, installs, and resolves; rejecting tells the sender. */
+  onSnapshot(from: NodeId, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<void>;
+  onUnreachable(peer: NodeId): void;
+}
+
+/** All groups' messages to one peer, heartbeats of all groups coalesced in columns. */
+export interface PeerFrame {
+  readonly messages: readonly GroupMessage[];
+  /** Parallel columns: group, term, commit, context; one row a heartbeat (or heartbeat response, with a negative group). */
+  readonly heartbeats: readonly number[];
+  /** The sender is alive: keeps the peer's quiesced followers asleep. Sent every tick interval when nothing else is. */
+  readonly alive: boolean;
+}
+
+export interface GroupMessage {
+  readonly group: GroupId;
+  readonly message: Message;
+}
+
+export interface SnapshotHeader {
+  readonly group: GroupId;
+  readonly term: Term;
+  readonly meta: SnapshotMeta;
+  readonly bytes: number;
+}
+
+export interface Committed {
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly result: Uint8Array;
+}
+
+export interface GroupStatus {
+  readonly group: GroupId;
+  readonly role: Role;
+  readonly leader: NodeId;
+  readonly term: Term;
+  readonly commit: LogIndex;
+  readonly applied: LogIndex;
+  readonly lastIndex: LogIndex;
+  readonly conf: ConfState;
+  /** At the leader: what each peer's log is known to match. */
+  readonly match: ReadonlyMap<NodeId, LogIndex>;
+}
+
+/** What a group offers to those who use it on this node. */
+export interface GroupHandle {
+  readonly group: GroupId;
+  status(): GroupStatus;
+  /**
+   * Appends one entry and resolves once it is applied on this node. Rejects with
+   * RouteError: this node does not lead (nothing was appended);
+   * RetryError OSTRAKA_UNAVAILABLE: refused before it was appended (queue full, transfer under way, disk full);
+   * AmbiguousError: appended, but leadership was lost before it was known to commit.
+   * With `onlyInTerm` it is refused (RouteError) unless this node leads in that very term.
+   */
+  propose(data: Uint8Array, options?: { onlyInTerm?: Term }): Promise<Committed>;
+  /** A linearizable read point: resolves once a quorum confirmed leadership and the index is applied here. */
+  readIndex(): Promise<LogIndex>;
+  /** Resolves once `index` is applied here. */
+  waitApplied(index: LogIndex): Promise<void>;
+  changeMembership(change: ConfChange): Promise<void>;
+  transferLeadership(to: NodeId): Promise<void>;
+  /** Called on every change of leader, role or term, with the new status, after a new leader's empty entry is applied too. */
+  onChange(listener: (status: GroupStatus) => void): () => void;
+  digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }>;
+}

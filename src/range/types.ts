@@ -1,0 +1,109 @@
+/**
+ * What a range's leader offers to gateways, on its own node or over the wire. Requests that find another leader
+ * reject with RouteError; the gateway retries within the statement's deadline.
+ */
+import type { GroupId, LogIndex, NodeId, Term, TransactionId } from "../base/ids.js";
+import type {
+  CommandResult,
+  IdempotencyKey,
+  RowChange,
+  Stamp,
+  StampedStatement,
+  StatementOutcome,
+} from "../machines/range/types.js";
+import type { SessionFlags, Span, Statement } from "../sql/types.js";
+
+/** A point from which a replica may serve a linearizable read once it has applied `index`. */
+export interface ReadPoint {
+  readonly index: LogIndex;
+  readonly term: Term;
+  /** For the stamps of what is run at this point elsewhere. */
+  readonly wallMs: number;
+}
+
+export interface WriteRequest {
+  readonly key: IdempotencyKey;
+  readonly statement: Statement;
+  readonly flags: SessionFlags;
+  readonly lastInsertRowid: bigint;
+}
+
+export interface TransactionStatement {
+  readonly transaction: TransactionId;
+  /** Position in the transaction, from 0; the leader refuses gaps (it lost its memory: OSTRAKA_RETRY). */
+  readonly ordinal: number;
+  readonly statement: Statement;
+  readonly flags: SessionFlags;
+  readonly lastInsertRowid: bigint;
+}
+
+export type TransactionStatementAnswer =
+  | {
+      readonly kind: "ran";
+      readonly outcome: StatementOutcome;
+      readonly stamped: StampedStatement;
+      readonly rolledBack: false;
+    }
+  /** Not for the leader's worker: the gateway goes on with a private copy. What the transaction did so far still holds. */
+  | { readonly kind: "move" };
+
+/** A transaction that ran on a gateway's private copy. */
+export interface CopyCommit {
+  readonly transaction: TransactionId;
+  readonly key: IdempotencyKey;
+  /** Applied index of the copy; nothing in `reads` may have been written since. */
+  readonly readAt: LogIndex;
+  readonly readTerm: Term;
+  readonly reads: readonly Span[];
+  readonly writes: readonly Span[];
+  readonly schemaVersion: number;
+  /** Either the text to run again on every replica, or the rows it changed. */
+  readonly body:
+    | { readonly kind: "statements"; readonly statements: readonly StampedStatement[] }
+    | {
+        readonly kind: "rows";
+        readonly changes: readonly RowChange[];
+        readonly outcomes: readonly StatementOutcome[];
+      };
+}
+
+export interface RangeService {
+  readonly group: GroupId;
+  /** Confirmed by a quorum round begun after the call. */
+  readPoint(): Promise<ReadPoint>;
+  /** A bounded autocommit write: stamped, proposed, applied, answered. "move" when its cost is not bounded. */
+  write(request: WriteRequest): Promise<CommandResult | { readonly ok: "move" }>;
+  /** All or nothing, nothing told before: one command. "move" when any statement's cost is not bounded. */
+  batch(request: {
+    readonly key: IdempotencyKey;
+    readonly transaction: TransactionId;
+    readonly statements: readonly Omit<WriteRequest, "key">[];
+  }): Promise<CommandResult | { readonly ok: "move" }>;
+  /** Starts a transaction; with `reserve`, its turn comes when older reservations are gone. */
+  begin(
+    transaction: TransactionId,
+    options: { readonly reserve: readonly Span[] | undefined; readonly age: number },
+  ): Promise<ReadPoint>;
+  run(statement: TransactionStatement): Promise<TransactionStatementAnswer>;
+  /** Drops the statements from `ordinal` on (ROLLBACK TO). */
+  truncate(transaction: TransactionId, ordinal: number): Promise<void>;
+  commit(transaction: TransactionId, key: IdempotencyKey): Promise<CommandResult>;
+  /** `transaction` goes on elsewhere: what it has read at the leader still holds and is remembered for its CopyCommit. */
+  commitCopy(commit: CopyCommit): Promise<CommandResult>;
+  rollback(transaction: TransactionId): Promise<void>;
+  /** Committed, or never will: an unknown one is tombstoned first. */
+  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | "unknown">;
+  setPragma(
+    name: "user_version" | "application_id",
+    value: number,
+    key: IdempotencyKey,
+  ): Promise<CommandResult>;
+}
+
+/** Stamps for statements that a gateway runs itself, from the leader's clock and seed. */
+export type StampSource = (lastInsertRowid: bigint) => Stamp;
+
+/** Where to find the leader of the range. */
+export interface RangeRouter {
+  leader(): NodeId | undefined;
+}

@@ -1,0 +1,68 @@
+/**
+ * The client protocol: a bidirectional stream of frames; a frame is a msgpack array of messages, all that one turn of
+ * the event loop gathered. Messages are positional arrays whose first element is the op. Requests carry an id chosen
+ * by the client; every answer starts with that id. Unknown ops and malformed messages answer an error and leave the
+ * stream usable; oversized frames and bytes that are no frame end the stream with a status that says why.
+ *
+ * Values travel as src/base/values.ts vectors. Errors as WireError. Versions are checked by the first message.
+ */
+import type { WireError } from "../base/errors.js";
+
+export const PROTOCOL_VERSION = 1;
+/** Hard limit of a frame either way, above the largest statement. */
+export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
+/** Rows are chunked to about this; a cursor's first chunk comes with the head. */
+export const ROW_CHUNK_BYTES = 64 * 1024;
+
+export const ClientOp = {
+  /** [op, version] — first message of a stream. Answer: ["welcome", clusterId, nodeId, sqliteVersion]. */
+  Hello: 1,
+  /** [op, id, session] — the client chooses `session` (> 0), unique in its stream. Session 0 is the autocommit pool. */
+  OpenSession: 2,
+  /** [op, id, session] — open transactions roll back. No answer awaited but given. */
+  CloseSession: 3,
+  /** [op, id, session, sql, params, key, timeoutMs, want] — params: Uint8Array vector, or [names, vector] when named. key: [client, sequence, lowestUnanswered, issuedMs] or null. want: credits (chunks) for rows, 0: all rows in as many chunks as they take. */
+  Execute: 4,
+  /** [op, id, session, [[sql, params], …], key, timeoutMs] — all or nothing. Answers Batch. */
+  Batch: 5,
+  /** [op, id, credits] — more chunks for the cursor opened by request `id`. */
+  Fetch: 6,
+  /** [op, id] — stop request `id` whatever it is doing; it answers with OSTRAKA_TIMEOUT/interrupted or what it had become. */
+  Cancel: 7,
+  /** [op, id, transactionId] → Json "committed" | "aborted" | "unknown". */
+  Outcome: 8,
+  /** [op, id, verb, args] — operations (node list, check, …); args and answer are plain objects. */
+  Admin: 9,
+} as const;
+
+export const ServerOp = {
+  /** [op, id, version, clusterId, nodeId, sqliteVersion] */
+  Welcome: 1,
+  /** [op, id, columns, columnTypes, rows | null, rowCount, more, summary | null] — head of a result; `more`: chunks follow. */
+  Result: 2,
+  /** [op, id, rows, rowCount, more, summary | null] */
+  Rows: 3,
+  /** [op, id, wireError, state] */
+  Error: 4,
+  /** [op, id, [[columns, columnTypes, rows, rowCount, summary], …]] */
+  Batch: 5,
+  /** [op, id, value] */
+  Json: 6,
+  /** [op, id] */
+  Done: 7,
+} as const;
+
+/** What a finished statement leaves behind: [changes, totalChanges, lastInsertRowid, state]. */
+export type Summary = [
+  changes: number,
+  totalChanges: number,
+  lastInsertRowid: bigint | number,
+  state: SessionState,
+];
+
+/** Whether a transaction is open in the session: "idle", "open", or "failed" (only ROLLBACK passes). */
+export type SessionState = 0 | 1 | 2;
+
+export type WireKey = [client: string, sequence: number, lowestUnanswered: number, issuedMs: number];
+
+export type ErrorMessage = [op: number, id: number, error: WireError, state: SessionState];
