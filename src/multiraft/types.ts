@@ -64,6 +64,13 @@ export interface PeerFrame {
   readonly messages: readonly GroupMessage[];
   /** Parallel columns: group, term, commit, context; one row a heartbeat (or heartbeat response, with a negative group). */
   readonly heartbeats: readonly number[];
+  /**
+   * Groups that fall asleep: group, term, commit; one row a group. A follower at that very term and commit stops
+   * ticking until a message comes or the sender's frames stop.
+   */
+  readonly quiesced: readonly number[];
+  /** Chosen at random by each start of the sender's host; a change wakes the groups its predecessor led. */
+  readonly incarnation: number;
   /** The sender is alive: keeps the peer's quiesced followers asleep. Sent every tick interval when nothing else is. */
   readonly alive: boolean;
 }
@@ -75,8 +82,10 @@ export interface GroupMessage {
 
 export interface SnapshotHeader {
   readonly group: GroupId;
+  /** The leader's term when it began to send. */
   readonly term: Term;
   readonly meta: SnapshotMeta;
+  /** All that travels: the state's bytes and the SHA-256 of them at the end, which the host adds and checks. */
   readonly bytes: number;
 }
 
@@ -97,6 +106,8 @@ export interface GroupStatus {
   readonly conf: ConfState;
   /** At the leader: what each peer's log is known to match. */
   readonly match: ReadonlyMap<NodeId, LogIndex>;
+  /** This node leads and has applied an entry of its own term, and so every inherited one: it may serve. */
+  readonly leaderReady: boolean;
 }
 
 /** What a group offers to those who use it on this node. */
@@ -108,14 +119,21 @@ export interface GroupHandle {
    * RouteError: this node does not lead (nothing was appended);
    * RetryError OSTRAKA_UNAVAILABLE: refused before it was appended (queue full, transfer under way, disk full);
    * AmbiguousError: appended, but leadership was lost before it was known to commit.
+   * A deposed leader waits one election timeout for the log to tell: an entry that commits after all resolves, one
+   * that was overwritten can never commit and rejects with RouteError.
    * With `onlyInTerm` it is refused (RouteError) unless this node leads in that very term.
    */
   propose(data: Uint8Array, options?: { onlyInTerm?: Term }): Promise<Committed>;
-  /** A linearizable read point: resolves once a quorum confirmed leadership and the index is applied here. */
+  /**
+   * A linearizable read point: resolves once a quorum confirmed leadership and the index is applied here. Rejects with
+   * RouteError when this node does not lead or stops leading, RetryError OSTRAKA_UNAVAILABLE when the queue is full.
+   */
   readIndex(): Promise<LogIndex>;
-  /** Resolves once `index` is applied here. */
+  /** Resolves once `index` is applied here; rejects only when the group goes away. */
   waitApplied(index: LogIndex): Promise<void>;
+  /** Resolves once the change is applied and the joint configuration has been left. Errors as `propose`. */
   changeMembership(change: ConfChange): Promise<void>;
+  /** Resolves once `to` leads; rejects with RouteError when this node does not, RetryError when it did not work out. */
   transferLeadership(to: NodeId): Promise<void>;
   /** Called on every change of leader, role or term, with the new status, after a new leader's empty entry is applied too. */
   onChange(listener: (status: GroupStatus) => void): () => void;
