@@ -14,7 +14,13 @@ export interface ExecuteRequest {
   /** For writes; undefined lets the gateway make one (then a lost answer cannot be asked for again). */
   readonly key: IdempotencyKey | undefined;
   readonly timeoutMs: number | undefined;
+  /** May be made on first access, so hold the request, not the signal, where nobody waits for it. */
   readonly signal: AbortSignal | undefined;
+  /**
+   * With BEGIN, when the caller runs a transaction again that lost before: how often it lost, and how long ago it
+   * first began. The older reserves ahead of the younger.
+   */
+  readonly retry?: { readonly attempt: number; readonly ageMs: number } | undefined;
 }
 
 /** Either everything at once (small results, writes), or a stream. */
@@ -31,6 +37,11 @@ export interface Session {
     request: Omit<ExecuteRequest, "sql" | "params">,
   ): Promise<readonly StatementOutcome[]>;
   state(): SessionState;
+  /**
+   * The open transaction's id, once it has one; the client is told, so that it can ask for the outcome of a COMMIT
+   * whose answer was lost. Without one, `client:sequence` of the COMMIT's key names it, as for autocommit writes.
+   */
+  transactionId?(): string | undefined;
   close(): Promise<void>;
 }
 

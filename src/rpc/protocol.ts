@@ -15,13 +15,13 @@ export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 export const ROW_CHUNK_BYTES = 64 * 1024;
 
 export const ClientOp = {
-  /** [op, version] — first message of a stream. Answer: ["welcome", clusterId, nodeId, sqliteVersion]. */
+  /** [op, version] — first message of a stream. Answer: Welcome, with id 0. */
   Hello: 1,
   /** [op, id, session] — the client chooses `session` (> 0), unique in its stream. Session 0 is the autocommit pool. */
   OpenSession: 2,
   /** [op, id, session] — open transactions roll back. No answer awaited but given. */
   CloseSession: 3,
-  /** [op, id, session, sql, params, key, timeoutMs, want] — params: Uint8Array vector, or [names, vector] when named. key: [client, sequence, lowestUnanswered, issuedMs] or null. want: credits (chunks) for rows, 0: all rows in as many chunks as they take. */
+  /** [op, id, session, sql, params, key, timeoutMs, want, retry?] — params: Uint8Array vector, or [names, vector] when named (names in the vector's order). key: [client, sequence, lowestUnanswered, issuedMs] or null. want: credits (chunks) for rows, 0: all rows in as many chunks as they take. retry, with BEGIN only: [attempt, ageMs]; may be left out. */
   Execute: 4,
   /** [op, id, session, [[sql, params], …], key, timeoutMs] — all or nothing. Answers Batch. */
   Batch: 5,
@@ -33,6 +33,8 @@ export const ClientOp = {
   Outcome: 8,
   /** [op, id, verb, args] — operations (node list, check, …); args and answer are plain objects. */
   Admin: 9,
+  /** [op, id] — the reader of cursor `id` has had enough; nothing more is sent for it, and nothing answers this. */
+  CloseCursor: 10,
 } as const;
 
 export const ServerOp = {
@@ -52,12 +54,16 @@ export const ServerOp = {
   Done: 7,
 } as const;
 
-/** What a finished statement leaves behind: [changes, totalChanges, lastInsertRowid, state]. */
+/**
+ * What a finished statement leaves behind: [changes, totalChanges, lastInsertRowid, state]. Where a transaction is open
+ * and its id is known, that follows. lastInsertRowid is the session's, so it says nothing when `changes` is 0.
+ */
 export type Summary = [
   changes: number,
   totalChanges: number,
   lastInsertRowid: bigint | number,
   state: SessionState,
+  transactionId?: string,
 ];
 
 /** Whether a transaction is open in the session: "idle", "open", or "failed" (only ROLLBACK passes). */
