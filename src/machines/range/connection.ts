@@ -1,0 +1,410 @@
+/**
+ * A connection to a range's SQLite file (or to a scratch database), the same wherever statements run: apply,
+ * speculation, bounded reads, and the runner processes.
+ *
+ * Invariants:
+ * 1. Nothing a statement computes depends on this machine: time and randomness come from the stamp (functions.ts),
+ *    last_insert_rowid() is primed from it, pragmas are pinned, flags are set for each statement.
+ * 2. INTEGER is a bigint and REAL a number, in and out.
+ * 3. `temp._ostraka_schema_view` exists: sqlite_schema without our own tables (src/sql points user texts at it).
+ * 4. Errors leave as OstrakaErrors: UserError is the statement's, FatalError is this node's.
+ *
+ * Transactions, savepoints and what may be executed where are the callers' business. The statement cache is
+ * emptied whenever the schema may have changed; callers say so for changes made by other connections.
+ */
+import Database from "better-sqlite3";
+import { assert } from "../../base/assert.js";
+import { UserError } from "../../base/errors.js";
+import { type SqlValue, ValueWriter } from "../../base/values.js";
+import { SessionFlag, type SessionFlags } from "../../sql/types.js";
+import { defineFunctions, StampClock } from "./functions.js";
+import { bindArguments, firstWord, type ParameterPlan, planParameters } from "./parameters.js";
+import { classifySqliteError } from "./sqlite-errors.js";
+import type { Stamp, StampedStatement, StatementOutcome } from "./types.js";
+
+/**
+ * apply: the replica's only writer. read: readers of the replica's file, pins included. copy: a private, writable
+ * copy that is thrown away. scratch: a private database of a session or a gather, usually ":memory:".
+ */
+export type ConnectionRole = "apply" | "read" | "copy" | "scratch";
+
+export interface ConnectionOptions {
+  readonly readonly: boolean;
+  readonly role: ConnectionRole;
+}
+
+export interface ExecuteLimits {
+  /** Of encoded rows; beyond it OSTRAKA_TOO_LARGE. */
+  readonly maxBytes: number;
+}
+
+/** Prefix of our own tables inside the range's file. */
+export const HIDDEN_PREFIX = "_ostraka_";
+
+const CACHED_STATEMENTS = 256;
+const LONGEST_CACHED_TEXT = 16 * 1024;
+const CHUNK_BYTES = 64 * 1024;
+const PRIMED_ROWS = 4096;
+const NO_BYTES = new Uint8Array(0);
+const SCHEMA_WORDS = new Set([
+  "create",
+  "drop",
+  "alter",
+  "analyze",
+  "reindex",
+  "pragma",
+  "attach",
+  "detach",
+  "vacuum",
+  "rollback",
+]);
+
+interface Prepared {
+  readonly statement: Database.Statement;
+  readonly plan: ParameterPlan;
+  readonly readonly: boolean;
+  readonly changesSchema: boolean;
+  /** The text itself asks for last_insert_rowid() or changes(). */
+  readonly asksSession: boolean;
+  columns: { readonly names: readonly string[]; readonly types: readonly (string | null)[] } | undefined;
+}
+
+/** Rows pulled step by step; the connection can do nothing else until it is done or closed. */
+export interface RowCursor {
+  readonly columns: readonly string[];
+  readonly columnTypes: readonly (string | null)[];
+  /** About 64 KiB of row vectors; undefined at the end. */
+  next(): { readonly rows: Uint8Array; readonly count: number } | undefined;
+  /** Valid after the last chunk. */
+  summary(): Pick<StatementOutcome, "changes" | "totalChanges" | "lastInsertRowid">;
+  close(): void;
+}
+
+export function openConnection(path: string, options: ConnectionOptions): RangeConnection {
+  try {
+    return new RangeConnection(path, options);
+  } catch (error) {
+    throw classifySqliteError(error);
+  }
+}
+
+export class RangeConnection {
+  readonly path: string;
+  readonly role: ConnectionRole;
+  /** For our own statements; user texts go through `execute` and `iterate`. */
+  readonly database: Database.Database;
+  readonly #clock = new StampClock();
+  readonly #statements = new Map<string, Prepared>();
+  readonly #writer = new ValueWriter(4096);
+  readonly #prime: Database.Statement;
+  readonly #unprime: Database.Statement;
+  readonly #session: Database.Statement;
+  #primed = 0;
+  #flags: SessionFlags = 0;
+  /** What last_insert_rowid() answers now, when known. */
+  #lastInsertRowid: bigint | undefined;
+  /** Whether triggers or foreign keys may change rows, and whether the schema itself asks for session values. */
+  #schemaTraits: { readonly indirectChanges: boolean; readonly asksSession: boolean } | undefined;
+
+  constructor(path: string, options: ConnectionOptions) {
+    this.path = path;
+    this.role = options.role;
+    this.database = new Database(path, {
+      readonly: options.readonly,
+      fileMustExist: options.readonly,
+      timeout: options.role === "apply" ? 0 : 1000,
+    });
+    this.database.defaultSafeIntegers(true);
+    pinPragmas(this.database, options);
+    defineFunctions(this.database, this.#clock);
+    this.database.exec(TEMP_OBJECTS);
+    this.#prime = this.database.prepare("INSERT OR REPLACE INTO temp._ostraka_prime(id) VALUES (?)");
+    this.#unprime = this.database.prepare("DELETE FROM temp._ostraka_prime");
+    this.#session = this.database
+      .prepare("SELECT changes(), total_changes(), last_insert_rowid()")
+      .raw(true)
+      .safeIntegers(true);
+  }
+
+  get inTransaction(): boolean {
+    return this.database.inTransaction;
+  }
+
+  setStamp(stamp: Stamp): void {
+    this.#clock.set(stamp);
+  }
+
+  /** Forgets prepared statements and what is known of the schema; to be called when another connection changed it. */
+  schemaChanged(): void {
+    this.#statements.clear();
+    this.#schemaTraits = undefined;
+  }
+
+  /** SQLite's own counter of schema changes; readers compare it to know when to call `schemaChanged`. */
+  schemaCookie(): number {
+    return Number(this.database.pragma("schema_version", { simple: true }));
+  }
+
+  /**
+   * Puts session settings in force. foreign_keys cannot change inside a SQLite transaction: whoever needs it changed
+   * begins the transaction after this call. defer_foreign_keys lasts until the transaction ends.
+   */
+  setFlags(flags: SessionFlags): void {
+    const changed = flags ^ this.#flags;
+    if (changed & SessionFlag.ForeignKeysOff) {
+      assert(!this.inTransaction, "foreign_keys cannot change inside a SQLite transaction");
+      this.database.pragma(`foreign_keys = ${flags & SessionFlag.ForeignKeysOff ? "OFF" : "ON"}`);
+    }
+    if (changed & SessionFlag.DeferForeignKeys || flags & SessionFlag.DeferForeignKeys)
+      this.database.pragma(`defer_foreign_keys = ${onOff(flags & SessionFlag.DeferForeignKeys)}`);
+    if (changed & SessionFlag.RecursiveTriggers)
+      this.database.pragma(`recursive_triggers = ${onOff(flags & SessionFlag.RecursiveTriggers)}`);
+    if (changed & SessionFlag.CaseSensitiveLike)
+      this.database.pragma(`case_sensitive_like = ${onOff(flags & SessionFlag.CaseSensitiveLike)}`);
+    if (changed & SessionFlag.IgnoreCheckConstraints)
+      this.database.pragma(`ignore_check_constraints = ${onOff(flags & SessionFlag.IgnoreCheckConstraints)}`);
+    this.#flags = flags;
+  }
+
+  get flags(): SessionFlags {
+    return this.#flags;
+  }
+
+  /** Runs a statement to its end and answers all it returned. Throws UserError, or FatalError for this node's trouble. */
+  execute(stamped: StampedStatement, limits: ExecuteLimits): StatementOutcome {
+    try {
+      const prepared = this.#begin(stamped);
+      const args = bindArguments(prepared.plan, stamped.params);
+      const before = this.#totalBefore(prepared);
+      if (!prepared.statement.reader) return this.#run(prepared, args, before);
+      let count = 0;
+      for (const row of prepared.statement.iterate(...args)) {
+        this.#writer.vector(row as SqlValue[]);
+        count++;
+        if (this.#writer.length > limits.maxBytes) throw tooLarge(limits.maxBytes);
+      }
+      const columns = columnsOf(prepared);
+      const rows = count === 0 ? NO_BYTES : this.#writer.take();
+      return {
+        columns: columns.names,
+        columnTypes: columns.types,
+        rows,
+        rowCount: count,
+        ...this.#finish(prepared, before),
+      };
+    } catch (error) {
+      this.#writer.take();
+      this.#lastInsertRowid = undefined;
+      throw classifySqliteError(error);
+    }
+  }
+
+  /** Like `execute`, in chunks at the caller's pace. A statement without rows has run when this returns. */
+  iterate(stamped: StampedStatement, limits: ExecuteLimits): RowCursor {
+    try {
+      const prepared = this.#begin(stamped);
+      const args = bindArguments(prepared.plan, stamped.params);
+      const before = this.#totalBefore(prepared);
+      if (!prepared.statement.reader) return finishedCursor(this.#run(prepared, args, before));
+      return this.#cursor(
+        prepared,
+        prepared.statement.iterate(...args) as IterableIterator<SqlValue[]>,
+        before,
+        limits,
+      );
+    } catch (error) {
+      this.#lastInsertRowid = undefined;
+      throw classifySqliteError(error);
+    }
+  }
+
+  close(): void {
+    this.#statements.clear();
+    this.database.close();
+  }
+
+  #cursor(
+    prepared: Prepared,
+    rows: IterableIterator<SqlValue[]>,
+    before: bigint,
+    limits: ExecuteLimits,
+  ): RowCursor {
+    const writer = new ValueWriter(CHUNK_BYTES);
+    const columns = columnsOf(prepared);
+    let bytes = 0;
+    let summary: ReturnType<RowCursor["summary"]> | undefined;
+    const next = (): ReturnType<RowCursor["next"]> => {
+      if (summary !== undefined) return undefined;
+      let count = 0;
+      while (writer.length < CHUNK_BYTES) {
+        const step = rows.next();
+        if (step.done) {
+          summary = this.#finish(prepared, before);
+          break;
+        }
+        writer.vector(step.value);
+        count++;
+      }
+      bytes += writer.length;
+      if (bytes > limits.maxBytes) throw tooLarge(limits.maxBytes);
+      return count === 0 ? undefined : { rows: writer.take(), count };
+    };
+    return {
+      columns: columns.names,
+      columnTypes: columns.types,
+      next: () => {
+        try {
+          return next();
+        } catch (error) {
+          this.#lastInsertRowid = undefined;
+          rows.return?.();
+          throw classifySqliteError(error);
+        }
+      },
+      summary: () => {
+        assert(summary !== undefined, "a cursor's summary was asked for before its end");
+        return summary;
+      },
+      close: () => {
+        if (summary === undefined) this.#lastInsertRowid = undefined;
+        rows.return?.();
+      },
+    };
+  }
+
+  #run(prepared: Prepared, args: unknown[], before: bigint): StatementOutcome {
+    prepared.statement.run(...args);
+    return { columns: [], columnTypes: [], rows: NO_BYTES, rowCount: 0, ...this.#finish(prepared, before) };
+  }
+
+  /** Everything that must be in place before the statement's first step. */
+  #begin(stamped: StampedStatement): Prepared {
+    this.#clock.set(stamped.stamp);
+    this.setFlags(stamped.flags);
+    const prepared = this.#prepare(stamped.sql);
+    if (stamped.params.length !== prepared.plan.count)
+      throw new UserError(
+        "SQLITE_RANGE",
+        `the statement has ${prepared.plan.count} parameters but ${stamped.params.length} values were given`,
+      );
+    const wanted = stamped.stamp.lastInsertRowid;
+    const asked = prepared.asksSession || (!prepared.readonly && this.#traits().asksSession);
+    if (asked || (!prepared.readonly && this.#lastInsertRowid !== wanted)) this.#primeRowid(wanted);
+    return prepared;
+  }
+
+  /** Afterwards last_insert_rowid() is `rowid` and changes() is 1, whatever ran before on this connection. */
+  #primeRowid(rowid: bigint): void {
+    if (++this.#primed % PRIMED_ROWS === 0) this.#unprime.run();
+    this.#prime.run(rowid);
+    this.#lastInsertRowid = rowid;
+  }
+
+  #prepare(sql: string): Prepared {
+    const cached = this.#statements.get(sql);
+    if (cached !== undefined) {
+      this.#statements.delete(sql);
+      this.#statements.set(sql, cached);
+      return cached;
+    }
+    const plan = planParameters(sql);
+    const statement = this.database.prepare(plan.sql).safeIntegers(true);
+    if (statement.reader) statement.raw(true);
+    const prepared: Prepared = {
+      statement,
+      plan,
+      readonly: statement.readonly,
+      changesSchema: SCHEMA_WORDS.has(firstWord(sql)),
+      asksSession: /changes|last_insert_rowid/i.test(sql),
+      columns: undefined,
+    };
+    if (sql.length <= LONGEST_CACHED_TEXT && !prepared.changesSchema) {
+      this.#statements.set(sql, prepared);
+      if (this.#statements.size > CACHED_STATEMENTS)
+        this.#statements.delete(this.#statements.keys().next().value as string);
+    }
+    return prepared;
+  }
+
+  #totalBefore(prepared: Prepared): bigint {
+    if (prepared.readonly || !this.#traits().indirectChanges) return -1n;
+    return (this.#session.get() as [bigint, bigint, bigint])[1];
+  }
+
+  #finish(prepared: Prepared, before: bigint): ReturnType<RowCursor["summary"]> {
+    if (prepared.changesSchema) this.schemaChanged();
+    const [changes, total, lastInsertRowid] = this.#session.get() as [bigint, bigint, bigint];
+    this.#lastInsertRowid = lastInsertRowid;
+    if (prepared.readonly || prepared.changesSchema) return { changes: 0, totalChanges: 0, lastInsertRowid };
+    const own = Number(changes);
+    return { changes: own, totalChanges: before < 0n ? own : Number(total - before), lastInsertRowid };
+  }
+
+  #traits(): { readonly indirectChanges: boolean; readonly asksSession: boolean } {
+    if (this.#schemaTraits === undefined) {
+      const row = this.database
+        .prepare(
+          `SELECT max(type = 'trigger' OR instr(lower(sql), 'references') > 0),
+                  max(instr(lower(sql), 'changes') > 0 OR instr(lower(sql), 'last_insert_rowid') > 0)
+           FROM (SELECT type, sql, name FROM main.sqlite_schema UNION ALL SELECT type, sql, name FROM temp.sqlite_schema)
+           WHERE substr(name, 1, 9) <> '${HIDDEN_PREFIX}'`,
+        )
+        .raw(true)
+        .get() as [bigint | null, bigint | null];
+      this.#schemaTraits = { indirectChanges: row[0] === 1n, asksSession: row[1] === 1n };
+    }
+    return this.#schemaTraits;
+  }
+}
+
+/** Our own objects are hidden by name and by the table that they belong to. */
+const TEMP_OBJECTS = `
+CREATE TEMP TABLE _ostraka_prime(id INTEGER PRIMARY KEY);
+CREATE TEMP VIEW _ostraka_schema_view AS
+  SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+`;
+
+function pinPragmas(database: Database.Database, { readonly, role }: ConnectionOptions): void {
+  if (role === "apply" && !readonly) {
+    const mode = database.pragma("journal_mode = WAL", { simple: true });
+    assert(mode === "wal", `the replica's file must be in WAL mode, not ${String(mode)}`);
+  }
+  database.pragma(`synchronous = ${role === "apply" ? "NORMAL" : "OFF"}`);
+  if (role === "apply" || role === "read") database.pragma("wal_autocheckpoint = 0");
+  database.pragma("temp_store = MEMORY");
+  database.pragma(`cache_size = ${role === "read" ? -8000 : -16000}`);
+  database.pragma("foreign_keys = ON");
+  database.pragma("recursive_triggers = OFF");
+  database.pragma("ignore_check_constraints = OFF");
+  database.pragma("case_sensitive_like = OFF");
+  database.pragma("legacy_alter_table = OFF");
+  // Our functions are called from defaults, triggers and views, which an untrusted schema would forbid.
+  database.pragma("trusted_schema = ON");
+}
+
+function onOff(set: number): string {
+  return set ? "ON" : "OFF";
+}
+
+function tooLarge(maxBytes: number): UserError {
+  return new UserError("OSTRAKA_TOO_LARGE", `the result has more than ${maxBytes} bytes`);
+}
+
+function columnsOf(prepared: Prepared): NonNullable<Prepared["columns"]> {
+  if (prepared.columns === undefined) {
+    const columns = prepared.statement.columns();
+    prepared.columns = { names: columns.map((c) => c.name), types: columns.map((c) => c.type) };
+  }
+  return prepared.columns;
+}
+
+function finishedCursor(outcome: StatementOutcome): RowCursor {
+  return {
+    columns: outcome.columns,
+    columnTypes: outcome.columnTypes,
+    next: () => undefined,
+    summary: () => outcome,
+    close: () => {},
+  };
+}
