@@ -1,0 +1,341 @@
+/**
+ * What SQLite says of a statement, asked of a database in memory that has the schema and no rows. It runs on the
+ * main thread: nothing here executes a user's statement, and preparing takes microseconds.
+ *
+ * Invariants
+ * 1. The same functions are overridden as on replicas, so that the same texts compile to the same programs.
+ * 2. Preparing has no effect. PRAGMA would take effect at prepare and transaction control is not a question about
+ *    the schema: both are refused here as a second line behind the caller's own classification.
+ * 3. Foreign keys and recursive triggers are on unless told otherwise: the program shown touches at least what the
+ *    statement touches with them off.
+ * 4. An oracle never changes: another schema version is another oracle.
+ *
+ * Left out: caching (the analysis caches by text and version), and rows, so estimates rest on sqlite_stat alone.
+ */
+import Database from "better-sqlite3";
+import { FatalError, UserError } from "../../base/errors.js";
+import { Tokenizer, TokenKind } from "../../sql/tokenizer.js";
+import {
+  type OpcodeRow,
+  type PreparedFacts,
+  type SchemaOracle,
+  SessionFlag,
+  type SessionFlags,
+  type TableFacts,
+} from "../../sql/types.js";
+import { openConnection, type RangeConnection } from "./connection.js";
+import { bindArguments, planParameters } from "./parameters.js";
+import { asTemp, quoteName } from "./temp-objects.js";
+import type { SchemaSnapshot } from "./types.js";
+
+/** An oracle that a session with TEMP objects can specialise. */
+export interface SessionOracle extends SchemaOracle {
+  /**
+   * The same schema with a session's TEMP objects: statements as in sqlite_temp_schema, in order, or as the user wrote
+   * them. Statements that no longer fit the schema (a view of a dropped table) are left out, as in a session of SQLite.
+   */
+  withTemp(statements: readonly string[]): SessionOracle;
+  /** The same schema as seen by a session with these settings. */
+  withFlags(flags: SessionFlags): SessionOracle;
+  close(): void;
+}
+
+const DEFAULT_FLAGS: SessionFlags = SessionFlag.RecursiveTriggers;
+
+export function createOracle(schema: SchemaSnapshot): SessionOracle {
+  return new SqliteOracle(schema, [], DEFAULT_FLAGS);
+}
+
+const REFUSED: ReadonlySet<string> = new Set([
+  "pragma",
+  "attach",
+  "detach",
+  "begin",
+  "commit",
+  "end",
+  "rollback",
+  "savepoint",
+  "release",
+  "vacuum",
+]);
+
+const SCHEMA_TABLES: ReadonlySet<string> = new Set([
+  "sqlite_schema",
+  "sqlite_master",
+  "sqlite_temp_schema",
+  "sqlite_temp_master",
+]);
+
+const SCHEMA_TABLE: TableFacts = {
+  name: "sqlite_schema",
+  kind: "table",
+  withoutRowid: false,
+  integerPrimaryKey: undefined,
+  autoincrement: false,
+  columns: ["type", "name", "tbl_name", "rootpage", "sql"],
+  hasTriggers: false,
+};
+
+type RootPageEntry = { readonly name: string; readonly table: string; readonly kind: "table" | "index" };
+
+class SqliteOracle implements SessionOracle {
+  readonly version: number;
+  readonly #schema: SchemaSnapshot;
+  readonly #temp: readonly string[];
+  readonly #flags: SessionFlags;
+  readonly #connection: RangeConnection;
+  readonly #database: Database.Database;
+  /** By database number: 0 main, 1 temp. */
+  readonly #rootPages: (Map<number, RootPageEntry> | undefined)[] = [];
+  readonly #tables = new Map<string, TableFacts | undefined>();
+
+  constructor(schema: SchemaSnapshot, temp: readonly string[], flags: SessionFlags) {
+    this.version = schema.version;
+    this.#schema = schema;
+    this.#temp = temp;
+    this.#flags = flags;
+    this.#connection = openConnection(":memory:", { readonly: false, role: "scratch" });
+    this.#database = this.#connection.database;
+    this.#database.defaultSafeIntegers(false);
+    buildSchema(this.#database, schema.statements);
+    for (const statement of temp) this.#createTemp(statement);
+    this.#connection.setFlags(flags);
+  }
+
+  withTemp(statements: readonly string[]): SessionOracle {
+    return new SqliteOracle(this.#schema, statements, this.#flags);
+  }
+
+  withFlags(flags: SessionFlags): SessionOracle {
+    return new SqliteOracle(this.#schema, this.#temp, flags);
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+
+  prepare(sql: string): PreparedFacts {
+    refuseEffects(sql);
+    try {
+      const statement = this.#database.prepare(planParameters(sql).sql);
+      const columns = statement.reader ? statement.columns() : [];
+      return {
+        readonly: statement.readonly,
+        returnsRows: statement.reader,
+        columns: columns.map((column) => column.name),
+        columnTypes: columns.map((column) => column.type),
+      };
+    } catch (error) {
+      throw asUserError(error);
+    }
+  }
+
+  explain(sql: string): readonly OpcodeRow[] {
+    return this.#explain("EXPLAIN ", sql) as readonly OpcodeRow[];
+  }
+
+  explainQueryPlan(
+    sql: string,
+  ): readonly { readonly id: number; readonly parent: number; readonly detail: string }[] {
+    return this.#explain("EXPLAIN QUERY PLAN ", sql) as readonly {
+      id: number;
+      parent: number;
+      detail: string;
+    }[];
+  }
+
+  objectByRootPage(database: number, rootPage: number): RootPageEntry | undefined {
+    if (database !== 0 && database !== 1) return undefined;
+    let pages = this.#rootPages[database];
+    if (pages === undefined) {
+      pages = this.#readRootPages(
+        database === 0 ? "main.sqlite_schema" : "temp.sqlite_temp_schema",
+        database,
+      );
+      this.#rootPages[database] = pages;
+    }
+    return pages.get(rootPage);
+  }
+
+  table(name: string): TableFacts | undefined {
+    const key = name.toLowerCase();
+    if (!this.#tables.has(key)) this.#tables.set(key, this.#readTable(name));
+    return this.#tables.get(key);
+  }
+
+  #explain(prefix: string, sql: string): readonly unknown[] {
+    refuseEffects(prefix + sql);
+    const plan = planParameters(sql);
+    try {
+      const statement = this.#database.prepare(prefix + plan.sql);
+      return statement.all(...bindArguments(plan, new Array<null>(plan.count).fill(null)));
+    } catch (error) {
+      throw asUserError(error);
+    }
+  }
+
+  #createTemp(statement: string): void {
+    if (/^\s*CREATE\s+TABLE\s+'?"?sqlite_/i.test(statement)) return;
+    const name = createdName(statement);
+    if (name !== undefined && this.#exists("temp.sqlite_temp_schema", name)) return;
+    try {
+      this.#database.exec(asTemp(statement));
+    } catch (error) {
+      if (!(error instanceof Database.SqliteError)) throw error;
+    }
+  }
+
+  #exists(schemaTable: string, name: string): boolean {
+    return (
+      this.#database.prepare(`SELECT 1 FROM ${schemaTable} WHERE name = ? COLLATE NOCASE`).get(name) !==
+      undefined
+    );
+  }
+
+  #readRootPages(schemaTable: string, database: number): Map<number, RootPageEntry> {
+    const pages = new Map<number, RootPageEntry>();
+    const own = database === 0 ? "sqlite_schema" : "sqlite_temp_schema";
+    pages.set(1, { name: own, table: own, kind: "table" });
+    const rows = this.#database
+      .prepare(`SELECT type, name, tbl_name, rootpage FROM ${schemaTable} WHERE rootpage > 0`)
+      .raw()
+      .all() as [string, string, string, number][];
+    for (const [type, name, table, page] of rows)
+      pages.set(page, { name, table, kind: type === "index" ? "index" : "table" });
+    return pages;
+  }
+
+  #readTable(name: string): TableFacts | undefined {
+    if (SCHEMA_TABLES.has(name.toLowerCase())) return SCHEMA_TABLE;
+    const found = this.#database
+      .prepare("SELECT schema, name, type, wr FROM pragma_table_list(?)")
+      .raw()
+      .all(name) as [string, string, TableFacts["kind"], number][];
+    const [schema, actual, kind, withoutRowid] = found.find(([s]) => s === "temp") ?? found[0] ?? [];
+    if (schema === undefined || actual === undefined || kind === undefined) return undefined;
+    const columns = this.#database
+      .prepare("SELECT name, type, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid")
+      .raw()
+      .all(actual, schema) as [string, string, number][];
+    const rowidAlias =
+      withoutRowid === 1 || kind === "view" ? undefined : this.#rowidAlias(schema, actual, columns);
+    return {
+      name: actual,
+      kind,
+      withoutRowid: withoutRowid === 1,
+      integerPrimaryKey: rowidAlias,
+      autoincrement: rowidAlias !== undefined && this.#autoincrement(schema, actual),
+      columns: columns.map(([column]) => column),
+      hasTriggers: this.#hasTriggers(actual),
+    };
+  }
+
+  /** INTEGER PRIMARY KEY DESC is not an alias: it has an index of its own. */
+  #rowidAlias(
+    schema: string,
+    table: string,
+    columns: readonly [string, string, number][],
+  ): string | undefined {
+    const key = columns.filter(([, , pk]) => pk > 0);
+    const only = key[0];
+    if (key.length !== 1 || only === undefined || only[1].toUpperCase() !== "INTEGER") return undefined;
+    const indexed = this.#database
+      .prepare("SELECT 1 FROM pragma_index_list(?, ?) WHERE origin = 'pk'")
+      .get(table, schema);
+    return indexed === undefined ? only[0] : undefined;
+  }
+
+  #autoincrement(schema: string, table: string): boolean {
+    const sql = this.#database
+      .prepare(`SELECT sql FROM ${quoteName(schema)}.sqlite_schema WHERE type = 'table' AND name = ?`)
+      .pluck()
+      .get(table) as string | null | undefined;
+    // A bare AUTOINCREMENT is always the keyword; elsewhere it must be quoted.
+    return /\bautoincrement\b/i.test(withoutQuoted(sql ?? ""));
+  }
+
+  #hasTriggers(table: string): boolean {
+    const found = this.#database
+      .prepare(
+        `SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = :t COLLATE NOCASE
+         UNION ALL
+         SELECT 1 FROM temp.sqlite_temp_schema WHERE type = 'trigger' AND tbl_name = :t COLLATE NOCASE`,
+      )
+      .get({ t: table });
+    return found !== undefined;
+  }
+}
+
+/**
+ * Makes the schema. Shadow tables come with their virtual table, automatic tables (sqlite_sequence) with whoever needs
+ * them, and statistics are rows put into the tables that ANALYZE makes.
+ */
+function buildSchema(database: Database.Database, statements: readonly string[]): void {
+  const exists = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE");
+  const statistics: string[] = [];
+  for (const statement of statements) {
+    if (
+      /^\s*(INSERT|REPLACE)\b/i.test(statement) ||
+      /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement)
+    ) {
+      statistics.push(statement);
+      continue;
+    }
+    if (/^\s*ANALYZE\b/i.test(statement)) continue;
+    const name = createdName(statement);
+    if (name !== undefined && (/^sqlite_/i.test(name) || exists.get(name) !== undefined)) continue;
+    database.exec(statement);
+  }
+  if (statistics.length === 0) return;
+  database.exec("ANALYZE");
+  for (const statement of statistics) if (!/^\s*CREATE\b/i.test(statement)) database.exec(statement);
+  database.exec("ANALYZE sqlite_schema");
+}
+
+const CREATED =
+  /^\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?(?:TABLE|VIEW|TRIGGER|VIRTUAL\s+TABLE|(?:UNIQUE\s+)?INDEX)\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|[^\s("'`[.]+)/i;
+
+/** The name of what a stored CREATE statement makes. */
+function createdName(statement: string): string | undefined {
+  const name = CREATED.exec(statement)?.[1];
+  const quote = name?.[0];
+  if (name === undefined || quote === undefined) return undefined;
+  if (quote === "[") return name.slice(1, -1);
+  if (quote !== '"' && quote !== "'" && quote !== "`") return name;
+  return name.slice(1, -1).replaceAll(quote + quote, quote);
+}
+
+function withoutQuoted(sql: string): string {
+  return sql.replace(
+    /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]/g,
+    " ",
+  );
+}
+
+function refuseEffects(sql: string): void {
+  const tokens = new Tokenizer(sql);
+  const nextWord = (): string => {
+    while (tokens.nextSignificant()) {
+      if (tokens.kind === TokenKind.Semicolon) continue;
+      return tokens.kind === TokenKind.Word ? sql.slice(tokens.start, tokens.end).toLowerCase() : "";
+    }
+    return "";
+  };
+  let word = nextWord();
+  if (word === "explain") {
+    word = nextWord();
+    if (word === "query") {
+      nextWord();
+      word = nextWord();
+    }
+  }
+  if (REFUSED.has(word))
+    throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} is not a statement about the schema`);
+}
+
+function asUserError(error: unknown): Error {
+  if (error instanceof Database.SqliteError) return new UserError(error.code, error.message);
+  // better-sqlite3's own checks: no statement in the text, or more than one.
+  if (error instanceof RangeError) return new UserError("SQLITE_MISUSE", error.message);
+  return error instanceof Error ? error : new FatalError("OSTRAKA_INTERNAL", String(error));
+}
