@@ -1,0 +1,108 @@
+/**
+ * Reads and checks the client's messages: whatever bytes arrive, the outcome is a well-formed request or an error
+ * that says what was wrong with it.
+ */
+import { UserError } from "../base/errors.js";
+import { decodeVector, type SqlValue } from "../base/values.js";
+import type { ExecuteRequest, Params } from "../gateway/types.js";
+import type { IdempotencyKey } from "../machines/range/types.js";
+
+const MAX_CLIENT_NAME = 64;
+
+export function protocolError(message: string): UserError {
+  return new UserError("OSTRAKA_PROTOCOL", message);
+}
+
+export function readId(value: unknown, what: string): number {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
+    throw protocolError(`${what} must be a whole number`);
+  return value;
+}
+
+export function readString(value: unknown, what: string): string {
+  if (typeof value !== "string") throw protocolError(`${what} must be a string`);
+  return value;
+}
+
+function readVector(bytes: unknown): SqlValue[] {
+  if (!(bytes instanceof Uint8Array)) throw protocolError("parameters must be bytes");
+  try {
+    return decodeVector(bytes);
+  } catch (error) {
+    throw protocolError(`parameters: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+const NO_PARAMS: readonly SqlValue[] = [];
+
+export function readParams(value: unknown): Params {
+  if (value === null) return NO_PARAMS;
+  if (!Array.isArray(value)) return readVector(value);
+  const [names, vector] = value as unknown[];
+  const values = readVector(vector);
+  if (!Array.isArray(names) || names.length !== values.length)
+    throw protocolError("named parameters need one name for each value");
+  const params = new Map<string, SqlValue>();
+  for (let i = 0; i < names.length; i++) params.set(readString(names[i], "a parameter's name"), values[i]!);
+  return params;
+}
+
+export function readKey(value: unknown): IdempotencyKey | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (!Array.isArray(value)) throw protocolError("an idempotency key must be an array");
+  const [client, sequence, lowestUnanswered, issuedMs] = value as unknown[];
+  const name = readString(client, "the client's name");
+  if (name.length === 0 || name.length > MAX_CLIENT_NAME)
+    throw protocolError("the client's name must have 1 to 64 characters");
+  return {
+    client: name,
+    sequence: readId(sequence, "the sequence"),
+    lowestUnanswered: readId(lowestUnanswered, "the lowest unanswered sequence"),
+    issuedMs: readId(issuedMs, "the time of issue"),
+  };
+}
+
+export function readTimeout(value: unknown): number | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== "number" || !(value >= 0)) throw protocolError("the timeout must be milliseconds");
+  return value;
+}
+
+export function readRetry(value: unknown): { attempt: number; ageMs: number } | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (!Array.isArray(value)) throw protocolError("retry must be [attempt, ageMs]");
+  return { attempt: readId(value[0], "the attempt"), ageMs: readId(value[1], "the age") };
+}
+
+/**
+ * A request being served. The abort signal is made only when the gateway looks at it: most requests finish without
+ * anybody asking, and an AbortController costs more than all the rest of this object.
+ */
+export class ServedRequest implements ExecuteRequest {
+  #controller: AbortController | undefined;
+  #aborted = false;
+
+  constructor(
+    readonly id: number,
+    /** Counted against the stream's bound. */
+    readonly bytes: number,
+    readonly sql: string,
+    readonly params: Params,
+    readonly key: IdempotencyKey | undefined,
+    readonly timeoutMs: number | undefined,
+    readonly retry: { attempt: number; ageMs: number } | undefined,
+  ) {}
+
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#aborted) this.#controller.abort();
+    }
+    return this.#controller.signal;
+  }
+
+  abort(): void {
+    this.#aborted = true;
+    this.#controller?.abort();
+  }
+}
