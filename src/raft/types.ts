@@ -16,7 +16,11 @@ export interface Entry {
   readonly data: Uint8Array;
 }
 
-/** Durable before any message that depends on it leaves; all three in one record. */
+/**
+ * Durable before any message that depends on it leaves; all three in one record, not after the entries of the same
+ * append: a node that has a membership change in its log must know that the one before it is committed. A commit
+ * index that moved alone is not written; it goes along with the next term, vote or entry.
+ */
 export interface HardState {
   readonly term: Term;
   /** 0 for nobody. */
@@ -70,11 +74,15 @@ export interface Message {
   readonly index: LogIndex;
   readonly logTerm: Term;
   readonly entries: readonly Entry[];
+  /** The sender's commit index; in heartbeats capped by what the receiver is known to match. Not used by votes. */
   readonly commit: LogIndex;
   readonly reject: boolean;
   /** With `reject`: where the sender's log might match. */
   readonly rejectHint: LogIndex;
-  /** Heartbeats: the newest read round, echoed in the response. Votes: 1 when campaigning by leadership transfer. */
+  /**
+   * Heartbeats: the newest read round, echoed in the response. Votes: 1 when campaigning by leadership transfer.
+   * Pre-votes: the candidacy's number, echoed in the response.
+   */
   readonly context: number;
   readonly snapshot: SnapshotMeta | undefined;
 }
@@ -147,4 +155,38 @@ export type ProposalRefusal =
   | "transferring"
   | "removed"
   | "too-much-uncommitted"
-  | "change-pending";
+  | "change-pending"
+  /** A membership change that may never be made: all voters removed, or leaving what is not joint. */
+  | "invalid-change";
+
+/** Where a proposal went; of a batch, its first entry. */
+export interface Proposed {
+  readonly index: LogIndex;
+  readonly term: Term;
+}
+
+/** One peer as its leader sees it. */
+export interface PeerStatus {
+  readonly match: LogIndex;
+  readonly next: LogIndex;
+  readonly state: "probe" | "replicate" | "snapshot";
+  readonly learner: boolean;
+  readonly recentActive: boolean;
+  readonly inflight: number;
+}
+
+export interface RaftStatus {
+  readonly id: NodeId;
+  readonly term: Term;
+  readonly vote: NodeId;
+  readonly role: Role;
+  readonly leader: NodeId;
+  readonly commit: LogIndex;
+  readonly applied: LogIndex;
+  readonly lastIndex: LogIndex;
+  /** The last index known to be durable here. */
+  readonly durableIndex: LogIndex;
+  readonly conf: ConfState;
+  /** Empty unless leading. */
+  readonly progress: ReadonlyMap<NodeId, PeerStatus>;
+}

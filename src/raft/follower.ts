@@ -1,0 +1,86 @@
+/**
+ * What a follower does with its leader's messages: appends, heartbeats, snapshots. The term has been dealt with
+ * (node.ts): the sender leads this node's term.
+ */
+import { assert } from "../base/assert.js";
+import { type LogIndex, logIndex, type NodeId } from "../base/ids.js";
+import { isMember } from "./conf-change.js";
+import type { Core } from "./core.js";
+import { type Message, MessageType } from "./types.js";
+
+/** Notes that `from` leads this term; candidates give way (12). */
+export function followLeader(core: Core, from: NodeId): void {
+  assert(core.role !== "leader", `nodes ${core.id} and ${from} both lead term ${core.term}`);
+  if (core.role !== "follower") core.becomeFollower(core.term, from);
+  assert(core.leader === 0 || core.leader === from, `both ${core.leader} and ${from} lead term ${core.term}`);
+  core.leader = from;
+  core.electionElapsed = 0;
+}
+
+export function handleAppend(core: Core, message: Message): void {
+  const { log } = core;
+  if (message.index < log.commit) {
+    // Old news; what is committed certainly matches (39).
+    acknowledge(core, message.from, log.commit);
+    return;
+  }
+  if (!log.matches(message.index, message.logTerm)) {
+    const hint = log.findConflictByTerm(Math.min(message.index, log.last), message.logTerm);
+    core.outbox.sendAfterDisk(core.term, {
+      type: MessageType.AppendResponse,
+      to: message.from,
+      index: message.index,
+      reject: true,
+      rejectHint: hint.index,
+      logTerm: hint.term,
+      commit: log.commit,
+    });
+    return;
+  }
+  const last = message.index + message.entries.length;
+  log.appendAfterMatch(message.entries);
+  log.commitTo(Math.min(message.commit, last));
+  acknowledge(core, message.from, logIndex(last));
+}
+
+export function handleHeartbeat(core: Core, message: Message): void {
+  core.log.commitTo(message.commit);
+  core.outbox.send(core.term, {
+    type: MessageType.HeartbeatResponse,
+    to: message.from,
+    context: message.context,
+    commit: core.log.commit,
+  });
+}
+
+/** A snapshot has arrived whole; installing begins if it is of use. */
+export function handleSnapshot(core: Core, message: Message): void {
+  const { snapshot } = message;
+  assert(snapshot !== undefined, "a Snapshot message without a snapshot");
+  const { log } = core;
+  if (snapshot.index <= log.commit) {
+    // Stale (61).
+    acknowledge(core, message.from, log.commit);
+  } else if (log.matches(snapshot.index, snapshot.term)) {
+    // The log has it all; it only was not known to be committed (62).
+    log.commitTo(snapshot.index);
+    acknowledge(core, message.from, log.commit);
+  } else if (!isMember(snapshot.conf, core.id)) {
+    // Installing it would leave a replica outside its own membership (63).
+    acknowledge(core, message.from, log.commit);
+  } else {
+    log.restore(snapshot);
+    core.confs.restore(snapshot);
+    acknowledge(core, message.from, log.last);
+  }
+}
+
+/** Leaves once everything up to `index` is durable, as everything handed to the disk before it is. */
+function acknowledge(core: Core, to: NodeId, index: LogIndex): void {
+  core.outbox.sendAfterDisk(core.term, {
+    type: MessageType.AppendResponse,
+    to,
+    index,
+    commit: core.log.commit,
+  });
+}
