@@ -41,6 +41,12 @@ export interface DurableLog {
 export interface LogOptions {
   readonly directory: string;
   readonly segmentBytes: number;
-  /** Called with the reason when the disk is full, and with undefined once appends pass again. */
+  /**
+   * Called with the reason when the disk is full, and with undefined once it is not. The first call usually comes
+   * while what is left of the current segment still takes appends: a host that refuses new work at once leaves that
+   * room to what frees space (checkpoints, compaction) and to agreement on what was already proposed.
+   */
   readonly onDiskFull: (reason: string | undefined) => void;
+  /** Bytes of the newest entries, over all groups, that are kept in memory; 16 MiB if not given. */
+  readonly cacheBytes?: number;
 }

@@ -1,0 +1,3 @@
+/** The node's durable log. */
+export { openLog } from "./durable-log.js";
+export type { DurableLog, GroupAppend, GroupLog, LogOptions } from "./types.js";
