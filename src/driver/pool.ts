@@ -1,0 +1,232 @@
+/**
+ * The cluster as the driver reaches it: a link to one live host, another one when it goes down, a queue for calls
+ * while there is none, deadlines, idempotency keys, and the end of it all.
+ *
+ * Invariants
+ * 1. A call submitted is settled: answered, past its deadline, or rejected by `close`.
+ * 2. Sequences grow by one; `lowestUnanswered` never passes one that may be sent again.
+ *
+ * Hosts are tried from a random one on, the next one joining in when one has not answered for a moment; the first to
+ * say welcome is taken.
+ */
+import type { Clock, Random, Timer } from "../base/io.js";
+import type { WireKey } from "../rpc/protocol.js";
+import { OstrakaError, unavailable } from "./errors.js";
+import { type Call, type Dial, Link, type LinkOwner } from "./link.js";
+import type { ServerInfo } from "./types.js";
+
+const STAGGER_MS = 500;
+const FIRST_BACKOFF_MS = 25;
+const MAX_BACKOFF_MS = 1000;
+/** Deadlines are looked at this often. */
+const SWEEP_MS = 50;
+/** How long a node may overrun a deadline with an answer that is better than ours. */
+export const GRACE_MS = 1000;
+
+/** A call with an owner who waits. */
+export interface PooledCall extends Call {
+  readonly deadlineMs: number;
+  /** Past its deadline (`overdue`: and past the grace after it). True when it gave up. */
+  expire(overdue: boolean): boolean;
+  /** Nothing more will come. */
+  abandon(error: OstrakaError): void;
+}
+
+export interface PoolOptions {
+  readonly hosts: readonly string[];
+  readonly dial: (host: string) => Dial;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export class Pool implements LinkOwner {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly clientName: string;
+  readonly #options: PoolOptions;
+  readonly #live = new Set<PooledCall>();
+  readonly #links = new Set<Link>();
+  readonly #unanswered = new Set<number>();
+  #waiting: { take(link: Link): void }[] = [];
+  #current: Link | undefined;
+  #server: ServerInfo | undefined;
+  #nextSequence = 1;
+  #nextHost: number;
+  #attempts = new Set<Link>();
+  #failures = 0;
+  #lastFailure = "no host was tried";
+  #dialTimer: Timer | undefined;
+  #sweepTimer: Timer | undefined;
+  #closed = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    this.clock = options.clock;
+    this.random = options.random;
+    this.clientName = Buffer.from(options.random.bytes(12)).toString("base64url");
+    this.#nextHost = options.random.uint32() % options.hosts.length;
+  }
+
+  get server(): ServerInfo {
+    const server = this.#current?.server ?? this.#server;
+    if (server === undefined) throw unavailable("not connected yet");
+    return server;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  get lastFailure(): string {
+    return this.#lastFailure;
+  }
+
+  // --- Idempotency keys ---
+
+  newSequence(): number {
+    const sequence = this.#nextSequence++;
+    this.#unanswered.add(sequence);
+    return sequence;
+  }
+
+  answered(sequence: number): void {
+    this.#unanswered.delete(sequence);
+  }
+
+  key(sequence: number, issuedMs: number): WireKey {
+    // A Set keeps the order of insertion, which is that of the sequences.
+    for (const lowest of this.#unanswered) return [this.clientName, sequence, lowest, issuedMs];
+    return [this.clientName, sequence, sequence, issuedMs];
+  }
+
+  // --- Calls ---
+
+  /** Watches over the call until `done`. Throws when the pool is closed. */
+  begin(call: PooledCall): void {
+    if (this.#closed) throw closedError();
+    this.#live.add(call);
+    this.#sweepTimer ??= this.clock.setTimer(SWEEP_MS, () => this.#sweep());
+  }
+
+  done(call: PooledCall): void {
+    this.#live.delete(call);
+  }
+
+  /** Calls `take` with a link as soon as there is one: at once, or later; never after `close`. */
+  withLink(take: (link: Link) => void): void {
+    if (this.#current !== undefined) take(this.#current);
+    else {
+      this.#waiting.push({ take });
+      this.#connect();
+    }
+  }
+
+  /** Jittered delays that grow with `attempt`, from 0. */
+  backoffMs(attempt: number, firstMs = 10): number {
+    return Math.min(MAX_BACKOFF_MS, firstMs * 2 ** Math.min(attempt, 10)) * (0.5 + this.random.float());
+  }
+
+  #sweep(): void {
+    this.#sweepTimer = undefined;
+    const now = this.clock.monotonicMs();
+    for (const call of this.#live)
+      if (now >= call.deadlineMs && call.expire(now >= call.deadlineMs + GRACE_MS)) this.#live.delete(call);
+    if (this.#live.size > 0) this.#sweepTimer = this.clock.setTimer(SWEEP_MS, () => this.#sweep());
+  }
+
+  // --- Links ---
+
+  #connect(): void {
+    if (this.#closed || this.#current !== undefined || this.#dialTimer !== undefined) return;
+    if (this.#attempts.size > 0) return;
+    this.#dialNext();
+  }
+
+  #dialNext(): void {
+    this.#dialTimer = undefined;
+    if (this.#closed || this.#current !== undefined) return;
+    const { hosts, dial } = this.#options;
+    const trying = new Set([...this.#attempts].map((link) => link.host));
+    for (let i = 0; i < hosts.length; i++) {
+      const host = hosts[this.#nextHost++ % hosts.length]!;
+      if (trying.has(host)) continue;
+      const link = new Link(host, dial(host), this);
+      this.#links.add(link);
+      this.#attempts.add(link);
+      break;
+    }
+    if (this.#attempts.size < hosts.length) this.#dialLater(STAGGER_MS);
+  }
+
+  #dialLater(delayMs: number): void {
+    this.#dialTimer?.cancel();
+    this.#dialTimer = this.clock.setTimer(delayMs, () => this.#dialNext());
+  }
+
+  ready(link: Link): void {
+    this.#attempts.delete(link);
+    if (this.#current !== undefined || this.#closed) {
+      link.close("not needed");
+      return;
+    }
+    const known = this.#server?.clusterId;
+    if (known !== undefined && known !== link.server!.clusterId) {
+      link.close(`${link.host} belongs to another cluster`);
+      this.#lastFailure = `${link.host} belongs to another cluster`;
+      this.#retryDialing();
+      return;
+    }
+    this.#current = link;
+    this.#server = link.server;
+    this.#failures = 0;
+    this.#dialTimer?.cancel();
+    this.#dialTimer = undefined;
+    const others = [...this.#attempts];
+    this.#attempts.clear();
+    for (const other of others) other.close("another host was first");
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const { take } of waiting) take(link);
+  }
+
+  down(link: Link, reason: string): void {
+    this.#links.delete(link);
+    const attempt = this.#attempts.delete(link);
+    if (attempt || this.#current === link) this.#lastFailure = `${link.host}: ${reason}`;
+    if (this.#current === link) this.#current = undefined;
+    if (attempt) this.#failures++;
+    if (this.#current === undefined && (attempt || this.#waiting.length > 0)) this.#retryDialing();
+  }
+
+  /** At once while there are hosts not tried since the last success, then with growing pauses. */
+  #retryDialing(): void {
+    if (this.#closed || (this.#waiting.length === 0 && this.#attempts.size === 0)) return;
+    const round = Math.floor(this.#failures / this.#options.hosts.length);
+    if (round === 0) {
+      this.#dialTimer?.cancel();
+      this.#dialNext();
+    } else if (this.#attempts.size === 0) this.#dialLater(this.backoffMs(round - 1, FIRST_BACKOFF_MS));
+  }
+
+  /** This node answers that it cannot serve: new calls try another host, if there is one. */
+  avoid(link: Link): void {
+    if (this.#current !== link || this.#options.hosts.length < 2) return;
+    this.#current = undefined;
+    link.retire();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#dialTimer?.cancel();
+    this.#sweepTimer?.cancel();
+    this.#waiting = [];
+    for (const call of [...this.#live]) call.abandon(closedError());
+    this.#live.clear();
+    for (const link of [...this.#links]) link.close("the database was closed");
+  }
+}
+
+export function closedError(): OstrakaError {
+  return new OstrakaError("OSTRAKA_CLOSED", "the database is closed");
+}
