@@ -1,0 +1,541 @@
+/**
+ * Hosts all Raft groups of a node: one ready loop, one durable append and one frame a peer for whatever a turn of
+ * the event loop has gathered from all of them.
+ *
+ * A turn (`#turn`): requests queued in dirty groups enter their cores; the readies are taken; all appends go to the
+ * durable log in one call while messages that need not wait for it leave; committed entries go to the machines. The
+ * completions (append durable, entries applied) make their groups dirty for a later turn.
+ *
+ * Invariants:
+ * 1. A message that depends on an append leaves only after the append is durable, and appends complete in order.
+ * 2. A sleeping group is in neither `#awake` nor `#dirty`: a tick costs as much as there are groups awake and peers.
+ * 3. The first failure of the log, a machine, the disk or an assertion stops everything here, and is told once.
+ *
+ * Left out: creating groups by messages (whoever owns the directory of groups adds them), and the transport.
+ */
+import { assert } from "../base/assert.js";
+import { FatalError, OstrakaError } from "../base/errors.js";
+import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
+import type { GroupAppend, GroupLog } from "../log/types.js";
+import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
+import { Compactor } from "./compaction.js";
+import { QUIESCE_COLUMNS, readHeartbeats } from "./heartbeats.js";
+import type { HostDependencies, HostLogger, HostOptions } from "./options.js";
+import { Peers } from "./peers.js";
+import { BOOTSTRAP_INDEX, Replica, type ReplicaHost } from "./replica.js";
+import { SnapshotReceiver } from "./snapshot-receiver.js";
+import { SnapshotSender } from "./snapshot-sender.js";
+import { Ticker } from "./ticker.js";
+import type { GroupHandle, GroupMachine, PeerFrame, PeerHandler, SnapshotHeader } from "./types.js";
+
+export interface GroupConfig {
+  readonly group: GroupId;
+  readonly machine: GroupMachine;
+  /** The members that all start with; ignored where data exists. Without it the group waits for a leader's snapshot. */
+  readonly bootstrap?: ConfState;
+}
+
+/** What the host counts; for metrics and tests. */
+export interface HostStats {
+  readonly groups: number;
+  readonly awake: number;
+  readonly leading: number;
+  readonly ticks: number;
+  /** Ticks given to groups. */
+  readonly groupTicks: number;
+  readonly turns: number;
+  readonly appends: number;
+  readonly framesSent: number;
+  readonly stalls: number;
+  readonly checkpoints: number;
+  readonly snapshotsSent: number;
+  readonly snapshotsInstalled: number;
+}
+
+interface PendingAppend {
+  readonly replica: Replica;
+  readonly append: Append;
+}
+
+/** Log pressure is looked at once in so many ticks. */
+const PRESSURE_TICKS = 10;
+
+export class MultiRaft implements ReplicaHost, PeerHandler {
+  readonly nodeId: NodeId;
+  readonly options: HostOptions;
+  readonly random: () => number;
+  readonly #deps: HostDependencies;
+  readonly #logger: HostLogger;
+  readonly #replicas = new Map<GroupId, Replica>();
+  readonly #opening = new Set<GroupId>();
+  readonly #awake = new Set<Replica>();
+  /** Sleeping followers by the node whose liveness lets them sleep. */
+  readonly #sleepers = new Map<NodeId, Set<Replica>>();
+  #dirty = new Set<Replica>();
+  readonly #peers: Peers;
+  readonly #ticker: Ticker;
+  readonly #sender: SnapshotSender;
+  readonly #receiver: SnapshotReceiver;
+  readonly #compactor: Compactor;
+  #turnPlanned = false;
+  #membersStale = false;
+  #running = false;
+  #stopped = false;
+  #diskFull: string | undefined;
+  #ticks = 0;
+  #groupTicks = 0;
+  #turns = 0;
+  #appends = 0;
+
+  constructor(deps: HostDependencies) {
+    this.#deps = deps;
+    this.nodeId = deps.nodeId;
+    this.options = deps.options;
+    this.#logger = deps.logger;
+    this.random = () => deps.random.float();
+    this.#peers = new Peers(deps.transport, deps.random.uint32());
+    this.#ticker = new Ticker(deps.clock, deps.options.tickMs, deps.defer, () => this.#tick());
+    const markDirty = (replica: Replica): void => this.markDirty(replica);
+    const fail = (error: unknown): void => this.fail(error);
+    const { transport, logger, disk, log, options } = deps;
+    this.#sender = new SnapshotSender({
+      transport,
+      logger,
+      maxSending: options.maxSnapshotsSending,
+      markDirty,
+      fail,
+    });
+    this.#receiver = new SnapshotReceiver({
+      disk,
+      directory: options.snapshotDirectory,
+      maxReceiving: options.maxSnapshotsReceiving,
+      replica: (group) => this.#replicas.get(group),
+      markDirty,
+      fail,
+    });
+    this.#compactor = new Compactor({ log, options, logger, fail });
+    transport.receive(this);
+  }
+
+  // --- lifecycle ---------------------------------------------------------------------------------------------
+
+  /** Begins to tick and to take readies. Groups may be added before and after. */
+  start(): void {
+    if (this.#running || this.#stopped) return;
+    this.#running = true;
+    this.#ticker.start();
+    if (this.#dirty.size > 0) this.#planTurn();
+  }
+
+  /** Ends all groups: what waits is rejected, machines are closed. Log and transport stay open; whoever made them closes them. */
+  async stop(): Promise<void> {
+    if (this.#stopped && this.#replicas.size === 0) return;
+    this.#stopped = true;
+    this.#running = false;
+    this.#ticker.stop();
+    await this.#compactor.stop();
+    const replicas = [...this.#replicas.values()];
+    this.#replicas.clear();
+    await Promise.all(replicas.map((replica) => this.#close(replica, "the node is stopping")));
+  }
+
+  /** Opens a group's replica, finishing or undoing whatever a crash has cut short. */
+  async addGroup(config: GroupConfig): Promise<GroupHandle> {
+    const { group, machine } = config;
+    assert(!this.#stopped, "a group was added to a stopped host");
+    assert(!this.#replicas.has(group) && !this.#opening.has(group), `group ${group} is here already`);
+    this.#opening.add(group);
+    try {
+      await this.#deps.disk.makeDirectory(this.options.snapshotDirectory);
+      const log = await this.#openLog(config);
+      const applied = await this.#openMachine(group, machine, log);
+      const replica = new Replica(this, group, machine, log, applied);
+      this.#replicas.set(group, replica);
+      this.#awake.add(replica);
+      this.#membersStale = true;
+      this.markDirty(replica);
+      return replica;
+    } finally {
+      this.#opening.delete(group);
+    }
+  }
+
+  /** Closes a group and forgets its log; the machine's own files are the caller's to remove. */
+  async removeGroup(group: GroupId): Promise<void> {
+    const replica = this.#replicas.get(group);
+    if (replica === undefined) return;
+    this.#replicas.delete(group);
+    await this.#close(replica, `group ${group} was removed from this node`);
+    await this.#deps.log.removeGroup(group);
+    await this.#receiver.discard(group);
+    this.#membersStale = true;
+  }
+
+  group(id: GroupId): GroupHandle {
+    const replica = this.#replicas.get(id);
+    assert(replica !== undefined, `group ${id} is not on this node`);
+    return replica;
+  }
+
+  findGroup(id: GroupId): GroupHandle | undefined {
+    return this.#replicas.get(id);
+  }
+
+  groups(): GroupHandle[] {
+    return [...this.#replicas.values()];
+  }
+
+  stats(): HostStats {
+    let leading = 0;
+    for (const replica of this.#replicas.values()) if (replica.node.role === "leader") leading++;
+    return {
+      groups: this.#replicas.size,
+      awake: this.#awake.size,
+      leading,
+      ticks: this.#ticks,
+      groupTicks: this.#groupTicks,
+      turns: this.#turns,
+      appends: this.#appends,
+      framesSent: this.#peers.framesSent,
+      stalls: this.#ticker.stalls,
+      checkpoints: this.#compactor.checkpoints,
+      snapshotsSent: this.#sender.sent,
+      snapshotsInstalled: this.#receiver.installed,
+    };
+  }
+
+  // --- disk full ---------------------------------------------------------------------------------------------
+
+  get diskFull(): string | undefined {
+    return this.#diskFull;
+  }
+
+  /** With a reason: proposals are refused and leadership is handed away. Undefined: space is back. */
+  setDiskFull(reason: string | undefined): void {
+    if (reason === this.#diskFull) return;
+    this.#diskFull = reason;
+    if (reason === undefined) this.#logger.info({}, "there is disk space again");
+    else {
+      this.#logger.error({ reason }, "no disk space: this node takes no writes and hands leadership away");
+      this.#handLeadershipAway();
+    }
+  }
+
+  /** Asks the peer with the longest log to lead, for every group led here. */
+  #handLeadershipAway(): void {
+    for (const replica of this.#replicas.values()) {
+      if (replica.node.role !== "leader") continue;
+      let best: NodeId | undefined;
+      let bestMatch: LogIndex = logIndex(-1);
+      for (const [peer, match] of replica.status().match) {
+        if (peer === this.nodeId || !replica.node.conf.voters.includes(peer) || this.#peers.isSilent(peer))
+          continue;
+        if (match > bestMatch) [best, bestMatch] = [peer, match];
+      }
+      if (best === undefined) continue;
+      replica.transferLeadership(best).catch((error: unknown) => {
+        this.#logger.warn({ group: replica.group, err: error }, "leadership could not be handed away");
+      });
+    }
+  }
+
+  // --- peers -------------------------------------------------------------------------------------------------
+
+  onFrame(from: NodeId, frame: PeerFrame): void {
+    if (this.#stopped) return;
+    try {
+      if (this.#peers.heard(from, frame)) this.#wakeSleepersUnder(from);
+      for (const { group, message } of readHeartbeats(frame.heartbeats, from, this.nodeId))
+        this.#replicas.get(group)?.step(message);
+      for (const { group, message } of frame.messages) {
+        if (message.from === from && message.to === this.nodeId) this.#replicas.get(group)?.step(message);
+        else
+          this.#logger.warn(
+            { group, from, message: message.type },
+            "a message with a wrong sender or receiver",
+          );
+      }
+      this.#readQuiesced(from, frame.quiesced);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  async onSnapshot(from: NodeId, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    assert(!this.#stopped, "a snapshot came to a stopped host");
+    await this.#receiver.receive(from, header, chunks);
+  }
+
+  onUnreachable(peer: NodeId): void {
+    if (this.#stopped) return;
+    // A sleeping leader will notice when it next sends something.
+    for (const replica of this.#awake) {
+      if (replica.node.role !== "leader") continue;
+      replica.node.reportUnreachable(peer);
+      this.markDirty(replica);
+    }
+  }
+
+  #readQuiesced(from: NodeId, rows: readonly number[]): void {
+    for (let at = 0; at + QUIESCE_COLUMNS <= rows.length; at += QUIESCE_COLUMNS) {
+      const replica = this.#replicas.get(rows[at] as GroupId);
+      if (replica?.maySleep(from, toTerm(rows[at + 1] as number), logIndex(rows[at + 2] as number)))
+        this.#sleep(replica, from);
+    }
+  }
+
+  // --- ReplicaHost -------------------------------------------------------------------------------------------
+
+  markDirty(replica: Replica): void {
+    if (replica.closed) return;
+    this.#dirty.add(replica);
+    this.#planTurn();
+  }
+
+  wake(replica: Replica): void {
+    if (!replica.quiesced) return;
+    replica.quiesced = false;
+    this.#sleepers.get(replica.sleepsUnder)?.delete(replica);
+    replica.sleepsUnder = NO_NODE;
+    replica.awakened();
+    this.#awake.add(replica);
+    this.markDirty(replica);
+  }
+
+  membersChanged(): void {
+    this.#membersStale = true;
+  }
+
+  restored(replica: Replica, meta: SnapshotMeta): void {
+    this.#logger.info({ group: replica.group, index: meta.index, term: meta.term }, "snapshot installed");
+    this.#receiver.restored(replica.group);
+  }
+
+  /** The node must go down: what is in memory may no longer be true. */
+  fail(error: unknown): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#running = false;
+    this.#ticker.stop();
+    const reason =
+      error instanceof OstrakaError
+        ? error
+        : new FatalError("OSTRAKA_INTERNAL", error instanceof Error ? error.message : String(error), {
+            cause: error,
+          });
+    this.#logger.error({ err: reason }, "hosting stops");
+    this.#deps.onFatal(reason);
+  }
+
+  // --- turns -------------------------------------------------------------------------------------------------
+
+  #planTurn(): void {
+    if (this.#turnPlanned || !this.#running) return;
+    this.#turnPlanned = true;
+    this.#deps.defer(() => {
+      this.#turnPlanned = false;
+      if (!this.#running) return;
+      try {
+        this.#turn();
+      } catch (error) {
+        this.fail(error);
+      }
+    });
+  }
+
+  #turn(): void {
+    this.#turns++;
+    const dirty = this.#dirty;
+    this.#dirty = new Set();
+    const appends: PendingAppend[] = [];
+    for (const replica of dirty) {
+      if (replica.closed) continue;
+      replica.feed();
+      if (replica.node.hasReady()) {
+        const append = this.#take(replica, replica.node.ready());
+        if (append !== undefined) appends.push({ replica, append });
+        if (replica.node.hasReady()) this.markDirty(replica);
+      }
+      this.#receiver.dropOffered(replica.group);
+    }
+    if (appends.length > 0) this.#persist(appends);
+    this.#peers.flush();
+    for (const replica of dirty) if (!replica.closed) replica.notify();
+  }
+
+  /** Deals with all of a ready but its append, which the turn persists with those of the other groups. */
+  #take(replica: Replica, ready: Ready): Append | undefined {
+    for (const message of ready.messages) this.#peers.queue(replica.group, message);
+    const { append } = ready;
+    if (append !== undefined) {
+      for (const entry of append.entries) replica.logBytes += entry.data.length;
+      if (append.snapshot !== undefined) replica.logBytes = 0;
+    }
+    if (ready.committed.length > 0) {
+      replica.applier.push(ready.committed);
+      this.#compactor.consider(replica);
+    }
+    replica.readStates(ready.readStates);
+    replica.droppedReads(ready.droppedReads);
+    for (const peer of ready.snapshotsNeeded) this.#sender.request(replica, peer);
+    return append;
+  }
+
+  #persist(appends: readonly PendingAppend[]): void {
+    this.#appends++;
+    const files = new Map<Append, string>();
+    const records: GroupAppend[] = [];
+    for (const { replica, append } of appends) {
+      const { hardState, entries, snapshot } = append;
+      if (snapshot !== undefined) files.set(append, this.#receiver.accept(replica, snapshot));
+      // An append may carry nothing but messages that wait for the ones before it.
+      if (hardState !== undefined || entries.length > 0 || snapshot !== undefined)
+        records.push({ group: replica.group, hardState, entries, snapshot });
+    }
+    this.#deps.log.append(records).then(
+      () => this.#persisted(appends, files),
+      (error: unknown) => this.fail(error),
+    );
+  }
+
+  #persisted(appends: readonly PendingAppend[], files: ReadonlyMap<Append, string>): void {
+    if (this.#stopped) return;
+    try {
+      for (const { replica, append } of appends) {
+        if (replica.closed) continue;
+        for (const message of append.messages) this.#peers.queue(replica.group, message);
+        const file = files.get(append);
+        if (file !== undefined) replica.applier.restore(append.snapshot as SnapshotMeta, file);
+        replica.node.appended(append);
+        this.markDirty(replica);
+      }
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  // --- ticks and sleep ---------------------------------------------------------------------------------------
+
+  #tick(): void {
+    try {
+      this.#ticks++;
+      if (this.#membersStale) this.#refreshMembers();
+      const { electionTicks } = this.options;
+      for (const replica of this.#awake) {
+        this.#groupTicks++;
+        if (replica.tick()) this.#leaderSleeps(replica);
+      }
+      // Well before an election timeout, so that those who wake have most of theirs still before them.
+      for (const silent of this.#peers.tick(Math.max(2, Math.ceil(electionTicks / 2))))
+        this.#wakeSleepersUnder(silent);
+      if (this.#ticks % PRESSURE_TICKS === 0) this.#relieveLog();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #leaderSleeps(replica: Replica): void {
+    const { term, commitIndex, conf } = replica.node;
+    for (const peer of membersOf(conf))
+      if (peer !== this.nodeId) this.#peers.queueQuiesced(peer, replica.group, term, commitIndex);
+    this.#sleep(replica, NO_NODE);
+    this.#planTurn();
+  }
+
+  #sleep(replica: Replica, under: NodeId): void {
+    replica.quiesced = true;
+    replica.sleepsUnder = under;
+    this.#awake.delete(replica);
+    if (under === NO_NODE) return;
+    let sleepers = this.#sleepers.get(under);
+    if (sleepers === undefined) {
+      sleepers = new Set();
+      this.#sleepers.set(under, sleepers);
+    }
+    sleepers.add(replica);
+  }
+
+  /** Election timeouts are random per group, which spreads what follows. */
+  #wakeSleepersUnder(leader: NodeId): void {
+    const sleepers = this.#sleepers.get(leader);
+    if (sleepers === undefined || sleepers.size === 0) return;
+    this.#logger.info({ leader, groups: sleepers.size }, "a node fell silent: the groups it led wake");
+    for (const replica of [...sleepers]) this.wake(replica);
+  }
+
+  #refreshMembers(): void {
+    this.#membersStale = false;
+    const members = new Set<NodeId>();
+    for (const { node } of this.#replicas.values())
+      for (const member of membersOf(node.conf)) members.add(member);
+    members.delete(this.nodeId);
+    this.#peers.setMembers(members);
+  }
+
+  #relieveLog(): void {
+    const { segments, oldestHeldBy } = this.#deps.log.usage();
+    if (segments <= this.options.maxLogSegments || oldestHeldBy === undefined) return;
+    const replica = this.#replicas.get(oldestHeldBy.group);
+    if (replica !== undefined) this.#compactor.force(replica);
+  }
+
+  // --- opening and closing -----------------------------------------------------------------------------------
+
+  async #openLog({ group, bootstrap }: GroupConfig): Promise<GroupLog> {
+    const { log } = this.#deps;
+    if (bootstrap !== undefined && !log.groups().includes(group)) {
+      const term = toTerm(1);
+      await log.append([
+        {
+          group,
+          hardState: { term, vote: NO_NODE, commit: BOOTSTRAP_INDEX },
+          entries: [],
+          // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
+          snapshot: { index: BOOTSTRAP_INDEX, term, conf: bootstrap },
+        },
+      ]);
+    }
+    return log.group(group);
+  }
+
+  /** Finishes a snapshot's installation if one was cut short; answers the applied index. */
+  async #openMachine(group: GroupId, machine: GroupMachine, log: GroupLog): Promise<LogIndex> {
+    let applied = await machine.open();
+    const base = log.base();
+    if (applied < base.index) {
+      const file = await this.#receiver.pending(group, base.index, base.term);
+      if (file !== undefined) {
+        this.#logger.info({ group, index: base.index }, "installing a snapshot that a crash left half-way");
+        applied = await machine.restore(file);
+      } else if (base.index === BOOTSTRAP_INDEX && applied === 0) {
+        await machine.apply([], BOOTSTRAP_INDEX);
+        applied = BOOTSTRAP_INDEX;
+      }
+      if (applied < base.index)
+        throw new FatalError(
+          "OSTRAKA_CORRUPT",
+          `group ${group}: the log begins at ${base.index}, the state is that of ${applied}, and the snapshot between is missing`,
+        );
+    }
+    if (applied > log.lastIndex())
+      throw new FatalError(
+        "OSTRAKA_CORRUPT",
+        `group ${group}: the state is that of ${applied}, but the log ends at ${log.lastIndex()}`,
+      );
+    await this.#receiver.discard(group);
+    return applied;
+  }
+
+  async #close(replica: Replica, reason: string): Promise<void> {
+    this.#awake.delete(replica);
+    this.#dirty.delete(replica);
+    this.#sleepers.get(replica.sleepsUnder)?.delete(replica);
+    await replica.close(reason);
+    this.#receiver.close(replica.group);
+    await replica.machine.close();
+  }
+}
+
+export function membersOf(conf: ConfState): Set<NodeId> {
+  return new Set([...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext]);
+}
