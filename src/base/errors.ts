@@ -66,6 +66,11 @@ export class FatalError extends OstrakaError {
 /** What errors look like on the wire: [family, code, message, extra]. */
 export type WireError = [family: ErrorFamily, code: string, message: string, extra: string | number | null];
 
+/** Outcomes and errors travel in one place; errors are the arrays. */
+export function isWireError(value: unknown): value is WireError {
+  return Array.isArray(value);
+}
+
 export function toWireError(error: unknown): WireError {
   if (error instanceof AmbiguousError)
     return ["ambiguous", error.code, error.message, error.transactionId ?? null];

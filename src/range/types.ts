@@ -2,6 +2,7 @@
  * What a range's leader offers to gateways, on its own node or over the wire. Requests that find another leader
  * reject with RouteError; the gateway retries within the statement's deadline.
  */
+import type { WireError } from "../base/errors.js";
 import type { GroupId, LogIndex, NodeId, Term, TransactionId } from "../base/ids.js";
 import type {
   CommandResult,
@@ -40,9 +41,12 @@ export interface TransactionStatement {
 export type TransactionStatementAnswer =
   | {
       readonly kind: "ran";
-      readonly outcome: StatementOutcome;
-      readonly stamped: StampedStatement;
-      readonly rolledBack: false;
+      /** The statement's own error is an answer too: it does not end the transaction (unless `rolledBack`). */
+      readonly outcome: StatementOutcome | WireError;
+      /** As it has to run again at apply; undefined for what need not: reads, statements without effects. */
+      readonly stamped: StampedStatement | undefined;
+      /** OR ROLLBACK or RAISE(ROLLBACK): the transaction is gone. */
+      readonly rolledBack: boolean;
     }
   /** Not for the leader's worker: the gateway goes on with a private copy. What the transaction did so far still holds. */
   | { readonly kind: "move" };
@@ -67,6 +71,13 @@ export interface CopyCommit {
       };
 }
 
+/** What a transaction read on a gateway's own replica, to be validated at commit. */
+export interface LocalRead {
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly spans: readonly Span[];
+}
+
 export interface RangeService {
   readonly group: GroupId;
   /** Confirmed by a quorum round begun after the call. */
@@ -87,9 +98,14 @@ export interface RangeService {
   run(statement: TransactionStatement): Promise<TransactionStatementAnswer>;
   /** Drops the statements from `ordinal` on (ROLLBACK TO). */
   truncate(transaction: TransactionId, ordinal: number): Promise<void>;
-  commit(transaction: TransactionId, key: IdempotencyKey): Promise<CommandResult>;
+  /** Validates and commits what ran here, together with what was read elsewhere. */
+  commit(
+    transaction: TransactionId,
+    key: IdempotencyKey,
+    reads: readonly LocalRead[],
+  ): Promise<CommandResult>;
   /** `transaction` goes on elsewhere: what it has read at the leader still holds and is remembered for its CopyCommit. */
-  commitCopy(commit: CopyCommit): Promise<CommandResult>;
+  commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult>;
   rollback(transaction: TransactionId): Promise<void>;
   /** Committed, or never will: an unknown one is tombstoned first. */
   outcome(transaction: TransactionId): Promise<"committed" | "aborted" | "unknown">;

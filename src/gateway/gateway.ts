@@ -1,0 +1,103 @@
+/**
+ * The gateway of a node: opens sessions, and answers what is not SQL (outcomes of transactions, operations).
+ */
+
+import { UserError } from "../base/errors.js";
+import { type TransactionId, transactionId } from "../base/ids.js";
+import type { Timer } from "../base/io.js";
+import type { IdempotencyKey } from "../machines/range/types.js";
+import { Deadline } from "./deadline.js";
+import type { Replica } from "./replica.js";
+import { GatewaySession, type SessionContext } from "./session.js";
+import type { SpoolSpace } from "./spool.js";
+import { StatementCache } from "./statements.js";
+import type { SystemTables } from "./system-tables.js";
+import type { Gateway, Session } from "./types.js";
+
+export type AdminVerb = (args: Readonly<Record<string, unknown>>) => Promise<unknown>;
+
+export interface GatewayOptions {
+  readonly replica: Replica;
+  readonly space: SpoolSpace;
+  readonly systemTables: SystemTables;
+  readonly admin: Readonly<Record<string, AdminVerb>>;
+}
+
+const IDLE_CHECK_MS = 10_000;
+
+export class NodeGateway implements Gateway {
+  readonly #options: GatewayOptions;
+  readonly #context: SessionContext;
+  readonly #sessions = new Set<GatewaySession>();
+  /** Unique to this start of this node: keys and ids made here are never made again. */
+  readonly #origin: string;
+  #sequence = 0;
+  #idleTimer: Timer | undefined;
+
+  constructor(options: GatewayOptions) {
+    this.#options = options;
+    this.#origin = Array.from(options.replica.random.bytes(12), (byte) =>
+      byte.toString(16).padStart(2, "0"),
+    ).join("");
+    this.#context = {
+      replica: options.replica,
+      space: options.space,
+      statements: new StatementCache(),
+      systemTables: options.systemTables,
+      nextKey: () => this.#nextKey(),
+      nextTransactionId: () => this.#nextTransactionId(),
+      closed: (session) => this.#sessions.delete(session),
+    };
+    this.#watchIdle();
+  }
+
+  openSession(kind: "session" | "autocommit"): Session {
+    const session = new GatewaySession(this.#context, kind);
+    if (kind === "session") this.#sessions.add(session);
+    return session;
+  }
+
+  async outcome(id: string): Promise<"committed" | "aborted" | "unknown"> {
+    const { replica } = this.#options;
+    const deadline = new Deadline(replica.clock, undefined, replica.limits.availabilityMs, {
+      signal: undefined,
+    });
+    return deadline.persist(() => replica.leader.outcome(transactionId(id)));
+  }
+
+  async admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown> {
+    const run = this.#options.admin[verb];
+    if (run === undefined)
+      throw new UserError("OSTRAKA_UNSUPPORTED", `no operation is called ${JSON.stringify(verb)}`);
+    return run(args);
+  }
+
+  async close(): Promise<void> {
+    this.#idleTimer?.cancel();
+    await Promise.all([...this.#sessions].map((session) => session.close()));
+  }
+
+  #nextKey(): IdempotencyKey {
+    const sequence = ++this.#sequence;
+    // Made for callers that cannot repeat: no answer has to be kept for them.
+    return {
+      client: this.#origin,
+      sequence,
+      lowestUnanswered: sequence,
+      issuedMs: this.#options.replica.clock.wallMs(),
+    };
+  }
+
+  #nextTransactionId(): TransactionId {
+    return transactionId(`${this.#origin}-${++this.#sequence}`);
+  }
+
+  #watchIdle(): void {
+    const { clock } = this.#options.replica;
+    this.#idleTimer = clock.setTimer(IDLE_CHECK_MS, () => {
+      const nowMs = clock.monotonicMs();
+      for (const session of this.#sessions) session.expireIdle(nowMs);
+      this.#watchIdle();
+    });
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * What an open transaction has done so far, as it would have to be done again: its write statements with their stamps
+ * and the savepoints between them. Pure bookkeeping; savepoint names compare as SQLite's do, without case.
+ */
+import { isWireError, UserError, type WireError } from "../base/errors.js";
+import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";
+
+export type HistoryEvent =
+  | {
+      readonly kind: "write";
+      readonly stamped: StampedStatement;
+      readonly outcome: StatementOutcome | WireError;
+      readonly ordinal: number;
+    }
+  | { readonly kind: "savepoint"; readonly name: string; readonly ordinal: number };
+
+export class History {
+  #events: HistoryEvent[] = [];
+  #bytes = 0;
+
+  get events(): readonly HistoryEvent[] {
+    return this.#events;
+  }
+
+  /** Of statements and parameters, about. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get writes(): readonly StampedStatement[] {
+    return this.#events.flatMap((event) => (event.kind === "write" ? [event.stamped] : []));
+  }
+
+  get outcomes(): readonly StatementOutcome[] {
+    return this.#events.flatMap((event) =>
+      event.kind === "write" && !isWireError(event.outcome) ? [event.outcome] : [],
+    );
+  }
+
+  hasWrites(): boolean {
+    return this.#events.some((event) => event.kind === "write");
+  }
+
+  hasSavepoints(): boolean {
+    return this.#events.some((event) => event.kind === "savepoint");
+  }
+
+  wrote(stamped: StampedStatement, outcome: StatementOutcome | WireError, ordinal: number): void {
+    this.#bytes += statementBytes(stamped.sql, stamped.params);
+    this.#events.push({ kind: "write", stamped, outcome, ordinal });
+  }
+
+  /** `ordinal`: statements the transaction had run at the leader when the savepoint was set. */
+  savepoint(name: string, ordinal: number): void {
+    this.#events.push({ kind: "savepoint", name: name.toLowerCase(), ordinal });
+  }
+
+  /** Forgets the savepoint and those within it; what they did stays. True when it was the first event of all. */
+  release(name: string): boolean {
+    const at = this.#find(name);
+    this.#events = this.#events.filter((event, i) => i < at || event.kind === "write");
+    return at === 0;
+  }
+
+  /** Undoes what came after the savepoint, which stays. Answers the ordinal the leader goes back to. */
+  rollbackTo(name: string): number {
+    const at = this.#find(name);
+    this.#events = this.#events.slice(0, at + 1);
+    this.#bytes = this.#events.reduce(
+      (sum, event) =>
+        sum + (event.kind === "write" ? statementBytes(event.stamped.sql, event.stamped.params) : 0),
+      0,
+    );
+    return this.#events[at]!.ordinal;
+  }
+
+  #find(name: string): number {
+    const lower = name.toLowerCase();
+    for (let i = this.#events.length - 1; i >= 0; i--) {
+      const event = this.#events[i]!;
+      if (event.kind === "savepoint" && event.name === lower) return i;
+    }
+    throw new UserError("SQLITE_ERROR", `no such savepoint: ${name}`);
+  }
+}
+
+export function statementBytes(sql: string, params: StampedStatement["params"]): number {
+  let bytes = sql.length + 32;
+  for (const value of params) {
+    if (typeof value === "string") bytes += value.length;
+    else if (value instanceof Uint8Array) bytes += value.length;
+    else bytes += 9;
+  }
+  return bytes;
+}

@@ -1,0 +1,278 @@
+/**
+ * A transaction's private copy of the range: where it goes on once it does something whose cost is not bounded, so
+ * that whatever it does can be killed and nobody waits for it. It runs on the gateway's own replica's file, copied, in
+ * a process of its own, and is validated by the leader when it commits.
+ */
+
+import { RetryError, UserError } from "../base/errors.js";
+import type { LogIndex, Term } from "../base/ids.js";
+import { ValueReader } from "../base/values.js";
+import { createOracle } from "../machines/range/oracle.js";
+import { toldDigest } from "../machines/range/told.js";
+import type {
+  RowChange,
+  RowStream,
+  Runner,
+  StampedStatement,
+  StatementOutcome,
+  SystemTable,
+} from "../machines/range/types.js";
+import type { CopyCommit, ReadPoint } from "../range/types.js";
+import { analyse } from "../sql/analyse.js";
+import type { Analysis, SchemaOracle, Span } from "../sql/types.js";
+import type { Deadline } from "./deadline.js";
+import type { History } from "./history.js";
+import { type Replica, reachReadPoint } from "./replica.js";
+
+export class PrivateCopy {
+  readonly #replica: Replica;
+  readonly #runner: Runner;
+  readonly readAt: LogIndex;
+  readonly readTerm: Term;
+  readonly schemaVersion: number;
+  /** The leader's wall clock at the copy's read point, for stamps. */
+  readonly wallMs: number;
+  readonly #releaseFile: () => Promise<void>;
+  #reads: Span[] = [];
+  #writes: Span[] = [];
+  #ranMs = 0;
+  #rowsNeeded = false;
+  #schemaChanged = false;
+  #oracle: SchemaOracle | undefined;
+
+  private constructor(
+    replica: Replica,
+    runner: Runner,
+    point: ReadPoint,
+    copy: { readonly appliedIndex: LogIndex; release(): Promise<void> },
+  ) {
+    this.#replica = replica;
+    this.#runner = runner;
+    this.readAt = copy.appliedIndex;
+    this.readTerm = point.term;
+    this.wallMs = point.wallMs;
+    this.schemaVersion = replica.schema.version;
+    this.#releaseFile = () => copy.release();
+  }
+
+  /** Copies the replica as of a fresh read point and does again what the transaction has done so far. */
+  static async open(
+    replica: Replica,
+    runner: Runner,
+    history: History,
+    deadline: Deadline,
+  ): Promise<PrivateCopy> {
+    const point = await reachReadPoint(replica, deadline);
+    const copy = await deadline.race(replica.store.copy());
+    const self = new PrivateCopy(replica, runner, point, copy);
+    try {
+      await runner.openCopy(copy.path);
+      await runner.capture();
+      await self.#replay(history, deadline);
+    } catch (error) {
+      await copy.release();
+      throw error;
+    }
+    return self;
+  }
+
+  get reads(): readonly Span[] {
+    return this.#reads;
+  }
+
+  get runner(): Runner {
+    return this.#runner;
+  }
+
+  async #replay(history: History, deadline: Deadline): Promise<void> {
+    for (const event of history.events) {
+      if (event.kind === "savepoint") {
+        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
+        continue;
+      }
+      const analysis = this.analyse(event.stamped.sql);
+      const outcome = await this.run({ ...event.stamped, told: undefined }, analysis, deadline, []).catch(
+        (error: unknown) => error,
+      );
+      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told) {
+        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
+      }
+    }
+  }
+
+  /** As of the transaction's own schema changes and TEMP objects. */
+  analyse(sql: string): Analysis {
+    if (this.#oracle === undefined) return this.#replica.schema.analyse(sql);
+    return analyse(sql, this.#oracle);
+  }
+
+  /** Runs one statement and answers its whole outcome; for SELECTs that may be large use `stream`. */
+  async run(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<StatementOutcome> {
+    return collect(
+      await this.stream(statement, analysis, deadline, systemTables),
+      this.#replica.limits.maxTransactionBytes,
+    );
+  }
+
+  async stream(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    const footprint = analysis.footprint(statement.params);
+    this.#reads.push(...footprint.reads);
+    this.#writes.push(...footprint.writes);
+    if (analysis.rowChangesOnly || (analysis.touchesTemp && footprint.writes.length > 0))
+      this.#rowsNeeded = true;
+    const startedMs = this.#replica.clock.monotonicMs();
+    const stream = await this.#runner.run(statement, {
+      systemTables,
+      timeoutMs: deadline.remainingMs(),
+      maxResultBytes: this.#replica.limits.maxResultBytes,
+      maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
+      signal: deadline.signal,
+    });
+    if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
+    if (analysis.class.kind === "ddl") await this.#learnSchema(deadline);
+    return stream;
+  }
+
+  /** Savepoint statements: not replicated, nothing to analyse. */
+  async control(sql: string, deadline: Deadline): Promise<void> {
+    const stream = await this.#runner.run(
+      {
+        sql,
+        params: [],
+        flags: 0,
+        stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
+        told: undefined,
+      },
+      {
+        systemTables: [],
+        timeoutMs: deadline.remainingMs(),
+        maxResultBytes: 0,
+        maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
+        signal: deadline.signal,
+      },
+    );
+    await stream.close();
+    if (sql.startsWith("ROLLBACK") && this.#schemaChanged) await this.#learnSchema(deadline);
+  }
+
+  async #learnSchema(deadline: Deadline): Promise<void> {
+    this.#schemaChanged = true;
+    const statements = await this.#texts(
+      "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid",
+      deadline,
+    );
+    const temp = await this.#texts(
+      "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid",
+      deadline,
+    );
+    const oracle = createOracle({ version: -1, statements, appliedIndex: this.readAt });
+    this.#oracle = temp.length === 0 ? oracle : oracle.withTemp(temp);
+  }
+
+  async #texts(sql: string, deadline: Deadline): Promise<string[]> {
+    const stream = await this.#runner.run(
+      {
+        sql,
+        params: [],
+        flags: 0,
+        stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
+        told: undefined,
+      },
+      {
+        systemTables: [],
+        timeoutMs: deadline.remainingMs(),
+        maxResultBytes: this.#replica.limits.maxTransactionBytes,
+        maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
+        signal: deadline.signal,
+      },
+    );
+    const texts: string[] = [];
+    for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next()) {
+      const reader = new ValueReader(chunk.rows);
+      while (!reader.done) texts.push(String(reader.vector()[0]));
+    }
+    await stream.close();
+    return texts;
+  }
+
+  /** Runs COMMIT on the copy (deferred constraints are checked: it may fail and stay open), then says what to propose. */
+  async prepareCommit(
+    history: History,
+  ): Promise<Pick<CopyCommit, "readAt" | "readTerm" | "reads" | "writes" | "schemaVersion" | "body">> {
+    const body = await this.#body(history);
+    await this.#runner.closeCopy("commit");
+    await this.#releaseFile();
+    return {
+      readAt: this.readAt,
+      readTerm: this.readTerm,
+      reads: this.#reads,
+      writes: this.#writes,
+      schemaVersion: this.schemaVersion,
+      body,
+    };
+  }
+
+  async #body(history: History): Promise<CopyCommit["body"]> {
+    const expensive = this.#ranMs > this.#replica.limits.replayTextMs && !this.#schemaChanged;
+    if (!this.#rowsNeeded && !expensive) return { kind: "statements", statements: history.writes };
+    if (this.#schemaChanged) {
+      throw new UserError(
+        "OSTRAKA_UNSUPPORTED",
+        "this transaction changes the schema and also does what only row changes can replicate; split it in two",
+      );
+    }
+    const changes: readonly RowChange[] = await this.#runner.captured();
+    return { kind: "rows", changes, outcomes: history.outcomes };
+  }
+
+  async rollback(): Promise<void> {
+    if (!this.#runner.dead) await this.#runner.closeCopy("rollback").catch(() => this.#runner.kill());
+    await this.#releaseFile();
+  }
+}
+
+/** Gathers a stream into one outcome; its error rejects. */
+export async function collect(stream: RowStream, maxBytes: number): Promise<StatementOutcome> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  let rowCount = 0;
+  try {
+    for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next()) {
+      bytes += chunk.rows.length;
+      if (bytes > maxBytes)
+        throw new UserError("OSTRAKA_TOO_LARGE", `the result is larger than ${maxBytes} bytes`);
+      rowCount += chunk.count;
+      chunks.push(chunk.rows);
+    }
+    return {
+      columns: stream.columns,
+      columnTypes: stream.columnTypes,
+      rows: concat(chunks, bytes),
+      rowCount,
+      ...stream.summary(),
+    };
+  } finally {
+    await stream.close();
+  }
+}
+
+function concat(chunks: readonly Uint8Array[], bytes: number): Uint8Array {
+  if (chunks.length === 1) return chunks[0]!;
+  const out = new Uint8Array(bytes);
+  let at = 0;
+  for (const chunk of chunks) {
+    out.set(chunk, at);
+    at += chunk.length;
+  }
+  return out;
+}

@@ -1,0 +1,130 @@
+/**
+ * The range's leader as seen from any node: calls go to the local leader directly, or over the peer connection to the
+ * node believed to lead. A RouteError's hint is remembered; trying again is the caller's business (Deadline.persist).
+ *
+ * Read points asked for while a round is under way share the next one: only who asked before a round began may use it.
+ */
+
+import { RouteError } from "../base/errors.js";
+import type { GroupId, NodeId, TransactionId } from "../base/ids.js";
+import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
+import type { GroupHandle } from "../multiraft/types.js";
+import type {
+  CopyCommit,
+  LocalRead,
+  RangeService,
+  ReadPoint,
+  TransactionStatement,
+  TransactionStatementAnswer,
+  WriteRequest,
+} from "../range/types.js";
+
+/** Makes a RangeService that forwards to a node. */
+export type RemoteRange = (node: NodeId) => RangeService;
+
+export class RangeClient implements RangeService {
+  readonly group: GroupId;
+  readonly #self: NodeId;
+  readonly #local: RangeService;
+  readonly #handle: GroupHandle;
+  readonly #remote: RemoteRange;
+  readonly #remotes = new Map<NodeId, RangeService>();
+  #hint: NodeId | undefined;
+  /** The round that has not begun: whoever asks now shares it. */
+  #gathering: Promise<ReadPoint> | undefined;
+  /** Settles when the round under way has ended, however. */
+  #running: Promise<void> | undefined;
+
+  constructor(self: NodeId, local: RangeService, handle: GroupHandle, remote: RemoteRange) {
+    this.group = local.group;
+    this.#self = self;
+    this.#local = local;
+    this.#handle = handle;
+    this.#remote = remote;
+  }
+
+  #leader(): RangeService {
+    const known = this.#handle.status().leader;
+    const leader = known !== 0 ? known : this.#hint;
+    if (leader === undefined) throw new RouteError("no leader is known", undefined);
+    if (leader === this.#self) return this.#local;
+    let remote = this.#remotes.get(leader);
+    if (remote === undefined) {
+      remote = this.#remote(leader);
+      this.#remotes.set(leader, remote);
+    }
+    return remote;
+  }
+
+  async #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
+    try {
+      return await work(this.#leader());
+    } catch (error) {
+      if (error instanceof RouteError) this.#hint = error.leader;
+      throw error;
+    }
+  }
+
+  readPoint(): Promise<ReadPoint> {
+    this.#gathering ??= (this.#running ?? Promise.resolve()).then(() => {
+      const round = this.#call((leader) => leader.readPoint());
+      this.#gathering = undefined;
+      const running = round.then(ignore, ignore).then(() => {
+        if (this.#running === running) this.#running = undefined;
+      });
+      this.#running = running;
+      return round;
+    });
+    return this.#gathering;
+  }
+
+  write(request: WriteRequest) {
+    return this.#call((leader) => leader.write(request));
+  }
+
+  batch(request: Parameters<RangeService["batch"]>[0]) {
+    return this.#call((leader) => leader.batch(request));
+  }
+
+  begin(transaction: TransactionId, options: Parameters<RangeService["begin"]>[1]): Promise<ReadPoint> {
+    return this.#call((leader) => leader.begin(transaction, options));
+  }
+
+  run(statement: TransactionStatement): Promise<TransactionStatementAnswer> {
+    return this.#call((leader) => leader.run(statement));
+  }
+
+  truncate(transaction: TransactionId, ordinal: number): Promise<void> {
+    return this.#call((leader) => leader.truncate(transaction, ordinal));
+  }
+
+  commit(
+    transaction: TransactionId,
+    key: IdempotencyKey,
+    reads: readonly LocalRead[],
+  ): Promise<CommandResult> {
+    return this.#call((leader) => leader.commit(transaction, key, reads));
+  }
+
+  commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult> {
+    return this.#call((leader) => leader.commitCopy(commit, reads));
+  }
+
+  rollback(transaction: TransactionId): Promise<void> {
+    return this.#call((leader) => leader.rollback(transaction));
+  }
+
+  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | "unknown"> {
+    return this.#call((leader) => leader.outcome(transaction));
+  }
+
+  setPragma(
+    name: "user_version" | "application_id",
+    value: number,
+    key: IdempotencyKey,
+  ): Promise<CommandResult> {
+    return this.#call((leader) => leader.setPragma(name, value, key));
+  }
+}
+
+function ignore(): void {}

@@ -1,0 +1,85 @@
+/**
+ * What a gateway has of the range on its own node: the replica it reads from, the leader it asks, the processes that
+ * run what may take long, and the analysis of statements against the replica's schema.
+ */
+import { RetryError } from "../base/errors.js";
+import type { LogIndex } from "../base/ids.js";
+import type { Clock, Random } from "../base/io.js";
+import type { RangeStore, RunnerPool, Stamp } from "../machines/range/types.js";
+import type { GroupHandle } from "../multiraft/types.js";
+import type { Schema } from "../range/schema.js";
+import type { RangeService, ReadPoint } from "../range/types.js";
+import type { Deadline } from "./deadline.js";
+
+export interface GatewayLimits {
+  readonly maxStatementBytes: number;
+  readonly maxTransactionBytes: number;
+  readonly maxResultBytes: number;
+  readonly maxRunnerBytes: number;
+  /** How long a statement looks for a quorum before OSTRAKA_UNAVAILABLE. */
+  readonly availabilityMs: number;
+  /** A transaction without a statement for so long is rolled back; its next statement gets OSTRAKA_RETRY. */
+  readonly idleTransactionMs: number;
+  /** Databases up to this size may be scanned in the storage worker. */
+  readonly scanBytes: number;
+  /** A private copy's transaction that took longer than this is replicated as row changes. */
+  readonly replayTextMs: number;
+}
+
+export const DEFAULT_LIMITS: GatewayLimits = {
+  maxStatementBytes: 16 * 1024 * 1024,
+  maxTransactionBytes: 64 * 1024 * 1024,
+  maxResultBytes: 4 * 1024 * 1024 * 1024,
+  maxRunnerBytes: 1024 * 1024 * 1024,
+  availabilityMs: 20_000,
+  idleTransactionMs: 60 * 60 * 1000,
+  scanBytes: 1024 * 1024,
+  replayTextMs: 2_000,
+};
+
+export interface Replica {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits: GatewayLimits;
+  readonly handle: GroupHandle;
+  readonly store: RangeStore;
+  /** The range's leader, wherever it is. */
+  readonly leader: RangeService;
+  readonly schema: Schema;
+  /** For statements: acquired and released within one. */
+  readonly runners: RunnerPool;
+  /** For what sessions hold on to: read-only transactions, private copies, TEMP objects. */
+  readonly heldRunners: RunnerPool;
+}
+
+/** A read point that this node's replica has reached. */
+export async function reachReadPoint(replica: Replica, deadline: Deadline): Promise<ReadPoint> {
+  const point = await deadline.persist(() => replica.leader.readPoint());
+  await reach(replica, point.index, deadline);
+  return point;
+}
+
+/** Waits until the local replica has applied `index`, as long as a quorum would be looked for. */
+export async function reach(replica: Replica, index: LogIndex, deadline: Deadline): Promise<void> {
+  if (replica.store.appliedIndex() >= index) return;
+  const { clock } = replica;
+  await new Promise<void>((resolve, reject) => {
+    const timer = clock.setTimer(deadline.availableMs(), () =>
+      reject(new RetryError("OSTRAKA_UNAVAILABLE", "this node's replica is behind and does not catch up")),
+    );
+    deadline
+      .race(replica.handle.waitApplied(index))
+      .then(resolve, reject)
+      .finally(() => timer.cancel());
+  });
+}
+
+/** A stamp for a statement that runs here first: the leader's time as of `point`, a fresh seed. */
+export function stampAt(replica: Replica, point: Pick<ReadPoint, "wallMs">, lastInsertRowid: bigint): Stamp {
+  const { random } = replica;
+  return {
+    wallMs: point.wallMs,
+    seed: (random.uint32() & 0x1fffff) * 2 ** 32 + random.uint32(),
+    lastInsertRowid,
+  };
+}

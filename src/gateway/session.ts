@@ -1,0 +1,593 @@
+/**
+ * One client's conversation: tells statements apart, keeps the state that SQLite keeps in a connection (open
+ * transaction, settings, changes(), TEMP objects), and sends each statement where it runs.
+ *
+ * Invariants:
+ * 1. Calls of a session run one after the other, in order; those of the autocommit pool (kind "autocommit") run
+ *    concurrently and share no state but settings nobody can change.
+ * 2. After OSTRAKA_RETRY in a transaction nothing but ROLLBACK passes.
+ * 3. A write is proposed under the caller's idempotency key, or under one that is never used again.
+ */
+
+import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
+import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
+import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import { bindParameters } from "../sql/parameters.js";
+import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
+import { Deadline } from "./deadline.js";
+import { explain } from "./explain.js";
+import { collectResult, emptyOutcome } from "./outcomes.js";
+import { executePragma } from "./pragma-statements.js";
+import { autocommitRead, runOptions, runsInWorker } from "./reads.js";
+import { type Replica, stampAt } from "./replica.js";
+import { SessionSettings } from "./settings.js";
+import type { SpoolSpace } from "./spool.js";
+import type { StatementCache } from "./statements.js";
+import { type SystemTables, systemTablesFor } from "./system-tables.js";
+import { TempSpace } from "./temp-space.js";
+import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
+import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "./types.js";
+
+export interface SessionContext {
+  readonly replica: Replica;
+  readonly space: SpoolSpace;
+  readonly statements: StatementCache;
+  readonly systemTables: SystemTables;
+  readonly nextKey: () => IdempotencyKey;
+  readonly nextTransactionId: () => TransactionId;
+  readonly closed: (session: GatewaySession) => void;
+}
+
+type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
+
+/** How often an autocommit statement that lost a race is run again before its caller is told. */
+const AUTOCOMMIT_ATTEMPTS = 12;
+
+export class GatewaySession implements Session {
+  readonly #context: SessionContext;
+  readonly #kind: "session" | "autocommit";
+  readonly settings = new SessionSettings();
+  readonly temp: TempSpace;
+  #transaction: Transaction | undefined;
+  #failed: RetryError | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+  #closed = false;
+  #idleSince: number;
+
+  constructor(context: SessionContext, kind: "session" | "autocommit") {
+    this.#context = context;
+    this.#kind = kind;
+    this.temp = new TempSpace(context.replica);
+    this.#idleSince = context.replica.clock.monotonicMs();
+  }
+
+  get transaction(): Transaction | undefined {
+    return this.#transaction;
+  }
+
+  state(): SessionState {
+    return this.#failed !== undefined ? "failed" : this.#transaction !== undefined ? "open" : "idle";
+  }
+
+  transactionId(): string | undefined {
+    return this.#transaction?.id;
+  }
+
+  execute(request: ExecuteRequest): Promise<ExecuteResult> {
+    if (this.#kind === "autocommit")
+      return this.#timed(request, (deadline) => this.#executePooled(request, deadline));
+    return this.#ordered(() => this.#timed(request, (deadline) => this.#executeOne(request, deadline)));
+  }
+
+  batch(
+    statements: readonly { readonly sql: string; readonly params: Params }[],
+    request: RequestTail,
+  ): Promise<readonly StatementOutcome[]> {
+    const run = () => this.#timed(request, (deadline) => this.#batch(statements, request, deadline));
+    return this.#kind === "autocommit" ? run() : this.#ordered(run);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#ordered(async () => {
+      await this.#endTransaction((transaction) => transaction.rollback());
+      await this.temp.close();
+    });
+    this.#context.closed(this);
+  }
+
+  /** Rolls back a transaction that nobody has used for too long; its next statement is told. */
+  expireIdle(nowMs: number): void {
+    const limit = this.#context.replica.limits.idleTransactionMs;
+    if (this.#transaction === undefined || nowMs - this.#idleSince < limit) return;
+    void this.#ordered(async () => {
+      if (this.#transaction === undefined || nowMs - this.#idleSince < limit) return;
+      await this.#endTransaction((transaction) => transaction.rollback());
+      this.#failed = new RetryError(
+        "OSTRAKA_RETRY",
+        `the transaction was idle for more than ${limit} ms and was rolled back`,
+      );
+    });
+  }
+
+  #ordered<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.#queue.then(work, work);
+    this.#queue = run.then(ignore, ignore);
+    return run;
+  }
+
+  async #timed<T>(request: RequestTail, work: (deadline: Deadline) => Promise<T>): Promise<T> {
+    const { clock, limits } = this.#context.replica;
+    const deadline = new Deadline(clock, request.timeoutMs, limits.availabilityMs, request);
+    try {
+      return await work(deadline);
+    } finally {
+      deadline.dispose();
+      this.#idleSince = clock.monotonicMs();
+    }
+  }
+
+  #executePooled(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
+    const { sql, class: kind } = this.#context.statements.get(request.sql);
+    if (kind.kind === "select" || kind.kind === "write" || kind.kind === "ddl") {
+      const analysis = this.#context.replica.schema.analyse(sql);
+      if (!analysis.touchesTemp) {
+        const statement = this.#bind(sql, analysis, request.params);
+        return analysis.readonly
+          ? this.#read(statement, analysis, deadline)
+          : this.#write(statement, analysis, request, deadline);
+      }
+    }
+    return this.#executeOther(sql, kind, request, deadline);
+  }
+
+  async #executeOther(
+    sql: string,
+    kind: StatementClass,
+    request: ExecuteRequest,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    switch (kind.kind) {
+      case "begin":
+      case "commit":
+      case "rollback":
+      case "savepoint":
+      case "release":
+      case "rollback to":
+        throw new UserError(
+          "OSTRAKA_UNSUPPORTED",
+          "BEGIN and COMMIT belong to one session: use db.begin(), db.transaction() or db.session()",
+        );
+      case "ddl":
+      case "select":
+      case "write":
+        throw new UserError("OSTRAKA_UNSUPPORTED", "TEMP objects belong to one session: use db.session()");
+      default:
+        return this.#executeClass(sql, kind, request, deadline);
+    }
+  }
+
+  async #executeOne(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
+    if (this.#closed) throw new UserError("OSTRAKA_UNSUPPORTED", "the session is closed");
+    const { sql, class: kind } = this.#context.statements.get(request.sql);
+    if (this.#failed !== undefined) {
+      if (kind.kind !== "rollback") throw this.#failed;
+      this.#failed = undefined;
+      return emptyOutcome();
+    }
+    try {
+      return await this.#executeClass(sql, kind, request, deadline);
+    } catch (error) {
+      if (this.#transaction !== undefined) await this.#afterError(error);
+      throw error;
+    }
+  }
+
+  async #afterError(error: unknown): Promise<void> {
+    const ended =
+      error instanceof RolledBack ||
+      (error instanceof OstrakaError &&
+        (error.family === "retry" || error.family === "ambiguous") &&
+        error.code !== "OSTRAKA_TIMEOUT" &&
+        error.code !== "OSTRAKA_UNAVAILABLE");
+    if (!ended) return;
+    await this.#endTransaction((transaction) => transaction.rollback());
+    if (error instanceof RetryError) this.#failed = error;
+  }
+
+  async #executeClass(
+    sql: string,
+    kind: StatementClass,
+    request: ExecuteRequest,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    switch (kind.kind) {
+      case "empty":
+        throw new UserError("SQLITE_MISUSE", "the text holds no statement");
+      case "begin":
+        return this.#begin(kind.mode, request, deadline);
+      case "commit":
+        return this.#commit(request, deadline);
+      case "rollback":
+        if (this.#transaction === undefined)
+          throw new UserError("SQLITE_ERROR", "cannot rollback - no transaction is active");
+        await this.#endTransaction((transaction) => transaction.rollback());
+        return emptyOutcome();
+      case "savepoint":
+        this.#transaction ??= this.#open("deferred", undefined);
+        await this.#transaction.savepoint(kind.name, deadline);
+        return emptyOutcome();
+      case "release":
+        if (this.#transaction === undefined)
+          throw new UserError("SQLITE_ERROR", `no such savepoint: ${kind.name}`);
+        if ((await this.#transaction.release(kind.name, deadline)) && !this.#explicit)
+          return this.#commit(request, deadline);
+        return emptyOutcome();
+      case "rollback to":
+        if (this.#transaction === undefined)
+          throw new UserError("SQLITE_ERROR", `no such savepoint: ${kind.name}`);
+        await this.#transaction.rollbackTo(kind.name, deadline);
+        return emptyOutcome();
+      case "pragma":
+        return executePragma(this, this.#context, sql, kind, request, deadline);
+      case "explain":
+        return explain(this.#context, this, sql, request, deadline);
+      case "attach":
+      case "detach":
+        throw new UserError(
+          "OSTRAKA_UNSUPPORTED",
+          `${kind.kind.toUpperCase()} is not supported: a cluster is one database`,
+        );
+      case "vacuum":
+        if (kind.into)
+          throw new UserError(
+            "OSTRAKA_UNSUPPORTED",
+            "VACUUM INTO is not supported: use ostraka dump or ostraka backup",
+          );
+        if (this.#transaction !== undefined)
+          throw new UserError("SQLITE_ERROR", "cannot VACUUM from within a transaction");
+        return emptyOutcome();
+      case "reindex":
+        return emptyOutcome();
+      default:
+        return this.#statement(sql, request, deadline);
+    }
+  }
+
+  #explicit = false;
+
+  async #begin(
+    mode: "deferred" | "immediate" | "exclusive" | "concurrent" | "read only",
+    request: ExecuteRequest,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    if (this.#transaction !== undefined)
+      throw new UserError("SQLITE_ERROR", "cannot start a transaction within a transaction");
+    const kind: TransactionMode =
+      mode === "read only"
+        ? "read only"
+        : mode === "immediate" || mode === "exclusive"
+          ? "immediate"
+          : "deferred";
+    const transaction = this.#open(kind, request.retry);
+    this.#transaction = transaction;
+    this.#explicit = true;
+    if (kind === "immediate") await transaction.begin(deadline);
+    return emptyOutcome();
+  }
+
+  #open(mode: TransactionMode, retry: ExecuteRequest["retry"]): Transaction {
+    this.#explicit = false;
+    const lost = retry !== undefined && retry.attempt > 0;
+    return new Transaction(this.#context.replica, this.#context.space, {
+      id: this.#context.nextTransactionId(),
+      mode,
+      age: retry?.ageMs ?? 0,
+      reserve: mode === "immediate" || (lost && mode !== "read only") ? WHOLE_DATABASE : undefined,
+      needsCopy: this.temp.inUse,
+      borrow: (deadline) => this.temp.borrow(deadline),
+    });
+  }
+
+  async #commit(request: RequestTail, deadline: Deadline): Promise<ExecuteResult> {
+    const transaction = this.#transaction;
+    if (transaction === undefined)
+      throw new UserError("SQLITE_ERROR", "cannot commit - no transaction is active");
+    const result = await transaction.commit(request.key ?? this.#context.nextKey(), deadline);
+    if (!result.ok) {
+      const error = fromWireError(result.error);
+      if (error instanceof RetryError) this.#failed = error;
+      if (error instanceof RetryError || transaction.ended) this.#transactionEnded();
+      throw error;
+    }
+    this.#transactionEnded();
+    return emptyOutcome();
+  }
+
+  async #endTransaction(how: (transaction: Transaction) => Promise<void>): Promise<void> {
+    const transaction = this.#transaction;
+    if (transaction === undefined) return;
+    this.#transactionEnded();
+    await how(transaction);
+  }
+
+  #transactionEnded(): void {
+    this.#transaction = undefined;
+    this.#explicit = false;
+    this.settings.transactionEnded();
+  }
+
+  /** SELECT, writes, DDL, ANALYZE. */
+  async #statement(text: string, request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
+    const sql = this.#context.statements.bindSession(text, this.settings);
+    const analysis = this.analyse(sql);
+    const statement = this.#bind(sql, analysis, request.params);
+    const transaction = this.#transaction;
+    if (transaction !== undefined) {
+      const result = await transaction.run(
+        statement,
+        analysis,
+        this.settings,
+        deadline,
+        await this.#systemTables(analysis),
+      );
+      if (analysis.touchesTemp) await this.temp.learn(transaction, deadline);
+      return result;
+    }
+    if (analysis.touchesTemp) return this.#withTemp(statement, analysis, request, deadline);
+    return analysis.readonly
+      ? this.#read(statement, analysis, deadline)
+      : this.#write(statement, analysis, request, deadline);
+  }
+
+  /** As the open transaction and the session's TEMP objects see the schema. */
+  analyse(sql: string): Analysis {
+    if (this.temp.inUse) return this.temp.analyse(sql);
+    if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
+    return this.#context.replica.schema.analyse(sql);
+  }
+
+  /**
+   * Runs a read that is not analysed (introspection, EXPLAIN) where the session's view of the schema is: its
+   * transaction's copy or pin, the process of its TEMP objects, or the replica.
+   */
+  async runHere(statement: Statement, deadline: Deadline): Promise<ExecuteResult> {
+    const { replica, space } = this.#context;
+    const transaction = this.#transaction;
+    if (
+      transaction !== undefined &&
+      (transaction.readOnly || transaction.moved || transaction.history.hasWrites())
+    ) {
+      const runner = await transaction.scratch(deadline);
+      const stamped = {
+        ...statement,
+        flags: this.settings.flags,
+        stamp: stampAt(replica, { wallMs: 0 }, this.settings.lastInsertRowid),
+        told: undefined,
+      };
+      return { kind: "stream", stream: await runner.run(stamped, runOptions(replica, deadline, [])) };
+    }
+    if (this.temp.inUse) return this.temp.run(statement, UNANALYSED_READ, this.settings, deadline, []);
+    return autocommitRead(replica, space, statement, UNANALYSED_READ, this.settings, deadline, []);
+  }
+
+  #bind(sql: string, analysis: Analysis, params: Params): Statement {
+    return { sql, params: bindParameters(analysis.parameters, params) };
+  }
+
+  async #systemTables(analysis: Analysis) {
+    return analysis.systemTables.length === 0
+      ? []
+      : systemTablesFor(this.#context.systemTables, analysis.systemTables);
+  }
+
+  async #read(statement: Statement, analysis: Analysis, deadline: Deadline): Promise<ExecuteResult> {
+    const { replica, space } = this.#context;
+    const final = { sql: analysis.sql, params: statement.params };
+    return autocommitRead(
+      replica,
+      space,
+      final,
+      analysis,
+      this.settings,
+      deadline,
+      await this.#systemTables(analysis),
+    );
+  }
+
+  async #write(
+    statement: Statement,
+    analysis: Analysis,
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const { replica } = this.#context;
+    const key = request.key ?? this.#context.nextKey();
+    const inDoubt = { transaction: autocommitId(key), repeatable: true };
+    if (runsInWorker(replica, analysis) && !analysis.rowChangesOnly && analysis.systemTables.length === 0) {
+      const write = {
+        key,
+        statement,
+        flags: this.settings.flags,
+        lastInsertRowid: this.settings.lastInsertRowid,
+      };
+      const result = await deadline.persist(() => replica.leader.write(write), inDoubt);
+      if (result.ok !== "move") return this.#wrote(result);
+    }
+    return this.#writeInCopy(statement, analysis, key, deadline);
+  }
+
+  #wrote(result: CommandResult): ExecuteResult {
+    if (!result.ok) throw fromWireError(result.error);
+    const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
+    this.settings.wrote(outcome);
+    return { kind: "outcome", outcome };
+  }
+
+  /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
+  async #writeInCopy(
+    statement: Statement,
+    analysis: Analysis,
+    key: IdempotencyKey,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const { replica, space } = this.#context;
+    const startedMs = replica.clock.monotonicMs();
+    for (let attempt = 0; ; attempt++) {
+      const transaction = new Transaction(replica, space, {
+        id: brandTransactionId(autocommitId(key)),
+        mode: "deferred",
+        age: replica.clock.monotonicMs() - startedMs,
+        reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
+        needsCopy: true,
+        borrow: (wait) => this.temp.borrow(wait),
+      });
+      try {
+        const ran = await transaction.run(
+          statement,
+          analysis,
+          this.settings,
+          deadline,
+          await this.#systemTables(analysis),
+        );
+        const result = await transaction.commit(key, deadline);
+        if (result.ok) return ran;
+        throw fromWireError(result.error);
+      } catch (error) {
+        await transaction.rollback();
+        if (
+          !(error instanceof RetryError && error.code === "OSTRAKA_RETRY") ||
+          attempt + 1 >= AUTOCOMMIT_ATTEMPTS
+        )
+          throw error;
+      }
+    }
+  }
+
+  /** Autocommit statements on TEMP objects: in the session's own process, on a pin, or on a copy if they also write. */
+  async #withTemp(
+    statement: Statement,
+    analysis: Analysis,
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    if (analysis.footprint(statement.params).writes.length > 0) {
+      return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
+    }
+    return this.temp.run(
+      { sql: analysis.sql, params: statement.params },
+      analysis,
+      this.settings,
+      deadline,
+      await this.#systemTables(analysis),
+    );
+  }
+
+  async #batch(
+    statements: readonly { readonly sql: string; readonly params: Params }[],
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<readonly StatementOutcome[]> {
+    if (this.#failed !== undefined) throw this.#failed;
+    const key = request.key ?? this.#context.nextKey();
+    const bounded =
+      this.#transaction === undefined && !this.temp.inUse ? this.#boundedBatch(statements) : undefined;
+    if (bounded !== undefined) {
+      const { replica } = this.#context;
+      const id = brandTransactionId(autocommitId(key));
+      const result = await deadline.persist(
+        () => replica.leader.batch({ key, transaction: id, statements: bounded }),
+        { transaction: id, repeatable: true },
+      );
+      if (result.ok !== "move") {
+        if (!result.ok) throw fromWireError(result.error);
+        return result.outcomes;
+      }
+    }
+    const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
+    try {
+      return await scratch.batchInTransaction(statements, { ...request, key }, deadline);
+    } finally {
+      if (scratch !== this) await scratch.close();
+    }
+  }
+
+  /** Undefined unless every statement is a plain read or write of bounded cost. */
+  #boundedBatch(statements: readonly { readonly sql: string; readonly params: Params }[]) {
+    const { replica } = this.#context;
+    const bounded: { statement: Statement; flags: number; lastInsertRowid: bigint }[] = [];
+    for (const { sql: text, params } of statements) {
+      const { sql, class: kind, readsSession } = this.#context.statements.get(text);
+      if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
+      const analysis = replica.schema.analyse(sql);
+      if (
+        !runsInWorker(replica, analysis) ||
+        analysis.rowChangesOnly ||
+        analysis.touchesTemp ||
+        analysis.systemTables.length > 0
+      )
+        return undefined;
+      bounded.push({
+        statement: this.#bind(sql, analysis, params),
+        flags: this.settings.flags,
+        lastInsertRowid: this.settings.lastInsertRowid,
+      });
+    }
+    return bounded;
+  }
+
+  /** All or nothing inside whatever is open: a savepoint in a transaction, else a transaction of its own. */
+  async batchInTransaction(
+    statements: readonly { readonly sql: string; readonly params: Params }[],
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<readonly StatementOutcome[]> {
+    const inner = this.#transaction !== undefined;
+    const transaction = (this.#transaction ??= this.#open("deferred", undefined));
+    if (inner) await transaction.savepoint(BATCH_SAVEPOINT, deadline);
+    else this.#explicit = true;
+    const outcomes: StatementOutcome[] = [];
+    try {
+      for (const { sql, params } of statements) {
+        const result = await this.#executeOne({ ...request, sql, params }, deadline);
+        outcomes.push(await collectResult(result, this.#context.replica.limits.maxTransactionBytes));
+      }
+      if (inner) await transaction.release(BATCH_SAVEPOINT, deadline);
+      else await this.#commit(request, deadline);
+      return outcomes;
+    } catch (error) {
+      if (this.#transaction === transaction && inner) {
+        await transaction.rollbackTo(BATCH_SAVEPOINT, deadline);
+        await transaction.release(BATCH_SAVEPOINT, deadline);
+      } else if (this.#transaction === transaction) {
+        await this.#endTransaction((open) => open.rollback());
+      }
+      if (!inner) this.#failed = undefined;
+      throw error;
+    }
+  }
+}
+
+const BATCH_SAVEPOINT = "_ostraka_batch";
+const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
+
+export function autocommitId(key: IdempotencyKey): string {
+  return `${key.client}:${key.sequence}`;
+}
+
+const UNANALYSED_READ: Analysis = {
+  class: { kind: "select" },
+  readonly: true,
+  returnsRows: true,
+  cost: "unknown",
+  parameters: [],
+  touchesTemp: false,
+  systemTables: [],
+  rowChangesOnly: false,
+  usesStamp: false,
+  footprint: () => ({ reads: WHOLE_DATABASE, writes: [] }),
+  sql: "",
+};
+
+function ignore(): void {}

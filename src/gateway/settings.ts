@@ -1,0 +1,33 @@
+/**
+ * What a session remembers between statements: settings that pragmas change, and what changes(), total_changes() and
+ * last_insert_rowid() answer.
+ */
+import type { StatementOutcome } from "../machines/range/types.js";
+import { SessionFlag, type SessionFlags } from "../sql/types.js";
+
+export class SessionSettings {
+  flags: SessionFlags = 0;
+  changes = 0;
+  totalChanges = 0;
+  lastInsertRowid = 0n;
+
+  /** After a data-changing statement has succeeded. */
+  wrote(outcome: Pick<StatementOutcome, "changes" | "totalChanges" | "lastInsertRowid">): void {
+    this.changes = outcome.changes;
+    this.totalChanges += outcome.totalChanges;
+    this.lastInsertRowid = outcome.lastInsertRowid;
+  }
+
+  has(flag: number): boolean {
+    return (this.flags & flag) !== 0;
+  }
+
+  set(flag: number, on: boolean): void {
+    this.flags = on ? this.flags | flag : this.flags & ~flag;
+  }
+
+  /** `PRAGMA defer_foreign_keys` lasts until the transaction ends. */
+  transactionEnded(): void {
+    this.set(SessionFlag.DeferForeignKeys, false);
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * A session's TEMP objects: they live in a process of the session's own, from the first CREATE TEMP until the session
+ * closes, and are joined there with a pin or a private copy of the range. Sessions without TEMP objects borrow such a
+ * process only while a transaction needs one.
+ */
+import { UserError } from "../base/errors.js";
+import { ValueReader } from "../base/values.js";
+import { createOracle } from "../machines/range/oracle.js";
+import type { Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
+import { AnalysisCache } from "../sql/analyse.js";
+import type { Analysis, SchemaOracle, Statement } from "../sql/types.js";
+import type { Deadline } from "./deadline.js";
+import { collect } from "./private-copy.js";
+import { runOptions } from "./reads.js";
+import { type Replica, reachReadPoint, stampAt } from "./replica.js";
+import type { SessionSettings } from "./settings.js";
+import type { RunnerLoan, Transaction } from "./transaction.js";
+import type { ExecuteResult } from "./types.js";
+
+const CACHED_STATEMENTS = 512;
+const TEMP_SCHEMA =
+  "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
+
+export class TempSpace {
+  readonly #replica: Replica;
+  #runner: Runner | undefined;
+  #statements: readonly string[] = [];
+  #oracle: SchemaOracle | undefined;
+  #oracleVersion = -1;
+  #cache = new AnalysisCache(CACHED_STATEMENTS);
+
+  constructor(replica: Replica) {
+    this.#replica = replica;
+  }
+
+  /** The session has TEMP objects. */
+  get inUse(): boolean {
+    return this.#statements.length > 0;
+  }
+
+  /** The process with the TEMP objects, or a fresh one that goes back unless TEMP objects were made in it. */
+  async borrow(deadline: Deadline): Promise<RunnerLoan> {
+    const runner = await this.#own(deadline);
+    return {
+      runner,
+      giveBack: () => {
+        if (!this.inUse || runner.dead) this.#drop();
+      },
+    };
+  }
+
+  async #own(deadline: Deadline): Promise<Runner> {
+    if (this.#runner?.dead) {
+      const lost = this.inUse;
+      this.#drop();
+      if (lost)
+        throw new UserError(
+          "OSTRAKA_TEMP_LOST",
+          "the session's TEMP objects were lost with a statement that had to be killed",
+        );
+    }
+    this.#runner ??= await this.#replica.heldRunners.acquire(deadline.signal);
+    return this.#runner;
+  }
+
+  #drop(): void {
+    if (this.#runner !== undefined) this.#replica.heldRunners.release(this.#runner);
+    this.#runner = undefined;
+    this.#forget([]);
+  }
+
+  #forget(statements: readonly string[]): void {
+    this.#statements = statements;
+    this.#oracle = undefined;
+    this.#cache = new AnalysisCache(CACHED_STATEMENTS);
+  }
+
+  analyse(sql: string): Analysis {
+    const { schema } = this.#replica;
+    if (this.#oracle === undefined || this.#oracleVersion !== schema.version) {
+      this.#oracleVersion = schema.version;
+      this.#oracle = createOracle(schema.snapshot).withTemp(this.#statements);
+      this.#cache = new AnalysisCache(CACHED_STATEMENTS);
+    }
+    return this.#cache.analyse(sql, this.#oracle);
+  }
+
+  /** Runs a statement that writes nothing but TEMP objects, on a fresh pin. */
+  async run(
+    statement: Statement,
+    analysis: Analysis,
+    settings: SessionSettings,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<ExecuteResult> {
+    const replica = this.#replica;
+    const point = await reachReadPoint(replica, deadline);
+    const runner = await this.#own(deadline);
+    try {
+      await runner.pin(replica.store.path);
+      const stamped: StampedStatement = {
+        sql: statement.sql,
+        params: statement.params,
+        flags: settings.flags,
+        stamp: stampAt(replica, point, settings.lastInsertRowid),
+        told: undefined,
+      };
+      const outcome = await collect(
+        await runner.run(stamped, runOptions(replica, deadline, systemTables)),
+        replica.limits.maxTransactionBytes,
+      );
+      if (analysis.class.kind === "write") settings.wrote(outcome);
+      if (analysis.class.kind === "ddl") await this.#relearn(deadline);
+      return { kind: "outcome", outcome };
+    } finally {
+      if (!runner.dead) await runner.unpin();
+      if (!this.inUse) this.#drop();
+    }
+  }
+
+  /** After a statement of a transaction that may have made or dropped TEMP objects. */
+  async learn(transaction: Transaction, deadline: Deadline): Promise<void> {
+    const runner = await transaction.scratch(deadline);
+    if (this.#runner === undefined) this.#runner = runner;
+    await this.#relearn(deadline);
+  }
+
+  async #relearn(deadline: Deadline): Promise<void> {
+    const statement: StampedStatement = {
+      sql: TEMP_SCHEMA,
+      params: [],
+      flags: 0,
+      stamp: { wallMs: 0, seed: 0, lastInsertRowid: 0n },
+      told: undefined,
+    };
+    const { rows } = await collect(
+      await this.#runner!.run(statement, runOptions(this.#replica, deadline, [])),
+      this.#replica.limits.maxTransactionBytes,
+    );
+    const texts: string[] = [];
+    const reader = new ValueReader(rows);
+    while (!reader.done) texts.push(String(reader.vector()[0]));
+    this.#forget(texts);
+  }
+
+  async close(): Promise<void> {
+    this.#drop();
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * Who a node is: written once into its data directory, and locked while a process uses it.
+ *
+ * The incarnation is the data's own name. Peers know a node by id and incarnation together, so that a node that lost
+ * its data and comes back with the same flags is told apart from the one that voted.
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { FatalError, UserError } from "../base/errors.js";
+import type { Disk, Random } from "../base/io.js";
+
+export interface Identity {
+  readonly nodeId: number;
+  readonly clusterId: string;
+  readonly incarnation: string;
+  /** The first membership, where this node was one of the founders; empty when it joined. */
+  readonly founders: Readonly<Record<string, string>>;
+  readonly format: number;
+}
+
+const FORMAT = 1;
+const FILE = "identity.json";
+
+export function newIncarnation(random: Random): string {
+  return Array.from(random.bytes(8), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export async function readIdentity(disk: Disk, directory: string): Promise<Identity | undefined> {
+  const path = join(directory, FILE);
+  if (!(await disk.exists(path))) return undefined;
+  let identity: Identity;
+  try {
+    identity = JSON.parse(new TextDecoder().decode(await disk.readFile(path))) as Identity;
+  } catch (error) {
+    throw new FatalError("OSTRAKA_IDENTITY", `${path} is damaged: ${String(error)}`);
+  }
+  if (identity.format !== FORMAT) {
+    throw new FatalError(
+      "OSTRAKA_IDENTITY",
+      `${path} is of format ${identity.format}; this version reads ${FORMAT}`,
+    );
+  }
+  return identity;
+}
+
+export async function writeIdentity(
+  disk: Disk,
+  directory: string,
+  identity: Omit<Identity, "format">,
+): Promise<Identity> {
+  const whole: Identity = { ...identity, format: FORMAT };
+  await disk.writeFile(
+    join(directory, FILE),
+    new TextEncoder().encode(`${JSON.stringify(whole, null, 2)}\n`),
+  );
+  return whole;
+}
+
+/** Held by the operating system for as long as the process lives; released by a kill as well. */
+export interface DirectoryLock {
+  release(): void;
+}
+
+export function lockDirectory(directory: string): DirectoryLock {
+  mkdirSync(directory, { recursive: true });
+  const database = new Database(join(directory, "lock.db"), { timeout: 0 });
+  try {
+    database.pragma("journal_mode = MEMORY");
+    database.exec("BEGIN EXCLUSIVE");
+  } catch (error) {
+    database.close();
+    throw new UserError(
+      "OSTRAKA_CONFIG",
+      `${directory} is in use by another process (${(error as Error).message})`,
+    );
+  }
+  return { release: () => database.close() };
+}

@@ -1,0 +1,79 @@
+/** Prometheus metrics, read from the parts of the node when they are scraped: nothing is counted twice. */
+import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import type { GroupId } from "../base/ids.js";
+import type { DurableLog } from "../log/types.js";
+import type { RangeStore } from "../machines/range/types.js";
+import type { HostStats } from "../multiraft/host.js";
+import type { GroupHandle } from "../multiraft/types.js";
+
+export interface MetricSources {
+  readonly groups: ReadonlyMap<GroupId, GroupHandle>;
+  readonly store: RangeStore;
+  readonly log: DurableLog;
+  readonly hostStats: () => HostStats;
+  readonly clients: () => number;
+}
+
+export function createMetrics(sources: MetricSources): Registry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry, prefix: "ostraka_" });
+  const gauge = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  const perGroup = (name: string, help: string, read: (handle: GroupHandle) => number): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames: ["group"],
+      registers: [registry],
+      collect() {
+        for (const [group, handle] of sources.groups) this.set({ group: String(group) }, read(handle));
+      },
+    });
+  };
+  perGroup("ostraka_raft_term", "Current term of the group's replica here", (handle) => handle.status().term);
+  perGroup(
+    "ostraka_raft_commit_index",
+    "Highest committed index known here",
+    (handle) => handle.status().commit,
+  );
+  perGroup("ostraka_raft_applied_index", "Highest applied index", (handle) => handle.status().applied);
+  perGroup("ostraka_raft_is_leader", "1 where this node leads the group", (handle) =>
+    handle.status().role === "leader" ? 1 : 0,
+  );
+  gauge("ostraka_clients", "Connected clients", sources.clients);
+  gauge("ostraka_log_bytes", "Bytes of the durable log on disk", () => sources.log.usage().bytes);
+  gauge("ostraka_log_segments", "Segments of the durable log", () => sources.log.usage().segments);
+  gauge(
+    "ostraka_database_bytes",
+    "Bytes of the range's SQLite database",
+    () => sources.store.size().databaseBytes,
+  );
+  gauge("ostraka_wal_bytes", "Bytes of the range's SQLite WAL", () => sources.store.size().walBytes);
+  for (const name of [
+    "awake",
+    "leading",
+    "ticks",
+    "turns",
+    "appends",
+    "framesSent",
+    "stalls",
+    "checkpoints",
+    "snapshotsSent",
+    "snapshotsInstalled",
+  ] as const) {
+    gauge(
+      `ostraka_host_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
+      `Hosting: ${name} since the start`,
+      () => sources.hostStats()[name],
+    );
+  }
+  return registry;
+}

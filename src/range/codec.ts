@@ -1,0 +1,106 @@
+/**
+ * RangeService calls as bytes, for the way between nodes: one msgpack array a call, SQL values as vectors of
+ * src/base/values.ts so that storage classes stay exact. Both ends run the same version of this file (the peer
+ * handshake sees to that), so objects travel as maps and need no format number.
+ */
+import { Packr } from "msgpackr";
+import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
+import type { RowChange, StampedStatement } from "../machines/range/types.js";
+import type { Statement } from "../sql/types.js";
+import type { CopyCommit, RangeService, TransactionStatement, WriteRequest } from "./types.js";
+
+const packr = new Packr({ useRecords: false, int64AsType: "bigint", variableMapSize: true });
+
+export function pack(value: unknown): Uint8Array {
+  return packr.pack(value);
+}
+
+export function unpack(bytes: Uint8Array): unknown {
+  return packr.unpack(bytes);
+}
+
+type Packed<T> = Omit<T, "params"> & { readonly params: Uint8Array };
+type PackedChange = { readonly table: string; readonly key: Uint8Array; readonly row: Uint8Array | null };
+type BatchRequest = Parameters<RangeService["batch"]>[0];
+
+function packParams<T extends { readonly params: readonly SqlValue[] }>(statement: T): Packed<T> {
+  return { ...statement, params: encodeVector(statement.params) };
+}
+
+function unpackParams<T extends { readonly params: readonly SqlValue[] }>(packed: Packed<T>): T {
+  return { ...packed, params: decodeVector(packed.params) } as unknown as T;
+}
+
+function packInner<T extends { readonly statement: Statement }>(request: T): unknown {
+  return { ...request, statement: packParams(request.statement) };
+}
+
+function unpackInner<T extends { readonly statement: Statement }>(packed: unknown): T {
+  const request = packed as T;
+  return {
+    ...request,
+    statement: unpackParams<Statement>(request.statement as unknown as Packed<Statement>),
+  };
+}
+
+export const writeCodec = {
+  pack: (request: WriteRequest): unknown => packInner(request),
+  unpack: (packed: unknown): WriteRequest => unpackInner(packed),
+};
+
+export const runCodec = {
+  pack: (request: TransactionStatement): unknown => packInner(request),
+  unpack: (packed: unknown): TransactionStatement => unpackInner(packed),
+};
+
+export const batchCodec = {
+  pack: (request: BatchRequest): unknown => ({ ...request, statements: request.statements.map(packInner) }),
+  unpack: (packed: unknown): BatchRequest => {
+    const request = packed as BatchRequest;
+    return { ...request, statements: request.statements.map((statement) => unpackInner(statement)) };
+  },
+};
+
+export const stampedCodec = {
+  pack: (statement: StampedStatement | undefined): unknown => statement && packParams(statement),
+  unpack: (packed: unknown): StampedStatement | undefined =>
+    packed ? unpackParams<StampedStatement>(packed as Packed<StampedStatement>) : undefined,
+};
+
+export const commitCopyCodec = {
+  pack: (commit: CopyCommit): unknown => ({
+    ...commit,
+    body:
+      commit.body.kind === "statements"
+        ? { kind: commit.body.kind, statements: commit.body.statements.map(packParams) }
+        : { ...commit.body, changes: commit.body.changes.map(packChange) },
+  }),
+  unpack: (packed: unknown): CopyCommit => {
+    const commit = packed as CopyCommit;
+    const { body } = commit;
+    return {
+      ...commit,
+      body:
+        body.kind === "statements"
+          ? {
+              kind: body.kind,
+              statements: body.statements.map((item) =>
+                unpackParams<StampedStatement>(item as unknown as Packed<StampedStatement>),
+              ),
+            }
+          : { ...body, changes: (body.changes as unknown as PackedChange[]).map(unpackChange) },
+    };
+  },
+};
+
+function packChange(change: RowChange): PackedChange {
+  return {
+    table: change.table,
+    key: encodeVector(change.key),
+    row: change.row === undefined ? null : encodeVector(change.row),
+  };
+}
+
+function unpackChange({ table, key, row }: PackedChange): RowChange {
+  return { table, key: decodeVector(key), row: row === null ? undefined : decodeVector(row) };
+}

@@ -1,0 +1,136 @@
+/**
+ * The transactions that are open at a leader: what each has read (and at which index) and would write, and whether it
+ * may still commit. Soft state of one leadership: a new leader has none, and refuses what was read before its term.
+ *
+ * The order for a commit is: wait for reservations (later: holds and fences) that are in its way; then `validate` and
+ * admit its writes in one step, without a pause.
+ */
+import type { LogIndex, Term, TransactionId } from "../base/ids.js";
+import type { Footprint, Span } from "../sql/types.js";
+import { WriteMemory, type WriteToken } from "./write-memory.js";
+
+interface ReadSet {
+  readonly index: LogIndex;
+  readonly spans: readonly Span[];
+  /** The statement's position in its transaction, to be forgotten by ROLLBACK TO; reads stay read. */
+  readonly ordinal: number;
+}
+
+/** A transaction as its leader knows it; `S` is what the leader keeps of each write statement. */
+export interface OpenTransaction<S> {
+  readonly id: TransactionId;
+  readonly openedMs: number;
+  /** Index that the memory of writes reaches back to for it. */
+  readonly since: LogIndex;
+  /** Statements run so far. */
+  ordinal: number;
+  reads: ReadSet[];
+  writes: { readonly ordinal: number; readonly spans: readonly Span[]; readonly statement: S }[];
+  lastUsedMs: number;
+}
+
+export class TransactionTable<S> {
+  readonly term: Term;
+  readonly #maxKeys: number;
+  readonly #open = new Map<TransactionId, OpenTransaction<S>>();
+  #memory: WriteMemory | undefined;
+
+  constructor(term: Term, maxKeys: number) {
+    this.term = term;
+    this.#maxKeys = maxKeys;
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Writes have to be admitted to the memory. */
+  get remembering(): boolean {
+    return this.#memory !== undefined;
+  }
+
+  get(id: TransactionId): OpenTransaction<S> | undefined {
+    return this.#open.get(id);
+  }
+
+  /**
+   * Opens a transaction whose reads will be at `index` or later. When it is the first, the caller must admit what is
+   * on its way into the log (`remembering` turns true) before it does anything else.
+   */
+  open(id: TransactionId, index: LogIndex, nowMs: number): OpenTransaction<S> {
+    const known = this.#open.get(id);
+    if (known !== undefined) return known;
+    this.#memory ??= new WriteMemory(index, this.#maxKeys);
+    const transaction: OpenTransaction<S> = {
+      id,
+      openedMs: nowMs,
+      since: index,
+      ordinal: 0,
+      reads: [],
+      writes: [],
+      lastUsedMs: nowMs,
+    };
+    this.#open.set(id, transaction);
+    return transaction;
+  }
+
+  close(id: TransactionId): void {
+    this.#open.delete(id);
+    if (this.#open.size === 0) this.#memory = undefined;
+  }
+
+  /** Closes what nobody has used since `beforeMs`; answers the ids. */
+  expire(beforeMs: number): TransactionId[] {
+    const expired = [...this.#open.values()]
+      .filter((transaction) => transaction.lastUsedMs < beforeMs)
+      .map(({ id }) => id);
+    for (const id of expired) this.close(id);
+    return expired;
+  }
+
+  admit(spans: readonly Span[]): WriteToken | undefined {
+    return this.#memory?.admit(spans);
+  }
+
+  settle(token: WriteToken, index: LogIndex): void {
+    this.#memory?.settle(token, index);
+  }
+
+  drop(token: WriteToken): void {
+    this.#memory?.drop(token);
+  }
+
+  /** Records a statement that ran on the state at `index`; `statement` undefined for one that need not run again. */
+  ran(
+    transaction: OpenTransaction<S>,
+    footprint: Footprint,
+    index: LogIndex,
+    statement: S | undefined,
+  ): void {
+    const ordinal = transaction.ordinal++;
+    if (footprint.reads.length > 0) transaction.reads.push({ index, spans: footprint.reads, ordinal });
+    if (statement !== undefined) transaction.writes.push({ ordinal, spans: footprint.writes, statement });
+  }
+
+  /** ROLLBACK TO: forgets what was written from `ordinal` on. What was read was told, and stays. */
+  truncate(transaction: OpenTransaction<S>, ordinal: number): void {
+    transaction.writes = transaction.writes.filter((write) => write.ordinal < ordinal);
+    transaction.ordinal = ordinal;
+  }
+
+  /** Why the transaction cannot commit any more, or undefined. */
+  conflict(
+    transaction: OpenTransaction<S>,
+    elsewhere: readonly { readonly index: LogIndex; readonly spans: readonly Span[] }[] = [],
+  ): string | undefined {
+    const memory = this.#memory;
+    if (memory === undefined) return "the leader does not know the transaction";
+    for (const { index, spans } of [...transaction.reads, ...elsewhere]) {
+      if (spans.length === 0) continue;
+      if (index < memory.floor) return "too much was written since the transaction began";
+      if (memory.touchedSince(spans, index))
+        return "what the transaction has read was changed by another one";
+    }
+    return undefined;
+  }
+}
