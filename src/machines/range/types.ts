@@ -211,8 +211,11 @@ export interface RunOptions {
 export interface Runner {
   /** Takes a read snapshot of the replica's file; answers its applied index. Replaces an earlier pin; TEMP objects stay. */
   pin(path: string): Promise<LogIndex>;
-  /** Lets the pin go; TEMP objects stay. */
-  unpin(): Promise<void>;
+  /**
+   * Lets the pin go once the running statement is finished; its rows may still be fetched. TEMP objects stay; what was
+   * written to them since the pin is undone by "rollback", kept otherwise.
+   */
+  unpin(how?: "commit" | "rollback"): Promise<void>;
   /** Opens a private, writable copy and begins a transaction on it. */
   openCopy(path: string): Promise<void>;
   /** Ends the private copy; TEMP objects stay. `commit` fails as COMMIT would (deferred foreign keys), leaving it open. */
@@ -222,6 +225,11 @@ export interface Runner {
   /** Starts recording row changes on the private copy; must precede the writes. */
   capture(): Promise<void>;
   captured(): Promise<readonly RowChange[]>;
+  /**
+   * A statement ended the whole transaction (OR ROLLBACK, RAISE(ROLLBACK)): told by the time its error is. Statements
+   * are refused until the next pin or copy.
+   */
+  readonly rolledBack: boolean;
   /** True once the process has died or was killed; nothing else works then. */
   readonly dead: boolean;
   kill(): void;

@@ -1,0 +1,70 @@
+/**
+ * A runner in a process of its own: can be killed in the middle of anything, and takes its memory with it.
+ *
+ * Frames travel over an extra pipe (descriptor 3). A second one (4) carries nothing: it breaks when this process ends,
+ * however it ends, and a thread of the child that waits for that kills the child even in the middle of a query.
+ *
+ * Memory is read from /proc; where there is none, the limit on memory is not enforced.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { LinkEvents, RunnerLink } from "./client.js";
+import { type Answer, encodeFrame, FrameReader, type Request } from "./protocol.js";
+
+/** The compiled entry beside this module. */
+export const RUNNER_ENTRY = fileURLToPath(new URL("./runner-main.js", import.meta.url));
+
+export class ProcessLink implements RunnerLink {
+  readonly pid: number | undefined;
+  readonly #child: ChildProcess;
+  readonly #frames: Socket;
+  #killed = false;
+
+  constructor(entry: string, events: LinkEvents) {
+    this.#child = spawn(process.execPath, [entry], {
+      stdio: ["ignore", "ignore", "inherit", "pipe", "pipe"],
+      // Nothing of our environment is its business; answers must not depend on it.
+      env: { TZ: "UTC", TMPDIR: tmpdir(), SQLITE_TMPDIR: tmpdir() },
+      serialization: "json",
+    });
+    this.pid = this.#child.pid;
+    this.#frames = this.#child.stdio[3] as Socket;
+    const lifeline = this.#child.stdio[4] as Socket;
+    const died = (): void => {
+      if (this.#killed) return;
+      this.kill();
+      events.onDeath();
+    };
+    const reader = new FrameReader<Answer>((answer) => events.onAnswer(answer));
+    this.#frames.on("data", (chunk: Buffer) => reader.push(chunk));
+    this.#frames.on("error", died);
+    this.#frames.on("close", died);
+    lifeline.on("error", died);
+    this.#child.on("error", died);
+    this.#child.on("exit", died);
+  }
+
+  send(request: Request): void {
+    if (!this.#killed) this.#frames.write(encodeFrame(request));
+  }
+
+  kill(): void {
+    if (this.#killed) return;
+    this.#killed = true;
+    this.#child.kill("SIGKILL");
+    for (const stream of this.#child.stdio) stream?.destroy();
+  }
+
+  memoryBytes(): number | undefined {
+    if (this.pid === undefined) return undefined;
+    try {
+      const resident = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.pid}/status`, "latin1"));
+      return resident === null ? undefined : Number(resident[1]) * 1024;
+    } catch {
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,290 @@
+/**
+ * What a runner runs on: one SQLite connection, holding a pin on a replica's file or a transaction on a private copy,
+ * and the session's TEMP objects. Synchronous; the same code in a process of its own and, for simulation, in-process.
+ *
+ * Invariants:
+ * 1. At most one connection is open. It stays open without pin or copy while it holds TEMP objects, or because the
+ *    next pin is likely to be on the same file.
+ * 2. A pin is a read transaction: everything run on it sees the state at the applied index that `pin` answered.
+ * 3. Statements never end the transaction but by OR ROLLBACK and RAISE(ROLLBACK), which `rolledBack` tells.
+ * 4. A statement that fails, or whose rows are too many, leaves nothing behind.
+ */
+import { statSync } from "node:fs";
+import { assert } from "../../../base/assert.js";
+import { FatalError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
+import type { SqlValue } from "../../../base/values.js";
+import { SessionFlag } from "../../../sql/types.js";
+import { openConnection, type RangeConnection, type RowCursor } from "../connection.js";
+import { firstWord } from "../parameters.js";
+import { classifySqliteError } from "../sqlite-errors.js";
+import { quoteName } from "../temp-objects.js";
+import type { RowChange, StampedStatement, SystemTable } from "../types.js";
+import { Capture } from "./capture.js";
+import type { Ending } from "./protocol.js";
+import { carryTemp, hasTempObjects } from "./temp-carry.js";
+
+type Mode = "none" | "pin" | "copy";
+
+const REFUSED: ReadonlySet<string> = new Set(["begin", "commit", "end", "attach", "detach", "vacuum"]);
+const MAY_CHANGE_TEMP: ReadonlySet<string> = new Set(["create", "drop", "alter", "rollback"]);
+const SAVEPOINT = "_ostraka_statement";
+
+export class RunnerSession {
+  #connection: RangeConnection | undefined;
+  /** Device and inode of the connection's file: the same path may come to name another file. */
+  #file = "";
+  #schemaCookie = -1;
+  #mode: Mode = "none";
+  /** A copy's transaction begins with its first statement, when the settings that must precede it are known. */
+  #begun = false;
+  #rolledBack = false;
+  #hasTemp = false;
+  #capture: Capture | undefined;
+
+  get rolledBack(): boolean {
+    return this.#rolledBack;
+  }
+
+  get hasTemp(): boolean {
+    return this.#hasTemp;
+  }
+
+  /** Answers the applied index of the state pinned. */
+  pin(path: string): number {
+    assert(this.#mode !== "copy", "a runner with a private copy cannot pin");
+    try {
+      this.#letGo("commit");
+      const file = identity(path);
+      if (this.#connection?.role !== "read" || this.#connection.path !== path || this.#file !== file)
+        this.#replaceConnection(openConnection(path, { readonly: true, role: "read" }), file);
+      const connection = this.#connection as RangeConnection;
+      connection.database.exec("BEGIN");
+      this.#mode = "pin";
+      const appliedIndex = readAppliedIndex(connection);
+      this.#noticeSchema(connection);
+      return appliedIndex;
+    } catch (error) {
+      this.#letGo("rollback");
+      throw asRunnerError(error);
+    }
+  }
+
+  unpin(how: Ending): void {
+    assert(this.#mode !== "copy", "a runner with a private copy has no pin");
+    this.#letGo(how);
+  }
+
+  openCopy(path: string): void {
+    assert(this.#mode !== "copy", "a runner holds one private copy at a time");
+    try {
+      this.#letGo("commit");
+      const connection = openConnection(path, { readonly: false, role: "copy" });
+      connection.database.pragma("locking_mode = EXCLUSIVE");
+      connection.database.pragma("journal_mode = MEMORY");
+      this.#replaceConnection(connection, identity(path));
+      this.#mode = "copy";
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+  }
+
+  closeCopy(how: Ending): void {
+    assert(this.#mode === "copy", "a runner without a private copy cannot close it");
+    const { database } = this.#connection as RangeConnection;
+    try {
+      if (database.inTransaction) database.exec(how === "commit" ? "COMMIT" : "ROLLBACK");
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+    this.#capture?.close();
+    this.#capture = undefined;
+    this.#ended();
+    this.#learnTemp();
+    // The copy is deleted by whoever made it; only TEMP objects are a reason to keep it open.
+    if (!this.#hasTemp) this.#close();
+  }
+
+  capture(): void {
+    assert(
+      this.#mode === "copy" && !this.#begun,
+      "capturing begins on a private copy before its first statement",
+    );
+    this.#capture = new Capture(this.#connection as RangeConnection);
+  }
+
+  captured(): readonly RowChange[] {
+    assert(this.#capture !== undefined, "row changes were asked for that were not captured");
+    try {
+      return this.#capture.changes();
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+  }
+
+  /** Starts a statement; the caller pulls it to its end or closes it before anything else is asked of the session. */
+  start(statement: StampedStatement, maxBytes: number, systemTables: readonly SystemTable[]): RowCursor {
+    assert(this.#mode !== "none", "a statement needs a pin or a private copy to run on");
+    const connection = this.#connection as RangeConnection;
+    const word = firstWord(statement.sql);
+    refuse(word, statement.sql);
+    if (this.#rolledBack)
+      throw new UserError("SQLITE_ERROR", "the transaction was rolled back by an earlier statement");
+    const guarded = /\breturning\b/i.test(statement.sql);
+    let savepoint = false;
+    const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, word);
+    try {
+      this.#begin(connection, statement);
+      this.#capture?.observe(statement);
+      placeSystemTables(connection, systemTables);
+      if (guarded) connection.database.exec(`SAVEPOINT ${SAVEPOINT}`);
+      savepoint = guarded;
+      const flags = this.#flagsInForce(connection, statement.flags);
+      return guardCursor(connection.iterate({ ...statement, flags }, { maxBytes }), finish);
+    } catch (error) {
+      finish(true);
+      throw asRunnerError(error);
+    }
+  }
+
+  close(): void {
+    this.#close();
+    this.#mode = "none";
+  }
+
+  #begin(connection: RangeConnection, statement: StampedStatement): void {
+    if (this.#mode !== "copy" || this.#begun) return;
+    connection.setFlags(statement.flags);
+    connection.database.exec("BEGIN");
+    this.#begun = true;
+  }
+
+  /** foreign_keys does not change inside a transaction, as in SQLite. */
+  #flagsInForce(connection: RangeConnection, flags: number): number {
+    const fixed = SessionFlag.ForeignKeysOff;
+    return (flags & ~fixed) | (connection.flags & fixed);
+  }
+
+  #finish(systemTables: readonly SystemTable[], savepoint: boolean, failed: boolean, word: string): void {
+    const { database } = this.#connection as RangeConnection;
+    if (!database.inTransaction) this.#rolledBack = true;
+    else if (savepoint)
+      database.exec(failed ? `ROLLBACK TO ${SAVEPOINT}; RELEASE ${SAVEPOINT}` : `RELEASE ${SAVEPOINT}`);
+    for (const { name } of systemTables) database.exec(`DROP TABLE IF EXISTS temp.${quoteName(name)}`);
+    if (this.#rolledBack || MAY_CHANGE_TEMP.has(word)) this.#learnTemp();
+  }
+
+  #letGo(how: Ending): void {
+    const database = this.#connection?.database;
+    if (database?.inTransaction) database.exec(how === "commit" ? "COMMIT" : "ROLLBACK");
+    this.#ended();
+    if (how === "rollback") this.#learnTemp();
+  }
+
+  #ended(): void {
+    this.#mode = "none";
+    this.#begun = false;
+    this.#rolledBack = false;
+  }
+
+  #learnTemp(): void {
+    this.#hasTemp = this.#connection !== undefined && hasTempObjects(this.#connection);
+  }
+
+  #replaceConnection(next: RangeConnection, file: string): void {
+    const last = this.#connection;
+    try {
+      if (last !== undefined && this.#hasTemp) carryTemp(last, next);
+    } catch (error) {
+      next.close();
+      throw error;
+    }
+    this.#connection = next;
+    this.#file = file;
+    this.#schemaCookie = -1;
+    last?.close();
+  }
+
+  #noticeSchema(connection: RangeConnection): void {
+    const cookie = connection.schemaCookie();
+    if (cookie === this.#schemaCookie) return;
+    this.#schemaCookie = cookie;
+    connection.schemaChanged();
+  }
+
+  #close(): void {
+    this.#capture = undefined;
+    this.#connection?.close();
+    this.#connection = undefined;
+    this.#file = "";
+  }
+}
+
+/** Device and inode. */
+function identity(path: string): string {
+  const { dev, ino } = statSync(path, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+function readAppliedIndex(connection: RangeConnection): number {
+  return Number(connection.database.prepare("SELECT applied_index FROM _ostraka_state").pluck().get());
+}
+
+function placeSystemTables(connection: RangeConnection, tables: readonly SystemTable[]): void {
+  for (const { name, columns, rows } of tables) {
+    const target = `temp.${quoteName(name)}`;
+    connection.database.exec(`CREATE TABLE ${target}(${columns.map(quoteName).join(", ")})`);
+    const insert = connection.database.prepare(
+      `INSERT INTO ${target} VALUES (${columns.map(() => "?").join(", ")})`,
+    );
+    for (const row of rows) insert.run(row as SqlValue[]);
+  }
+}
+
+/** Transactions are the caller's business; a smuggled COMMIT would let go of the pin. */
+function refuse(word: string, sql: string): void {
+  const bareRollback = word === "rollback" && !/\bto\b/i.test(sql);
+  if (REFUSED.has(word) || bareRollback)
+    throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot run in a statement's process`);
+}
+
+/** Calls `finish` once, when the rows have ended, failed or were given up. */
+function guardCursor(cursor: RowCursor, finish: (failed: boolean) => void): RowCursor {
+  let open = true;
+  const end = (failed: boolean): void => {
+    if (!open) return;
+    open = false;
+    finish(failed);
+  };
+  return {
+    columns: cursor.columns,
+    columnTypes: cursor.columnTypes,
+    next: () => {
+      try {
+        const chunk = cursor.next();
+        if (chunk === undefined) end(false);
+        return chunk;
+      } catch (error) {
+        end(true);
+        throw asRunnerError(error);
+      }
+    },
+    summary: () => cursor.summary(),
+    close: () => {
+      cursor.close();
+      end(true);
+    },
+  };
+}
+
+/** A runner's lack of room or memory is no reason for the node to stop. */
+export function asRunnerError(error: unknown): OstrakaError {
+  const classified = classifySqliteError(error);
+  if (!(classified instanceof FatalError)) return classified;
+  const { code, message } = classified;
+  if (code === "SQLITE_NOMEM")
+    return new UserError("OSTRAKA_TOO_LARGE", "the statement needs too much memory");
+  if (code.startsWith("SQLITE_READONLY")) return new UserError(code, message);
+  if (code === "OSTRAKA_DISK_FULL" || /^SQLITE_(BUSY|LOCKED|FULL)/.test(code))
+    return new RetryError("OSTRAKA_UNAVAILABLE", `the statement's process cannot go on: ${message}`);
+  return classified;
+}

@@ -1,0 +1,102 @@
+/**
+ * Rows produced faster than they are fetched: in memory up to a bound, beyond it in a temporary file that has no name
+ * any more, so that nothing is left behind however the process ends.
+ *
+ * Chunks come out in the order in which they went in. Once something lies in the file, everything newer goes there
+ * too until the file is empty, then memory is used again.
+ */
+import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { assert } from "../../../base/assert.js";
+
+export interface SpooledChunk {
+  readonly rows: Uint8Array;
+  readonly count: number;
+}
+
+interface FilePiece {
+  readonly offset: number;
+  readonly length: number;
+  readonly count: number;
+}
+
+let files = 0;
+
+export class Spool {
+  readonly #memoryBytes: number;
+  #memory: SpooledChunk[] = [];
+  #held = 0;
+  #file: number | undefined;
+  #pieces: FilePiece[] = [];
+  #next = 0;
+  #end = 0;
+
+  constructor(memoryBytes: number) {
+    this.#memoryBytes = memoryBytes;
+  }
+
+  get empty(): boolean {
+    return this.#memory.length === 0 && this.#next === this.#pieces.length;
+  }
+
+  push(chunk: SpooledChunk): void {
+    const fileInUse = this.#next < this.#pieces.length;
+    if (!fileInUse && this.#held + chunk.rows.length <= this.#memoryBytes) {
+      this.#memory.push(chunk);
+      this.#held += chunk.rows.length;
+      return;
+    }
+    this.#file ??= openUnnamed();
+    let written = 0;
+    while (written < chunk.rows.length)
+      written += writeSync(this.#file, chunk.rows, written, chunk.rows.length - written, this.#end + written);
+    this.#pieces.push({ offset: this.#end, length: chunk.rows.length, count: chunk.count });
+    this.#end += chunk.rows.length;
+  }
+
+  /** The oldest chunk; undefined when there is none now. */
+  shift(): SpooledChunk | undefined {
+    const chunk = this.#memory.shift();
+    if (chunk !== undefined) {
+      this.#held -= chunk.rows.length;
+      return chunk;
+    }
+    const piece = this.#pieces[this.#next];
+    if (piece === undefined) return undefined;
+    assert(this.#file !== undefined, "a spooled piece without its file");
+    const rows = new Uint8Array(piece.length);
+    let read = 0;
+    while (read < piece.length) {
+      const got = readSync(this.#file, rows, read, piece.length - read, piece.offset + read);
+      assert(got > 0, "the spool's file is shorter than what was written to it");
+      read += got;
+    }
+    this.#next++;
+    if (this.#next === this.#pieces.length) this.#rewind(this.#file);
+    return { rows, count: piece.count };
+  }
+
+  close(): void {
+    this.#memory = [];
+    this.#held = 0;
+    this.#pieces = [];
+    this.#next = 0;
+    if (this.#file !== undefined) closeSync(this.#file);
+    this.#file = undefined;
+  }
+
+  #rewind(file: number): void {
+    ftruncateSync(file, 0);
+    this.#pieces = [];
+    this.#next = 0;
+    this.#end = 0;
+  }
+}
+
+function openUnnamed(): number {
+  const path = join(tmpdir(), `ostraka-spool-${process.pid}-${files++}`);
+  const file = openSync(path, "wx+", 0o600);
+  unlinkSync(path);
+  return file;
+}
