@@ -9,13 +9,20 @@ import type { ConfChange, ConfState, SnapshotMeta } from "./types.js";
 export class ConfHistory {
   /** Ascending; an element holds from its index until the next one's. */
   #past: { readonly index: LogIndex; readonly conf: ConfState }[];
+  #restoring: SnapshotMeta | undefined;
   #pending: { readonly index: LogIndex; readonly change: ConfChange }[] = [];
 
   constructor(base: SnapshotMeta) {
     this.#past = [{ index: base.index, conf: base.conf }];
   }
 
+  /** That of a snapshot counts from its arrival on, before it is installed. */
   get current(): ConfState {
+    return this.#restoring?.conf ?? this.applied;
+  }
+
+  /** The membership in force at the applied index. */
+  get applied(): ConfState {
     return this.#past[this.#past.length - 1]!.conf;
   }
 
@@ -51,9 +58,17 @@ export class ConfHistory {
     return this.#pending.shift();
   }
 
-  /** A snapshot takes the place of the log, changes under way included. */
+  /**
+   * A snapshot is to take the place of the log. Until it is installed, what was handed out before may still be
+   * applied, and the log compacted up to there, so the memberships of those indexes are kept right too.
+   */
   restore(snapshot: SnapshotMeta): void {
-    this.#pending = [];
+    this.#restoring = snapshot;
+  }
+
+  installed(snapshot: SnapshotMeta): void {
+    this.#pending = this.#pending.filter(({ index }) => index > snapshot.index);
     this.set(snapshot.index, snapshot.conf);
+    if (this.#restoring === snapshot) this.#restoring = undefined;
   }
 }

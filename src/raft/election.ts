@@ -115,6 +115,8 @@ export function handleVoteRequest(core: Core, message: Message): void {
     (core.vote === NO_NODE && core.leader === NO_NODE) ||
     (pre && message.term > core.term);
   const grant = free && core.log.isUpToDate(message.index, message.logTerm);
+  const { commit } = core.log;
+  const known = { commit, logTerm: core.log.term(commit) ?? term(0) };
   if (pre) {
     core.outbox.send(core.term, {
       type: MessageType.PreVoteResponse,
@@ -122,6 +124,7 @@ export function handleVoteRequest(core: Core, message: Message): void {
       term: grant ? message.term : core.term,
       reject: !grant,
       context: message.context,
+      ...known,
     });
     return;
   }
@@ -134,7 +137,22 @@ export function handleVoteRequest(core: Core, message: Message): void {
     type: MessageType.VoteResponse,
     to: message.from,
     reject: !grant,
+    ...known,
   });
+}
+
+/**
+ * Answers to vote requests tell what the voter knows to be committed, which is true in any term. Without it a group
+ * can be stuck for good: when the change that leaves a joint configuration is committed, but those who know it are
+ * outside the new one and have longer logs than those inside, the former may not campaign and the latter, who still
+ * count by the joint one, are refused.
+ */
+export function learnCommit(core: Core, message: Message): void {
+  if (core.role === "leader" || message.commit <= core.log.commit || message.logTerm === 0) return;
+  if (!core.log.matches(message.commit, message.logTerm)) return;
+  core.log.commitTo(message.commit);
+  // A campaign under a membership that is known to be over must not go on (17).
+  if (core.role !== "follower" && hasUnappliedConfChange(core)) core.becomeFollower(core.term, NO_NODE);
 }
 
 /** Answers that a candidate waits for; all others are late and mean nothing (10, 22). */

@@ -17,8 +17,24 @@ export function followLeader(core: Core, from: NodeId): void {
   core.electionElapsed = 0;
 }
 
+/**
+ * In a rejection's context: this replica was created empty and knows no membership, so entries alone are of no use to
+ * it, even from the first one on. The group's first membership is in no entry but in the base of its founders' logs.
+ */
+export const NEEDS_SNAPSHOT = 1;
+
 export function handleAppend(core: Core, message: Message): void {
   const { log } = core;
+  if (core.conf.voters.length === 0) {
+    core.outbox.sendAfterDisk(core.term, {
+      type: MessageType.AppendResponse,
+      to: message.from,
+      index: message.index,
+      reject: true,
+      context: NEEDS_SNAPSHOT,
+    });
+    return;
+  }
   if (message.index < log.commit) {
     // Old news; what is committed certainly matches (39).
     acknowledge(core, message.from, log.commit);

@@ -62,12 +62,12 @@ export function noteHandedOut(core: Core, entries: readonly Entry[]): void {
 /** The state machine has applied up to `index`: puts the changes up to there in force. */
 export function confsApplied(core: Core, index: LogIndex): void {
   for (let next = core.confs.takeApplied(index); next; next = core.confs.takeApplied(index)) {
-    const conf = changeConf(core.conf, next.change);
+    const conf = changeConf(core.confs.applied, next.change);
     assert(conf !== undefined, `the membership change at ${next.index} does not follow from its predecessor`);
     core.confs.set(next.index, conf);
     if (core.role === "leader") leadWithConf(core);
   }
-  core.confs.prune(core.log.base.index);
+  core.confs.prune(core.log.storedBase);
 }
 
 function leadWithConf(core: Core): void {

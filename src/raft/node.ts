@@ -16,7 +16,7 @@
  * A wrong call by the host, or a message that contradicts Raft's invariants, throws FatalError: the node must stop.
  */
 import { assert } from "../base/assert.js";
-import { type LogIndex, logIndex, NO_NODE, type NodeId, type Term } from "../base/ids.js";
+import { type LogIndex, logIndex, NO_NODE, type NodeId, type Term, term } from "../base/ids.js";
 import { isJoint, members } from "./conf-change.js";
 import { Core } from "./core.js";
 import {
@@ -24,6 +24,7 @@ import {
   handleVoteRequest,
   handleVoteResponse,
   ignoresCampaign,
+  learnCommit,
   ownVoteDurable,
 } from "./election.js";
 import { followLeader, handleAppend, handleHeartbeat, handleSnapshot } from "./follower.js";
@@ -125,11 +126,12 @@ export class RaftNode {
   step(message: Message): void {
     const core = this.#core;
     assert(message.to === core.id, `a message to ${message.to} reached ${core.id}`);
+    const { type } = message;
+    if (type === MessageType.PreVoteResponse || type === MessageType.VoteResponse) learnCommit(core, message);
     if (message.term < core.term) {
       this.#answerOldTerm(message);
       return;
     }
-    const { type } = message;
     if (message.term > core.term) {
       const request = type === MessageType.Vote || type === MessageType.PreVote;
       if (request && ignoresCampaign(core, message)) return;
@@ -156,6 +158,8 @@ export class RaftNode {
         to,
         reject: true,
         context: message.context,
+        commit: core.log.commit,
+        logTerm: core.log.term(core.log.commit) ?? term(0),
       });
   }
 
@@ -253,6 +257,7 @@ export class RaftNode {
   appended(append: Append): void {
     const core = this.#core;
     core.log.completed(append);
+    if (append.snapshot !== undefined) core.confs.installed(append.snapshot);
     // Candidacy raises the term, so whatever was handed out in this term holds the candidate's vote.
     if (append.term === core.term) ownVoteDurable(core);
     ackOwnLog(core);

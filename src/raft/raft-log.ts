@@ -54,11 +54,16 @@ export class RaftLog {
 
   /** The last index known to be on this node's disk. */
   get durable(): LogIndex {
-    return logIndex(this.#unstable.offset - 1);
+    return this.installing === undefined ? logIndex(this.#unstable.offset - 1) : this.#applied;
   }
 
   get base(): SnapshotMeta {
     return this.#unstable.snapshot ?? this.#stored.base();
+  }
+
+  /** Where the stored log begins, whatever is being installed over it. */
+  get storedBase(): LogIndex {
+    return this.#stored.base().index;
   }
 
   get installing(): SnapshotMeta | undefined {
@@ -172,18 +177,14 @@ export class RaftLog {
     this.#unstable.handedOut(append);
   }
 
-  /** Answers the snapshot that is installed now, if any. */
-  completed(append: Append): SnapshotMeta | undefined {
-    const installed = this.#unstable.completed(append);
-    if (installed !== undefined) {
-      const base = this.#stored.base().index;
-      assert(
-        base >= installed.index,
-        `a snapshot at ${installed.index} is said to be installed over ${base}`,
-      );
-      this.#applied = installed.index;
-    }
-    return installed;
+  /** The host made `append` durable, a snapshot in it installed. */
+  completed(append: Append): void {
+    this.#unstable.completed(append);
+    if (append.snapshot === undefined) return;
+    const { index } = append.snapshot;
+    const base = this.#stored.base().index;
+    assert(base >= index, `a snapshot at ${index} is said to be installed, but the log begins at ${base}`);
+    if (index > this.#applied) this.#applied = index;
   }
 
   get hasCommitted(): boolean {

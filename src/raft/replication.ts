@@ -7,6 +7,7 @@
 import { assert } from "../base/assert.js";
 import { logIndex, type NodeId } from "../base/ids.js";
 import type { Core } from "./core.js";
+import { NEEDS_SNAPSHOT } from "./follower.js";
 import type { Progress } from "./progress.js";
 import { quorumReached, quorumVote } from "./quorum.js";
 import { sendTimeoutNowIfReady } from "./transfer.js";
@@ -100,6 +101,10 @@ export function handleAppendResponse(core: Core, message: Message): void {
   const peer = heard(core, message);
   if (peer === undefined) return;
   if (message.reject) {
+    if (message.context === NEEDS_SNAPSHOT) {
+      if (peer.match === 0 && peer.state !== "snapshot") needSnapshot(core, message.from, peer);
+      return;
+    }
     // Nothing of ours beyond the hinted term can match either (43).
     const hint = Math.min(message.rejectHint, core.log.last);
     const next = message.logTerm > 0 ? core.log.findConflictByTerm(hint, message.logTerm).index : hint;

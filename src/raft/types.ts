@@ -74,14 +74,18 @@ export interface Message {
   readonly index: LogIndex;
   readonly logTerm: Term;
   readonly entries: readonly Entry[];
-  /** The sender's commit index; in heartbeats capped by what the receiver is known to match. Not used by votes. */
+  /**
+   * The sender's commit index; in heartbeats capped by what the receiver is known to match. In answers to votes and
+   * pre-votes `logTerm` is that entry's term, so that the candidate can tell whether it has the same. Not used by
+   * requests for votes.
+   */
   readonly commit: LogIndex;
   readonly reject: boolean;
   /** With `reject`: where the sender's log might match. */
   readonly rejectHint: LogIndex;
   /**
    * Heartbeats: the newest read round, echoed in the response. Votes: 1 when campaigning by leadership transfer.
-   * Pre-votes: the candidacy's number, echoed in the response.
+   * Pre-votes: the candidacy's number, echoed in the response. Rejected Appends: 1 when only a snapshot will do.
    */
   readonly context: number;
   readonly snapshot: SnapshotMeta | undefined;

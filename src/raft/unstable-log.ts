@@ -101,13 +101,11 @@ export class UnstableLog {
     this.#onTheWay.push({ append, last: this.last });
   }
 
-  /** The host made `append` durable. Answers the snapshot that is installed by it, if it still is the current one. */
-  completed(append: Append): SnapshotMeta | undefined {
+  /** The host made `append` durable. */
+  completed(append: Append): void {
     const record = this.#onTheWay.shift();
     assert(record?.append === append, "appends must complete in the order they were handed out");
-    let installed: SnapshotMeta | undefined;
     if (append.snapshot !== undefined && append.snapshot === this.#snapshot) {
-      installed = this.#snapshot;
       this.#snapshot = undefined;
       this.#snapshotHandedOut = false;
     }
@@ -115,6 +113,5 @@ export class UnstableLog {
       this.#entries = this.#entries.slice(record.last + 1 - this.#offset);
       this.#offset = record.last + 1;
     }
-    return installed;
   }
 }
