@@ -78,10 +78,14 @@ export class Compactor {
       if (replica.closed) continue;
       replica.checkpointing = true;
       try {
-        this.#cut(replica, await replica.machine.checkpoint(), force);
+        const durable = await replica.machine.checkpoint();
+        // The machine may have applied what this thread has not heard of.
+        await replica.waitApplied(durable);
+        this.#cut(replica, durable, force);
         this.checkpoints++;
       } catch (error) {
-        if (!replica.closed) this.#host.fail(error);
+        if (replica.closed) continue;
+        this.#host.fail(error);
         return;
       } finally {
         replica.checkpointing = false;

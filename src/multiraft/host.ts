@@ -55,6 +55,8 @@ export interface HostStats {
 interface PendingAppend {
   readonly replica: Replica;
   readonly append: Append;
+  /** The bytes of `append.snapshot`. */
+  readonly file: string | undefined;
 }
 
 /** Log pressure is looked at once in so many ticks. */
@@ -353,7 +355,11 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       replica.feed();
       if (replica.node.hasReady()) {
         const append = this.#take(replica, replica.node.ready());
-        if (append !== undefined) appends.push({ replica, append });
+        if (append !== undefined) {
+          const { snapshot } = append;
+          const file = snapshot && this.#receiver.accept(replica, snapshot);
+          appends.push({ replica, append, file });
+        }
         if (replica.node.hasReady()) this.markDirty(replica);
       }
       this.#receiver.dropOffered(replica.group);
@@ -383,28 +389,25 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
 
   #persist(appends: readonly PendingAppend[]): void {
     this.#appends++;
-    const files = new Map<Append, string>();
     const records: GroupAppend[] = [];
     for (const { replica, append } of appends) {
       const { hardState, entries, snapshot } = append;
-      if (snapshot !== undefined) files.set(append, this.#receiver.accept(replica, snapshot));
       // An append may carry nothing but messages that wait for the ones before it.
       if (hardState !== undefined || entries.length > 0 || snapshot !== undefined)
         records.push({ group: replica.group, hardState, entries, snapshot });
     }
     this.#deps.log.append(records).then(
-      () => this.#persisted(appends, files),
+      () => this.#persisted(appends),
       (error: unknown) => this.fail(error),
     );
   }
 
-  #persisted(appends: readonly PendingAppend[], files: ReadonlyMap<Append, string>): void {
+  #persisted(appends: readonly PendingAppend[]): void {
     if (this.#stopped) return;
     try {
-      for (const { replica, append } of appends) {
+      for (const { replica, append, file } of appends) {
         if (replica.closed) continue;
         for (const message of append.messages) this.#peers.queue(replica.group, message);
-        const file = files.get(append);
         if (file !== undefined) replica.applier.restore(append.snapshot as SnapshotMeta, file);
         replica.node.appended(append);
         this.markDirty(replica);

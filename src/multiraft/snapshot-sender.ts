@@ -147,6 +147,8 @@ export class SnapshotSender {
     try {
       const source = await replica.machine.snapshot();
       try {
+        // The copy may have what the machine applied but this thread has not heard of.
+        await replica.waitApplied(source.appliedIndex);
         const term = replica.log.term(source.appliedIndex);
         // The machine may have been replaced by another snapshot, or the node deposed, while the copy was made.
         if (replica.closed || replica.node.role !== "leader" || term === undefined) return false;

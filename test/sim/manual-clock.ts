@@ -93,11 +93,16 @@ export class MortalClock implements Clock {
     this.#pausedUntil = this.inner.monotonicMs() + ms;
   }
 
+  /** How long the pause still lasts. */
+  pausedMs(): number {
+    return Math.max(0, this.#pausedUntil - this.inner.monotonicMs());
+  }
+
   setTimer(delayMs: number, fire: () => void): Timer {
     let timer = this.inner.setTimer(delayMs, () => run());
     const run = (): void => {
       if (this.#dead) return;
-      const wait = this.#pausedUntil - this.inner.monotonicMs();
+      const wait = this.pausedMs();
       if (wait > 0) timer = this.inner.setTimer(wait, run);
       else fire();
     };

@@ -45,8 +45,9 @@ export class MemoryNetwork {
     this.options = { ...DEFAULT_NETWORK, ...options };
   }
 
-  attach(id: NodeId): PeerTransport {
-    const endpoint = new Endpoint(this, id);
+  /** `pausedMs`: for how long the node does not read its sockets; what arrives meanwhile waits in them. */
+  attach(id: NodeId, pausedMs: () => number = () => 0): PeerTransport {
+    const endpoint = new Endpoint(this, id, pausedMs);
     this.#endpoints.set(id, endpoint);
     return endpoint;
   }
@@ -83,9 +84,13 @@ export class MemoryNetwork {
     this.frames++;
     const bytes = pack(frame);
     if (this.#random.float() < this.options.loss) return;
-    this.#clock.setTimer(this.delay(from.id, to), () => {
-      this.connected(from, to)?.handler?.onFrame(from.id, unpack(bytes) as PeerFrame);
-    });
+    const arrive = (): void => {
+      const target = this.connected(from, to);
+      const wait = target?.pausedMs() ?? 0;
+      if (wait > 0) this.#clock.setTimer(wait, arrive);
+      else target?.handler?.onFrame(from.id, unpack(bytes) as PeerFrame);
+    };
+    this.#clock.setTimer(this.delay(from.id, to), arrive);
   }
 
   /** Milliseconds until something sent now arrives: never before what was sent earlier. */
@@ -130,6 +135,7 @@ class Endpoint implements PeerTransport {
   constructor(
     private readonly network: MemoryNetwork,
     readonly id: NodeId,
+    readonly pausedMs: () => number,
   ) {}
 
   receive(handler: PeerHandler): void {

@@ -111,7 +111,7 @@ export class World {
       random: new SeededRandom(this.#seed * 1000 + node.id * 100 + node.starts),
       disk,
       log: node.log,
-      transport: this.network.attach(node.id),
+      transport: this.network.attach(node.id, () => clock.pausedMs()),
       logger: QUIET,
       options: { ...DEFAULT_HOST_OPTIONS, snapshotDirectory: "snapshots", ...host },
       defer: (run) => void clock.setTimer(0, run),
@@ -163,7 +163,7 @@ export class World {
   async until(condition: () => boolean, what: string, limitMs = 30_000): Promise<void> {
     for (let spent = 0; spent <= limitMs; spent += 5) {
       if (condition()) return;
-      const broken = this.nodes.find(({ fatal }) => fatal !== undefined);
+      const broken = this.live().find(({ fatal }) => fatal !== undefined);
       if (broken !== undefined) throw broken.fatal;
       await this.run(5);
     }

@@ -1,0 +1,234 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
+import { logIndex } from "../../../src/base/ids.js";
+import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
+import { HashedSnapshot, TRAILER_BYTES } from "../../../src/multiraft/snapshot-sender.js";
+import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
+
+let world: World;
+afterEach(() => world.stop());
+
+const SHORT_LOG = { maxLogEntries: 20, tailEntries: 0 };
+const start = async (host = {}, network = {}): Promise<void> => {
+  world = await World.start({ machine: () => new KvMachine(), host: { ...SHORT_LOG, ...host }, network });
+};
+const put = (node: SimNode, key: string, value: string): Promise<unknown> =>
+  world.during(node.group().propose(encodeKvCommand(["PUT", key, value])));
+const fill = async (node: SimNode, count: number, size = 100): Promise<void> => {
+  for (let i = 0; i < count; i += 10)
+    await world.during(
+      Promise.all(
+        Array.from({ length: 10 }, (_, j) =>
+          node.group().propose(encodeKvCommand(["PUT", `k${i + j}`, "x".repeat(size)])),
+        ),
+      ),
+    );
+};
+const ids = () => world.nodes.map(({ id }) => id);
+/** A follower that was away while the log it needs was cut. */
+const leaveBehind = async (size = 100): Promise<{ leader: SimNode; behind: SimNode }> => {
+  const leader = await world.leader();
+  const behind = world.nodes.find((node) => node !== leader) as SimNode;
+  await put(leader, "before", "1");
+  await world.converge();
+  world.network.isolate(behind.id, ids());
+  await fill(leader, 100, size);
+  await world.run(1_000);
+  expect(leader.log.group(GROUP).base().index).toBeGreaterThan(behind.group().status().lastIndex);
+  return { leader, behind };
+};
+
+describe("a follower whose log was cut off", () => {
+  it("installs a snapshot and goes on from the log", async () => {
+    await start();
+    const { leader, behind } = await leaveBehind();
+    world.network.heal();
+    await world.converge();
+    expect(behind.host.stats().snapshotsInstalled).toBe(1);
+    expect(behind.disk.paths("snapshots/")).toEqual([]);
+    await put(leader, "after", "2");
+    await world.converge();
+    await world.restart(behind);
+    await world.converge();
+    expect((behind.machines.get(GROUP) as KvMachine).get("after")).toBe("2");
+  });
+
+  it("catches up while writes go on and the log is cut behind it", async () => {
+    await start({}, { chunkBytes: 256, minDelayMs: 2, maxDelayMs: 4 });
+    const { leader, behind } = await leaveBehind(400);
+    world.network.heal();
+    for (let i = 0; i < 300; i++) await put(leader, `more${i}`, "y".repeat(50));
+    await world.until(() => behind.host.stats().snapshotsInstalled > 0, "a snapshot is installed");
+    await world.converge();
+    expect(behind.log.group(GROUP).base().index).toBeGreaterThan(20);
+  });
+
+  it("refuses a snapshot that arrives damaged, and takes the next", async () => {
+    await start();
+    const { behind } = await leaveBehind();
+    let damaged = 0;
+    world.network.corruptSnapshots = (chunk) => {
+      if (damaged++ === 0) chunk[chunk.length >> 1] = (chunk[chunk.length >> 1] as number) ^ 1;
+      return chunk;
+    };
+    world.network.heal();
+    await world.converge();
+    expect(damaged).toBeGreaterThan(1);
+    expect(behind.host.stats().snapshotsInstalled).toBe(1);
+    expect(behind.disk.paths("snapshots/")).toEqual([]);
+  });
+
+  it("starts anew when the connection breaks half-way", async () => {
+    await start({}, { chunkBytes: 1024 });
+    const { leader, behind } = await leaveBehind();
+    let cuts = 0;
+    world.network.onChunk = (from, to, offset) => {
+      if (offset < 4096 || cuts > 0) return;
+      cuts++;
+      world.network.cut(from, to);
+    };
+    world.network.heal();
+    await world.until(() => cuts === 1, "the connection is cut");
+    await world.run(500);
+    expect(behind.group().status().applied).toBeLessThan(leader.group().status().applied);
+    world.network.heal();
+    await world.converge();
+    expect(behind.host.stats().snapshotsInstalled).toBe(1);
+  });
+
+  it("comes back whichever disk operation of the installation a crash cuts short", async () => {
+    let operations = Number.POSITIVE_INFINITY;
+    const cutAt: string[] = [];
+    for (let step = 0; step < operations; step++) {
+      await start();
+      const { behind } = await leaveBehind();
+      let count = -1;
+      let crashed = false;
+      behind.disk.onOperation = (operation, path) => {
+        if (count < 0 && !path.startsWith("snapshots/")) return;
+        if (++count !== step || behind.host.stats().snapshotsInstalled > 0) return;
+        cutAt.push(`${operation} ${path}`);
+        crashed = true;
+        world.crash(behind);
+      };
+      world.network.heal();
+      await world.until(() => crashed || behind.host.stats().snapshotsInstalled > 0, "crashed or installed");
+      behind.disk.onOperation = undefined;
+      if (!crashed) operations = step;
+      else await world.restart(behind);
+      await world.converge();
+      expect(behind.disk.paths("snapshots/")).toEqual([]);
+      await world.stop();
+    }
+    // Receiving (open, writes, sync, close, rename), the log's record, the restore, the removal.
+    for (const part of [
+      "write snapshots/",
+      "sync snapshots/",
+      "rename snapshots/",
+      "write log/",
+      "writeFile state/",
+      "remove snapshots/",
+    ])
+      expect(
+        cutAt.some((at) => at.startsWith(part)),
+        `a crash at: ${part}`,
+      ).toBe(true);
+  });
+
+  it("does not start when its log begins at a snapshot whose bytes are gone", async () => {
+    await start();
+    const { behind } = await leaveBehind();
+    behind.disk.onOperation = (operation, path) => {
+      if (operation === "writeFile" && path.startsWith("state/")) world.crash(behind);
+    };
+    world.network.heal();
+    await world.until(() => !behind.up, "crashed before the machine had it");
+    behind.disk.onOperation = undefined;
+    const [file] = behind.disk.paths("snapshots/");
+    expect(file).toMatch(/\.snapshot$/);
+    behind.disk.files.delete(file as string);
+    await expect(world.restart(behind)).rejects.toThrow(FatalError);
+    world.crash(behind);
+  });
+});
+
+describe("compaction", () => {
+  it("bounds the log and what a restart replays, however many writes there were", async () => {
+    await start({ maxLogEntries: 50, tailEntries: 10 });
+    const leader = await world.leader();
+    for (let round = 0; round < 5; round++) {
+      await fill(leader, 200);
+      await world.run(200);
+      for (const node of world.nodes) {
+        const log = node.log.group(GROUP);
+        expect(log.lastIndex() - log.base().index).toBeLessThanOrEqual(50 + 20);
+      }
+    }
+    const applied: number[] = [];
+    for (const node of world.nodes) {
+      await world.restart(node);
+      applied.push(node.group().status().lastIndex - node.group().status().applied);
+    }
+    for (const replayed of applied) expect(replayed).toBeLessThanOrEqual(70);
+    await world.converge();
+  });
+
+  it("checkpoints quiet groups that hold back the oldest segment", async () => {
+    const quiet = 8 as typeof GROUP;
+    world = await World.start({
+      machine: () => new KvMachine(),
+      groups: [GROUP, quiet],
+      segmentBytes: 16 * 1024,
+      host: { maxLogEntries: 100, tailEntries: 10, maxLogSegments: 4 },
+    });
+    const calm = await world.leader(quiet);
+    await world.during(calm.group(quiet).propose(encodeKvCommand(["PUT", "a", "1"])));
+    const leader = await world.leader();
+    for (let round = 0; round < 10; round++) {
+      await fill(leader, 100, 300);
+      await world.run(2_000);
+    }
+    for (const node of world.nodes) expect(node.log.usage().segments).toBeLessThanOrEqual(6);
+    for (const node of world.nodes) await world.restart(node);
+    await world.converge();
+    await world.converge(quiet);
+    for (const node of world.nodes) expect((node.machines.get(quiet) as KvMachine).get("a")).toBe("1");
+  });
+
+  it("keeps a tail, so that a short absence needs no snapshot", async () => {
+    await start({ maxLogEntries: 50, tailEntries: 30 });
+    const leader = await world.leader();
+    await fill(leader, 100);
+    await world.converge();
+    const behind = world.nodes.find((node) => node !== leader) as SimNode;
+    world.network.isolate(behind.id, ids());
+    await fill(leader, 20);
+    world.network.heal();
+    await world.converge();
+    expect(behind.host.stats().snapshotsInstalled).toBe(0);
+  });
+});
+
+describe("a snapshot's trailer", () => {
+  it("is the same however the snapshot is read", async () => {
+    const body = Uint8Array.from({ length: 1000 }, (_, i) => i & 255);
+    const make = (): HashedSnapshot =>
+      new HashedSnapshot({
+        appliedIndex: logIndex(1),
+        bytes: body.length,
+        read: async (offset, length) => body.subarray(offset, offset + length),
+        release: async () => {},
+      });
+    const readAll = async (sizes: number): Promise<Uint8Array> => {
+      const snapshot = make();
+      const out = new Uint8Array(snapshot.bytes);
+      for (let at = 0; at < snapshot.bytes; at += sizes) out.set(await snapshot.read(at, sizes), at);
+      return out;
+    };
+    const whole = await readAll(5000);
+    expect(whole.length).toBe(body.length + TRAILER_BYTES);
+    expect(await readAll(7)).toEqual(whole);
+    expect(await readAll(1001)).toEqual(whole);
+    expect(await make().read(body.length, TRAILER_BYTES)).toEqual(whole.subarray(body.length));
+  });
+});
