@@ -86,6 +86,11 @@ export abstract class RetriedCall<T> implements PooledCall {
     });
   }
 
+  /** The link that carries it at the moment. */
+  protected get link(): Link | undefined {
+    return this.#link;
+  }
+
   protected remainingMs(): number {
     return Math.max(1, Math.ceil(this.deadlineMs - this.pool.clock.monotonicMs()));
   }
@@ -174,12 +179,9 @@ export abstract class RetriedCall<T> implements PooledCall {
 
   expire(overdue: boolean): boolean {
     if (this.#settled) return true;
-    if (this.#link !== undefined && !overdue) {
-      // The node keeps the same deadline and knows better what became of it.
-      if (this.terms.repeat !== "keyed") this.#link.cancel(this);
-      else return false;
-      return this.#giveUp();
-    }
+    // The node keeps the same deadline and knows better what became of a write.
+    if (this.#link !== undefined && this.terms.repeat === "keyed" && !overdue) return false;
+    this.#link?.cancel(this);
     return this.#giveUp();
   }
 

@@ -27,7 +27,8 @@ export type Dial = (handler: PipeHandler) => FramePipe;
 
 export interface LinkOwner {
   ready(link: Link): void;
-  down(link: Link, reason: string): void;
+  /** `refused`: by the credentials. */
+  down(link: Link, reason: string, refused: boolean): void;
 }
 
 export class Link implements PipeHandler {
@@ -67,6 +68,12 @@ export class Link implements PipeHandler {
   /** A message that nothing answers, or whose answer nobody awaits. */
   tell(message: readonly unknown[]): void {
     if (!this.#down) this.#writer.push(message, 16);
+  }
+
+  /** From now on `heir` hears what is answered to `call`. */
+  bequeath(call: Call, heir: Call): void {
+    heir.id = call.id;
+    this.#calls.set(call.id, heir);
   }
 
   /** The call is over for its owner; answers that still come are dropped. */
@@ -136,7 +143,7 @@ export class Link implements PipeHandler {
       return;
     }
     const call = this.#calls.get(id);
-    if (call === undefined || !call.receive(message)) return;
+    if (call === undefined || !call.receive(message) || this.#calls.get(id) !== call) return;
     this.#calls.delete(id);
     this.#closeIfIdle();
   }
@@ -156,17 +163,17 @@ export class Link implements PipeHandler {
     this.#writer.drained();
   }
 
-  onClose(reason: string): void {
-    this.#goDown(reason);
+  onClose(reason: string, refused = false): void {
+    this.#goDown(reason, refused);
   }
 
-  #goDown(reason: string): void {
+  #goDown(reason: string, refused = false): void {
     if (this.#down) return;
     this.#down = true;
     this.#writer.close();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
-    this.#owner.down(this, reason);
+    this.#owner.down(this, reason, refused);
     for (const call of calls) call.lost(this, reason);
   }
 }

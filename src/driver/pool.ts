@@ -189,13 +189,25 @@ export class Pool implements LinkOwner {
     for (const { take } of waiting) take(link);
   }
 
-  down(link: Link, reason: string): void {
+  down(link: Link, reason: string, refused: boolean): void {
     this.#links.delete(link);
     const attempt = this.#attempts.delete(link);
     if (attempt || this.#current === link) this.#lastFailure = `${link.host}: ${reason}`;
     if (this.#current === link) this.#current = undefined;
     if (attempt) this.#failures++;
+    if (attempt && refused && this.#current === undefined) {
+      this.#refused(reason);
+      return;
+    }
     if (this.#current === undefined && (attempt || this.#waiting.length > 0)) this.#retryDialing();
+  }
+
+  /** Who waits need not wait for the deadline to hear that the token is wrong. */
+  #refused(reason: string): void {
+    this.#waiting = [];
+    this.#dialTimer?.cancel();
+    this.#dialTimer = undefined;
+    for (const call of [...this.#live]) call.abandon(new OstrakaError("OSTRAKA_UNAUTHENTICATED", reason));
   }
 
   /** At once while there are hosts not tried since the last success, then with growing pauses. */

@@ -98,7 +98,8 @@ function makeResult(
 ): ResultSet {
   const inserted = word === "insert" && changes > 0;
   const lastInsertRowid = inserted ? BigInt(rowid) : undefined;
-  const result = new Result(columns, columnTypes, chunks, intMode, changes, lastInsertRowid);
+  const affected = word === "query" ? 0 : changes;
+  const result = new Result(columns, columnTypes, chunks, intMode, affected, lastInsertRowid);
   // Integers that cannot be shown must fail the call, not whoever looks at the rows.
   if (chunks.length > 0) void result.rows;
   return result;

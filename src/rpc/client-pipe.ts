@@ -9,10 +9,10 @@ import {
 import type { FramePipe, PipeHandler } from "./pipe.js";
 import { deserializeFrame, serializeFrame } from "./wire.js";
 
-export interface CallerHandler extends PipeHandler {
+export interface CallerHandler extends Omit<PipeHandler, "onClose"> {
   /** The other side took the stream and has said so; comes before its first frame. */
   onAccepted(): void;
-  /** As PipeHandler's, with the reason in gRPC's words. */
+  /** Once, whatever the cause; with gRPC's status where there is one. */
   onClose(reason: string, code?: status): void;
 }
 

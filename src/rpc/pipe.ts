@@ -27,7 +27,8 @@ export interface PipeHandler {
   onFrame(body: Uint8Array): void;
   onDrain(): void;
   /** Once, whatever the cause; nothing comes after it. */
-  onClose(reason: string): void;
+  /** `refused`: the credentials were; trying again is no use. */
+  onClose(reason: string, refused?: boolean): void;
 }
 
 /** Frames are cut at about this. */

@@ -1,0 +1,173 @@
+/** The pool as users hold it. */
+import { ClientOp } from "../rpc/protocol.js";
+import { JsonCall } from "./calls.js";
+import { Conversation } from "./conversation.js";
+import { OstrakaError } from "./errors.js";
+import { closedError, type Pool } from "./pool.js";
+import { Prepared } from "./prepared.js";
+import { OpenTransaction, ServerSession } from "./session.js";
+import { BatchCall, type BoundStatement, bindStatement, ExecuteCall } from "./statements.js";
+import { Rows, StreamCall } from "./stream.js";
+import { termsOf } from "./terms.js";
+import type {
+  Args,
+  CallOptions,
+  Database,
+  ExecResult,
+  IntMode,
+  Outcome,
+  ResultSet,
+  RowIterator,
+  ServerInfo,
+  Session,
+  Statement,
+  StatementInput,
+  Transaction,
+  TransactionMode,
+} from "./types.js";
+
+/** The first pause before a transaction runs again. */
+const RETRY_FIRST_MS = 4;
+
+export class PooledDatabase implements Database {
+  constructor(
+    private readonly pool: Pool,
+    private readonly intMode: IntMode,
+    private readonly timeoutMs: number,
+    private readonly onClose: () => void,
+  ) {}
+
+  get server(): ServerInfo {
+    return this.pool.server;
+  }
+
+  async execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet> {
+    const bound = bindStatement(statement, args);
+    refuseTransactions(bound);
+    const repeat = bound.word === "query" ? "harmless" : "keyed";
+    const { timeoutMs, signal } = termsOf(options, this.timeoutMs);
+    return new ExecuteCall(this.pool, { timeoutMs, signal, repeat }, bound, this.intMode).run();
+  }
+
+  async batch(
+    statements: readonly (string | StatementInput)[],
+    options?: CallOptions,
+  ): Promise<readonly ResultSet[]> {
+    const bound = statements.map((statement) => bindStatement(statement));
+    for (const statement of bound) refuseTransactions(statement);
+    if (bound.length === 0) return [];
+    const terms = { ...termsOf(options, this.timeoutMs), repeat: "keyed" } as const;
+    return new BatchCall(this.pool, terms, bound, this.intMode).run();
+  }
+
+  async exec(script: string, options?: CallOptions): Promise<ExecResult> {
+    const session = await this.session(options);
+    try {
+      return await session.exec(script, options);
+    } finally {
+      await session.close();
+    }
+  }
+
+  iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
+    const bound = bindStatement(statement, args);
+    refuseTransactions(bound);
+    const repeat = bound.word === "query" ? "harmless" : "keyed";
+    const terms = { ...termsOf(options, this.timeoutMs), repeat } as const;
+    return new Rows(() => new StreamCall(this.pool, terms, bound).run(), this.intMode);
+  }
+
+  prepare(sql: string): Statement {
+    return new Prepared(this, sql);
+  }
+
+  async transaction<T>(
+    fn: (tx: Transaction) => Promise<T>,
+    options: CallOptions & { readonly mode?: TransactionMode | undefined } = {},
+  ): Promise<T> {
+    const { clock } = this.pool;
+    const mode = options.mode ?? "write";
+    const { timeoutMs, signal } = termsOf(options, this.timeoutMs);
+    const startedMs = clock.monotonicMs();
+    for (let attempt = 0; ; attempt++) {
+      const ageMs = Math.round(clock.monotonicMs() - startedMs);
+      const tx = await this.#begin(mode, options, attempt === 0 ? undefined : [attempt, ageMs]);
+      try {
+        const value = await fn(tx);
+        if (!tx.closed) await tx.commit(options);
+        return value;
+      } catch (error) {
+        await tx.rollback();
+        const delayMs = this.pool.backoffMs(attempt, RETRY_FIRST_MS);
+        const late = clock.monotonicMs() + delayMs >= startedMs + timeoutMs;
+        if (!isRetry(error) || late) throw error;
+        await new Promise<void>((resolve) => {
+          clock.setTimer(delayMs, resolve);
+        });
+        signal?.throwIfAborted();
+      }
+    }
+  }
+
+  begin(mode: TransactionMode = "write", options?: CallOptions): Promise<Transaction> {
+    return this.#begin(mode, options, undefined);
+  }
+
+  async #begin(
+    mode: TransactionMode,
+    options: CallOptions | undefined,
+    retry: readonly [attempt: number, ageMs: number] | undefined,
+  ): Promise<OpenTransaction> {
+    if (mode !== "write" && mode !== "read")
+      throw new TypeError('a transaction\'s mode is "write" or "read"');
+    const tx = new OpenTransaction(new Conversation(this.pool, this.intMode), this.timeoutMs);
+    await tx.begin(mode, options, retry);
+    return tx;
+  }
+
+  async session(options?: CallOptions): Promise<Session> {
+    if (this.pool.closed) throw closedError();
+    options?.signal?.throwIfAborted();
+    return new ServerSession(new Conversation(this.pool, this.intMode), this.timeoutMs);
+  }
+
+  async outcome(transactionId: string, options?: CallOptions): Promise<Outcome> {
+    if (typeof transactionId !== "string") throw new TypeError("outcome takes a transaction's id");
+    const terms = { ...termsOf(options, this.timeoutMs), repeat: "harmless" } as const;
+    const answer = await new JsonCall(this.pool, terms, ClientOp.Outcome, [transactionId]).run();
+    return answer.value as Outcome;
+  }
+
+  async admin(
+    verb: string,
+    args: Readonly<Record<string, unknown>> = {},
+    options?: CallOptions,
+  ): Promise<unknown> {
+    const terms = { ...termsOf(options, this.timeoutMs), repeat: "never" } as const;
+    return (await new JsonCall(this.pool, terms, ClientOp.Admin, [verb, args]).run()).value;
+  }
+
+  async close(): Promise<void> {
+    if (this.pool.closed) return;
+    this.pool.close();
+    this.onClose();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function isRetry(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause)
+    if (at instanceof OstrakaError) return at.code === "OSTRAKA_RETRY";
+  return false;
+}
+
+function refuseTransactions({ word }: BoundStatement): void {
+  if (word === "query" || word === "insert" || word === "other") return;
+  throw new OstrakaError(
+    "OSTRAKA_UNSUPPORTED",
+    `${word.toUpperCase()} needs one connection, and this is a pool: use db.begin(), db.transaction() or db.session()`,
+  );
+}

@@ -1,0 +1,144 @@
+/** Sessions and transactions as users hold them, over a Conversation. */
+import { splitScript } from "../sql/splitter.js";
+import type { Conversation, Terms } from "./conversation.js";
+import { OstrakaError } from "./errors.js";
+import { Prepared } from "./prepared.js";
+import { type BoundStatement, bindStatement } from "./statements.js";
+import { Rows } from "./stream.js";
+import { termsOf } from "./terms.js";
+import { endsTransaction } from "./text.js";
+import type {
+  Args,
+  CallOptions,
+  ExecResult,
+  Executor,
+  ResultSet,
+  RowIterator,
+  Session,
+  SessionState,
+  Statement,
+  StatementInput,
+  Transaction,
+  TransactionMode,
+} from "./types.js";
+
+abstract class Conversing implements Executor {
+  constructor(
+    protected readonly conversation: Conversation,
+    private readonly defaultTimeoutMs: number,
+  ) {}
+
+  /** Throws what forbids the statement. */
+  protected abstract check(statement: BoundStatement): void;
+
+  async execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet> {
+    const bound = bindStatement(statement, args);
+    this.check(bound);
+    return this.conversation.execute(bound, this.terms(options));
+  }
+
+  async batch(
+    statements: readonly (string | StatementInput)[],
+    options?: CallOptions,
+  ): Promise<readonly ResultSet[]> {
+    const bound = statements.map((statement) => bindStatement(statement));
+    for (const statement of bound) this.check(statement);
+    if (bound.length === 0) return [];
+    return this.conversation.batch(bound, this.terms(options));
+  }
+
+  async exec(script: string, options?: CallOptions): Promise<ExecResult> {
+    if (typeof script !== "string") throw new TypeError("exec takes a script's text");
+    let rowsAffected = 0;
+    const statements = splitScript(script);
+    for (const { text } of statements)
+      rowsAffected += (await this.execute(text, undefined, options)).rowsAffected;
+    return { statements: statements.length, rowsAffected };
+  }
+
+  iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
+    const bound = bindStatement(statement, args);
+    this.check(bound);
+    return new Rows(() => this.conversation.stream(bound, this.terms(options)), this.conversation.intMode);
+  }
+
+  prepare(sql: string): Statement {
+    return new Prepared(this, sql);
+  }
+
+  protected terms(options: CallOptions | undefined): Terms {
+    return termsOf(options, this.defaultTimeoutMs);
+  }
+}
+
+export class ServerSession extends Conversing implements Session {
+  get state(): SessionState {
+    return this.conversation.state;
+  }
+
+  protected check(): void {}
+
+  close(): Promise<void> {
+    return this.conversation.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+export class OpenTransaction extends Conversing implements Transaction {
+  #ended: "no" | "committed" | "rolled back" = "no";
+  #id: string | undefined;
+
+  get closed(): boolean {
+    return this.#ended !== "no";
+  }
+
+  get id(): string | undefined {
+    return this.#id ?? this.conversation.transactionId;
+  }
+
+  /** `retry`: how often it lost before and how long ago it first began. */
+  async begin(
+    mode: TransactionMode,
+    options: CallOptions | undefined,
+    retry: readonly [attempt: number, ageMs: number] | undefined,
+  ): Promise<void> {
+    const sql = mode === "read" ? "BEGIN READ ONLY" : "BEGIN";
+    try {
+      await this.conversation.execute(bindStatement(sql), this.terms(options), retry);
+      this.#id = this.conversation.transactionId;
+    } catch (error) {
+      await this.#end("rolled back");
+      throw error;
+    }
+  }
+
+  protected check({ word, sql }: BoundStatement): void {
+    if (this.#ended !== "no")
+      throw new OstrakaError("OSTRAKA_CLOSED", `the transaction was ${this.#ended} already`);
+    if (word === "begin")
+      throw new OstrakaError("OSTRAKA_UNSUPPORTED", "a transaction is open; use SAVEPOINT inside it");
+    if (endsTransaction(sql) !== undefined)
+      throw new OstrakaError("OSTRAKA_UNSUPPORTED", "end it with tx.commit() or tx.rollback()");
+  }
+
+  async commit(options?: CallOptions): Promise<void> {
+    const commit = bindStatement("COMMIT");
+    this.check({ ...commit, word: "other", sql: "" });
+    await this.conversation.execute(commit, this.terms(options));
+    await this.#end("committed");
+  }
+
+  async rollback(): Promise<void> {
+    if (this.#ended !== "no") return;
+    // Closing the session rolls back, wherever the transaction stands.
+    await this.#end("rolled back");
+  }
+
+  async #end(how: "committed" | "rolled back"): Promise<void> {
+    this.#ended = how;
+    await this.conversation.close();
+  }
+}
