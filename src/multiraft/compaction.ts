@@ -15,6 +15,8 @@ import type { Replica } from "./replica.js";
 
 /** Times `maxLogEntries` (or bytes) beyond which a slow snapshot or follower no longer holds the log back. */
 const HARD_FACTOR = 4;
+/** The part of its bound by which a log must have grown since the last checkpoint before the next. */
+const REST_FACTOR = 8;
 
 export interface CompactorHost {
   readonly log: DurableLog;
@@ -37,8 +39,13 @@ export class Compactor {
   /** Called when a group has applied something: cheap unless its log is due. */
   consider(replica: Replica): void {
     const { maxLogEntries, maxLogBytes } = this.#host.options;
-    const entries = replica.applier.appliedIndex - replica.log.base().index;
+    const applied = replica.applier.appliedIndex;
+    const entries = applied - replica.log.base().index;
     if (entries < maxLogEntries && (replica.logBytes < maxLogBytes || entries <= 1)) return;
+    // What was kept last time, for a snapshot on its way, may still be needed: not at every apply again.
+    const { index, bytes } = replica.lastCheckpoint;
+    const grown = replica.logBytes - bytes >= maxLogBytes / REST_FACTOR;
+    if (applied - index < maxLogEntries / REST_FACTOR && !grown) return;
     this.#enqueue(replica, false);
   }
 
@@ -82,6 +89,7 @@ export class Compactor {
         // The machine may have applied what this thread has not heard of.
         await replica.waitApplied(durable);
         this.#cut(replica, durable, force);
+        replica.lastCheckpoint = { index: durable, bytes: replica.logBytes };
         this.checkpoints++;
       } catch (error) {
         if (replica.closed) continue;
@@ -116,7 +124,12 @@ export class Compactor {
     let at: number = durable;
     if (!force) {
       const entryBytes = Math.max(1, replica.logBytes / entries);
-      at = durable - Math.min(tailEntries, Math.floor(tailBytes / entryBytes));
+      const tail = Math.min(
+        tailEntries,
+        maxLogEntries / 2,
+        Math.min(tailBytes, maxLogBytes / 2) / entryBytes,
+      );
+      at = durable - Math.floor(tail);
     }
     const floor = replica.logFloor();
     if (floor !== undefined && !overgrown) at = Math.min(at, floor);

@@ -82,6 +82,8 @@ export class Replica implements GroupHandle {
   /** Data bytes in the log since its base, as far as this process has seen them. */
   logBytes = 0;
   checkpointing = false;
+  /** The applied index of the last one, and `logBytes` after it. */
+  lastCheckpoint: { readonly index: LogIndex; readonly bytes: number } = { index: logIndex(0), bytes: 0 };
 
   readonly #host: ReplicaHost;
   readonly #proposals = new Proposals();
