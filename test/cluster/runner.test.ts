@@ -198,7 +198,7 @@ describe("pins", () => {
   it("reports errors as SQLite does, refuses transaction control, and goes on", async () => {
     const { path } = replica("CREATE TABLE t(a)");
     const runner = await poolOf().acquire();
-    expect(await codeOf(runner.pin(join(folder, "missing.db")))).toBe("OSTRAKA_INTERNAL");
+    expect(await codeOf(runner.pin(join(folder, "missing.db")))).toBe("OSTRAKA_UNAVAILABLE");
     await runner.pin(path);
     expect(await codeOf(rowsOf(runner, "SELECT nope"))).toBe("SQLITE_ERROR");
     expect(await codeOf(rowsOf(runner, "INSERT INTO t VALUES (1)"))).toMatch(/^SQLITE_READONLY/);
@@ -273,6 +273,16 @@ describe("streams", () => {
     expect(stream.summary().changes).toBe(0);
     expect(await stream.next()).toBeUndefined();
   }, 60_000);
+
+  it("sorts what does not fit into memory on disk", async () => {
+    const { path } = replica("CREATE TABLE t(a)");
+    const runner = await poolOf().acquire();
+    await runner.pin(path);
+    const sql = `SELECT count(s), max(r) FROM (
+      SELECT x * 7919 % 1000003 AS r, x || ?1 AS s FROM (${ENDLESS} SELECT x FROM c LIMIT 150000) ORDER BY r LIMIT 149999)`;
+    const options = { maxMemoryBytes: 150 * MB };
+    expect((await rowsOf(runner, sql, ["x".repeat(900)], options))[0]?.[0]).toBe(149_999n);
+  }, 30_000);
 
   it("lets several readers take turns, and frees what is closed", async () => {
     const { path } = replica("CREATE TABLE t(a)");

@@ -31,6 +31,8 @@ export type ConnectionRole = "apply" | "read" | "copy" | "scratch";
 export interface ConnectionOptions {
   readonly readonly: boolean;
   readonly role: ConnectionRole;
+  /** Large sorts and TEMP tables go to temporary files instead of memory; for statements of unknown size. */
+  readonly spill?: boolean;
 }
 
 export interface ExecuteLimits {
@@ -365,14 +367,14 @@ CREATE TEMP VIEW _ostraka_schema_view AS
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 `;
 
-function pinPragmas(database: Database.Database, { readonly, role }: ConnectionOptions): void {
+function pinPragmas(database: Database.Database, { readonly, role, spill }: ConnectionOptions): void {
   if (role === "apply" && !readonly) {
     const mode = database.pragma("journal_mode = WAL", { simple: true });
     assert(mode === "wal", `the replica's file must be in WAL mode, not ${String(mode)}`);
   }
   database.pragma(`synchronous = ${role === "apply" ? "NORMAL" : "OFF"}`);
   if (role === "apply" || role === "read") database.pragma("wal_autocheckpoint = 0");
-  database.pragma("temp_store = MEMORY");
+  database.pragma(`temp_store = ${spill === true ? "FILE" : "MEMORY"}`);
   database.pragma(`cache_size = ${role === "read" ? -8000 : -16000}`);
   database.pragma("foreign_keys = ON");
   database.pragma("recursive_triggers = OFF");

@@ -7,6 +7,7 @@
  * 2. A runner that is handed out has no pin, copy, TEMP objects or statements of anybody else's.
  * 3. A runner that died before it ever worked is not replaced by itself: only the next request tries again.
  */
+import { tmpdir } from "node:os";
 import { RetryError, UserError } from "../../../base/errors.js";
 import type { Clock, Timer } from "../../../base/io.js";
 import type { Runner, RunnerPool } from "../types.js";
@@ -26,12 +27,17 @@ export interface RunnerPoolOptions {
   readonly maxWaitMs?: number;
   /** The script a runner process runs. */
   readonly entry?: string;
+  /** Where runner processes spool rows and sort what does not fit into memory; the system's by default. */
+  readonly temporaryDirectory?: string;
 }
 
 /** Runners in processes of their own. */
 export function createRunnerPool(options: RunnerPoolOptions): RunnerPool {
-  const entry = options.entry ?? RUNNER_ENTRY;
-  return new Pool(options, (events) => new ProcessLink(entry, events));
+  const settings = {
+    entry: options.entry ?? RUNNER_ENTRY,
+    temporaryDirectory: options.temporaryDirectory ?? tmpdir(),
+  };
+  return new Pool(options, (events) => new ProcessLink(settings, events));
 }
 
 /** Runners in this thread, for simulation. */

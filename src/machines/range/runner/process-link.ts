@@ -4,12 +4,11 @@
  * Frames travel over an extra pipe (descriptor 3). A second one (4) carries nothing: it breaks when this process ends,
  * however it ends, and a thread of the child that waits for that kills the child even in the middle of a query.
  *
- * Memory is read from /proc; where there is none, the limit on memory is not enforced.
+ * Memory is that of the whole process, some 60 MB before it does anything. It is read from /proc; where there is none, the limit on memory is not enforced.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
-import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { LinkEvents, RunnerLink } from "./client.js";
 import { type Answer, encodeFrame, FrameReader, type Request } from "./protocol.js";
@@ -17,18 +16,24 @@ import { type Answer, encodeFrame, FrameReader, type Request } from "./protocol.
 /** The compiled entry beside this module. */
 export const RUNNER_ENTRY = fileURLToPath(new URL("./runner-main.js", import.meta.url));
 
+export interface ProcessSettings {
+  /** The script to run. */
+  readonly entry: string;
+  /** Where rows are spooled and sorts go that do not fit into memory; should not itself be memory. */
+  readonly temporaryDirectory: string;
+}
+
 export class ProcessLink implements RunnerLink {
   readonly pid: number | undefined;
   readonly #child: ChildProcess;
   readonly #frames: Socket;
   #killed = false;
 
-  constructor(entry: string, events: LinkEvents) {
+  constructor({ entry, temporaryDirectory }: ProcessSettings, events: LinkEvents) {
     this.#child = spawn(process.execPath, [entry], {
       stdio: ["ignore", "ignore", "inherit", "pipe", "pipe"],
       // Nothing of our environment is its business; answers must not depend on it.
-      env: { TZ: "UTC", TMPDIR: tmpdir(), SQLITE_TMPDIR: tmpdir() },
-      serialization: "json",
+      env: { TZ: "UTC", TMPDIR: temporaryDirectory, SQLITE_TMPDIR: temporaryDirectory },
     });
     this.pid = this.#child.pid;
     this.#frames = this.#child.stdio[3] as Socket;

@@ -9,7 +9,7 @@ import { DEFAULT_CAPTURED_BYTES, DEFAULT_SPOOL_BYTES, RunnerHost } from "./host.
 import { type Answer, encodeFrame, FrameReader, type Request } from "./protocol.js";
 
 const FRAMES = 3;
-const NICENESS = 10;
+const NICENESS = 5;
 
 /** Blocks on the lifeline (descriptor 4) until the parent is gone, while the main thread may be deep inside SQLite. */
 const WATCHDOG = `

@@ -14,7 +14,12 @@ import { assert } from "../../../base/assert.js";
 import { FatalError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
 import { SessionFlag } from "../../../sql/types.js";
-import { openConnection, type RangeConnection, type RowCursor } from "../connection.js";
+import {
+  type ConnectionOptions,
+  openConnection,
+  type RangeConnection,
+  type RowCursor,
+} from "../connection.js";
 import { firstWord } from "../parameters.js";
 import { classifySqliteError } from "../sqlite-errors.js";
 import { quoteName } from "../temp-objects.js";
@@ -54,9 +59,12 @@ export class RunnerSession {
     assert(this.#mode !== "copy", "a runner with a private copy cannot pin");
     try {
       this.#letGo("commit");
-      const file = identity(path);
-      if (this.#connection?.role !== "read" || this.#connection.path !== path || this.#file !== file)
-        this.#replaceConnection(openConnection(path, { readonly: true, role: "read" }), file);
+      if (
+        this.#connection?.role !== "read" ||
+        this.#connection.path !== path ||
+        this.#file !== identity(path)
+      )
+        this.#replaceConnection(path, { readonly: true, role: "read", spill: true });
       const connection = this.#connection as RangeConnection;
       connection.database.exec("BEGIN");
       this.#mode = "pin";
@@ -78,10 +86,9 @@ export class RunnerSession {
     assert(this.#mode !== "copy", "a runner holds one private copy at a time");
     try {
       this.#letGo("commit");
-      const connection = openConnection(path, { readonly: false, role: "copy" });
-      connection.database.pragma("locking_mode = EXCLUSIVE");
-      connection.database.pragma("journal_mode = MEMORY");
-      this.#replaceConnection(connection, identity(path));
+      const { database } = this.#replaceConnection(path, { readonly: false, role: "copy", spill: true });
+      database.pragma("main.locking_mode = EXCLUSIVE");
+      database.pragma("main.journal_mode = MEMORY");
       this.#mode = "copy";
     } catch (error) {
       throw asRunnerError(error);
@@ -190,9 +197,12 @@ export class RunnerSession {
     this.#hasTemp = this.#connection !== undefined && hasTempObjects(this.#connection);
   }
 
-  #replaceConnection(next: RangeConnection, file: string): void {
+  #replaceConnection(path: string, options: ConnectionOptions): RangeConnection {
     const last = this.#connection;
+    const { next, file } = openIdentified(path, options);
     try {
+      // TEMP files are nobody's but this connection's: their journal need not outlive it.
+      next.database.pragma("temp.journal_mode = MEMORY");
       if (last !== undefined && this.#hasTemp) carryTemp(last, next);
     } catch (error) {
       next.close();
@@ -202,6 +212,7 @@ export class RunnerSession {
     this.#file = file;
     this.#schemaCookie = -1;
     last?.close();
+    return next;
   }
 
   #noticeSchema(connection: RangeConnection): void {
@@ -219,6 +230,16 @@ export class RunnerSession {
   }
 }
 
+/** A connection and the identity of the very file that it has open, though the path may be given to another meanwhile. */
+function openIdentified(path: string, options: ConnectionOptions): { next: RangeConnection; file: string } {
+  for (;;) {
+    const file = identity(path);
+    const next = openConnection(path, options);
+    if (identity(path) === file) return { next, file };
+    next.close();
+  }
+}
+
 /** Device and inode. */
 function identity(path: string): string {
   const { dev, ino } = statSync(path, { bigint: true });
@@ -226,7 +247,7 @@ function identity(path: string): string {
 }
 
 function readAppliedIndex(connection: RangeConnection): number {
-  return Number(connection.database.prepare("SELECT applied_index FROM _ostraka_state").pluck().get());
+  return Number(connection.database.prepare("SELECT applied_index FROM main._ostraka_state").pluck().get());
 }
 
 function placeSystemTables(connection: RangeConnection, tables: readonly SystemTable[]): void {
@@ -284,7 +305,8 @@ export function asRunnerError(error: unknown): OstrakaError {
   if (code === "SQLITE_NOMEM")
     return new UserError("OSTRAKA_TOO_LARGE", "the statement needs too much memory");
   if (code.startsWith("SQLITE_READONLY")) return new UserError(code, message);
-  if (code === "OSTRAKA_DISK_FULL" || /^SQLITE_(BUSY|LOCKED|FULL)/.test(code))
+  const missing = (classified.cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
+  if (missing || code === "OSTRAKA_DISK_FULL" || /^SQLITE_(BUSY|LOCKED|FULL|CANTOPEN)/.test(code))
     return new RetryError("OSTRAKA_UNAVAILABLE", `the statement's process cannot go on: ${message}`);
   return classified;
 }
