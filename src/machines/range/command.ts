@@ -19,6 +19,7 @@ import type {
   RowChange,
   StampedStatement,
   StatementOutcome,
+  TransactionDecision,
 } from "./types.js";
 
 const FORMAT = 1;
@@ -246,12 +247,14 @@ function unpackChanges(packed: PackedChanges): RowChange[] {
 
 function packResult(result: CommandResult): unknown[] {
   return result.ok
-    ? [result.repeated ? 2 : 1, result.outcomes.map(packOutcome)]
+    ? [result.repeated ? 2 : 1, result.outcomes.map(packOutcome), result.decision ?? null]
     : [0, result.error, result.statement];
 }
 
 function unpackResult(packed: unknown[]): CommandResult {
-  const [ok, body, statement] = packed as [number, unknown, number];
-  if (ok === 0) return { ok: false, error: body as WireError, statement };
-  return { ok: true, outcomes: (body as PackedOutcome[]).map(unpackOutcome), repeated: ok === 2 };
+  const [ok, body, last] = packed;
+  if (ok === 0) return { ok: false, error: body as WireError, statement: last as number };
+  const outcomes = (body as PackedOutcome[]).map(unpackOutcome);
+  const result = { ok: true as const, outcomes, repeated: ok === 2 };
+  return last === null ? result : { ...result, decision: last as TransactionDecision };
 }

@@ -142,6 +142,20 @@ export class RangeConnection {
     this.#schemaTraits = undefined;
   }
 
+  /** A cached statement of our own, integers as bigints; no stamp, no flags, no priming. */
+  internal(sql: string): Database.Statement {
+    return this.#prepare(sql).statement;
+  }
+
+  /** Whether the statement writes nothing; throws its error when it does not compile. */
+  isReadonly(sql: string): boolean {
+    try {
+      return this.#prepare(sql).readonly;
+    } catch (error) {
+      throw classifySqliteError(error);
+    }
+  }
+
   /** SQLite's own counter of schema changes; readers compare it to know when to call `schemaChanged`. */
   schemaCookie(): number {
     return Number(this.database.pragma("schema_version", { simple: true }));
@@ -374,6 +388,8 @@ function pinPragmas(database: Database.Database, { readonly, role, spill }: Conn
   }
   database.pragma(`synchronous = ${role === "apply" ? "NORMAL" : "OFF"}`);
   if (role === "apply" || role === "read") database.pragma("wal_autocheckpoint = 0");
+  // The log shrinks when it starts over, so that its file's size says how much of it is in use.
+  if (role === "apply") database.pragma("journal_size_limit = 0");
   database.pragma(`temp_store = ${spill === true ? "FILE" : "MEMORY"}`);
   database.pragma(`cache_size = ${role === "read" ? -8000 : -16000}`);
   database.pragma("foreign_keys = ON");

@@ -3,17 +3,13 @@
  * with what the statement does then. Two answers that a client could tell apart have different digests.
  */
 import { createHash } from "node:crypto";
-import type { WireError } from "../../base/errors.js";
+import { isWireError, type WireError } from "../../base/errors.js";
 import type { StatementOutcome } from "./types.js";
 
 export function toldDigest(told: StatementOutcome | WireError): string {
   if (isWireError(told)) return `!${told[1]} ${hash(told[2])}`;
   const numbers = `${told.changes} ${told.totalChanges} ${told.lastInsertRowid}`;
   return told.rowCount === 0 ? numbers : `${numbers} ${told.rowCount} ${hash(told.rows)}`;
-}
-
-function isWireError(told: StatementOutcome | WireError): told is WireError {
-  return Array.isArray(told);
 }
 
 function hash(content: string | Uint8Array): string {

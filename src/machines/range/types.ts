@@ -77,7 +77,10 @@ export type Command =
       /** The answers to give, as the session was told. */
       readonly outcomes: readonly StatementOutcome[];
     }
-  /** Records that a transaction did not and will never commit, unless its outcome is already known. */
+  /**
+   * Records that a transaction did not and will never commit, unless its outcome is already known. `key.issuedMs` is
+   * when the transaction began, or an earlier time if that is not known: outcomes as old as that may be forgotten.
+   */
   | {
       readonly kind: "tombstone";
       readonly wallMs: number;
@@ -107,15 +110,21 @@ export interface StatementOutcome {
   readonly lastInsertRowid: bigint;
 }
 
+export type TransactionDecision = "committed" | "aborted" | "unknown";
+
 export type CommandResult =
   | {
       readonly ok: true;
-      readonly outcomes: readonly StatementOutcome[] /** Answered from memory: it had been applied before. */;
+      readonly outcomes: readonly StatementOutcome[];
+      /** Answered from memory: it had been applied before. */
       readonly repeated: boolean;
+      /** Of a tombstone only: what is, or is now, recorded of the transaction; "unknown" when it may have been forgotten. */
+      readonly decision?: TransactionDecision;
     }
   | {
       readonly ok: false;
-      readonly error: WireError /** Which statement of the list failed. */;
+      readonly error: WireError;
+      /** Which statement of the list failed. */
       readonly statement: number;
     };
 
@@ -166,9 +175,13 @@ export interface RangeStore extends GroupMachine {
   /** The SQLite file, for runners to pin. */
   readonly path: string;
   appliedIndex(): LogIndex;
+  /** The newest stamp's wall time among what was applied: a new leader's stamps do not go back behind it. */
+  lastWallMs(): number;
   size(): StoreSize;
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }>;
   speculate(speculation: Speculation): Promise<SpeculationAnswer>;
+  /** What is recorded of a transaction at the applied index; undefined when nothing is. */
+  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined>;
   /** Ends a transaction's speculation, if it is the one still open. */
   forget(transaction: TransactionId): void;
   schema(): Promise<SchemaSnapshot>;

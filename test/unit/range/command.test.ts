@@ -68,6 +68,7 @@ describe("the command codec", () => {
     const results: CommandResult[] = [
       { ok: true, outcomes: [outcome, { ...outcome, lastInsertRowid: 2n ** 62n }], repeated: false },
       { ok: true, outcomes: [], repeated: true },
+      { ok: true, outcomes: [], repeated: false, decision: "aborted" },
       { ok: false, error: ["user", "SQLITE_CONSTRAINT", "no", null], statement: 2 },
     ];
     expect(decodeResults(encodeResults(results))).toEqual(results);

@@ -1,0 +1,249 @@
+/**
+ * Exactly once: the answers a range has given, by (client, sequence), and the outcomes of transactions.
+ *
+ * `_ostraka_answers` has one row a log entry with the answers of all its commands, because a row a command would
+ * cost as much as the command. In memory there is only which entry answered which command.
+ *
+ * Invariants:
+ * 1. What is in memory is a function of the rows: `load` gives the same as having applied the entries.
+ * 2. A row goes when every command in it is below its client's low-water mark, or by age and number, oldest first;
+ *    which rows go depends on the log alone, never on batches or restarts.
+ * 3. A command whose answer may have gone is refused (OSTRAKA_UNKNOWN_OUTCOME), never executed again.
+ */
+import type Database from "better-sqlite3";
+import { Packr } from "msgpackr";
+import { AmbiguousError, RetryError, toWireError } from "../../base/errors.js";
+import type { TransactionId } from "../../base/ids.js";
+import { decodeResult, encodeResult } from "./command.js";
+import {
+  ANSWER_AGE_MS,
+  MAX_ANSWER_ROWS,
+  MAX_ISSUE_SKEW_MS,
+  MAX_KEPT_ANSWER_BYTES,
+  MAX_TRANSACTION_ROWS,
+  type RangeState,
+  TRANSACTION_AGE_MS,
+} from "./state.js";
+import type { CommandResult, IdempotencyKey } from "./types.js";
+
+/** `result` is null when it was too long to keep. */
+type Answer = [client: string, sequence: number, lowestUnanswered: number, result: Uint8Array | null];
+
+interface Client {
+  floor: number;
+  /** Sequence to the log index of the entry that answered it. */
+  readonly answered: Map<number, number>;
+}
+
+interface Row {
+  live: number;
+  readonly ageMs: number;
+}
+
+const packr = new Packr({ useRecords: false, moreTypes: false });
+
+export class Answers {
+  readonly #state: RangeState;
+  readonly #clients = new Map<string, Client>();
+  /** In log order. */
+  readonly #rows = new Map<number, Row>();
+  /** Rows with nothing left to answer, to be deleted at the end of the entry. */
+  #dead: number[] = [];
+  /** The entry being applied. */
+  #pending: { readonly index: number; readonly answers: Answer[]; ageMs: number } | undefined;
+  readonly #insert: Database.Statement;
+  readonly #delete: Database.Statement;
+  readonly #select: Database.Statement;
+  readonly #selectAll: Database.Statement;
+
+  constructor(database: Database.Database, state: RangeState) {
+    this.#state = state;
+    this.#insert = database.prepare("INSERT OR REPLACE INTO _ostraka_answers VALUES (?, ?, ?)");
+    this.#delete = database.prepare("DELETE FROM _ostraka_answers WHERE log_index = ?");
+    this.#select = database.prepare("SELECT answers FROM _ostraka_answers WHERE log_index = ?").pluck(true);
+    this.#selectAll = database
+      .prepare("SELECT log_index, age_ms, answers FROM _ostraka_answers ORDER BY log_index")
+      .raw(true)
+      .safeIntegers(false);
+    this.load();
+  }
+
+  /** Back to what is in the file. */
+  load(): void {
+    this.#clients.clear();
+    this.#rows.clear();
+    this.#dead = [];
+    this.#pending = undefined;
+    for (const [index, ageMs, bytes] of this.#selectAll.iterate() as IterableIterator<
+      [number, number, Uint8Array]
+    >) {
+      const answers = packr.unpack(bytes) as Answer[];
+      this.#rows.set(index, { live: 0, ageMs });
+      for (const answer of answers) this.#remember(index, answer);
+      if (this.#state.partial > 0 && index > this.#state.appliedIndex)
+        this.#pending = { index, answers, ageMs };
+    }
+  }
+
+  /** The answer already given, or why the command cannot be executed; undefined to execute it. */
+  admit(key: IdempotencyKey, wallMs: number): CommandResult | undefined {
+    const client = this.#clients.get(key.client);
+    const index = client?.answered.get(key.sequence);
+    if (index !== undefined) return this.#repeat(index, key);
+    if ((client !== undefined && key.sequence < client.floor) || key.issuedMs < this.#state.answerFloorMs)
+      return failed(
+        new AmbiguousError("the command may have been applied; its answer is no longer kept", undefined),
+      );
+    if (key.issuedMs > wallMs + MAX_ISSUE_SKEW_MS)
+      return failed(
+        new RetryError("OSTRAKA_UNAVAILABLE", "the clock of the node that sent the command is far ahead"),
+      );
+    return undefined;
+  }
+
+  record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
+    const bytes = encodeResult(result);
+    // The mark never sinks, so that the newest row that is left carries it.
+    const floor = Math.max(key.lowestUnanswered, this.#clients.get(key.client)?.floor ?? 0);
+    const answer: Answer = [
+      key.client,
+      key.sequence,
+      Math.min(floor, key.sequence),
+      bytes.length <= MAX_KEPT_ANSWER_BYTES ? bytes : null,
+    ];
+    if (this.#pending?.index !== index) {
+      this.#pending = { index, answers: [], ageMs: 0 };
+      this.#rows.set(index, { live: 0, ageMs: 0 });
+    }
+    this.#pending.answers.push(answer);
+    this.#pending.ageMs = Math.max(this.#pending.ageMs, wallMs, key.issuedMs);
+    this.#remember(index, answer);
+  }
+
+  /** Writes what is pending, because the batch ends inside the entry. */
+  flush(): void {
+    if (this.#pending === undefined) return;
+    const { index, answers, ageMs } = this.#pending;
+    this.#insert.run(BigInt(index), BigInt(ageMs), packr.pack(answers));
+  }
+
+  /** At the end of each entry: its row goes in, rows that nobody can ask for go out. */
+  endEntry(): void {
+    if (this.#pending !== undefined) {
+      const { index, ageMs } = this.#pending;
+      const row = this.#rows.get(index)!;
+      this.#rows.set(index, { live: row.live, ageMs });
+      this.flush();
+      this.#pending = undefined;
+    }
+    for (const index of this.#dead) this.#drop(index);
+    this.#dead = [];
+    const oldest = this.#state.wallMs - ANSWER_AGE_MS;
+    for (const [index, row] of this.#rows) {
+      if (row.ageMs >= oldest && this.#rows.size <= MAX_ANSWER_ROWS) break;
+      this.#state.answerFloorMs = Math.max(this.#state.answerFloorMs, row.ageMs + 1);
+      this.#forget(index);
+    }
+    this.#state.answerFloorMs = Math.max(this.#state.answerFloorMs, oldest);
+  }
+
+  #remember(index: number, [name, sequence, lowest]: Answer): void {
+    let client = this.#clients.get(name);
+    if (client === undefined) {
+      client = { floor: 0, answered: new Map() };
+      this.#clients.set(name, client);
+    }
+    if (sequence < client.floor) return;
+    client.answered.set(sequence, index);
+    this.#rows.get(index)!.live++;
+    if (lowest <= client.floor) return;
+    client.floor = lowest;
+    for (const [answered, at] of client.answered) {
+      if (answered >= lowest) continue;
+      client.answered.delete(answered);
+      const row = this.#rows.get(at)!;
+      if (--row.live === 0) this.#dead.push(at);
+    }
+  }
+
+  #drop(index: number): void {
+    if (this.#rows.get(index)?.live !== 0) return;
+    this.#rows.delete(index);
+    this.#delete.run(BigInt(index));
+  }
+
+  /** Removes a row that is still answering. */
+  #forget(index: number): void {
+    for (const [name, sequence] of packr.unpack(this.#select.get(BigInt(index)) as Uint8Array) as Answer[]) {
+      const client = this.#clients.get(name);
+      if (client === undefined || client.answered.get(sequence) !== index) continue;
+      client.answered.delete(sequence);
+      if (client.answered.size === 0) this.#clients.delete(name);
+    }
+    this.#rows.delete(index);
+    this.#delete.run(BigInt(index));
+  }
+
+  #repeat(index: number, key: IdempotencyKey): CommandResult {
+    const answers =
+      this.#pending?.index === index
+        ? this.#pending.answers
+        : (packr.unpack(this.#select.get(BigInt(index)) as Uint8Array) as Answer[]);
+    const answer = answers.find(([client, sequence]) => client === key.client && sequence === key.sequence);
+    const bytes = answer?.[3] ?? undefined;
+    if (bytes === undefined)
+      return failed(
+        new AmbiguousError("the command was applied; its answer was too long to be kept", undefined),
+      );
+    const result = decodeResult(bytes);
+    return result.ok ? { ...result, repeated: true } : result;
+  }
+}
+
+/** Outcomes of transactions: committed ones, and tombstones of those that never will be. */
+export class Transactions {
+  readonly #state: RangeState;
+  readonly #select: Database.Statement;
+  readonly #insert: Database.Statement;
+  readonly #oldest: Database.Statement;
+  readonly #deleteOldest: Database.Statement;
+
+  constructor(database: Database.Database, state: RangeState) {
+    this.#state = state;
+    this.#select = database.prepare("SELECT committed FROM _ostraka_transactions WHERE id = ?").pluck(true);
+    this.#insert = database.prepare(
+      "INSERT INTO _ostraka_transactions(id, committed, wall_ms) VALUES (?, ?, ?)",
+    );
+    // Ordinals have no gaps: rows are added at one end and removed at the other.
+    this.#oldest = database
+      .prepare(
+        `SELECT ordinal, wall_ms, (SELECT max(ordinal) FROM _ostraka_transactions)
+         FROM _ostraka_transactions ORDER BY ordinal LIMIT 1`,
+      )
+      .raw(true)
+      .safeIntegers(false);
+    this.#deleteOldest = database.prepare("DELETE FROM _ostraka_transactions WHERE ordinal = ?");
+  }
+
+  outcome(transaction: TransactionId): "committed" | "aborted" | undefined {
+    const committed = this.#select.get(transaction) as bigint | undefined;
+    if (committed === undefined) return undefined;
+    return committed === 1n ? "committed" : "aborted";
+  }
+
+  record(transaction: TransactionId, outcome: "committed" | "aborted", wallMs: number): void {
+    this.#insert.run(transaction, outcome === "committed" ? 1n : 0n, BigInt(wallMs));
+    // Two at most each time, so that the table shrinks again but no command pays for many.
+    for (let i = 0; i < 2; i++) {
+      const [ordinal, age, newest] = this.#oldest.get() as [number, number, number];
+      const expired = age < this.#state.wallMs - TRANSACTION_AGE_MS;
+      if (ordinal === newest || (!expired && newest - ordinal < MAX_TRANSACTION_ROWS)) return;
+      this.#deleteOldest.run(BigInt(ordinal));
+      this.#state.transactionFloorMs = Math.max(this.#state.transactionFloorMs, age + 1);
+    }
+  }
+}
+
+function failed(error: unknown): CommandResult {
+  return { ok: false, error: toWireError(error), statement: 0 };
+}

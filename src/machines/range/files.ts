@@ -1,0 +1,117 @@
+/**
+ * The files of a range: durable copies of the database file while its writer goes on, and replacing it.
+ *
+ * A copy is consistent because nothing writes to the database file but checkpoints, and none runs while one is made.
+ * What the write-ahead log holds at that moment is either in the file already (the checkpoint before the copy was
+ * complete), or the log's bytes are copied too and folded in afterwards: without a checkpoint the log only grows.
+ *
+ * A database is replaced in two steps that survive a crash at any point: `X.restore` is complete and durable under
+ * that name before X is touched; whoever opens X and finds `X.restore` finishes the replacement first.
+ */
+import { closeSync, constants, existsSync, fsyncSync, openSync, renameSync, rmSync } from "node:fs";
+import { copyFile, open, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import Database from "better-sqlite3";
+import { FatalError } from "../../base/errors.js";
+
+/** Copies a database without what its log holds beyond it; with `walBytes` those bytes of the log are folded in. */
+export async function copyDatabase(from: string, to: string, walBytes: number): Promise<void> {
+  try {
+    // Opened before anything is awaited elsewhere: a replaced file does not change under the copy.
+    await copyFile(from, to, constants.COPYFILE_FICLONE);
+    if (walBytes > 0) {
+      await copyPrefix(`${from}-wal`, `${to}-wal`, walBytes);
+      foldLog(to);
+    }
+    await syncFile(to);
+    syncDirectory(dirname(to));
+  } catch (error) {
+    throw diskTrouble(error);
+  }
+}
+
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r+");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+export function syncDirectory(path: string): void {
+  const directory = openSync(path, "r");
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}
+
+export async function removeDatabase(path: string): Promise<void> {
+  for (const suffix of ["", "-wal", "-shm", "-journal"]) await rm(`${path}${suffix}`, { force: true });
+}
+
+/** Makes `file` ready to replace the database at `path`; `finishRestore` does it. */
+export async function prepareRestore(file: string, path: string): Promise<void> {
+  const partial = `${path}.restore-partial`;
+  await copyDatabase(file, partial, 0);
+  renameSync(partial, `${path}.restore`);
+  syncDirectory(dirname(path));
+}
+
+/** Puts a prepared replacement in place; nothing to do without one. No connection of ours may be open. */
+export function finishRestore(path: string): void {
+  const prepared = `${path}.restore`;
+  if (!existsSync(prepared)) return;
+  try {
+    // A log left beside a file that it does not belong to would be replayed into it.
+    rmSync(`${path}-wal`, { force: true });
+    rmSync(`${path}-shm`, { force: true });
+    syncDirectory(dirname(path));
+    renameSync(prepared, path);
+    syncDirectory(dirname(path));
+  } catch (error) {
+    throw diskTrouble(error);
+  }
+}
+
+async function copyPrefix(from: string, to: string, bytes: number): Promise<void> {
+  const source = await open(from, "r");
+  const target = await open(to, "w");
+  try {
+    const buffer = Buffer.allocUnsafe(Math.min(bytes, 1 << 20));
+    for (let at = 0; at < bytes; ) {
+      const { bytesRead } = await source.read(buffer, 0, Math.min(buffer.length, bytes - at), at);
+      if (bytesRead === 0)
+        throw new FatalError("OSTRAKA_INVARIANT", `${from} became shorter while it was copied`);
+      await target.write(buffer, 0, bytesRead, at);
+      at += bytesRead;
+    }
+  } finally {
+    await source.close();
+    await target.close();
+  }
+}
+
+/** Moves a copied log into its copied database. */
+function foldLog(path: string): void {
+  const database = new Database(path);
+  try {
+    database.pragma("wal_checkpoint(TRUNCATE)");
+  } finally {
+    database.close();
+  }
+  rmSync(`${path}-wal`, { force: true });
+  rmSync(`${path}-shm`, { force: true });
+}
+
+export function diskTrouble(error: unknown): unknown {
+  if (error instanceof FatalError || !(error instanceof Error)) return error;
+  const code = (error as { code?: unknown }).code;
+  if (code === "ENOSPC" || code === "EDQUOT" || code === "SQLITE_FULL")
+    return new FatalError("OSTRAKA_DISK_FULL", error.message, { cause: error });
+  return new FatalError(typeof code === "string" ? `OSTRAKA_${code}` : "OSTRAKA_IO", error.message, {
+    cause: error,
+  });
+}

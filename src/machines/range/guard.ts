@@ -1,0 +1,72 @@
+/**
+ * The last look at a text before it is applied: what would break the batch around it, or answer differently on two
+ * replicas, is refused here even if every check before the log let it pass. Refusing is deterministic.
+ */
+import { UserError } from "../../base/errors.js";
+import { firstWord } from "./parameters.js";
+
+const APPLICABLE = new Set([
+  "insert",
+  "replace",
+  "update",
+  "delete",
+  "with",
+  "select",
+  "values",
+  "create",
+  "drop",
+  "alter",
+  "analyze",
+  "reindex",
+]);
+
+/**
+ * What depends on this connection's or this file's past: how many rows it has changed, where pages lie. The pragmas
+ * as table functions (`pragma_...`) answer from the connection, and some of them act.
+ */
+const LOCAL = /\b(total_changes\s*\(|pragma_[a-z_]+|dbstat\b)/i;
+/** Our own tables; the view that stands for sqlite_schema may be read. */
+const HIDDEN = /_ostraka_(?!schema_view\b)\w+/i;
+const checked = new Map<string, UserError | undefined>();
+const MAX_CHECKED = 1024;
+
+/** Pragmas that only answer. Others act, some as soon as they are prepared. */
+const ANSWERING_PRAGMA =
+  /^\s*pragma\s+(main\s*\.\s*|temp\s*\.\s*)?(table_info|table_xinfo|table_list|index_list|index_info|index_xinfo|foreign_key_list|foreign_key_check|collation_list|function_list|compile_options)\b/i;
+
+/** For statements run outside the log: no control of transactions, no pragma that acts. Writes need `refuseAtApply` too. */
+export function refuseAtRead(sql: string): void {
+  const word = firstWord(sql);
+  if (APPLICABLE.has(word) || word === "explain" || (word === "pragma" && ANSWERING_PRAGMA.test(sql))) return;
+  throw new UserError("OSTRAKA_UNSUPPORTED", `${nameOf(word)} cannot run here`);
+}
+
+function nameOf(word: string): string {
+  return word === "" ? "an empty statement" : word.toUpperCase();
+}
+
+export function refuseAtApply(sql: string): void {
+  let refusal: UserError | undefined;
+  if (checked.has(sql)) refusal = checked.get(sql);
+  else {
+    refusal = judge(sql);
+    if (checked.size >= MAX_CHECKED) checked.clear();
+    if (sql.length < 4096) checked.set(sql, refusal);
+  }
+  if (refusal !== undefined) throw refusal;
+}
+
+function judge(sql: string): UserError | undefined {
+  const word = firstWord(sql);
+  if (!APPLICABLE.has(word)) return new UserError("OSTRAKA_UNSUPPORTED", `${nameOf(word)} cannot be applied`);
+  if (!LOCAL.test(sql) && !HIDDEN.test(sql)) return undefined;
+  const code = sql.replace(/'(?:[^']|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
+  const hidden = HIDDEN.exec(code);
+  if (hidden !== null) return new UserError("SQLITE_ERROR", `no such table: ${hidden[0]}`);
+  const local = LOCAL.exec(code);
+  if (local === null) return undefined;
+  return new UserError(
+    "OSTRAKA_UNSUPPORTED",
+    `${local[1]!.replace(/\s*\($/, "()")} differs between replicas and cannot be used in a write`,
+  );
+}

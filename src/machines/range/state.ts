@@ -1,0 +1,159 @@
+/**
+ * What a replica remembers about itself, inside its own SQLite file, so that it is one atomic write with the effects
+ * of the entries: the applied index, how far it got in an entry that had to be applied in pieces, and what decides
+ * how entries are applied.
+ *
+ * The apply version names everything that two replicas must have in common for the same entries to make the same
+ * database. A file written under another version is refused: it must be rebuilt from a replica of the same version.
+ */
+
+import { endianness } from "node:os";
+import type Database from "better-sqlite3";
+import { FatalError } from "../../base/errors.js";
+import { type LogIndex, logIndex } from "../../base/ids.js";
+import { MAX_VALUE_BYTES } from "./functions.js";
+
+/** Of the code in this folder: any change to what a command does to the database counts it up. */
+const APPLY_CODE_VERSION = 1;
+
+/** An answer longer than this is not kept; a repetition of its command learns only that the outcome is past telling. */
+export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;
+/** Answers older than this go, and with them the promise to recognise the command. */
+export const ANSWER_AGE_MS = 60 * 60 * 1000;
+/** Log entries whose answers are kept, at most; the oldest go first. */
+export const MAX_ANSWER_ROWS = 250_000;
+/** Outcomes of transactions are kept longer: a client may ask late. */
+export const TRANSACTION_AGE_MS = 24 * 60 * 60 * 1000;
+export const MAX_TRANSACTION_ROWS = 100_000;
+/** Rows returned by one statement at apply. */
+export const MAX_APPLY_RESULT_BYTES = 64 * 1024 * 1024;
+/** A command issued this far in the future of its stamp is refused: its age could not be judged. */
+export const MAX_ISSUE_SKEW_MS = 60_000;
+
+const HIDDEN_TABLES = `
+CREATE TABLE IF NOT EXISTS _ostraka_state(
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  apply_version TEXT NOT NULL,
+  applied_index INTEGER NOT NULL,
+  term INTEGER NOT NULL,
+  partial INTEGER NOT NULL,
+  wall_ms INTEGER NOT NULL,
+  schema_version INTEGER NOT NULL,
+  answer_floor_ms INTEGER NOT NULL,
+  transaction_floor_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _ostraka_answers(
+  log_index INTEGER PRIMARY KEY,
+  age_ms INTEGER NOT NULL,
+  answers BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _ostraka_transactions(
+  ordinal INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  committed INTEGER NOT NULL,
+  wall_ms INTEGER NOT NULL
+);
+`;
+
+export class RangeState {
+  readonly #select: Database.Statement;
+  readonly #update: Database.Statement;
+  appliedIndex: LogIndex = logIndex(0);
+  term = 0;
+  /** Commands already applied of the entry after `appliedIndex` that is under way; 0 when none is. */
+  partial = 0;
+  /** The latest stamped wall time of any command. */
+  wallMs = 0;
+  /** Counts schema changes. */
+  schemaVersion = 1;
+  /** A command issued before this may have been applied and forgotten. */
+  answerFloorMs = 0;
+  /** The same for transactions. */
+  transactionFloorMs = 0;
+
+  constructor(database: Database.Database) {
+    const version = applyVersion(database);
+    const found = storedVersion(database);
+    if (found !== undefined && found !== version)
+      throw new FatalError(
+        "OSTRAKA_APPLY_VERSION",
+        `the replica was written under apply version ${found}; this program applies as ${version}`,
+      );
+    if (found === undefined) createTables(database, version);
+    this.#select = database
+      .prepare(
+        `SELECT applied_index, term, partial, wall_ms, schema_version, answer_floor_ms, transaction_floor_ms
+         FROM _ostraka_state`,
+      )
+      .raw(true)
+      .safeIntegers(false);
+    this.#update = database.prepare(
+      `UPDATE _ostraka_state SET applied_index = ?, term = ?, partial = ?, wall_ms = ?, schema_version = ?,
+         answer_floor_ms = ?, transaction_floor_ms = ?`,
+    );
+    this.load();
+  }
+
+  /** Back to what is in the file. */
+  load(): void {
+    const row = this.#select.get() as number[];
+    this.appliedIndex = logIndex(row[0]!);
+    this.term = row[1]!;
+    this.partial = row[2]!;
+    this.wallMs = row[3]!;
+    this.schemaVersion = row[4]!;
+    this.answerFloorMs = row[5]!;
+    this.transactionFloorMs = row[6]!;
+  }
+
+  /** Inside the batch that the values describe. */
+  store(): void {
+    this.#update.run(
+      BigInt(this.appliedIndex),
+      BigInt(this.term),
+      BigInt(this.partial),
+      BigInt(this.wallMs),
+      BigInt(this.schemaVersion),
+      BigInt(this.answerFloorMs),
+      BigInt(this.transactionFloorMs),
+    );
+  }
+
+  /** Read through any connection to the file, for pins. */
+  static appliedIndexOf(database: Database.Database): LogIndex {
+    return logIndex(
+      Number(database.prepare("SELECT applied_index FROM _ostraka_state").pluck(true).get() as bigint),
+    );
+  }
+}
+
+function storedVersion(database: Database.Database): string | undefined {
+  const exists = database
+    .prepare("SELECT 1 FROM main.sqlite_schema WHERE name = '_ostraka_state'")
+    .pluck(true)
+    .get();
+  if (exists === undefined) return undefined;
+  return database.prepare("SELECT apply_version FROM _ostraka_state").pluck(true).get() as string | undefined;
+}
+
+function createTables(database: Database.Database, version: string): void {
+  database.exec("BEGIN IMMEDIATE");
+  database.exec(HIDDEN_TABLES);
+  database.prepare("INSERT INTO _ostraka_state VALUES (1, ?, 0, 0, 0, 0, 1, 0, 0)").run(version);
+  database.exec("COMMIT");
+}
+
+export function applyVersion(database: Database.Database): string {
+  const source = database.prepare("SELECT sqlite_source_id()").pluck(true).get() as string;
+  const limits = [
+    MAX_KEPT_ANSWER_BYTES,
+    ANSWER_AGE_MS,
+    MAX_ANSWER_ROWS,
+    TRANSACTION_AGE_MS,
+    MAX_TRANSACTION_ROWS,
+    MAX_APPLY_RESULT_BYTES,
+    MAX_ISSUE_SKEW_MS,
+    MAX_VALUE_BYTES,
+  ];
+  return [APPLY_CODE_VERSION, source, process.arch, endianness(), ...limits].join("|");
+}

@@ -1,0 +1,317 @@
+/**
+ * A range's storage, all in the thread it is called in: the SQLite file with its one writer (apply, speculation) and
+ * a reader. The worker thread runs it behind messages; simulation and the embedded database run it as it is.
+ *
+ * Invariants:
+ * 1. Apply, reads and speculation are synchronous, so at any moment the file's last commit is `appliedIndex`.
+ * 2. No checkpoint runs while a copy is made (files.ts).
+ * 3. After a FatalError nothing has been applied of the batch that met it. OSTRAKA_DISK_FULL may be tried again.
+ */
+import { mkdirSync, statSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { dirname } from "node:path";
+import { FatalError } from "../../base/errors.js";
+import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import type { MachineSnapshot } from "../../multiraft/types.js";
+import type { Entry } from "../../raft/types.js";
+import { type Applied, Applier } from "./apply.js";
+import { openConnection, type RangeConnection } from "./connection.js";
+import { digestDatabase, type StateDigest } from "./digest.js";
+import {
+  copyDatabase,
+  diskTrouble,
+  finishRestore,
+  prepareRestore,
+  removeDatabase,
+  syncFile,
+} from "./files.js";
+import { refuseAtRead } from "./guard.js";
+import { Speculator } from "./speculation.js";
+import { classifySqliteError } from "./sqlite-errors.js";
+import type {
+  BoundedRead,
+  SchemaSnapshot,
+  Speculation,
+  SpeculationAnswer,
+  StatementOutcome,
+  StoreSize,
+} from "./types.js";
+
+/** A checkpoint is made whenever the log has grown by this much. */
+const CHECKPOINT_BYTES = 16 * 1024 * 1024;
+/** While readers keep the log from starting over, checkpoints are tried each time it has grown by this much more. */
+const RETRY_BYTES = 4 * 1024 * 1024;
+
+export interface StoreOptions {
+  /** For telling how long a replay took. */
+  readonly monotonicMs: () => number;
+  /** Lets others run between slices of long work. */
+  readonly pause: () => Promise<void>;
+}
+
+interface Opened {
+  readonly writer: RangeConnection;
+  readonly reader: RangeConnection;
+  readonly applier: Applier;
+  readonly speculator: Speculator;
+}
+
+export interface PrivateCopy {
+  readonly path: string;
+  readonly appliedIndex: LogIndex;
+}
+
+export class StoreCore {
+  readonly path: string;
+  readonly #options: StoreOptions;
+  #opened: Opened | undefined;
+  /** Copies under way: no checkpoint may run. */
+  readonly #copies = new Set<Promise<unknown>>();
+  readonly #digests = new Set<Promise<unknown>>();
+  #copyCount = 0;
+  #nextCheckpointBytes = CHECKPOINT_BYTES;
+  #closing = false;
+
+  constructor(path: string, options: StoreOptions) {
+    this.path = path;
+    this.#options = options;
+  }
+
+  open(): LogIndex {
+    mkdirSync(dirname(this.path), { recursive: true });
+    finishRestore(this.path);
+    return this.#open();
+  }
+
+  get appliedIndex(): LogIndex {
+    return this.#opened?.applier.state.appliedIndex ?? logIndex(0);
+  }
+
+  /** Counts schema changes; equal on every replica at an equal applied index. */
+  get schemaVersion(): number {
+    return this.#opened?.applier.state.schemaVersion ?? 0;
+  }
+
+  apply(entries: readonly Entry[], upTo: LogIndex): Applied {
+    const { applier, reader, speculator } = this.#use();
+    speculator.close();
+    try {
+      const applied = applier.apply(entries, upTo);
+      if (applied.schemaChanged) reader.schemaChanged();
+      return applied;
+    } catch (error) {
+      throw fatal(classifySqliteError(error));
+    }
+  }
+
+  /** Whatever keeps the files in shape and need not delay an answer; to be called after applying. */
+  maintain(): void {
+    if (this.#opened === undefined || this.#copies.size > 0) return;
+    if (this.size().walBytes >= this.#nextCheckpointBytes) this.#checkpoint();
+  }
+
+  read({ statement, maxBytes }: BoundedRead): StatementOutcome {
+    const { reader } = this.#use();
+    refuseAtRead(statement.sql);
+    return reader.execute(statement, { maxBytes });
+  }
+
+  speculate(speculation: Speculation): SpeculationAnswer {
+    const { speculator, applier } = this.#use();
+    return speculator.speculate(speculation, applier.state.appliedIndex);
+  }
+
+  forget(transaction: TransactionId): void {
+    this.#opened?.speculator.forget(transaction);
+  }
+
+  outcome(transaction: TransactionId): "committed" | "aborted" | undefined {
+    const { applier, speculator } = this.#use();
+    speculator.close();
+    return applier.transactions.outcome(transaction);
+  }
+
+  schema(): SchemaSnapshot {
+    const { reader, applier } = this.#use();
+    return {
+      version: applier.state.schemaVersion,
+      statements: schemaStatements(reader),
+      appliedIndex: applier.state.appliedIndex,
+    };
+  }
+
+  size(): StoreSize {
+    const { reader } = this.#use();
+    const pages = reader
+      .internal("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+      .get() as Record<string, bigint> | undefined;
+    const databaseBytes = Number(Object.values(pages ?? {})[0] ?? 0n);
+    return { databaseBytes, walBytes: fileSize(`${this.path}-wal`) };
+  }
+
+  /** What is applied now is durable when this resolves. */
+  async checkpoint(): Promise<LogIndex> {
+    this.#use();
+    const applied = this.appliedIndex;
+    if (this.#copies.size > 0 || !this.#checkpoint()) {
+      // Not all of the log could be moved into the file; then the log itself is made durable.
+      await this.#tracked(this.#copies, syncFile(`${this.path}-wal`));
+    }
+    return applied;
+  }
+
+  async snapshot(): Promise<MachineSnapshot> {
+    const { path, appliedIndex } = await this.copy();
+    try {
+      const file = await open(path, "r");
+      const { size } = await file.stat();
+      return {
+        appliedIndex,
+        bytes: size,
+        read: async (offset, length) => {
+          const buffer = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
+          const { bytesRead } = await file.read(buffer, 0, buffer.length, offset);
+          return buffer.subarray(0, bytesRead);
+        },
+        release: async () => {
+          await file.close();
+          await removeDatabase(path);
+        },
+      };
+    } catch (error) {
+      throw diskTrouble(error);
+    }
+  }
+
+  /** The caller removes the copy (`removeDatabase`). */
+  async copy(): Promise<PrivateCopy> {
+    this.#use();
+    const { appliedIndex } = this;
+    const path = `${this.path}.copy-${++this.#copyCount}`;
+    const complete = this.#copies.size === 0 && this.#checkpoint();
+    const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
+    await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes));
+    return { path, appliedIndex };
+  }
+
+  async restore(file: string): Promise<LogIndex> {
+    this.#use();
+    await prepareRestore(file, this.path);
+    await this.#quiet();
+    this.#closeConnections();
+    finishRestore(this.path);
+    return this.#open();
+  }
+
+  async digest(): Promise<StateDigest> {
+    this.#use();
+    return this.#tracked(this.#digests, digestDatabase(this.path, this.#options.pause));
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#quiet();
+    this.#closeConnections();
+  }
+
+  #open(): LogIndex {
+    const writer = openConnection(this.path, { readonly: false, role: "apply" });
+    try {
+      const applier = new Applier(writer);
+      const reader = openConnection(this.path, { readonly: true, role: "read" });
+      const speculator = new Speculator(writer, this.#options.monotonicMs);
+      this.#opened = { writer, reader, applier, speculator };
+      this.#nextCheckpointBytes = CHECKPOINT_BYTES;
+      return applier.state.appliedIndex;
+    } catch (error) {
+      writer.close();
+      throw classifySqliteError(error);
+    }
+  }
+
+  #use(): Opened {
+    if (this.#opened === undefined || this.#closing)
+      throw new FatalError("OSTRAKA_CLOSED", `the range's storage ${this.path} is not open`);
+    return this.#opened;
+  }
+
+  #closeConnections(): void {
+    if (this.#opened === undefined) return;
+    this.#opened.speculator.close();
+    this.#opened.reader.close();
+    this.#opened.writer.close();
+    this.#opened = undefined;
+  }
+
+  /** Moves the log into the file as far as readers allow; true when all of it is there, durably. */
+  #checkpoint(): boolean {
+    const { writer, speculator } = this.#use();
+    speculator.close();
+    try {
+      const [row] = writer.database.pragma("wal_checkpoint(PASSIVE)") as {
+        busy: bigint;
+        log: bigint;
+        checkpointed: bigint;
+      }[];
+      const complete = row !== undefined && row.busy === 0n && row.log === row.checkpointed;
+      const walBytes = fileSize(`${this.path}-wal`);
+      this.#nextCheckpointBytes = complete
+        ? CHECKPOINT_BYTES
+        : Math.max(CHECKPOINT_BYTES, walBytes + RETRY_BYTES);
+      return complete;
+    } catch (error) {
+      throw fatal(classifySqliteError(error));
+    }
+  }
+
+  async #tracked<T>(among: Set<Promise<unknown>>, running: Promise<T>): Promise<T> {
+    among.add(running);
+    try {
+      return await running;
+    } catch (error) {
+      throw diskTrouble(error);
+    } finally {
+      among.delete(running);
+    }
+  }
+
+  async #quiet(): Promise<void> {
+    while (this.#copies.size + this.#digests.size > 0)
+      await Promise.allSettled([...this.#copies, ...this.#digests]);
+  }
+}
+
+function fileSize(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+function fatal(error: Error): Error {
+  return error instanceof FatalError
+    ? error
+    : new FatalError("OSTRAKA_INTERNAL", error.message, { cause: error });
+}
+
+/** The user's schema in creation order, and what ANALYZE found, as statements that make an equal empty database. */
+function schemaStatements(reader: RangeConnection): string[] {
+  const { database } = reader;
+  const objects = database
+    .prepare(
+      "SELECT sql FROM temp._ostraka_schema_view WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite~_%' ESCAPE '~'",
+    )
+    .pluck(true)
+    .all() as string[];
+  return [...objects, ...statistics(database)];
+}
+
+function statistics(database: RangeConnection["database"]): string[] {
+  const analyzed = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_stat1'").get();
+  if (analyzed === undefined) return [];
+  const rows = database
+    .prepare(
+      `SELECT 'INSERT INTO sqlite_stat1 VALUES(' || quote(tbl) || ',' || quote(idx) || ',' || quote(stat) || ')'
+       FROM main.sqlite_stat1 ORDER BY rowid`,
+    )
+    .pluck(true)
+    .all() as string[];
+  return ["ANALYZE sqlite_schema", ...rows];
+}

@@ -1,0 +1,528 @@
+import { describe, expect, it } from "vitest";
+import { transactionId } from "../../../src/base/ids.js";
+import { encodeVector } from "../../../src/base/values.js";
+import { decodeResults } from "../../../src/machines/range/command.js";
+import { toldDigest } from "../../../src/machines/range/told.js";
+import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
+import { SessionFlag } from "../../../src/sql/types.js";
+import {
+  applyCommands,
+  applySql,
+  at,
+  entry,
+  execute,
+  freshKey,
+  newStore,
+  openStore,
+  query,
+  statement,
+  transaction,
+  WALL_MS,
+} from "./helpers.js";
+
+describe("applying", () => {
+  it("answers what each statement did", () => {
+    const store = openStore();
+    const results = applyCommands(
+      store,
+      execute("create table t(id integer primary key, a)"),
+      execute("insert into t(a) values (?), (?)", [1n, "x"]),
+      execute("insert into t(a) values (3) returning id, a"),
+      execute("update t set a = 0 where id > 1"),
+    );
+    expect(results).toMatchObject([
+      { ok: true, outcomes: [{ changes: 0 }] },
+      { ok: true, outcomes: [{ changes: 2, lastInsertRowid: 2n }] },
+      {
+        ok: true,
+        outcomes: [{ changes: 1, rowCount: 1, columns: ["id", "a"], columnTypes: ["INTEGER", null] }],
+      },
+      { ok: true, outcomes: [{ changes: 2 }] },
+    ]);
+    expect(query(store, "select * from t")).toEqual([
+      [1n, 1n],
+      [2n, 0n],
+      [3n, 0n],
+    ]);
+  });
+
+  it("lets a failing command fail alone", () => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)");
+    const results = applyCommands(
+      store,
+      execute("insert into t values (1)"),
+      execute("insert into t values (2), (1)"),
+      execute("insert into nowhere values (1)"),
+      execute("insert into t values (3)"),
+    );
+    expect(results.map((r) => r.ok)).toEqual([true, false, false, true]);
+    expect(results[1]).toMatchObject({
+      error: ["user", "SQLITE_CONSTRAINT_PRIMARYKEY", "UNIQUE constraint failed: t.a", null],
+      statement: 0,
+    });
+    expect(query(store, "select a from t")).toEqual([[1n], [3n]]);
+  });
+
+  it("keeps what OR FAIL had done, as SQLite does", () => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)", "insert into t values (3)");
+    const [result] = applyCommands(store, execute("insert or fail into t values (1), (3), (5)"));
+    expect(result!.ok).toBe(false);
+    expect(query(store, "select a from t order by a")).toEqual([[1n], [3n]]);
+  });
+
+  it.each([
+    ["OR ROLLBACK", [], "insert or rollback into t values (1)"],
+    [
+      "RAISE(ROLLBACK)",
+      ["create trigger x before insert on t when new.a = 9 begin select raise(rollback, 'no nines'); end"],
+      "insert into t values (9)",
+    ],
+    [
+      "ON CONFLICT ROLLBACK",
+      ["create table u(a unique on conflict rollback)", "insert into u values (1)"],
+      "insert into u values (1)",
+    ],
+  ])("survives a batch destroyed by %s", (_name, setup, destroyer) => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)", "insert into t values (1)", ...setup);
+    const { results } = store.apply(
+      [
+        entry(store.appliedIndex + 1, [
+          execute("insert into t values (2)"),
+          execute("insert into t values (3)"),
+        ]),
+        entry(store.appliedIndex + 2, [
+          execute("insert into t values (4)"),
+          execute(destroyer),
+          execute("insert into t values (5)"),
+        ]),
+        entry(store.appliedIndex + 3, [execute("insert into t values (6)")]),
+      ],
+      at(store.appliedIndex + 3),
+    );
+    expect(results.map((r) => decodeResults(r).map((one) => one.ok))).toEqual([
+      [true, true],
+      [true, false, true],
+      [true],
+    ]);
+    expect(query(store, "select a from t")).toEqual([[1n], [2n], [3n], [4n], [5n], [6n]]);
+    expect(store.appliedIndex).toBe(4);
+  });
+
+  it("refuses what would break the batch or differ between replicas", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    for (const sql of [
+      "commit",
+      "/* x */ rollback",
+      "begin",
+      "savepoint a",
+      "release _ostraka_command",
+      "pragma foreign_keys = off",
+      "attach 'x' as y",
+      "vacuum",
+      "insert into t select total_changes()",
+      "insert into t select name from pragma_table_info('t')",
+      "insert into t select pageno from dbstat",
+      "delete from _ostraka_state",
+      'update "_ostraka_answers" set age_ms = 0',
+      "insert into t values (1); insert into t values (2)",
+      "",
+    ])
+      expect(applyCommands(store, execute(sql))).toMatchObject([
+        { ok: false, error: ["user", expect.anything(), expect.anything(), null] },
+      ]);
+    expect(
+      applyCommands(store, execute("insert into t values ('total_changes() pragma_x _ostraka_state')")),
+    ).toMatchObject([{ ok: true }]);
+    expect(query(store, "select count(*) from t")).toEqual([[1n]]);
+  });
+
+  it("checks deferred foreign keys when the command ends, not the batch", () => {
+    const store = openStore();
+    applySql(
+      store,
+      "create table p(id integer primary key)",
+      "create table c(p references p deferrable initially deferred)",
+      "create table i(p references p)",
+    );
+    const results = applyCommands(
+      store,
+      execute("insert into p values (1)"),
+      execute("insert into c values (2)"),
+      execute("insert into p values (2)"),
+      transaction("t1", [statement("insert into c values (7)"), statement("insert into p values (7)")]),
+      transaction("t2", [statement("insert into p values (8)"), statement("insert into c values (9)")]),
+      transaction("t3", [
+        statement("insert into i values (10)", [], { flags: SessionFlag.DeferForeignKeys }),
+        statement("insert into p values (10)", [], { flags: SessionFlag.DeferForeignKeys }),
+      ]),
+      execute("insert into i values (11)"),
+    );
+    expect(results.map((r) => r.ok)).toEqual([true, false, true, true, false, true, false]);
+    expect(results[4]).toMatchObject({
+      error: ["user", "SQLITE_CONSTRAINT_FOREIGNKEY", "FOREIGN KEY constraint failed", null],
+    });
+    expect(query(store, "select id from p")).toEqual([[1n], [2n], [7n], [10n]]);
+    expect(query(store, "select p from c")).toEqual([[7n]]);
+    expect(store.outcome(transactionId("t1"))).toBe("committed");
+    expect(store.outcome(transactionId("t2"))).toBe("aborted");
+  });
+
+  it("applies session flags to their own command only", () => {
+    const store = openStore();
+    applySql(
+      store,
+      "create table p(id integer primary key)",
+      "create table c(p references p, check (p > 0))",
+      "create table w(a)",
+    );
+    const results = applyCommands(
+      store,
+      execute("insert into c values (5)", [], { flags: SessionFlag.ForeignKeysOff }),
+      execute("insert into c values (6)"),
+      execute("insert into c values (-1)", [], {
+        flags: SessionFlag.ForeignKeysOff | SessionFlag.IgnoreCheckConstraints,
+      }),
+      execute("insert into c values (-2)", [], { flags: SessionFlag.ForeignKeysOff }),
+      execute("insert into w values ('A' like 'a')", [], { flags: SessionFlag.CaseSensitiveLike }),
+      execute("insert into w values ('A' like 'a')"),
+    );
+    expect(results.map((r) => r.ok)).toEqual([true, false, true, false, true, true]);
+    expect(query(store, "select a from w")).toEqual([[0n], [1n]]);
+  });
+
+  it("sets user_version and application_id", () => {
+    const store = openStore();
+    const pragma = (name: "user_version" | "application_id", value: number): Command => ({
+      kind: "pragma",
+      key: freshKey(),
+      wallMs: WALL_MS,
+      name,
+      value,
+    });
+    applyCommands(store, pragma("user_version", 7), pragma("application_id", -5));
+    expect(query(store, "select * from pragma_user_version, pragma_application_id")).toEqual([[7n, -5n]]);
+  });
+});
+
+describe("transactions", () => {
+  it("are all or nothing and say which statement failed", () => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)");
+    const [result] = applyCommands(
+      store,
+      transaction("x", [
+        statement("insert into t values (1)"),
+        statement("create table u(a)"),
+        statement("insert into t values (1)"),
+      ]),
+    );
+    expect(result).toMatchObject({ ok: false, statement: 2 });
+    expect(query(store, "select count(*) from t")).toEqual([[0n]]);
+    expect(store.outcome(transactionId("x"))).toBe("aborted");
+    expect(applyCommands(store, execute("create table u(b)"))).toMatchObject([{ ok: true }]);
+  });
+
+  it("fail with OSTRAKA_RETRY when a statement no longer does what was told", () => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)", "insert into t values (1), (2)");
+    const told: StatementOutcome = {
+      columns: [],
+      columnTypes: [],
+      rows: new Uint8Array(0),
+      rowCount: 0,
+      changes: 2,
+      totalChanges: 2,
+      lastInsertRowid: 0n,
+    };
+    const updated = statement("update t set a = a + 10", [], { told: toldDigest(told) });
+    const failing = statement("insert into t values (11)", [], {
+      told: toldDigest(["user", "SQLITE_CONSTRAINT_PRIMARYKEY", "UNIQUE constraint failed: t.a", null]),
+    });
+    expect(applyCommands(store, transaction("a", [updated, failing]))).toMatchObject([{ ok: true }]);
+    applySql(store, "insert into t values (3)");
+    expect(applyCommands(store, transaction("b", [updated]))).toMatchObject([
+      { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), null], statement: 0 },
+    ]);
+    expect(query(store, "select a from t")).toEqual([[11n], [12n], [3n]]);
+    const unexpected = { ...failing, sql: "insert into t values (99)" };
+    expect(applyCommands(store, transaction("c", [unexpected]))).toMatchObject([
+      { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), null] },
+    ]);
+    expect(store.outcome(transactionId("c"))).toBe("aborted");
+  });
+
+  it("never commit once a tombstone stands, and keep standing once committed", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const tombstone = (id: string): Command => ({
+      kind: "tombstone",
+      key: freshKey(),
+      wallMs: WALL_MS,
+      transaction: transactionId(id),
+    });
+    expect(applyCommands(store, tombstone("a"))).toMatchObject([{ ok: true, decision: "aborted" }]);
+    expect(applyCommands(store, transaction("a", [statement("insert into t values (1)")]))).toMatchObject([
+      { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), null] },
+    ]);
+    expect(
+      applyCommands(store, transaction("b", [statement("insert into t values (2)")]), tombstone("b")),
+    ).toMatchObject([{ ok: true }, { ok: true, decision: "committed" }]);
+    expect(query(store, "select a from t")).toEqual([[2n]]);
+  });
+});
+
+describe("row images", () => {
+  const rows = (changes: readonly RowChange[], id = "r"): Command => ({
+    kind: "rows",
+    key: freshKey(),
+    wallMs: WALL_MS,
+    transaction: transactionId(`${id}-${freshKey().sequence}`),
+    changes,
+    outcomes: [],
+  });
+
+  it("replace, insert and delete rows without triggers or foreign key actions", () => {
+    const store = openStore();
+    applySql(
+      store,
+      "create table p(id integer primary key, a unique)",
+      "create table c(p references p on delete cascade)",
+      "create table w(k text primary key, v, g as (v || '!')) without rowid",
+      "create table log(a)",
+      "create trigger one after insert on p begin insert into log values ('one'); end",
+      "create trigger two after delete on p begin insert into log values ('two'); end",
+      "insert into p values (1, 'x'), (2, 'y')",
+      "insert into c values (1), (2)",
+      "insert into w(k, v) values ('a', 1), ('b', 2)",
+      "delete from log",
+    );
+    const triggers = "select name from _ostraka_schema_view where type = 'trigger'";
+    const before = query(store, triggers);
+    const version = store.schemaVersion;
+    const [result] = applyCommands(
+      store,
+      rows([
+        // The unique values change places.
+        { table: "p", key: [1n], row: [1n, "y"] },
+        { table: "p", key: [2n], row: [2n, "x"] },
+        { table: "p", key: [3n], row: [3n, "z"] },
+        { table: "c", key: [2n], row: undefined },
+        { table: "c", key: [9n], row: [77n] },
+        { table: "w", key: ["a"], row: undefined },
+        { table: "w", key: ["b"], row: ["b", new Uint8Array([1])] },
+        { table: "w", key: ["c"], row: ["c", null] },
+      ]),
+    );
+    expect(result).toMatchObject({ ok: true });
+    expect(query(store, "select * from p")).toEqual([
+      [1n, "y"],
+      [2n, "x"],
+      [3n, "z"],
+    ]);
+    expect(query(store, "select rowid, p from c")).toEqual([
+      [1n, 1n],
+      [9n, 77n],
+    ]);
+    expect(query(store, "select k, v from w")).toEqual([
+      ["b", new Uint8Array([1])],
+      ["c", null],
+    ]);
+    expect(query(store, "select * from log")).toEqual([]);
+    expect(query(store, triggers)).toEqual(before);
+    expect(store.schemaVersion).toBe(version);
+    applySql(store, "insert into p values (4, 'q')");
+    expect(query(store, "select * from log")).toEqual([["one"]]);
+  });
+
+  it("carry sqlite_sequence", () => {
+    const store = openStore();
+    applySql(store, "create table t(id integer primary key autoincrement)");
+    applyCommands(
+      store,
+      rows([
+        { table: "sqlite_sequence", key: [1n], row: ["t", 50n] },
+        { table: "t", key: [7n], row: [7n] },
+      ]),
+    );
+    applySql(store, "insert into t values (null)");
+    expect(query(store, "select id from t")).toEqual([[7n], [51n]]);
+  });
+
+  it("fail as a whole, deterministically", () => {
+    const store = openStore();
+    applySql(
+      store,
+      "create table t(a unique)",
+      "create trigger x after insert on t begin select 1; end",
+      "insert into t values (1)",
+    );
+    const [result] = applyCommands(
+      store,
+      rows([
+        { table: "t", key: [5n], row: [5n] },
+        { table: "t", key: [6n], row: [1n] },
+      ]),
+    );
+    expect(result).toMatchObject({
+      ok: false,
+      error: ["user", "SQLITE_CONSTRAINT_UNIQUE", expect.anything(), null],
+    });
+    expect(query(store, "select a from t")).toEqual([[1n]]);
+    expect(query(store, "select count(*) from _ostraka_schema_view where type = 'trigger'")).toEqual([[1n]]);
+    expect(applyCommands(store, rows([{ table: "nowhere", key: [1n], row: [1n] }]))).toMatchObject([
+      { ok: false },
+    ]);
+  });
+});
+
+describe("idempotency", () => {
+  const keyed = (
+    sequence: number,
+    lowestUnanswered: number,
+    sql: string,
+    wallMs = WALL_MS,
+    issuedMs = wallMs,
+  ): Command => ({
+    kind: "execute",
+    key: { client: "c", sequence, lowestUnanswered, issuedMs },
+    wallMs,
+    statement: statement(sql),
+  });
+
+  it("answers a repetition with the recorded result", () => {
+    const store = openStore();
+    applySql(store, "create table t(a primary key)");
+    const first = keyed(1, 1, "insert into t values (1) returning a");
+    const failing = keyed(2, 1, "insert into t values (1)");
+    const original = applyCommands(store, first, failing);
+    expect(original).toMatchObject([{ ok: true, repeated: false }, { ok: false }]);
+    applySql(store, "delete from t");
+    const repeated = [{ ...original[0], repeated: true }, original[1]];
+    expect(applyCommands(store, first, failing)).toEqual(repeated);
+    expect(query(store, "select count(*) from t")).toEqual([[0n]]);
+    const path = store.path;
+    return store.close().then(() => {
+      expect(applyCommands(openStore(path), first, failing)).toEqual(repeated);
+    });
+  });
+
+  it("recognises a repetition within one entry", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const command = keyed(1, 1, "insert into t values (1)");
+    expect(applyCommands(store, command, command)).toMatchObject([{ repeated: false }, { repeated: true }]);
+    expect(query(store, "select count(*) from t")).toEqual([[1n]]);
+  });
+
+  it("drops answers below the low-water mark and refuses their commands", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const rowCount = (): number =>
+      Number(
+        store.read({ statement: statement("select count(*) from _ostraka_answers"), maxBytes: 100 })
+          .rows[1]! - 64,
+      );
+    const one = keyed(1, 1, "insert into t values (1)");
+    applyCommands(store, one);
+    applyCommands(store, keyed(2, 1, "insert into t values (2)"));
+    expect(rowCount()).toBe(3);
+    applyCommands(store, keyed(3, 3, "insert into t values (3)"));
+    expect(rowCount()).toBe(2);
+    expect(applyCommands(store, one)).toMatchObject([
+      { ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] },
+    ]);
+    expect(query(store, "select count(*) from t")).toEqual([[3n]]);
+  });
+
+  it("drops answers by age and refuses keys older than that", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const old = keyed(1, 1, "insert into t values (1)");
+    applyCommands(store, old);
+    const later = WALL_MS + 3_600_001;
+    applyCommands(store, {
+      ...keyed(1, 1, "insert into t values (2)", later),
+      key: { client: "d", sequence: 1, lowestUnanswered: 1, issuedMs: later },
+    });
+    expect(applyCommands(store, old)).toMatchObject([
+      { ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] },
+    ]);
+    const neverSeen = keyed(5, 5, "insert into t values (3)", later, WALL_MS);
+    expect(applyCommands(store, neverSeen)).toMatchObject([
+      { ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] },
+    ]);
+    const fromTheFuture = keyed(6, 6, "insert into t values (4)", later, later + 100_000);
+    expect(applyCommands(store, fromTheFuture)).toMatchObject([
+      { ok: false, error: ["retry", "OSTRAKA_UNAVAILABLE", expect.anything(), null] },
+    ]);
+    expect(query(store, "select a from t")).toEqual([[1n], [2n]]);
+  });
+
+  it("keeps long answers only by name", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const long = keyed(1, 1, "insert into t values (zeroblob(20000)) returning a");
+    expect(applyCommands(store, long)).toMatchObject([{ ok: true, outcomes: [{ rowCount: 1 }] }]);
+    expect(applyCommands(store, long)).toMatchObject([
+      { ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] },
+    ]);
+    expect(query(store, "select count(*) from t")).toEqual([[1n]]);
+  });
+});
+
+describe("the applied index", () => {
+  it("is one write with the effects, and entries below it are skipped", async () => {
+    const store = openStore();
+    const entries = [
+      entry(1, [execute("create table t(a)")]),
+      entry(3, [execute("insert into t values (1)")]),
+    ];
+    store.apply(entries, at(4));
+    expect(store.appliedIndex).toBe(4);
+    const again = store.apply([...entries, entry(5, [execute("insert into t values (2)")])], at(5));
+    expect(again.results.map((r) => decodeResults(r).length)).toEqual([0, 0, 1]);
+    expect(query(store, "select a from t")).toEqual([[1n], [2n]]);
+    await store.close();
+    expect(newStore(store.path).open()).toBe(5);
+  });
+
+  it("refuses a file of another apply version", async () => {
+    const store = openStore();
+    await store.close();
+    const { default: Database } = await import("better-sqlite3");
+    const raw = new Database(store.path);
+    raw.exec("update _ostraka_state set apply_version = 'another'");
+    raw.close();
+    expect(() => newStore(store.path).open()).toThrow(
+      expect.objectContaining({ code: "OSTRAKA_APPLY_VERSION", family: "fatal" }),
+    );
+  });
+
+  it("keeps values exact through the log", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const values = [
+      null,
+      2n ** 63n - 1n,
+      -(2n ** 63n),
+      -0,
+      0.1,
+      Number.POSITIVE_INFINITY,
+      "é\0🎈",
+      new Uint8Array([0, 255]),
+    ];
+    applyCommands(store, ...values.map((v) => execute("insert into t values (?)", [v])));
+    expect(query(store, "select a from t").flat()).toEqual(values);
+    applyCommands(
+      store,
+      execute("insert into t values (?)", [Number.NaN]),
+      execute("insert into t values (?)", ["\ud800"]),
+    );
+    expect(query(store, "select a from t order by rowid desc limit 2")).toEqual([["\ufffd"], [null]]);
+    expect(encodeVector([1n]).length).toBeGreaterThan(0);
+  });
+});
