@@ -216,6 +216,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   setDiskFull(reason: string | undefined): void {
     if (reason === this.#diskFull) return;
     this.#diskFull = reason;
+    this.#peers.diskFull = reason !== undefined;
     if (reason === undefined) this.#logger.info({}, "there is disk space again");
     else {
       this.#logger.error({ reason }, "no disk space: this node takes no writes and hands leadership away");
@@ -223,15 +224,14 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     }
   }
 
-  /** Asks the peer with the longest log to lead, for every group led here. */
+  /** Asks the peer with the longest log that can write to lead, for every group led here. */
   #handLeadershipAway(): void {
     for (const replica of this.#replicas.values()) {
       if (replica.node.role !== "leader") continue;
       let best: NodeId | undefined;
       let bestMatch: LogIndex = logIndex(-1);
       for (const [peer, match] of replica.status().match) {
-        if (peer === this.nodeId || !replica.node.conf.voters.includes(peer) || this.#peers.isSilent(peer))
-          continue;
+        if (!replica.node.conf.voters.includes(peer) || !this.#peers.mayLead(peer)) continue;
         if (match > bestMatch) [best, bestMatch] = [peer, match];
       }
       if (best === undefined) continue;
@@ -431,7 +431,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       // Well before an election timeout, so that those who wake have most of theirs still before them.
       for (const silent of this.#peers.tick(Math.max(2, Math.ceil(electionTicks / 2))))
         this.#wakeSleepersUnder(silent);
-      if (this.#ticks % PRESSURE_TICKS === 0) this.#relieveLog();
+      if (this.#ticks % PRESSURE_TICKS === 0) {
+        this.#relieveLog();
+        if (this.#diskFull !== undefined) this.#handLeadershipAway();
+      }
     } catch (error) {
       this.fail(error);
     }

@@ -20,6 +20,7 @@ class Peer {
   sentSinceTick = false;
   heardAtTick: number;
   incarnation: number | undefined = undefined;
+  diskFull = false;
   /** Whether the groups it leads were already woken for its silence. */
   silent = false;
 
@@ -39,6 +40,8 @@ export class Peers {
   #outgoing: Peer[] = [];
   #tick = 0;
   framesSent = 0;
+  /** Told to all peers in every frame. */
+  diskFull = false;
 
   constructor(transport: PeerTransport, incarnation: number) {
     this.#transport = transport;
@@ -79,6 +82,7 @@ export class Peers {
     const peer = this.#peer(from);
     peer.heardAtTick = this.#tick;
     peer.silent = false;
+    peer.diskFull = frame.diskFull;
     const restarted = peer.incarnation !== undefined && peer.incarnation !== frame.incarnation;
     peer.incarnation = frame.incarnation;
     return restarted;
@@ -103,8 +107,10 @@ export class Peers {
     return silent;
   }
 
-  isSilent(id: NodeId): boolean {
-    return this.#peers.get(id)?.silent ?? false;
+  /** Whether a peer is heard from and has disk space. */
+  mayLead(id: NodeId): boolean {
+    const peer = this.#peers.get(id);
+    return peer !== undefined && !peer.silent && !peer.diskFull;
   }
 
   #send(
@@ -120,6 +126,7 @@ export class Peers {
       heartbeats,
       quiesced,
       incarnation: this.#incarnation,
+      diskFull: this.diskFull,
       alive: true,
     });
   }

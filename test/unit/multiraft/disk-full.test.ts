@@ -27,6 +27,21 @@ describe("a full disk", () => {
     await world.converge();
   });
 
+  it("on all nodes leaves leadership where it is, and writes resume with the first that has space", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const leader = await world.leader();
+    for (const node of world.nodes) if (node !== leader) node.host.setDiskFull("no space left");
+    await world.run(300);
+    leader.host.setDiskFull("no space left");
+    const { term } = leader.group().status();
+    await world.run(20_000);
+    expect(leader.group().status()).toMatchObject({ role: "leader", term });
+    const roomy = world.nodes.find((node) => node !== leader) as SimNode;
+    roomy.host.setDiskFull(undefined);
+    await world.until(() => world.leaderOf() === roomy, "the one with space leads");
+    await world.during(put(roomy, "1"));
+  });
+
   it("on the log's own disk loses nothing that was proposed before", async () => {
     world = await World.start({ machine: () => new KvMachine(), segmentBytes: 8192 });
     const leader = await world.leader();
