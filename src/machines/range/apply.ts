@@ -172,6 +172,11 @@ export class Applier {
     this.#endBatch();
   }
 
+  #flushAnswers(): void {
+    this.#answers.flush();
+    this.#connection.disturbed();
+  }
+
   #openBatch(): void {
     if (this.#connection.inTransaction) return;
     this.#connection.setFlags(0);
@@ -180,7 +185,7 @@ export class Applier {
 
   #endBatch(): void {
     if (!this.#connection.inTransaction) return;
-    if (this.state.partial > 0) this.#answers.flush();
+    if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
     this.#commit.run();
   }
@@ -196,6 +201,7 @@ export class Applier {
       return;
     }
     this.#answers.endEntry();
+    this.#connection.disturbed();
     this.state.partial = 0;
     this.state.appliedIndex = task.index;
     this.state.term = task.term;
@@ -245,7 +251,7 @@ export class Applier {
 
   #commitAlone(task: Task): UserError | undefined {
     this.#finishTask(task);
-    if (this.state.partial > 0) this.#answers.flush();
+    if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
     try {
       this.#commit.run();
@@ -328,6 +334,7 @@ export class Applier {
   #recordOutcome(transaction: TransactionId, outcome: "committed" | "aborted", wallMs: number): void {
     this.state.wallMs = Math.max(this.state.wallMs, wallMs);
     this.transactions.record(transaction, outcome, wallMs);
+    this.#connection.disturbed();
   }
 
   /** After the batch of a command is gone, with whatever it had recorded. */

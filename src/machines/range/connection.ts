@@ -142,6 +142,11 @@ export class RangeConnection {
     this.#schemaTraits = undefined;
   }
 
+  /** To be called after our own statements have inserted: last_insert_rowid() is not what it was. */
+  disturbed(): void {
+    this.#lastInsertRowid = undefined;
+  }
+
   /** A cached statement of our own, integers as bigints; no stamp, no flags, no priming. */
   internal(sql: string): Database.Statement {
     return this.#prepare(sql).statement;

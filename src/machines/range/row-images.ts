@@ -34,6 +34,7 @@ export function applyRowImages(connection: RangeConnection, changes: readonly Ro
   for (const change of changes) if (isSequence(change.table)) applySequence(connection, change);
   for (const sql of triggers) connection.database.exec(sql);
   if (triggers.length > 0) connection.schemaChanged();
+  connection.disturbed();
 }
 
 function isSequence(table: string): boolean {

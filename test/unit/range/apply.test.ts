@@ -46,6 +46,23 @@ describe("applying", () => {
     ]);
   });
 
+  it("starts each statement with the stamp's last_insert_rowid()", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)", "insert into t values (1)");
+    const stamp = { wallMs: WALL_MS, seed: 1, lastInsertRowid: 55n };
+    for (let i = 0; i < 3; i++) {
+      const [one, two] = applyCommands(
+        store,
+        execute("update t set a = a + 1", [], { stamp }),
+        execute("update t set a = a + 1", [], { stamp }),
+      );
+      expect([one, two]).toMatchObject([{ outcomes: [{ lastInsertRowid: 55n }] }, { outcomes: [{ lastInsertRowid: 55n }] }]);
+    }
+    const [inserted] = applyCommands(store, execute("insert into t values (last_insert_rowid())", [], { stamp }));
+    expect(inserted).toMatchObject({ outcomes: [{ lastInsertRowid: 2n }] });
+    expect(query(store, "select a from t")).toEqual([[7n], [55n]]);
+  });
+
   it("lets a failing command fail alone", () => {
     const store = openStore();
     applySql(store, "create table t(a primary key)");
