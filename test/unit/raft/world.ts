@@ -82,20 +82,26 @@ export class World {
     const founders = this.random.pick([1, 2, 3, 3, 3, 4, 5]);
     const conf: ConfState = { ...BLANK.conf, voters: ids(founders) };
     this.invariants = new Invariants(conf);
-    this.hostility = {
-      loss: this.random.pick([0, 0.02, 0.2]),
-      duplicate: this.random.pick([0, 0.02, 0.2]),
-      crash: this.random.pick([0, 0.002, 0.01]),
-      cut: this.random.pick([0, 0.003, 0.01]),
-      confChange: this.random.pick([0, 0.005, 0.03]),
-      compact: this.random.pick([0, 0.005, 0.03]),
-    };
+    this.hostility = this.#drawHostility();
     for (const id of ids(NODES)) {
       const base = id <= founders ? { index: logIndex(0), term: term(0), conf } : BLANK;
       const replica = new Replica(id, new MemoryLog(base));
       this.replicas.set(id, replica);
       this.#start(replica);
     }
+  }
+
+  #drawHostility(): Hostility {
+    const { random } = this;
+    return {
+      loss: random.pick([0, 0.02, 0.2]),
+      duplicate: random.pick([0, 0.02, 0.2]),
+      crash: random.pick([0, 0.002, 0.01]),
+      // A cut has to outlast an election timeout to matter, about 400 steps.
+      cut: random.pick([0, 0.0005, 0.002, 0.01]),
+      confChange: random.pick([0, 0.005, 0.03]),
+      compact: random.pick([0, 0.005, 0.03]),
+    };
   }
 
   #start(replica: Replica): void {
@@ -111,7 +117,7 @@ export class World {
         maxAppendBytes: 12,
         maxInflightMessages: 3,
         maxInflightBytes: 60,
-        maxUncommittedBytes: 200,
+        maxUncommittedBytes: 40,
         maxReadyBytes: 16,
         random: () => this.random.float(),
       },
@@ -130,31 +136,47 @@ export class World {
 
   step(): void {
     const { random } = this;
-    const replica = random.pick([...this.replicas.values()]);
+    const replica = this.#pickReplica();
     if (random.chance(this.hostility.cut)) this.#changeCuts();
+    if (random.chance(0.0004)) this.hostility = this.#drawHostility();
     if (!replica.up) {
       if (random.chance(0.02)) this.#restart(replica);
       this.#deliverOne();
       return;
     }
     const die = random.below(100);
-    if (die < 36) this.#deliverOne();
+    if (die < 36) for (let i = random.below(4); i >= 0; i--) this.#deliverOne();
     else if (die < 58) this.#takeReady(replica);
     else if (die < 70) this.#sync(replica);
     else if (die < 78) this.#apply(replica);
     else if (die < 88) this.#touch(replica, () => replica.node.tick());
-    else if (die < 92) this.#propose(replica);
-    else if (die < 94) this.#read(replica);
+    else if (die < 92) this.#propose(this.#clientsChoice(replica));
+    else if (die < 94) this.#read(this.#clientsChoice(replica));
     else if (die < 96) this.#stream();
     else this.#rareEvent(replica);
+  }
+
+  /** Mostly one that takes part. */
+  #pickReplica(): Replica {
+    const all = [...this.replicas.values()];
+    const replica = this.random.pick(all);
+    const idle = replica.up && replica.node.lastIndex === 0 && replica.node.conf.voters.length === 0;
+    return idle ? this.random.pick(all) : replica;
+  }
+
+  /** Mostly a leader, as clients that follow hints would. */
+  #clientsChoice(replica: Replica): Replica {
+    if (this.random.chance(0.1)) return replica;
+    const leaders = [...this.replicas.values()].filter(({ up, node }) => up && node.role === "leader");
+    return leaders.length > 0 ? this.random.pick(leaders) : replica;
   }
 
   #rareEvent(replica: Replica): void {
     const { random, hostility } = this;
     if (random.chance(hostility.crash * 25)) this.#crash(replica);
-    else if (random.chance(hostility.confChange * 25)) this.#changeMembership(replica);
+    else if (random.chance(hostility.confChange * 25)) this.#changeMembership(this.#clientsChoice(replica));
     else if (random.chance(hostility.compact * 25)) this.#compact(replica);
-    else this.#steer(replica, random.below(100));
+    else this.#steer(this.#clientsChoice(replica), random.below(100));
   }
 
   #steer(replica: Replica, die: number): void {
@@ -426,15 +448,28 @@ export class World {
   #changeCuts(): void {
     const { random } = this;
     this.#cut.clear();
-    const shape = random.below(4);
-    if (shape === 0) return;
-    const side = new Set(ids(NODES).filter(() => random.chance(0.5)));
+    const shape = random.pick(["none", "halves", "one-way", "sieve", "leader", "leader deaf", "leader mute"]);
+    if (shape === "none") return;
+    const leader = this.#leader()?.id;
+    const side = new Set(
+      ids(NODES).filter((id) => (leader === undefined ? random.chance(0.5) : id === leader)),
+    );
+    if (!shape.startsWith("leader")) for (const id of ids(NODES)) if (random.chance(0.5)) side.add(id);
     for (const a of ids(NODES))
       for (const b of ids(NODES)) {
-        if (shape === 1 && side.has(a) !== side.has(b)) this.#cut.add(`${a}>${b}`);
-        if (shape === 2 && side.has(a) && !side.has(b)) this.#cut.add(`${a}>${b}`);
-        if (shape === 3 && random.chance(0.2)) this.#cut.add(`${a}>${b}`);
+        const leaves = side.has(a) && !side.has(b);
+        const enters = !side.has(a) && side.has(b);
+        const cut =
+          shape === "sieve"
+            ? random.chance(0.3)
+            : shape === "one-way" || shape === "leader mute"
+              ? leaves
+              : shape === "leader deaf"
+                ? enters
+                : leaves || enters;
+        if (cut) this.#cut.add(`${a}>${b}`);
       }
+    this.note("links cut");
   }
 
   #isCut(from: number, to: number): boolean {
