@@ -270,16 +270,20 @@ class SegmentedLog implements DurableLog {
     if (held <= this.#segments[0]!.sequence && this.#segments.length > 1) this.#reclaimer.request();
   }
 
-  async removeGroup(group: GroupId): Promise<void> {
+  removeGroup(group: GroupId): Promise<void> {
     const refusal = this.#refusal();
-    if (refusal) throw refusal;
+    if (refusal) return Promise.reject(refusal);
     const state = this.#states.get(group);
     if (state === undefined) return this.#writer.barrier();
     this.#states.delete(group);
     const batch = draft();
     this.#encode(batch, state, { remove: true }, true);
-    await this.#enqueue(batch, true);
-    this.#reclaimer.request();
+    const durable = this.#enqueue(batch, true);
+    durable.then(
+      () => this.#reclaimer.request(),
+      () => undefined,
+    );
+    return durable;
   }
 
   /** Says a group's state again at the head, so that what holds an old segment does so no more. */

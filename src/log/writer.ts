@@ -124,16 +124,18 @@ export class LogWriter {
     else if (!this.#failure) await this.barrier().catch(ignore);
     await this.#running?.catch(ignore);
     this.#prepareRetry?.cancel();
-    const room = this.#segmentBytes - this.#offset >= HEADER_BYTES;
-    if (!this.#failure && this.#offset > HEADER_BYTES && room) {
-      const mark = encodeBatchHeader(this.#head.sequence, {
-        sequence: this.#nextBatch,
-        bodyBytes: 0,
-        records: 0,
-      });
-      await this.#head.file.write(this.#offset, [mark]);
-    }
+    if (!this.#failure && this.#offset > HEADER_BYTES) await this.#writeMark();
     this.#failure ??= new FatalError("OSTRAKA_LOG_CLOSED", "the log is closed");
+  }
+
+  /** May lie beyond the segment's end: the next start goes on in a new one then. Not worth failing for. */
+  async #writeMark(): Promise<void> {
+    const header = { sequence: this.#nextBatch, bodyBytes: 0, records: 0 };
+    try {
+      await this.#head.file.write(this.#offset, [encodeBatchHeader(this.#head.sequence, header)]);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+    }
   }
 
   #refusePending(): void {
@@ -147,13 +149,9 @@ export class LogWriter {
       .catch((error: unknown) => this.fail(error))
       .finally(() => {
         this.#running = undefined;
-        if (this.#queue.length > 0 && this.#wakeNeeded()) this.#wake();
+        // Something came in between the loop's end and here.
+        if (this.#queue.length > 0) this.#wake();
       });
-  }
-
-  /** Something other than lazy records came in between the loop's end and here. */
-  #wakeNeeded(): boolean {
-    return this.#failure === undefined;
   }
 
   async #run(): Promise<void> {

@@ -7,8 +7,9 @@
  * - A failed sync loses what it was to sync for good; a later one succeeds and says nothing of it.
  * - The disk fills up at `capacityBytes`; reads, writes and syncs fail when told to, or at the rates given; bits flip.
  *
- * With a clock every operation takes virtual time, in which a crash may strike. An operation begun before a crash
- * never settles after it: no continuation of a dead process reaches the world.
+ * With a clock every operation takes virtual time, in which a crash may strike. A process uses the disk through
+ * `mount()`; what it began before a crash never settles after it, and what it begins later (a timer of the dead
+ * process that fires) does nothing: no continuation of a dead process reaches the world.
  */
 import { FatalError } from "../../src/base/errors.js";
 import type { Clock, Disk, DiskFile } from "../../src/base/io.js";
@@ -93,6 +94,23 @@ export class SimDisk implements Disk {
   }
 
   // For tests and simulators
+
+  /** The disk as one process sees it, until the next crash. */
+  mount(): Disk {
+    const { epoch } = this;
+    const alive = <T>(run: () => Promise<T>): Promise<T> => (epoch === this.epoch ? run() : NEVER);
+    return {
+      open: (path, options) => alive(() => this.open(path, options)),
+      list: (directory) => alive(() => this.list(directory)),
+      exists: (path) => alive(() => this.exists(path)),
+      readFile: (path) => alive(() => this.readFile(path)),
+      writeFile: (path, bytes) => alive(() => this.writeFile(path, bytes)),
+      rename: (from, to) => alive(() => this.rename(from, to)),
+      remove: (path) => alive(() => this.remove(path)),
+      makeDirectory: (path) => alive(() => this.makeDirectory(path)),
+      syncDirectory: (path) => alive(() => this.syncDirectory(path)),
+    };
+  }
 
   /** The next such operation on a path that matches fails. */
   failNext(operation: DiskOperation, code: DiskErrorCode, path = /./): void {
@@ -311,7 +329,8 @@ class SimDiskFile implements DiskFile {
   }
 
   async write(offset: number, chunks: readonly Uint8Array[]): Promise<void> {
-    await this.#alive("write");
+    this.#checkOpen("write");
+    if (this.#dead) return NEVER;
     const bytes = Buffer.concat(chunks);
     const room = this.#disk.capacityBytes - this.#disk.usedBytes();
     const growth = Math.max(0, offset + bytes.length - this.#inode.length);
@@ -333,7 +352,8 @@ class SimDiskFile implements DiskFile {
   }
 
   async sync(): Promise<void> {
-    await this.#alive("sync");
+    this.#checkOpen("sync");
+    if (this.#dead) return NEVER;
     const changes = this.#inode.unsynced();
     await this.#disk.take("sync");
     const code = this.#disk.fault("sync", this.path);
@@ -345,20 +365,22 @@ class SimDiskFile implements DiskFile {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
-    await this.#alive("read");
+    this.#checkOpen("read");
+    if (this.#dead) return NEVER;
     await this.#disk.take("read");
     return this.readSync(offset, length);
   }
 
   readSync(offset: number, length: number): Uint8Array {
-    if (this.#closed || this.#epoch !== this.#disk.epoch) throw errorOf("read", this.path, "EIO");
+    if (this.#closed || this.#dead) throw errorOf("read", this.path, "EIO");
     const code = this.#disk.fault("read", this.path);
     if (code) throw errorOf("read", this.path, code);
     return this.#inode.read(offset, length);
   }
 
   async truncate(length: number): Promise<void> {
-    await this.#alive("truncate");
+    this.#checkOpen("truncate");
+    if (this.#dead) return NEVER;
     const change: Change = { kind: "truncate", length };
     this.#inode.change(change);
     await this.#disk.take("truncate");
@@ -366,12 +388,16 @@ class SimDiskFile implements DiskFile {
   }
 
   async close(): Promise<void> {
-    await this.#alive("open");
+    this.#checkOpen("open");
+    if (this.#dead) return NEVER;
     this.#closed = true;
   }
 
-  async #alive(operation: DiskOperation): Promise<void> {
-    if (this.#epoch !== this.#disk.epoch) await NEVER;
+  get #dead(): boolean {
+    return this.#epoch !== this.#disk.epoch;
+  }
+
+  #checkOpen(operation: DiskOperation): void {
     if (this.#closed) throw new FatalError("OSTRAKA_IO", `${operation} ${this.path}: the file is closed`);
   }
 }
