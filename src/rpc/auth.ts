@@ -56,8 +56,9 @@ export interface ServerSecrets {
 export function refuseClient(secrets: ServerSecrets, authorization: string | undefined): string | undefined {
   if (secrets.authToken === undefined) return undefined;
   if (authorization === undefined) return "this node wants an authorization token";
-  const [scheme = "", token = ""] = authorization.split(" ", 2);
-  if (scheme.toLowerCase() !== "bearer") return "this node wants a bearer token";
+  const space = authorization.indexOf(" ");
+  const token = authorization.slice(space + 1);
+  if (authorization.slice(0, space).toLowerCase() !== "bearer") return "this node wants a bearer token";
   return sameSecret(token, secrets.authToken) ? undefined : "the authorization token is wrong";
 }
 

@@ -76,11 +76,6 @@ export class GrpcCallerPipe implements FramePipe {
     this.#stream.write(body, done);
   }
 
-  /** No more is written; the other side may still answer. */
-  finish(): void {
-    if (!this.#closed) this.#stream.end();
-  }
-
   pause(): void {
     this.#stream.pause();
   }

@@ -118,7 +118,8 @@ export function packMessages(messages: readonly unknown[]): Uint8Array {
 export function unpackMessages(body: Uint8Array): unknown[] {
   let value: unknown;
   try {
-    value = unpackr.unpack(body);
+    // A plain Uint8Array, so that bytes in it come out as such and not as Buffers, whose slice() shares memory.
+    value = unpackr.unpack(new Uint8Array(body.buffer, body.byteOffset, body.byteLength));
   } catch (error) {
     throw new MalformedFrame(error instanceof Error ? error.message : String(error));
   }
