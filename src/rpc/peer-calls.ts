@@ -7,7 +7,8 @@
  * 1. A call settles once: answered, timed out, aborted, or its connection lost.
  * 2. RetryError OSTRAKA_UNAVAILABLE means that the request has not left; AmbiguousError that it may have been carried
  *    out. Requests leave only after the other side has accepted the stream.
- * 3. Values come back as they were: bigint and number are kept apart, bytes are Uint8Arrays, undefined stays, Maps do.
+ * 3. Plain values come back as they were: bigint and number are kept apart, bytes are Uint8Arrays, undefined stays.
+ *    Maps and instances of classes come back as plain objects.
  */
 import { AmbiguousError, fromWireError, RetryError, toWireError, type WireError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";

@@ -1,0 +1,248 @@
+/** What the driver does when nodes go away, answers are lost, or servers say "not now". */
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { RetryError } from "../../src/base/errors.js";
+import { connect, type Database, OstrakaError } from "../../src/driver/index.js";
+import { ambiguous, LocalGateway, type LocalServer, startLocalServer } from "./local-gateway.js";
+
+let gateway: LocalGateway;
+let first: LocalServer;
+let second: LocalServer;
+let db: Database;
+
+/** Two nodes over one database, as two gateways of a cluster are. */
+beforeEach(async () => {
+  gateway = new LocalGateway();
+  first = await startLocalServer({ gateway, nodeId: 1 });
+  second = await startLocalServer({ gateway, nodeId: 2 });
+  db = await connect(`${first.url},127.0.0.1:${second.port}`, { timeoutMs: 5000 });
+  await db.exec("create table t (id integer primary key, n); insert into t values (1, 0)");
+});
+
+afterEach(async () => {
+  await db.close();
+  await first.close();
+  await second.close();
+  gateway.dispose();
+});
+
+const current = (): LocalServer => (db.server.nodeId === 1 ? first : second);
+const n = async (): Promise<unknown> => (await db.execute("select n from t where id = 1")).rows[0]!.n;
+
+async function failure(promise: Promise<unknown>): Promise<OstrakaError> {
+  const error = await promise.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(OstrakaError);
+  return error as OstrakaError;
+}
+
+/** Cuts the node in use just after the first statement that matches was applied, before its answer leaves. */
+function cutAfter(pattern: RegExp): { cut: boolean } {
+  const done = { cut: false };
+  gateway.interference = {
+    after: async ({ sql }) => {
+      if (done.cut || !pattern.test(sql)) return;
+      done.cut = true;
+      await current().cut();
+    },
+  };
+  return done;
+}
+
+describe("a node goes away", () => {
+  it("goes on at another, reads and writes alike", async () => {
+    const before = db.server.nodeId;
+    await current().cut();
+    await db.execute("update t set n = n + 1 where id = 1");
+    expect(await n()).toBe(1);
+    expect(db.server.nodeId).not.toBe(before);
+  });
+
+  it("applies a write once whose answer was lost", async () => {
+    const done = cutAfter(/update/);
+    const rs = await db.execute("update t set n = n + 1 where id = 1");
+    expect(done.cut).toBe(true);
+    expect(rs.rowsAffected).toBe(1);
+    expect(await n()).toBe(1);
+    const [sent, again] = gateway.keys.slice(-2);
+    expect(again).toEqual(sent);
+  });
+
+  it("applies a batch once whose answer was lost", async () => {
+    const batch = db.batch(Array.from({ length: 3 }, () => "update t set n = n + 1 where id = 1"));
+    const cutting = current().cut();
+    await batch;
+    await cutting;
+    expect(await n()).toBe(3);
+  });
+
+  it("says UNKNOWN_OUTCOME with an id when nobody is left to ask", async () => {
+    gateway.interference = { after: () => Promise.all([first.cut(), second.cut()]).then(() => undefined) };
+    const error = await failure(db.execute("update t set n = 9", [], { timeoutMs: 400 }));
+    expect(error.code).toBe("OSTRAKA_UNKNOWN_OUTCOME");
+    expect(error.transactionId).toMatch(/^[\w-]+:\d+$/);
+    expect(await gateway.outcome(error.transactionId!)).toBe("committed");
+    const read = await failure(db.execute("select 1", [], { timeoutMs: 200 }));
+    expect(read.code).toBe("OSTRAKA_UNAVAILABLE");
+    const write = await failure(db.execute("delete from t", [], { timeoutMs: 200 }));
+    expect(write.code).toBe("OSTRAKA_UNAVAILABLE");
+  });
+
+  it("runs transaction() again from the start", async () => {
+    let runs = 0;
+    await db.transaction(async (tx) => {
+      runs++;
+      const row = (await tx.execute("select n from t where id = 1")).rows[0]!;
+      if (runs === 1) await current().cut();
+      await tx.execute("update t set n = ? where id = 1", [(row.n as number) + 1]);
+    });
+    expect(runs).toBe(2);
+    expect(await n()).toBe(1);
+  });
+
+  it("asks what became of a COMMIT whose answer was lost", async () => {
+    const done = cutAfter(/^commit/i);
+    const tx = await db.begin();
+    await tx.execute("update t set n = 7 where id = 1");
+    await tx.commit();
+    expect(done.cut).toBe(true);
+    expect(await n()).toBe(7);
+  });
+
+  it("says OSTRAKA_RETRY for a COMMIT that never happened", async () => {
+    let cut = false;
+    gateway.interference = {
+      before: async ({ sql }) => {
+        if (cut || !/^commit/i.test(sql)) return;
+        cut = true;
+        await current().cut();
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "gone");
+      },
+    };
+    const tx = await db.begin();
+    await tx.execute("update t set n = 8 where id = 1");
+    expect((await failure(tx.commit())).code).toBe("OSTRAKA_RETRY");
+    await tx.rollback();
+    expect(await n()).toBe(0);
+  });
+
+  it("keeps a session that had nothing to lose, and says what one lost", async () => {
+    const s = await db.session();
+    await s.execute("update t set n = 1");
+    await current().cut();
+    expect((await s.execute("select n from t")).rows[0]!.n).toBe(1);
+    await s.execute("begin");
+    await s.execute("update t set n = 2");
+    const other = db.server.nodeId === 1 ? first : second;
+    await other.cut();
+    const error = await failure(s.execute("select 1", [], { timeoutMs: 300 }));
+    expect(error.code).toBe("OSTRAKA_RETRY");
+    expect(s.state).toBe("failed");
+    expect((await failure(s.execute("commit"))).code).toBe("OSTRAKA_RETRY");
+    await s.execute("rollback");
+    expect(s.state).toBe("idle");
+    await s.close();
+  });
+
+  it("says that TEMP objects were lost", async () => {
+    const s = await db.session();
+    await s.execute("create temp table x (a)");
+    await current().cut();
+    expect((await failure(s.execute("select * from x"))).message).toMatch(/TEMP objects/);
+    expect((await failure(s.execute("select * from x"))).message).toMatch(/no such table/);
+    await s.close();
+  });
+
+  it("fails a stream whose rows were under way", async () => {
+    const rows = db.iterate(
+      "with recursive c(n) as (select 1 union all select n + 1 from c) select n, hex(zeroblob(500)) from c",
+    );
+    await rows.next();
+    await current().cut();
+    const error = await failure(
+      (async () => {
+        for await (const _ of rows);
+      })(),
+    );
+    expect(error.code).toBe("OSTRAKA_UNAVAILABLE");
+  });
+});
+
+describe("a node says not now", () => {
+  it.each(["OSTRAKA_RETRY", "OSTRAKA_UNAVAILABLE"] as const)("sends again after %s", async (code) => {
+    let left = 3;
+    gateway.interference = {
+      before: ({ sql }) => {
+        if (/update/.test(sql) && left-- > 0) throw new RetryError(code, "not now");
+      },
+    };
+    await db.execute("update t set n = n + 1 where id = 1");
+    expect(left).toBe(-1);
+    expect(await n()).toBe(1);
+  });
+
+  it("sends again after UNKNOWN_OUTCOME, under the same key", async () => {
+    let left = 2;
+    gateway.interference = {
+      after: ({ sql }) => {
+        if (/update/.test(sql) && left-- > 0) throw ambiguous();
+      },
+    };
+    await db.execute("update t set n = n + 1 where id = 1");
+    expect(await n()).toBe(1);
+    const s = await db.session();
+    left = 1;
+    await s.execute("update t set n = n + 1 where id = 1");
+    await s.close();
+    expect(await n()).toBe(2);
+  });
+
+  it("gives up at the deadline with the code that is true", async () => {
+    gateway.interference = {
+      before: () => {
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "no quorum");
+      },
+    };
+    const error = await failure(db.execute("update t set n = 1", [], { timeoutMs: 300 }));
+    expect([error.code, error.message]).toEqual([
+      "OSTRAKA_UNAVAILABLE",
+      expect.stringContaining("no quorum"),
+    ]);
+    gateway.interference = { before: () => new Promise(() => undefined) };
+    expect((await failure(db.execute("select 1", [], { timeoutMs: 100 }))).code).toBe("OSTRAKA_TIMEOUT");
+    const write = await failure(db.execute("update t set n = 1", [], { timeoutMs: 100 }));
+    expect(write.code).toBe("OSTRAKA_UNKNOWN_OUTCOME");
+  });
+});
+
+describe("idempotency keys", () => {
+  it("grow by one and tell the lowest unanswered", async () => {
+    gateway.keys.length = 0;
+    let release = (): void => undefined;
+    gateway.interference = {
+      before: ({ sql }) => {
+        if (!sql.includes("slow")) return;
+        return new Promise<void>((resolve) => {
+          release = resolve;
+        });
+      },
+    };
+    const slow = db.execute("insert into t (n) values ('slow')");
+    await db.execute("insert into t (n) values (2)");
+    await db.execute("insert into t (n) values (3)");
+    release();
+    await slow;
+    await db.execute("insert into t (n) values (4)");
+    const keys = gateway.keys;
+    const base = Math.min(...keys.map((key) => key.sequence));
+    const told = keys.map((key) => [key.sequence - base, key.lowestUnanswered - base]);
+    expect(told.sort((a, b) => a[0]! - b[0]!)).toEqual([
+      [0, 0],
+      [1, 0],
+      [2, 0],
+      [3, 3],
+    ]);
+    expect(new Set(keys.map((key) => key.client)).size).toBe(1);
+  });
+});
