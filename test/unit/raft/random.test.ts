@@ -5,8 +5,8 @@
 import { expect, test } from "vitest";
 import { World } from "./world.js";
 
-const STEPS = Number(process.env.RAFT_STEPS ?? 6000);
-const SEEDS = Number(process.env.RAFT_SEEDS ?? 300);
+const STEPS = Number(process.env.RAFT_STEPS ?? 20_000);
+const SEEDS = Number(process.env.RAFT_SEEDS ?? 200);
 
 function run(seed: number): World {
   const world = new World(seed);

@@ -35,6 +35,8 @@ class Replica {
   toApply: Entry[] = [];
   /** The state that belongs to a snapshot whose bytes are here. */
   received = new Map<number, Machine>();
+  /** How likely it takes its turn; a slow or paused process still believes what it last knew. */
+  pace = 1;
 
   constructor(
     readonly id: NodeId,
@@ -73,16 +75,18 @@ export class World {
   /** Reads under way: who was asked, and what was committed then. */
   readonly #reads = new Map<number, { at: NodeId; committed: number }>();
   readonly #digests = new Map<number, number>();
+  readonly #appendBytes: number;
   #nextRead = 1;
   #nextProposal = 1;
   hostility: Hostility;
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed);
-    const founders = this.random.pick([1, 2, 3, 3, 3, 4, 5]);
+    const founders = this.random.pick([1, 2, 3, 3, 3, 4, 5, 5]);
     const conf: ConfState = { ...BLANK.conf, voters: ids(founders) };
     this.invariants = new Invariants(conf);
     this.hostility = this.#drawHostility();
+    this.#appendBytes = this.random.pick([3, 12]);
     for (const id of ids(NODES)) {
       const base = id <= founders ? { index: logIndex(0), term: term(0), conf } : BLANK;
       const replica = new Replica(id, new MemoryLog(base));
@@ -96,9 +100,9 @@ export class World {
     return {
       loss: random.pick([0, 0.02, 0.2]),
       duplicate: random.pick([0, 0.02, 0.2]),
-      crash: random.pick([0, 0.002, 0.01]),
-      // A cut has to outlast an election timeout to matter, about 400 steps.
-      cut: random.pick([0, 0.0005, 0.002, 0.01]),
+      crash: random.pick([0, 0.0005, 0.004]),
+      // A cut has to outlast an election timeout to matter, about 500 steps.
+      cut: random.pick([0, 0.0003, 0.001, 0.003]),
       confChange: random.pick([0, 0.005, 0.03]),
       compact: random.pick([0, 0.005, 0.03]),
     };
@@ -114,7 +118,7 @@ export class World {
         id: replica.id,
         electionTicks: 5,
         heartbeatTicks: 1,
-        maxAppendBytes: 12,
+        maxAppendBytes: this.#appendBytes,
         maxInflightMessages: 3,
         maxInflightBytes: 60,
         maxUncommittedBytes: 40,
@@ -139,6 +143,7 @@ export class World {
     const replica = this.#pickReplica();
     if (random.chance(this.hostility.cut)) this.#changeCuts();
     if (random.chance(0.0004)) this.hostility = this.#drawHostility();
+    if (random.chance(0.001)) replica.pace = random.pick([1, 1, 0.3, 0.05]);
     if (!replica.up) {
       if (random.chance(0.02)) this.#restart(replica);
       this.#deliverOne();
@@ -149,8 +154,9 @@ export class World {
     else if (die < 58) this.#takeReady(replica);
     else if (die < 70) this.#sync(replica);
     else if (die < 78) this.#apply(replica);
-    else if (die < 88) this.#touch(replica, () => replica.node.tick());
-    else if (die < 92) this.#propose(this.#clientsChoice(replica));
+    else if (die < 88) {
+      if (random.chance(replica.pace)) this.#touch(replica, () => replica.node.tick());
+    } else if (die < 92) this.#propose(this.#clientsChoice(replica));
     else if (die < 94) this.#read(this.#clientsChoice(replica));
     else if (die < 96) this.#stream();
     else this.#rareEvent(replica);
@@ -361,7 +367,7 @@ export class World {
     const count = random.pick([0, 1, 1, 1, 2, 3]);
     for (let i = 0; i < count; i++)
       changes.push({
-        kind: random.pick(["voter", "voter", "learner", "remove"]),
+        kind: random.pick(["voter", "voter", "voter", "learner", "remove"]),
         node: nodeId(1 + random.below(NODES)),
       });
     this.#touch(replica, () => {
@@ -448,7 +454,17 @@ export class World {
   #changeCuts(): void {
     const { random } = this;
     this.#cut.clear();
-    const shape = random.pick(["none", "halves", "one-way", "sieve", "leader", "leader deaf", "leader mute"]);
+    const shape = random.pick([
+      "none",
+      "none",
+      "none",
+      "halves",
+      "one-way",
+      "sieve",
+      "leader",
+      "leader deaf",
+      "leader mute",
+    ]);
     if (shape === "none") return;
     const leader = this.#leader()?.id;
     const side = new Set(
@@ -461,7 +477,7 @@ export class World {
         const enters = !side.has(a) && side.has(b);
         const cut =
           shape === "sieve"
-            ? random.chance(0.3)
+            ? random.chance(0.2)
             : shape === "one-way" || shape === "leader mute"
               ? leaves
               : shape === "leader deaf"
