@@ -19,7 +19,8 @@ export class InProcessLink implements RunnerLink {
     let steps = 0;
     this.#host = new RunnerHost(
       {
-        defer: (run) => this.#later(run),
+        // A slice takes time, or an endless query would hold a simulated clock where it is.
+        defer: (run) => this.#later(run, 1),
         nowMs: () => steps++,
         spoolMemoryBytes: DEFAULT_SPOOL_BYTES,
         maxCapturedBytes: DEFAULT_CAPTURED_BYTES,
@@ -42,8 +43,8 @@ export class InProcessLink implements RunnerLink {
     return undefined;
   }
 
-  #later(run: () => void): void {
-    this.#clock.setTimer(0, () => {
+  #later(run: () => void, delayMs = 0): void {
+    this.#clock.setTimer(delayMs, () => {
       if (!this.#killed) run();
     });
   }
