@@ -125,7 +125,8 @@ export class Deadline {
           : (ambiguous ?? new AmbiguousError("stopped before the answer arrived", inDoubt.transaction));
       }
       if (failure instanceof AmbiguousError) {
-        ambiguous = new AmbiguousError(failure.message, failure.transactionId ?? inDoubt?.transaction);
+        if (inDoubt !== undefined)
+          ambiguous = new AmbiguousError(failure.message, failure.transactionId ?? inDoubt.transaction);
         if (inDoubt !== undefined && !inDoubt.repeatable) throw ambiguous;
       } else if (!isPassing(failure)) {
         throw failure;

@@ -89,7 +89,9 @@ export class NodeGateway implements Gateway {
   }
 
   #nextTransactionId(): TransactionId {
-    return transactionId(`${this.#origin}-${++this.#sequence}`);
+    return transactionId(
+      `${this.#origin}-${++this.#sequence}@${this.#options.replica.clock.wallMs().toString(36)}`,
+    );
   }
 
   #watchIdle(): void {

@@ -3,7 +3,7 @@
  * prepared. src/sql/pragmas.ts says how each is treated; this module does it.
  */
 import { fromWireError, UserError } from "../base/errors.js";
-import { type PragmaTreatment, pragmaTreatment } from "../sql/pragmas.js";
+import { pragmaBoolean, pragmaTreatment } from "../sql/pragmas.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
@@ -28,13 +28,11 @@ export async function executePragma(
   request: ExecuteRequest,
   deadline: Deadline,
 ): Promise<ExecuteResult> {
-  const treatment: PragmaTreatment = pragmaTreatment(pragma.name);
+  const treatment = pragmaTreatment(pragma.name.toLowerCase(), pragma.argument !== undefined);
   switch (treatment.kind) {
-    case "value":
-      return treatment.value === undefined
-        ? emptyOutcome()
-        : rowsOutcome(treatment.columns, [treatment.value]);
-    case "flag":
+    case "fixed":
+      return treatment.row === undefined ? emptyOutcome() : rowsOutcome(treatment.columns, [treatment.row]);
+    case "session":
       return sessionFlag(session, pragma);
     case "replicated":
       return replicated(session, context, pragma, request, deadline);
@@ -43,10 +41,7 @@ export async function executePragma(
     case "unknown":
       return emptyOutcome();
     case "unsupported":
-      throw new UserError(
-        "OSTRAKA_UNSUPPORTED",
-        `PRAGMA ${pragma.name} is not supported${treatment.instead}`,
-      );
+      throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${pragma.name}: ${treatment.reason}`);
   }
 }
 
@@ -59,16 +54,13 @@ function sessionFlag(session: GatewaySession, pragma: PragmaClass): ExecuteResul
   }
   // As in SQLite, foreign_keys cannot change while a transaction is open, and says nothing.
   if (name !== "foreign_keys" || session.transaction === undefined) {
-    session.settings.set(flag, asBoolean(pragma.argument) !== inverted);
+    session.settings.set(flag, pragmaBoolean(unquoted(pragma.argument)) !== inverted);
   }
   return emptyOutcome();
 }
 
-function asBoolean(argument: string): boolean {
-  const text = argument.replace(/^['"](.*)['"]$/, "$1").toLowerCase();
-  if (text === "on" || text === "yes" || text === "true") return true;
-  const number = Number.parseInt(text, 10);
-  return Number.isNaN(number) ? false : number !== 0;
+function unquoted(argument: string): string {
+  return argument.replace(/^(['"])(.*)\1$/, "$2");
 }
 
 async function replicated(

@@ -23,6 +23,7 @@ import type { Analysis, SchemaOracle, Span } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { type Replica, reachReadPoint } from "./replica.js";
+import { runOptions } from "./run-options.js";
 
 export class PrivateCopy {
   readonly #replica: Replica;
@@ -35,6 +36,8 @@ export class PrivateCopy {
   readonly #releaseFile: () => Promise<void>;
   #reads: Span[] = [];
   #writes: Span[] = [];
+  /** What constraints looked at; counts as read where nothing runs again. */
+  #checks: Span[] = [];
   #ranMs = 0;
   #rowsNeeded = false;
   #schemaChanged = false;
@@ -113,34 +116,43 @@ export class PrivateCopy {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<StatementOutcome> {
-    return collect(
-      await this.stream(statement, analysis, deadline, systemTables),
-      this.#replica.limits.maxTransactionBytes,
-    );
+    const startedMs = this.#replica.clock.monotonicMs();
+    let outcome: StatementOutcome | undefined;
+    try {
+      const stream = await this.#start(statement, analysis, deadline, systemTables);
+      outcome = await collect(stream, this.#replica.limits.maxTransactionBytes);
+    } finally {
+      // A statement that failed told its client what its checks found.
+      const { reads, writes, checks } = analysis.footprint(statement.params, outcome);
+      this.#reads.push(...reads, ...(outcome === undefined ? checks : []));
+      this.#checks.push(...checks);
+      this.#writes.push(...writes);
+      if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
+    }
+    if (analysis.class.kind === "ddl") await this.#learnSchema(deadline);
+    return outcome;
   }
 
+  /** Starts a query; its rows come at the caller's pace. */
   async stream(
     statement: StampedStatement,
     analysis: Analysis,
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
-    const footprint = analysis.footprint(statement.params);
-    this.#reads.push(...footprint.reads);
-    this.#writes.push(...footprint.writes);
-    if (analysis.rowChangesOnly || (analysis.touchesTemp && footprint.writes.length > 0))
-      this.#rowsNeeded = true;
-    const startedMs = this.#replica.clock.monotonicMs();
-    const stream = await this.#runner.run(statement, {
-      systemTables,
-      timeoutMs: deadline.remainingMs(),
-      maxResultBytes: this.#replica.limits.maxResultBytes,
-      maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
-      signal: deadline.signal,
-    });
-    if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
-    if (analysis.class.kind === "ddl") await this.#learnSchema(deadline);
-    return stream;
+    this.#reads.push(...analysis.footprint(statement.params).reads);
+    return this.#start(statement, analysis, deadline, systemTables);
+  }
+
+  #start(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    const { writes } = analysis.footprint(statement.params);
+    if (analysis.rowChangesOnly || (analysis.touchesTemp && writes.length > 0)) this.#rowsNeeded = true;
+    return this.#runner.run(statement, runOptions(this.#replica, deadline, systemTables));
   }
 
   /** Savepoint statements: not replicated, nothing to analyse. */
@@ -153,13 +165,7 @@ export class PrivateCopy {
         stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
         told: undefined,
       },
-      {
-        systemTables: [],
-        timeoutMs: deadline.remainingMs(),
-        maxResultBytes: 0,
-        maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
-        signal: deadline.signal,
-      },
+      runOptions(this.#replica, deadline, []),
     );
     await stream.close();
     if (sql.startsWith("ROLLBACK") && this.#schemaChanged) await this.#learnSchema(deadline);
@@ -188,13 +194,7 @@ export class PrivateCopy {
         stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
         told: undefined,
       },
-      {
-        systemTables: [],
-        timeoutMs: deadline.remainingMs(),
-        maxResultBytes: this.#replica.limits.maxTransactionBytes,
-        maxMemoryBytes: this.#replica.limits.maxRunnerBytes,
-        signal: deadline.signal,
-      },
+      runOptions(this.#replica, deadline, []),
     );
     const texts: string[] = [];
     for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next()) {
@@ -215,7 +215,7 @@ export class PrivateCopy {
     return {
       readAt: this.readAt,
       readTerm: this.readTerm,
-      reads: this.#reads,
+      reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
       writes: this.#writes,
       schemaVersion: this.schemaVersion,
       body,

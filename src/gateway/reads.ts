@@ -5,10 +5,11 @@
 
 import { UserError } from "../base/errors.js";
 import type { LogIndex } from "../base/ids.js";
-import type { RowStream, RunOptions, StampedStatement, SystemTable } from "../machines/range/types.js";
+import type { RowStream, StampedStatement, SystemTable } from "../machines/range/types.js";
 import type { Analysis, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { type Replica, reachReadPoint, stampAt } from "./replica.js";
+import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import { SpooledRows, type SpoolSpace } from "./spool.js";
 import type { ExecuteResult } from "./types.js";
@@ -75,18 +76,4 @@ export async function runOnPin(
     runners.release(runner);
     throw error;
   }
-}
-
-export function runOptions(
-  replica: Replica,
-  deadline: Deadline,
-  systemTables: readonly SystemTable[],
-): RunOptions {
-  return {
-    systemTables,
-    timeoutMs: deadline.remainingMs(),
-    maxResultBytes: replica.limits.maxResultBytes,
-    maxMemoryBytes: replica.limits.maxRunnerBytes,
-    signal: deadline.signal,
-  };
 }

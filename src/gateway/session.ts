@@ -18,8 +18,9 @@ import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
-import { autocommitRead, runOptions, runsInWorker } from "./reads.js";
+import { autocommitRead, runsInWorker } from "./reads.js";
 import { type Replica, stampAt } from "./replica.js";
+import { runOptions } from "./run-options.js";
 import { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
 import type { StatementCache } from "./statements.js";
@@ -544,7 +545,8 @@ export class GatewaySession implements Session {
     deadline: Deadline,
   ): Promise<readonly StatementOutcome[]> {
     const inner = this.#transaction !== undefined;
-    const transaction = (this.#transaction ??= this.#open("deferred", undefined));
+    this.#transaction ??= this.#open("deferred", undefined);
+    const transaction = this.#transaction;
     if (inner) await transaction.savepoint(BATCH_SAVEPOINT, deadline);
     else this.#explicit = true;
     const outcomes: StatementOutcome[] = [];
@@ -573,7 +575,7 @@ const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
 
 export function autocommitId(key: IdempotencyKey): string {
-  return `${key.client}:${key.sequence}`;
+  return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
 }
 
 const UNANALYSED_READ: Analysis = {
@@ -586,7 +588,8 @@ const UNANALYSED_READ: Analysis = {
   systemTables: [],
   rowChangesOnly: false,
   usesStamp: false,
-  footprint: () => ({ reads: WHOLE_DATABASE, writes: [] }),
+  writesStatistics: false,
+  footprint: () => ({ reads: WHOLE_DATABASE, writes: [], checks: [] }),
   sql: "",
 };
 

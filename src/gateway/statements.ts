@@ -2,7 +2,7 @@
  * What the tokens of a statement's text say, remembered by text: programs send the same few texts again and again.
  */
 import { classifyTokens, singleStatement } from "../sql/classify.js";
-import { bindSession, readsSessionValues } from "../sql/rewrite.js";
+import { bindSession, mayReadSessionValues } from "../sql/rewrite.js";
 import type { StatementClass } from "../sql/types.js";
 import type { SessionSettings } from "./settings.js";
 
@@ -29,7 +29,7 @@ export class StatementCache {
     const fresh: KnownStatement = {
       sql,
       class: classifyTokens(tokens),
-      readsSession: readsSessionValues(tokens),
+      readsSession: mayReadSessionValues(sql),
     };
     if (text.length <= MAX_CACHED_LENGTH) {
       if (this.#known.size >= MAX_TEXTS) this.#known.clear();

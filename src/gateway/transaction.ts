@@ -34,11 +34,13 @@ import type {
 } from "../machines/range/types.js";
 import type { LocalRead, ReadPoint } from "../range/types.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
+import { SCHEMA } from "../txn/spans.js";
 import type { Deadline } from "./deadline.js";
 import { History, statementBytes } from "./history.js";
 import { PrivateCopy } from "./private-copy.js";
 import { runOnPin } from "./reads.js";
 import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
+import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
 import type { ExecuteResult } from "./types.js";
@@ -207,7 +209,11 @@ export class Transaction {
       deadline,
       [],
     );
-    this.#localReads.push({ index, term: point.term, spans: analysis.footprint(statement.params).reads });
+    this.#localReads.push({
+      index,
+      term: point.term,
+      spans: [SCHEMA, ...analysis.footprint(statement.params).reads],
+    });
     return { kind: "stream", stream };
   }
 
@@ -244,14 +250,10 @@ export class Transaction {
     if (!analysis.readonly && analysis.footprint(statement.params).writes.length > 0)
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
     const point = await this.#pin(deadline);
-    const { limits } = this.#replica;
-    const stream = await this.#loan!.runner.run(this.#stamped(statement, settings, point), {
-      systemTables,
-      timeoutMs: deadline.remainingMs(),
-      maxResultBytes: limits.maxResultBytes,
-      maxMemoryBytes: limits.maxRunnerBytes,
-      signal: deadline.signal,
-    });
+    const stream = await this.#loan!.runner.run(
+      this.#stamped(statement, settings, point),
+      runOptions(this.#replica, deadline, systemTables),
+    );
     return { kind: "stream", stream };
   }
 
@@ -395,6 +397,10 @@ function isConstraint(error: unknown): boolean {
 
 /** A transaction that has read at a leader cannot go on at another. */
 function asRetry(error: unknown): unknown {
+  if (error instanceof AmbiguousError)
+    return new RetryError("OSTRAKA_RETRY", "the range's leader was lost; run the transaction again", {
+      cause: error,
+    });
   if (error instanceof RouteError)
     return new RetryError("OSTRAKA_RETRY", "leadership changed; run the transaction again", { cause: error });
   if (error instanceof RetryError && error.code === "OSTRAKA_UNAVAILABLE")

@@ -49,6 +49,8 @@ export interface NodeConfig {
   readonly electionTimeoutMs: number;
   readonly logLevel: LogLevel;
   readonly authTokenFile: string | undefined;
+  /** What nodes show one another where there is no TLS. */
+  readonly clusterSecretFile: string | undefined;
   readonly tls: TlsFiles | undefined;
   readonly insecure: boolean;
 }
@@ -68,6 +70,7 @@ export interface NodeFlags {
   readonly electionTimeoutMs?: string | undefined;
   readonly logLevel?: string | undefined;
   readonly authTokenFile?: string | undefined;
+  readonly clusterSecretFile?: string | undefined;
   readonly tlsCert?: string | undefined;
   readonly tlsKey?: string | undefined;
   readonly tlsCa?: string | undefined;
@@ -107,6 +110,7 @@ export function parseNodeConfig(flags: NodeFlags): NodeConfig {
     ),
     logLevel: parseLogLevel(flags.logLevel ?? NODE_DEFAULTS.logLevel),
     authTokenFile: flags.authTokenFile,
+    clusterSecretFile: flags.clusterSecretFile,
     tls: parseTls(flags),
     insecure: flags.insecure ?? false,
   };
@@ -138,7 +142,8 @@ export function formatAddress({ host, port }: Address): string {
 /** An address that others are to connect to: no wildcard, no port 0. */
 function parseReachable(flag: string, text: string): Address {
   const address = parseAddress(flag, text);
-  if (isWildcard(address.host)) fail(`${flag}: ${quoted(text)} is a wildcard; name an address others can reach`);
+  if (isWildcard(address.host))
+    fail(`${flag}: ${quoted(text)} is a wildcard; name an address others can reach`);
   if (address.port === 0) fail(`${flag}: port 0 cannot be reached`);
   return address;
 }
@@ -200,7 +205,8 @@ const UNITS: ReadonlyMap<string, number> = new Map([
 export function parseBytes(flag: string, text: string, low: number): number {
   const match = /^(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)$/i.exec(text.trim());
   const unit = match === null ? undefined : UNITS.get(match[2]!.toLowerCase());
-  if (match === null || unit === undefined) fail(`${flag}: ${quoted(text)} is not a size (64MiB, 1GB, 65536)`);
+  if (match === null || unit === undefined)
+    fail(`${flag}: ${quoted(text)} is not a size (64MiB, 1GB, 65536)`);
   const bytes = Math.round(Number(match[1]) * unit);
   if (!Number.isSafeInteger(bytes) || bytes < low) fail(`${flag}: ${text} is not at least ${low} bytes`);
   return bytes;
@@ -296,14 +302,19 @@ export function advertisedAddress(config: NodeConfig): Address {
 
 export interface NodeSecrets {
   readonly authToken: string | undefined;
+  readonly clusterSecret: string | undefined;
   readonly tls: { readonly cert: Uint8Array; readonly key: Uint8Array; readonly ca: Uint8Array } | undefined;
 }
 
 /** Reads the files that the configuration names; throws a UserError that names the file and the flag. */
-export function loadSecrets(config: Pick<NodeConfig, "authTokenFile" | "tls">): NodeSecrets {
-  const { authTokenFile, tls } = config;
+export function loadSecrets(
+  config: Pick<NodeConfig, "authTokenFile" | "clusterSecretFile" | "tls">,
+): NodeSecrets {
+  const { authTokenFile, clusterSecretFile, tls } = config;
   return {
-    authToken: authTokenFile === undefined ? undefined : readTokenFile(authTokenFile),
+    authToken: authTokenFile === undefined ? undefined : readTokenFile("--auth-token-file", authTokenFile),
+    clusterSecret:
+      clusterSecretFile === undefined ? undefined : readTokenFile("--cluster-secret-file", clusterSecretFile),
     tls:
       tls === undefined
         ? undefined
@@ -316,10 +327,10 @@ export function loadSecrets(config: Pick<NodeConfig, "authTokenFile" | "tls">): 
 }
 
 /** The first line of a token file. */
-export function readTokenFile(path: string): string {
-  const token = readNamedFile("--auth-token-file", path).toString("utf8").split(/\r?\n/, 1)[0]!.trim();
-  if (token === "") fail(`--auth-token-file: ${path} holds no token in its first line`);
-  if (!/^[\x21-\x7e]+$/.test(token)) fail(`--auth-token-file: ${path} holds characters that no token may have`);
+export function readTokenFile(flag: string, path: string): string {
+  const token = readNamedFile(flag, path).toString("utf8").split(/\r?\n/, 1)[0]!.trim();
+  if (token === "") fail(`${flag}: ${path} holds no token in its first line`);
+  if (!/^[\x21-\x7e]+$/.test(token)) fail(`${flag}: ${path} holds characters that no token may have`);
   return token;
 }
 

@@ -50,6 +50,8 @@ export interface PeerServices {
   raft(stream: PeerStream): PipeHandler;
   snapshot(stream: PeerStream): PipeHandler;
   call(stream: PeerStream): PipeHandler;
+  /** A call from a node that belongs to no cluster yet: its credentials are good, its names are nobody's. */
+  stranger(stream: PeerStream): PipeHandler;
 }
 
 export interface RpcServerOptions {
@@ -107,12 +109,17 @@ export class RpcServer {
     this.#server.addService(clientService, clients);
     const { peer } = options;
     if (peer === undefined) return;
-    const accept = (serve: (stream: PeerStream) => PipeHandler) =>
-      ((stream: Stream) => this.#acceptPeer(stream, peer.identity, serve)) as never;
+    const accept = (
+      serve: (stream: PeerStream) => PipeHandler,
+      stranger?: (stream: PeerStream) => PipeHandler,
+    ) => ((stream: Stream) => this.#acceptPeer(stream, peer.identity, serve, stranger)) as never;
     this.#server.addService(peerService, {
       Raft: accept((stream) => peer.services.raft(stream)),
       Snapshot: accept((stream) => peer.services.snapshot(stream)),
-      Call: accept((stream) => peer.services.call(stream)),
+      Call: accept(
+        (stream) => peer.services.call(stream),
+        (stream) => peer.services.stranger(stream),
+      ),
     });
   }
 
@@ -187,7 +194,12 @@ export class RpcServer {
     });
   }
 
-  #acceptPeer(stream: Stream, identity: PeerIdentity, serve: (stream: PeerStream) => PipeHandler): void {
+  #acceptPeer(
+    stream: Stream,
+    identity: PeerIdentity,
+    serve: (stream: PeerStream) => PipeHandler,
+    stranger: ((stream: PeerStream) => PipeHandler) | undefined,
+  ): void {
     const hello: PeerHello = {
       clusterId: header(stream, PeerHeader.cluster) ?? "",
       fromNode: Number(header(stream, PeerHeader.from)),
@@ -197,7 +209,8 @@ export class RpcServer {
     };
     const certificate = stream.getAuthContext().sslPeerCertificate !== undefined;
     const credentials = refusePeerCredentials(this.#secrets, header(stream, PeerHeader.secret), certificate);
-    const refusal = credentials ?? refusePeer(identity, hello);
+    const asStranger = hello.clusterId === "" ? stranger : undefined;
+    const refusal = credentials ?? (asStranger === undefined ? refusePeer(identity, hello) : undefined);
     if (refusal !== undefined) {
       const from = { peer: stream.getPeer(), fromNode: hello.fromNode, clusterId: hello.clusterId };
       this.#options.logger.warn({ ...from, reason: refusal }, "peer refused");
@@ -211,7 +224,7 @@ export class RpcServer {
     // Tells the caller that it is welcome before anything else is said.
     stream.sendMetadata(new Metadata());
     const pipe = new GrpcServerPipe(stream);
-    pipe.serve(serve({ hello, pipe }));
+    pipe.serve((asStranger ?? serve)({ hello, pipe }));
   }
 }
 

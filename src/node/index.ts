@@ -1,0 +1,3 @@
+/** A node as a library: what `ostraka start` runs. */
+export { type NodeConfig, parseNodeConfig } from "./config.js";
+export { type RunningNode, startNode } from "./node.js";

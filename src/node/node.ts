@@ -1,0 +1,437 @@
+/**
+ * One node, put together: configuration in, a serving node out. The only place that knows all the parts; everything
+ * real (clock, disk, sockets, threads, processes) is made here and handed down.
+ *
+ * Order of the start: lock the directory · listen (peers only) · find out who we are · open the log · host the groups ·
+ * make ourselves known to meta · wait until a read goes through · serve clients.
+ */
+import { randomUUID } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
+import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
+import { Deadline } from "../gateway/deadline.js";
+import { NodeGateway } from "../gateway/gateway.js";
+import { RangeClient } from "../gateway/range-client.js";
+import { remoteRange, serveRange } from "../gateway/range-rpc.js";
+import { DEFAULT_LIMITS, type Replica } from "../gateway/replica.js";
+import { openLog } from "../log/index.js";
+import type { DurableLog } from "../log/types.js";
+import { MemoryMachine } from "../machines/memory-machine.js";
+import {
+  decodeMetaResult,
+  encodeMetaCommand,
+  type MetaCommand,
+  MetaMachine,
+  type MetaResult,
+} from "../machines/meta/meta.js";
+import { createRunnerPool } from "../machines/range/runner/pool.js";
+import { openStoreWorker, type StoreWorker } from "../machines/range/store.js";
+import { MultiRaft } from "../multiraft/host.js";
+import { DEFAULT_HOST_OPTIONS } from "../multiraft/options.js";
+import type { GroupHandle } from "../multiraft/types.js";
+import { DEFAULT_LEADER_LIMITS, RangeLeader } from "../range/leader.js";
+import { Schema } from "../range/schema.js";
+import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
+import { bootstrapVoters, resolveIdentity } from "./founding.js";
+import { type HttpServer, startHttp } from "./http.js";
+import { type DirectoryLock, type Identity, lockDirectory } from "./identity.js";
+import { createLogger, type Logger } from "./logger.js";
+import { Membership } from "./membership.js";
+import { createMetrics } from "./metrics.js";
+import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
+import { KNOWN_OTHERWISE, PeerNetwork } from "./peer-network.js";
+import { RealClock, RealDisk, RealRandom } from "./real-io.js";
+
+export interface RunningNode {
+  readonly nodeId: number;
+  readonly clusterId: string;
+  /** HOST:PORT as bound; `http` is "off" where there is none. */
+  readonly grpc: string;
+  readonly http: string;
+  /** Resolves with the reason should the node have to stop by itself. */
+  readonly failed: Promise<OstrakaError>;
+  /** Hands leadership away and ends everything; idempotent. */
+  stop(): Promise<void>;
+}
+
+const TICKS_PER_ELECTION = 10;
+const SEGMENT_BYTES = 16 * 1024 * 1024;
+const REGISTER_PAUSE_MS = 200;
+const DRAIN_MS = 3_000;
+
+export async function startNode(config: NodeConfig): Promise<RunningNode> {
+  const node = new NodeAssembly(config);
+  try {
+    return await node.start();
+  } catch (error) {
+    await node.stop();
+    throw error;
+  }
+}
+
+class NodeAssembly {
+  readonly #config: NodeConfig;
+  readonly #logger: Logger;
+  readonly #clock = new RealClock();
+  readonly #random = new RealRandom();
+  readonly #disk = new RealDisk();
+  readonly #meta = new MetaMachine();
+  readonly #groups = new Map<GroupId, GroupHandle>();
+  readonly failed: Promise<OstrakaError>;
+  #fail!: (error: OstrakaError) => void;
+  #lock: DirectoryLock | undefined;
+  #network: PeerNetwork | undefined;
+  #log: DurableLog | undefined;
+  #host: MultiRaft | undefined;
+  #worker: StoreWorker | undefined;
+  #pools: { close(): Promise<void> }[] = [];
+  #gateway: NodeGateway | undefined;
+  #http: HttpServer | undefined;
+  #membership: Membership | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(config: NodeConfig) {
+    this.#config = config;
+    this.#logger = createLogger(config.logLevel);
+    this.failed = new Promise((resolve) => {
+      this.#fail = resolve;
+    });
+  }
+
+  async start(): Promise<RunningNode> {
+    const config = this.#config;
+    const secrets = loadSecrets(config);
+    this.#lock = lockDirectory(config.dataDirectory);
+    const network = new PeerNetwork({
+      config,
+      secrets,
+      clock: this.#clock,
+      random: this.#random,
+      logger: this.#logger,
+    });
+    this.#network = network;
+    await network.listen();
+    const address =
+      config.advertise === undefined ? network.address : formatAddress(advertisedAddress(config));
+    const http = config.http === undefined ? "off" : formatAddress(config.http);
+    const identity = await resolveIdentity({
+      config,
+      disk: this.#disk,
+      clock: this.#clock,
+      random: this.#random,
+      logger: this.#logger,
+      strangers: network,
+      address,
+      http,
+    });
+    network.identify(identity, this.#meta);
+    const self = nodeId(identity.nodeId);
+
+    const host = await this.#openHost(self, network);
+    await this.#addMeta(host, identity);
+    const store = await this.#addRange(host, identity);
+    const replica = await this.#replica(self, network, store);
+    const view: ClusterView = {
+      self,
+      clock: this.#clock,
+      meta: this.#meta,
+      groups: this.#groups,
+      store,
+      calls: network.calls,
+      settings: () => this.#settings(),
+    };
+    serveOperations(view);
+    this.#serveMeta(network);
+    const gateway = new NodeGateway({
+      replica,
+      space: {
+        disk: this.#disk,
+        temporaryPath: () => join(this.#temporaryDirectory(), randomUUID()),
+        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
+      },
+      systemTables: systemTables(view),
+      admin: operations(view),
+    });
+    this.#gateway = gateway;
+    host.start();
+    this.#http =
+      config.http === undefined
+        ? undefined
+        : await this.#startHttp(config.http, secrets.authToken, replica, view, host);
+    this.#membership = new Membership(this.#clock, [...this.#groups.values()], this.#meta, this.#logger);
+    this.#membership.start();
+    await this.#introduce(identity, address, this.#http?.address ?? "off");
+    await this.#untilServing(replica);
+    network.serveClients(gateway, this.#meta.state.clusterId || identity.clusterId, self);
+    return {
+      nodeId: identity.nodeId,
+      clusterId: this.#meta.state.clusterId || identity.clusterId,
+      grpc: network.address,
+      http: this.#http?.address ?? "off",
+      failed: this.failed,
+      stop: () => this.stop(),
+    };
+  }
+
+  #stopFor(error: OstrakaError): void {
+    this.#logger.error({ code: error.code, reason: error.message }, "the node stops");
+    this.#fail(error);
+  }
+
+  #temporaryDirectory(): string {
+    return join(this.#config.dataDirectory, "tmp");
+  }
+
+  async #openHost(self: NodeId, network: PeerNetwork): Promise<MultiRaft> {
+    const { dataDirectory, electionTimeoutMs } = this.#config;
+    rmSync(this.#temporaryDirectory(), { recursive: true, force: true });
+    mkdirSync(this.#temporaryDirectory(), { recursive: true });
+    this.#log = await openLog(this.#disk, this.#clock, {
+      directory: join(dataDirectory, "log"),
+      segmentBytes: SEGMENT_BYTES,
+      onDiskFull: (reason) => this.#onDiskFull(reason),
+    });
+    this.#host = new MultiRaft({
+      nodeId: self,
+      clock: this.#clock,
+      random: this.#random,
+      disk: this.#disk,
+      log: this.#log,
+      transport: network.transport,
+      logger: this.#logger,
+      options: {
+        ...DEFAULT_HOST_OPTIONS,
+        snapshotDirectory: join(dataDirectory, "snapshots"),
+        tickMs: Math.max(5, Math.round(electionTimeoutMs / TICKS_PER_ELECTION)),
+        electionTicks: TICKS_PER_ELECTION,
+      },
+      defer: (run) => setImmediate(run),
+      onFatal: (error) => this.#stopFor(error),
+    });
+    return this.#host;
+  }
+
+  #onDiskFull(reason: string | undefined): void {
+    if (reason !== undefined)
+      this.#logger.error({ reason }, "the disk is full: this node refuses writes until there is room");
+    else this.#logger.info({}, "the disk has room again");
+    this.#host?.setDiskFull(reason);
+  }
+
+  async #addMeta(host: MultiRaft, identity: Identity): Promise<void> {
+    const machine = new MemoryMachine({
+      machine: this.#meta,
+      disk: this.#disk,
+      directory: join(this.#config.dataDirectory, "meta"),
+    });
+    await host.addGroup({ group: META_GROUP, machine, ...bootstrap(identity) });
+    this.#groups.set(META_GROUP, host.group(META_GROUP));
+  }
+
+  async #addRange(host: MultiRaft, identity: Identity) {
+    this.#worker = openStoreWorker({ clock: this.#clock });
+    const store = this.#worker.store(
+      join(this.#config.dataDirectory, "ranges", String(FIRST_RANGE_GROUP), "range.db"),
+    );
+    await host.addGroup({ group: FIRST_RANGE_GROUP, machine: store, ...bootstrap(identity) });
+    this.#groups.set(FIRST_RANGE_GROUP, host.group(FIRST_RANGE_GROUP));
+    return store;
+  }
+
+  async #replica(self: NodeId, network: PeerNetwork, store: Replica["store"]): Promise<Replica> {
+    const handle = this.#groups.get(FIRST_RANGE_GROUP)!;
+    const schema = await Schema.follow(store);
+    const local = new RangeLeader({
+      handle,
+      store,
+      schema,
+      clock: this.#clock,
+      random: this.#random,
+      limits: DEFAULT_LEADER_LIMITS,
+    });
+    serveRange(network.calls, local);
+    const runners = createRunnerPool({ clock: this.#clock, size: 4, warm: 1 });
+    const heldRunners = createRunnerPool({ clock: this.#clock, size: 32, warm: 0 });
+    this.#pools = [runners, heldRunners];
+    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node));
+    return {
+      clock: this.#clock,
+      random: this.#random,
+      limits: DEFAULT_LIMITS,
+      handle,
+      store,
+      leader,
+      schema,
+      runners,
+      heldRunners,
+    };
+  }
+
+  // --- meta -----------------------------------------------------------------------------------------------------
+
+  #serveMeta(network: PeerNetwork): void {
+    network.calls.serve(
+      "meta.propose",
+      async ([bytes]) => (await this.#groups.get(META_GROUP)!.propose(bytes as Uint8Array)).result,
+    );
+    network.serveStrangers({
+      probe: async () => ({ clusterId: this.#meta.state.clusterId, nodes: this.#meta.state.nodes }),
+      join: (node) => this.#proposeMeta({ kind: "join", node }),
+    });
+  }
+
+  async #proposeMeta(command: MetaCommand): Promise<MetaResult> {
+    const deadline = new Deadline(this.#clock, undefined, DEFAULT_LIMITS.availabilityMs, {
+      signal: undefined,
+    });
+    const bytes = encodeMetaCommand(command);
+    const handle = this.#groups.get(META_GROUP)!;
+    const result = await deadline.persist(async () => {
+      const { leader, role } = handle.status();
+      if (role === "leader" || leader === 0) return (await handle.propose(bytes)).result;
+      return (await this.#network!.calls.call(leader, "meta.propose", [bytes], {
+        timeoutMs: 5_000,
+      })) as Uint8Array;
+    });
+    return decodeMetaResult(result);
+  }
+
+  /** Names the cluster if nobody has, and tells meta where this node is; refused, the node must not go on. */
+  async #introduce(identity: Identity, address: string, http: string): Promise<void> {
+    for (;;) {
+      if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+      try {
+        if (this.#meta.state.clusterId === "" && bootstrapVoters(identity).length > 0)
+          await this.#found(identity);
+        const result = await this.#proposeMeta({
+          kind: "register",
+          node: { id: identity.nodeId, address, http, incarnation: identity.incarnation },
+        });
+        if (!result.ok) throw new FatalError("OSTRAKA_WIPED", result.reason);
+        return;
+      } catch (error) {
+        if (error instanceof FatalError) throw error;
+        if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
+        this.#logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
+        await new Promise<void>((resolve) => this.#clock.setTimer(REGISTER_PAUSE_MS, resolve));
+      }
+    }
+  }
+
+  async #found(identity: Identity): Promise<void> {
+    const founders = bootstrapVoters(identity);
+    await this.#proposeMeta({
+      kind: "found",
+      clusterId: identity.clusterId,
+      replicas: this.#config.replicas,
+      firstFreeNodeId: Math.max(...founders) + 1,
+      ranges: [
+        { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
+      ],
+    });
+  }
+
+  // --- serving --------------------------------------------------------------------------------------------------
+
+  async #untilServing(replica: Replica): Promise<void> {
+    for (;;) {
+      if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+      if ((await this.#unhealthy(replica, 5_000)) === undefined) return;
+    }
+  }
+
+  /** A read point that this replica reaches: the node can serve SQL. */
+  async #unhealthy(replica: Replica, withinMs: number): Promise<string | undefined> {
+    const deadline = new Deadline(this.#clock, withinMs, withinMs, { signal: undefined });
+    try {
+      const point = await deadline.persist(() => replica.leader.readPoint());
+      await deadline.race(replica.handle.waitApplied(point.index));
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  #startHttp(
+    address: Address,
+    authToken: string | undefined,
+    replica: Replica,
+    view: ClusterView,
+    host: MultiRaft,
+  ): Promise<HttpServer> {
+    const registry = createMetrics({
+      groups: this.#groups,
+      store: replica.store,
+      log: this.#log!,
+      hostStats: () => host.stats(),
+      clients: () => this.#network?.clientCount ?? 0,
+    });
+    return startHttp({
+      address,
+      authToken,
+      registry,
+      unhealthy: () => this.#unhealthy(replica, 2_000),
+      describe: () => ({ node: view.self, clusterId: this.#meta.state.clusterId }),
+    });
+  }
+
+  #settings(): ReadonlyMap<string, string> {
+    const { config } = { config: this.#config };
+    return new Map(
+      Object.entries({
+        replicas: String(this.#meta.state.replicas),
+        "range-max-bytes": String(config.rangeMaxBytes),
+        "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
+        "election-timeout-ms": String(config.electionTimeoutMs),
+        "max-statement-bytes": String(DEFAULT_LIMITS.maxStatementBytes),
+        "max-transaction-bytes": String(DEFAULT_LIMITS.maxTransactionBytes),
+        "idle-transaction-ms": String(DEFAULT_LIMITS.idleTransactionMs),
+      }),
+    );
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    this.#membership?.stop();
+    await this.#handOver();
+    await this.#gateway?.close();
+    this.#network?.stopClients();
+    await this.#http?.close();
+    await this.#host?.stop();
+    for (const pool of this.#pools) await pool.close();
+    await this.#worker?.close();
+    await this.#network?.close();
+    await this.#log
+      ?.close()
+      .catch((error: unknown) =>
+        this.#logger.warn({ reason: String(error) }, "the log did not close cleanly"),
+      );
+    this.#lock?.release();
+  }
+
+  /** Moves leadership to a voter that is up to date, so that nobody has to wait for an election. */
+  async #handOver(): Promise<void> {
+    const moves = [...this.#groups.values()].map(async (handle) => {
+      const { role, conf, match } = handle.status();
+      if (role !== "leader") return;
+      const others = conf.voters.filter((voter) => voter !== this.#host?.nodeId);
+      const target = others.sort((a, b) => (match.get(b) ?? 0) - (match.get(a) ?? 0))[0];
+      if (target !== undefined) await handle.transferLeadership(target);
+    });
+    const timeout = new Promise<void>((resolve) => this.#clock.setTimer(DRAIN_MS, resolve));
+    await Promise.race([Promise.allSettled(moves), timeout]);
+  }
+}
+
+function bootstrap(identity: Identity) {
+  const voters = bootstrapVoters(identity);
+  if (voters.length === 0) return {};
+  return { bootstrap: { voters, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false } };
+}
