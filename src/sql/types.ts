@@ -60,17 +60,42 @@ export interface Span {
   readonly high: bigint | undefined;
 }
 
+/** The table name of a span that stands for every table, and the schema. */
+export const EVERY_TABLE = "*";
+/** The table name of the span that stands for the schema. */
+export const SCHEMA = "";
+/**
+ * The key that stands for "rows that do not exist yet, with keys that SQLite will choose": beyond every rowid, so
+ * that it lies in every span without upper bound. An INSERT without a key reads and writes only this; whatever could
+ * be changed by a row that appears under an unforeseen key (a search that found nothing, a bounded range) reads it.
+ */
+export const END_OF_TABLE: bigint = 1n << 63n;
+
+/** See footprint.ts for what each part means and why it is enough for strict serializability. */
 export interface Footprint {
+  /** What must not have been written since, when the statement's text is run again and its outcome compared. */
   readonly reads: readonly Span[];
   readonly writes: readonly Span[];
+  /**
+   * What the statement looked at only to check constraints. Its outcome, compared when the text is run again, covers
+   * it; it counts as read where nothing is run again: when the statement failed, or when its row changes are replicated.
+   */
+  readonly checks: readonly Span[];
+}
+
+/** What a statement answered, as far as it narrows its footprint. */
+export interface SeenOutcome {
+  readonly rowCount: number;
+  readonly changes: number;
 }
 
 /**
  * How much work a statement may be, as far as can be told without running it.
  * "bounded": a handful of key operations whatever the data; may run in the storage worker and be proposed as text.
+ * "scan": at most linear in the size of the tables (one level of scans, sorts, DDL); as good as bounded on a small database.
  * "unknown": must first run where it can be killed.
  */
-export type Cost = "bounded" | "unknown";
+export type Cost = "bounded" | "scan" | "unknown";
 
 export interface Analysis {
   readonly class: StatementClass;
@@ -88,8 +113,13 @@ export interface Analysis {
   readonly rowChangesOnly: boolean;
   /** Calls random(), a date function with 'now', or CURRENT_*: directly, or through a trigger, view or default. */
   readonly usesStamp: boolean;
-  /** Spans for these parameter values. */
-  footprint(params: readonly SqlValue[]): Footprint;
+  /**
+   * Spans for these parameter values; narrower where the outcome is known (a key that was found cannot be touched by
+   * rows that appear later).
+   */
+  footprint(params: readonly SqlValue[], seen?: SeenOutcome): Footprint;
+  /** Writes sqlite_stat tables directly: the schema must be loaded again at the same log position on every replica. */
+  readonly writesStatistics: boolean;
   /**
    * The text to run, when it differs from the user's: sqlite_schema hidden behind a view, and so on. Values of
    * changes(), total_changes() and last_insert_rowid() at top level are bound by `bindSession`.
@@ -114,6 +144,8 @@ export interface SchemaOracle {
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   table(name: string): TableFacts | undefined;
+  /** All virtual tables with their text, to tell which one a program opens; without it they are taken for everything. */
+  virtualTables?(): readonly { readonly name: string; readonly sql: string }[];
 }
 
 export interface PreparedFacts {

@@ -1,0 +1,574 @@
+/**
+ * The footprint of a statement, from SQLite's own program for it: what it reads and writes, as spans of keys where the
+ * keys are constants or parameters, else as whole tables.
+ *
+ * Why these spans are enough. A transaction runs its statements on some state, and commits at index c if no span that
+ * it read was written since; its write statements then run again at c, and each must tell what it told before
+ * (changes, rows, last rowid, or the error), else the whole commit fails with OSTRAKA_RETRY. So for every statement
+ * the answer that the client saw must be the answer at c:
+ * 1. A statement that only reads answers from the rows in `reads`. Those are unchanged but for the transaction's own
+ *    writes, so by induction over the statements it is enough that those writes have the same effects at c.
+ * 2. A write's effects depend on rows that it finds by its predicates, subqueries, triggers, cascades, REPLACE, UPSERT and
+ *    OR IGNORE: all of these are in `reads`, unchanged. What is left out is what can only make it succeed or fail
+ *    (UNIQUE under ABORT, parents of foreign keys): success is told, and compared when the text runs again. Hence
+ *    `checks`, to be added to the reads whenever the text is not run again: a statement that failed, row changes.
+ * 3. A key that SQLite chooses (NewRowid) at the top level is told: by last_insert_rowid and, over many rows, by the
+ *    count of changes, since such keys are consecutive. It reads END_OF_TABLE, so that a lost race is found at
+ *    validation and not only at apply. In a trigger the key is not told and depends on every row: the whole table is read.
+ * 4. Rows that appear under chosen keys (others' appends write END_OF_TABLE only) did not exist before. A key that was
+ *    found cannot be one of them; whatever looked for a key and may not have found it, or for a range, reads END_OF_TABLE
+ *    as well. A key found and deleted since is a conflict on the key itself.
+ *
+ * Any valid plan will do: an answer that one plan computes from certain rows depends on no others. What is not
+ * understood becomes whole tables, and what cannot even be named becomes every table.
+ */
+import type { SqlValue } from "../base/values.js";
+import type { Frame, Origin } from "./program.js";
+import { lowerAscii } from "./tokenizer.js";
+import {
+  END_OF_TABLE,
+  EVERY_TABLE,
+  type Footprint,
+  type OpcodeRow,
+  SCHEMA,
+  type SchemaOracle,
+  type SeenOutcome,
+  type Span,
+} from "./types.js";
+
+/** An inclusive bound: a constant or a parameter; undefined is none. */
+type Bound = { readonly value: bigint } | { readonly parameter: number } | undefined;
+
+type SpanTemplate =
+  | { readonly kind: "whole"; readonly table: string }
+  | { readonly kind: "end"; readonly table: string }
+  /** The end when this parameter is NULL, else nothing. */
+  | { readonly kind: "end if null"; readonly table: string; readonly parameter: number }
+  /** Keys between the bounds; `chosenIfNull` when a NULL parameter means a chosen key and not none. */
+  | {
+      readonly kind: "keys";
+      readonly table: string;
+      readonly low: Bound;
+      readonly high: Bound;
+      readonly chosenIfNull: boolean;
+    };
+
+interface CursorTarget {
+  /** Where it is opened. */
+  readonly at: number;
+  readonly table: string;
+  /** A table's own b-tree, keyed by rowid. */
+  readonly keyed: boolean;
+  readonly writable: boolean;
+}
+
+/** What the programs of a statement touch. */
+export interface Touched {
+  readonly reads: readonly SpanTemplate[];
+  readonly writes: readonly SpanTemplate[];
+  readonly checks: readonly SpanTemplate[];
+  readonly temp: boolean;
+  /** The only read is one key, and an outcome with a row, or with a change, proves that it was there. */
+  readonly provesItsKey: { readonly byRow: boolean; readonly byChange: boolean };
+  /** Tables written, lower-case. */
+  readonly written: ReadonlySet<string>;
+}
+
+export interface TouchOptions {
+  /** Tables named in the statement itself, lower-case; tells the user's use of sqlite_sequence from AUTOINCREMENT's. */
+  readonly names: ReadonlySet<string>;
+  /** Table that a virtual table's pointer (P4 of VOpen) stands for; undefined when it is not known. */
+  readonly virtualTable: (pointer: string) => readonly string[] | undefined;
+}
+
+const SEEK_RANGE: ReadonlySet<string> = new Set(["SeekGE", "SeekGT", "SeekLE", "SeekLT"]);
+const PROBES: ReadonlySet<string> = new Set(["NoConflict", "Found", "NotFound", "NotExists"]);
+/** Ops that move a cursor over rows, or depend on which there are; reading where one stands is covered by how it got there. */
+const MOVES: ReadonlySet<string> = new Set(
+  (
+    "SeekLT SeekLE SeekGE SeekGT IfNoHope NoConflict NotFound Found SeekRowid NotExists Last IfSizeBetween Sort Rewind " +
+    "IfEmpty Prev Next IdxLE IdxGT IdxLT IdxGE Count SeekScan SeekEnd IFindKey"
+  ).split(" "),
+);
+const READS_ROW: ReadonlySet<string> = new Set(["Column", "Rowid", "IdxRowid", "RowData", "Offset"]);
+const FOLLOWERS: ReadonlySet<string> = new Set(["Next", "Prev", "SeekEnd"]);
+
+export function touchedBy(frames: readonly Frame[], oracle: SchemaOracle, options: TouchOptions): Touched {
+  const collector = new Collector(oracle, options);
+  frames.forEach((frame, i) => {
+    collector.frame(frame, i === 0);
+  });
+  return collector.finish(frames);
+}
+
+class Collector {
+  readonly reads: SpanTemplate[] = [{ kind: "whole", table: SCHEMA }];
+  readonly writes: SpanTemplate[] = [];
+  readonly checks: SpanTemplate[] = [];
+  temp = false;
+  readonly #oracle: SchemaOracle;
+  readonly #options: TouchOptions;
+  #frame!: Frame;
+  #main = true;
+  #cursors = new Map<number, CursorTarget[]>();
+  #positions = new Map<number, SpanTemplate[]>();
+
+  constructor(oracle: SchemaOracle, options: TouchOptions) {
+    this.#oracle = oracle;
+    this.#options = options;
+  }
+
+  frame(frame: Frame, main: boolean): void {
+    this.#frame = frame;
+    this.#main = main;
+    this.#cursors = new Map();
+    this.#positions = new Map();
+    const { ops } = frame;
+    ops.forEach((op, at) => {
+      this.#open(op, at);
+    });
+    if (!frame.understood) {
+      for (const targets of this.#cursors.values()) {
+        for (const target of targets) {
+          this.reads.push({ kind: "whole", table: target.table });
+          if (target.writable) this.writes.push({ kind: "whole", table: target.table });
+        }
+      }
+      for (const op of ops) if (op.opcode === "Clear" || op.opcode === "Destroy") this.#clear(op);
+      return;
+    }
+    for (let at = 0; at < ops.length; at++) if (frame.reachable[at] === 1) this.#read(ops[at]!, at);
+    for (let at = 0; at < ops.length; at++) if (frame.reachable[at] === 1) this.#write(ops[at]!, at);
+  }
+
+  finish(frames: readonly Frame[]): Touched {
+    const reads = distinct(this.reads);
+    const writes = distinct(this.writes);
+    return {
+      reads,
+      writes,
+      checks: distinct(this.checks),
+      temp: this.temp,
+      provesItsKey: provesItsKey(frames, reads),
+      written: new Set(writes.map((span) => span.table)),
+    };
+  }
+
+  #open(op: OpcodeRow, at: number): void {
+    switch (op.opcode) {
+      case "OpenRead":
+      case "OpenWrite":
+      case "ReopenIdx": {
+        if (op.p3 === 1) {
+          this.temp = true;
+          return;
+        }
+        // With P5 & 16 the root page is in a register: a b-tree that this statement has just made.
+        const writable = op.opcode === "OpenWrite";
+        if (writable && (op.p5 & 16) !== 0) return;
+        this.#addCursor(op.p1, { at, ...this.#target(op.p3, op.p2, writable) });
+        return;
+      }
+      case "VOpen":
+      case "VUpdate":
+        this.#virtual(op);
+        return;
+      default:
+    }
+  }
+
+  #addCursor(cursor: number, target: CursorTarget): void {
+    const targets = this.#cursors.get(cursor);
+    if (targets === undefined) this.#cursors.set(cursor, [target]);
+    else targets.push(target);
+  }
+
+  /**
+   * What a cursor stands for at an address. A number is used again for another b-tree where the first is done with (the
+   * prologue's look at sqlite_sequence, FROM subqueries); outside of loops the last opening before the address counts,
+   * else all of them do.
+   */
+  #targetsAt(cursor: number, at: number): readonly CursorTarget[] {
+    const targets = this.#cursors.get(cursor) ?? [];
+    if (targets.every((t) => t.table === targets[0]!.table && t.keyed === targets[0]!.keyed)) {
+      return targets.slice(0, 1);
+    }
+    const { prologue } = this.#frame;
+    // The prologue runs first, then the program from its beginning.
+    const same = targets.filter((t) => t.at >= prologue === at >= prologue);
+    if (same.length === 0) return targets;
+    const loops = this.#frame.loops();
+    if (same.some((t) => loops.some((loop) => t.at >= loop.start && t.at <= loop.end))) return targets;
+    const before = same.filter((t) => t.at < at);
+    return before.length === 0 ? targets : before.slice(-1);
+  }
+
+  #target(database: number, root: number, writable: boolean): Omit<CursorTarget, "at"> {
+    if (root === 1) return { table: SCHEMA, keyed: false, writable };
+    const object = this.#oracle.objectByRootPage(database, root);
+    if (object === undefined) return { table: EVERY_TABLE, keyed: false, writable };
+    const table = lowerAscii(object.table);
+    const facts = object.kind === "table" ? this.#oracle.table(object.name) : undefined;
+    const keyed = facts !== undefined && !facts.withoutRowid;
+    const owner = facts?.kind === "shadow" ? shadowOwner(table, this.#oracle) : table;
+    return { table: owner, keyed: keyed && owner === table, writable };
+  }
+
+  #virtual(op: OpcodeRow): void {
+    const tables = op.p4 === null ? undefined : this.#options.virtualTable(op.p4);
+    for (const table of tables ?? [EVERY_TABLE]) {
+      this.reads.push({ kind: "whole", table });
+      if (op.opcode === "VUpdate") this.writes.push({ kind: "whole", table });
+    }
+  }
+
+  #clear(op: OpcodeRow): void {
+    const database = op.opcode === "Clear" ? op.p2 : op.p3;
+    if (database === 1) {
+      this.temp = true;
+      return;
+    }
+    const target = this.#target(database, op.p1, true);
+    this.writes.push({ kind: "whole", table: target.table });
+    // How many rows there were is told, and is told of this table alone; but it is all of its rows.
+    this.reads.push({ kind: "whole", table: target.table });
+  }
+
+  #read(op: OpcodeRow, at: number): void {
+    if (op.opcode === "Clear" || op.opcode === "Destroy") {
+      this.#clear(op);
+      return;
+    }
+    if (op.opcode === "DeferredSeek") {
+      this.#wholeOf(op.p3, at);
+      this.#wholeOf(op.p1, at);
+      return;
+    }
+    const targets = this.#targetsAt(op.p1, at);
+    if (targets.length === 0) return;
+    if (op.opcode === "NewRowid") {
+      this.#readNewRowid(op, at, targets);
+      return;
+    }
+    if (!MOVES.has(op.opcode)) return;
+    const target = targets[0]!;
+    if (targets.length > 1 || target.table === SCHEMA) this.#wholeOf(op.p1, at);
+    else if (this.#isSequenceBookkeeping(target)) return;
+    else if (target.keyed) this.#readKeyed(op, at, target);
+    else if (PROBES.has(op.opcode) && this.#isCheck(op, at)) {
+      this.checks.push({ kind: "whole", table: target.table });
+    } else this.#wholeOf(op.p1, at);
+  }
+
+  /** AUTOINCREMENT's own reads of sqlite_sequence, at the top level: their result is the key, and the key is told. */
+  #isSequenceBookkeeping(target: CursorTarget): boolean {
+    return this.#main && target.table === "sqlite_sequence" && !this.#options.names.has("sqlite_sequence");
+  }
+
+  #wholeOf(cursor: number, at: number): void {
+    for (const { table } of this.#targetsAt(cursor, at)) {
+      this.reads.push({ kind: "whole", table });
+      this.#position(cursor, { kind: "whole", table });
+    }
+  }
+
+  #position(cursor: number, span: SpanTemplate): void {
+    const positions = this.#positions.get(cursor);
+    if (positions === undefined) this.#positions.set(cursor, [span]);
+    else positions.push(span);
+  }
+
+  /** A probe that can only make the statement succeed or fail. */
+  #isCheck(op: OpcodeRow, at: number): boolean {
+    const { ops } = this.#frame;
+    const writable = this.#targetsAt(op.p1, at)[0]?.writable === true;
+    if (writable) {
+      // UPDATE lets a row be in its own way: the rowid found, or the key's columns, are compared with its own first.
+      let next = at + 1;
+      while (next < at + 6 && /^(IdxRowid|Column|Eq|Noop)$/.test(ops[next]?.opcode ?? "")) next++;
+      return ops[next]?.opcode === "Halt" && ops[next]!.p1 !== 0;
+    }
+    // A foreign key's look for the parent opens and closes a cursor of its own, and never reads a row.
+    let closed = false;
+    for (const other of ops) {
+      if (other.p1 !== op.p1) continue;
+      if (other.opcode === "Close") closed = true;
+      else if (other !== op && (MOVES.has(other.opcode) || READS_ROW.has(other.opcode))) return false;
+    }
+    return closed;
+  }
+
+  #readKeyed(op: OpcodeRow, at: number, target: CursorTarget): void {
+    const { table } = target;
+    if (op.opcode === "SeekRowid" || op.opcode === "NotExists") {
+      const spans = this.#spansOf(this.#frame.origins(op.p3, at), table);
+      const check = op.opcode === "NotExists" && this.#isCheck(op, at);
+      for (const span of spans) {
+        (check ? this.checks : this.reads).push(span);
+        // A check that goes on has found nothing to stand on.
+        if (!check) this.#position(op.p1, span);
+      }
+    } else if (SEEK_RANGE.has(op.opcode) || op.opcode === "Rewind" || op.opcode === "Last") {
+      const span = this.#rangeOf(op, at, table);
+      this.reads.push(span);
+      this.#position(op.p1, span);
+    } else if (!FOLLOWERS.has(op.opcode)) {
+      this.#wholeOf(op.p1, at);
+    }
+  }
+
+  #readNewRowid(op: OpcodeRow, at: number, targets: readonly CursorTarget[]): void {
+    for (const { table } of targets) {
+      if (table === "sqlite_sequence" && this.#main) continue;
+      if (!this.#main) {
+        this.reads.push({ kind: "whole", table });
+        continue;
+      }
+      const keys = this.#frame.origins(op.p2, at + 1);
+      const guarded = keys?.filter((o) => o.from === "parameter") ?? [];
+      if (keys === undefined || keys.some((o) => o.from === "null" || o.from === "rowid" || !isGuarded(o))) {
+        this.reads.push({ kind: "end", table });
+      } else {
+        for (const key of guarded) this.reads.push({ kind: "end if null", table, parameter: key.index });
+      }
+    }
+  }
+
+  #write(op: OpcodeRow, at: number): void {
+    const targets = this.#targetsAt(op.p1, at);
+    const { opcode } = op;
+    if (opcode !== "Insert" && opcode !== "Delete" && opcode !== "IdxInsert" && opcode !== "IdxDelete")
+      return;
+    for (const target of targets) {
+      const { table } = target;
+      if (table === SCHEMA || targets.length > 1) this.writes.push({ kind: "whole", table });
+      else if (opcode === "Insert" && target.keyed && !this.#isSequenceBookkeeping(target)) {
+        this.writes.push(...this.#spansOf(this.#frame.origins(op.p3, at), table));
+      } else if (opcode === "Delete" && target.keyed) {
+        this.writes.push(...(this.#positions.get(op.p1) ?? [{ kind: "whole", table } as const]));
+      } else if (!(opcode.startsWith("Idx") && this.#isIndexOf(table))) {
+        this.writes.push({ kind: "whole", table });
+      }
+    }
+  }
+
+  /** An index entry goes with a row whose own key is written through the table's cursor. */
+  #isIndexOf(table: string): boolean {
+    const facts = this.#oracle.table(table);
+    if (facts === undefined || facts.withoutRowid) return false;
+    return [...this.#cursors.values()].some((targets) =>
+      targets.some((target) => target.table === table && target.keyed && target.writable),
+    );
+  }
+
+  #spansOf(origins: readonly Origin[] | undefined, table: string): SpanTemplate[] {
+    const whole: SpanTemplate[] = [{ kind: "whole", table }];
+    if (origins === undefined) return whole;
+    const chosenIfNull = origins.some((o) => o.from === "new" && o.onlyIfNull);
+    const spans: SpanTemplate[] = [];
+    for (const origin of origins) {
+      switch (origin.from) {
+        case "integer":
+          spans.push(keysAt(table, { value: origin.value }, false));
+          break;
+        case "parameter":
+          spans.push(keysAt(table, { parameter: origin.index }, chosenIfNull));
+          break;
+        case "rowid": {
+          const targets = this.#cursors.get(origin.cursor) ?? [];
+          const positions = this.#positions.get(origin.cursor);
+          if (positions === undefined || !targets.every((t) => t.keyed && t.table === table)) return whole;
+          spans.push(...positions);
+          break;
+        }
+        case "new":
+          // With a guard the parameters say when; a literal NULL needs the end as well.
+          if (!origin.onlyIfNull || origins.some((o) => o.from === "null"))
+            spans.push({ kind: "end", table });
+          break;
+        default:
+          // NULL finds nothing, and is never stored as a key.
+          break;
+      }
+    }
+    return spans;
+  }
+
+  /** The keys that a seek, Rewind or Last and the loop behind it can come to. */
+  #rangeOf(op: OpcodeRow, at: number, table: string): SpanTemplate {
+    const bound = (register: number, address: number): Bound | "unknown" => {
+      const origins = this.#frame.origins(register, address);
+      const [origin] = origins ?? [];
+      if (origins?.length !== 1 || origin === undefined) return "unknown";
+      if (origin.from === "integer") return { value: origin.value };
+      return origin.from === "parameter" ? { parameter: origin.index } : "unknown";
+    };
+    let low: Bound;
+    let high: Bound;
+    if (SEEK_RANGE.has(op.opcode)) {
+      const seek = bound(op.p3, at);
+      if (seek === "unknown") return { kind: "whole", table };
+      if (op.opcode === "SeekGE" || op.opcode === "SeekGT") low = seek;
+      else high = seek;
+    }
+    // The other bound is tested first thing in the loop: Rowid, then a comparison that leaves it.
+    const { ops } = this.#frame;
+    const [step] = ops
+      .filter((o) => (o.opcode === "Next" || o.opcode === "Prev") && o.p1 === op.p1 && o.p2 > at)
+      .sort((a, b) => a.p2 - b.p2);
+    const forward = op.opcode === "SeekGE" || op.opcode === "SeekGT" || op.opcode === "Rewind";
+    if (step !== undefined && (step.opcode === "Next") !== forward) return { kind: "whole", table };
+    const rowid = step === undefined ? undefined : ops[step.p2];
+    const test = step === undefined ? undefined : ops[step.p2 + 1];
+    const upward = step?.opcode === "Next";
+    const leaves = upward ? /^G[te]$/ : /^L[te]$/;
+    const tested =
+      rowid?.opcode === "Rowid" && rowid.p1 === op.p1 && test !== undefined && leaves.test(test.opcode) &&
+      test.p3 === rowid.p2 && test.p2 === op.p2; // biome-ignore format: one condition
+    if (tested) {
+      const other = bound(test.p1, step!.p2 + 1);
+      if (other !== "unknown" && upward) high = other;
+      else if (other !== "unknown") low = other;
+    }
+    if (low === undefined && high === undefined) return { kind: "whole", table };
+    return { kind: "keys", table, low, high, chosenIfNull: false };
+  }
+}
+
+function isGuarded(origin: Origin): boolean {
+  return origin.from !== "new" || origin.onlyIfNull;
+}
+
+function keysAt(table: string, bound: Exclude<Bound, undefined>, chosenIfNull: boolean): SpanTemplate {
+  return { kind: "keys", table, low: bound, high: bound, chosenIfNull };
+}
+
+function shadowOwner(table: string, oracle: SchemaOracle): string {
+  for (let at = table.lastIndexOf("_"); at > 0; at = table.lastIndexOf("_", at - 1)) {
+    const owner = table.slice(0, at);
+    if (oracle.table(owner)?.kind === "virtual") return owner;
+  }
+  return table;
+}
+
+/**
+ * Whether an outcome proves that the only key read was there: a row answered by a program that ends when the search
+ * fails, or a change made by one that has nothing else to change.
+ */
+function provesItsKey(frames: readonly Frame[], reads: readonly SpanTemplate[]): Touched["provesItsKey"] {
+  const never = { byRow: false, byChange: false };
+  const [frame] = frames;
+  if (frame === undefined || reads.filter((span) => span.table !== SCHEMA).length !== 1) return never;
+  const seeks = frame.ops.filter((op) => op.opcode === "SeekRowid");
+  const [seek] = seeks;
+  if (seeks.length !== 1 || seek === undefined) return never;
+  if (
+    frame.ops.some(
+      (op) => /^(Agg|Yield|Gosub|NullRow|Once|BeginSubrtn|Init[CI])/.test(op.opcode) && op.opcode !== "Init",
+    )
+  ) {
+    return never;
+  }
+  return { byRow: frame.ops[seek.p2]?.opcode === "Halt", byChange: true };
+}
+
+function distinct(spans: readonly SpanTemplate[]): SpanTemplate[] {
+  const key = (bound: Bound): string =>
+    bound === undefined ? "-" : "value" in bound ? `${bound.value}` : `?${bound.parameter}`;
+  const seen = new Map<string, SpanTemplate>();
+  for (const span of spans) {
+    const keys =
+      span.kind === "keys"
+        ? `${key(span.low)}..${key(span.high)} ${span.chosenIfNull}`
+        : span.kind === "end if null"
+          ? span.parameter
+          : "";
+    seen.set(`${span.kind} ${span.table} ${keys}`, span);
+  }
+  const whole = new Set([...seen.values()].filter((s) => s.kind === "whole").map((s) => s.table));
+  return [...seen.values()].filter((s) => s.kind === "whole" || !whole.has(s.table));
+}
+
+const NO_SPANS: readonly Span[] = [];
+
+/** Turns templates into the function that answers footprints: no work beyond the spans that depend on parameters. */
+export function compileFootprint(
+  touched: Pick<Touched, "reads" | "writes" | "checks" | "provesItsKey">,
+): (params: readonly SqlValue[], seen?: SeenOutcome) => Footprint {
+  const reads = compileSpans(touched.reads, true);
+  const { byRow, byChange } = touched.provesItsKey;
+  const found = byRow || byChange ? compileSpans(touched.reads, false) : reads;
+  const writes = compileSpans(touched.writes, false);
+  const checks = compileSpans(touched.checks, true);
+  return (params, seen) => {
+    const existed = seen !== undefined && ((byRow && seen.rowCount > 0) || (byChange && seen.changes > 0));
+    return { reads: (existed ? found : reads)(params), writes: writes(params), checks: checks(params) };
+  };
+}
+
+/** `withEnd`: a search that may find nothing, or a range, depends on rows yet to come. */
+function compileSpans(
+  templates: readonly SpanTemplate[],
+  withEnd: boolean,
+): (params: readonly SqlValue[]) => readonly Span[] {
+  const fixed: Span[] = [];
+  const open: SpanTemplate[] = [];
+  const ends = new Set<string>();
+  const wholes = new Set<string>();
+  for (const template of templates) {
+    if (template.kind === "end") ends.add(template.table);
+    else if (withEnd && template.kind === "keys" && template.high !== undefined) ends.add(template.table);
+    if (template.kind === "whole") wholes.add(template.table);
+    if (dependsOnParameters(template)) open.push(template);
+    else if (template.kind !== "end") resolve(template, [], fixed);
+  }
+  for (const table of ends)
+    if (!wholes.has(table)) fixed.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+  if (open.length === 0) {
+    const spans = fixed.length === 0 ? NO_SPANS : fixed;
+    return () => spans;
+  }
+  return (params) => {
+    const spans = fixed.slice();
+    for (const template of open) resolve(template, params, spans);
+    return spans;
+  };
+}
+
+function dependsOnParameters(template: SpanTemplate): boolean {
+  if (template.kind !== "keys") return template.kind === "end if null";
+  const { low, high } = template;
+  return (low !== undefined && "parameter" in low) || (high !== undefined && "parameter" in high);
+}
+
+function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Span[]): void {
+  const { table } = template;
+  if (template.kind === "whole") {
+    spans.push({ table, low: undefined, high: undefined });
+    return;
+  }
+  if (template.kind === "end if null" && params[template.parameter] !== null) return;
+  if (template.kind === "end" || template.kind === "end if null") {
+    spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+    return;
+  }
+  const low = boundValue(template.low, params);
+  const high = template.low === template.high ? low : boundValue(template.high, params);
+  if (low === null || high === null) {
+    // NULL equals nothing and bounds nothing; as a key to insert it asks SQLite to choose one.
+    if (template.chosenIfNull) spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+  } else if (low === "other" || high === "other") {
+    // Text or a real may or may not be a key once affinity is applied.
+    spans.push({ table, low: undefined, high: undefined });
+  } else {
+    spans.push({ table, low, high });
+  }
+}
+
+function boundValue(bound: Bound, params: readonly SqlValue[]): bigint | undefined | null | "other" {
+  if (bound === undefined) return undefined;
+  if ("value" in bound) return bound.value;
+  const value = params[bound.parameter];
+  if (value === null) return null;
+  return typeof value === "bigint" ? value : "other";
+}

@@ -1,0 +1,321 @@
+/**
+ * Small changes to the user's own text: slices of it with other tokens put in, never SQL made from a tree.
+ *
+ * - `hideSchemaTable`: sqlite_schema and sqlite_master are read through a TEMP view that every connection has, which
+ *   leaves out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
+ * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values;
+ *   names of result columns stay what they would have been.
+ *
+ * Invariant: text inside CREATE VIEW and CREATE TRIGGER is never changed: it is stored, and means what it says whenever
+ * it runs.
+ */
+import { RESERVED_WORDS } from "./keywords.js";
+import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, tokenText, wordAt } from "./tokenizer.js";
+
+export const SCHEMA_VIEW = "_ostraka_schema_view";
+
+interface Edit {
+  readonly at: number;
+  readonly until: number;
+  readonly text: string;
+}
+
+function applyEdits(sql: string, edits: readonly Edit[]): string {
+  if (edits.length === 0) return sql;
+  let out = "";
+  let at = 0;
+  for (const edit of edits.toSorted((a, b) => a.at - b.at || a.until - b.until)) {
+    out += sql.slice(at, edit.at) + edit.text;
+    at = edit.until;
+  }
+  return out + sql.slice(at);
+}
+
+export function isSchemaTable(name: string | undefined): boolean {
+  if (name === undefined || name.length < 13) return false;
+  const lower = lowerAscii(name);
+  return lower === "sqlite_master" || lower === "sqlite_schema";
+}
+
+/** CREATE VIEW and CREATE TRIGGER keep their text. */
+export function keepsItsText(tokens: TokenList): boolean {
+  if (wordAt(tokens, 0) !== "CREATE") return false;
+  for (let i = 1; i <= 2; i++) if (/^(VIEW|TRIGGER)$/.test(wordAt(tokens, i))) return true;
+  return false;
+}
+
+/** The text with reads of the schema table sent to the view; the same string when there are none. */
+export function hideSchemaTable(tokens: TokenList): string {
+  const sql = tokens.text;
+  if (!/sqlite_(master|schema)/i.test(sql) || keepsItsText(tokens)) return sql;
+  const edits: Edit[] = [];
+  for (let i = 0; i < tokens.length; i++) {
+    if (tokens.kinds[i] === TokenKind.String || !isSchemaTable(nameAt(tokens, i))) continue;
+    const qualified = tokens.kinds[i - 1] === TokenKind.Dot;
+    if (qualified && lowerAscii(nameAt(tokens, i - 2) ?? "") !== "main") continue;
+    const first = qualified ? i - 2 : i;
+    const start = tokens.starts[first]!;
+    if (tokens.kinds[i + 1] === TokenKind.Dot) {
+      // main.sqlite_master.name: the alias has no schema.
+      if (qualified) edits.push({ at: start, until: tokens.starts[i]!, text: "" });
+      continue;
+    }
+    const position = tablePosition(tokens, first, i);
+    if (position === undefined) continue;
+    const alias = position === "operand" || hasAlias(tokens, i) ? "" : ` AS ${tokenText(tokens, i)}`;
+    edits.push({ at: start, until: tokens.ends[i]!, text: SCHEMA_VIEW + alias });
+  }
+  return applyEdits(sql, edits);
+}
+
+/** Whether a name stands where a table is read: in FROM, or (as an operand) behind IN. */
+function tablePosition(tokens: TokenList, first: number, last: number): "source" | "operand" | undefined {
+  if (tokens.kinds[last + 1] === TokenKind.LeftParen) return undefined;
+  switch (wordAt(tokens, first - 1)) {
+    case "FROM":
+      return wordAt(tokens, first - 2) === "DELETE" ? undefined : "source";
+    case "JOIN":
+      return "source";
+    case "IN":
+      return "operand";
+    default:
+  }
+  const before = tokens.kinds[first - 1];
+  if (before === TokenKind.LeftParen) {
+    // FROM (sqlite_master JOIN …): climb out of the parentheses.
+    let open = first - 1;
+    while (tokens.kinds[open - 1] === TokenKind.LeftParen) open--;
+    const outer = wordAt(tokens, open - 1);
+    if (outer === "FROM" || outer === "JOIN") return "source";
+    return tokens.kinds[open - 1] === TokenKind.Comma && inFromClause(tokens, open - 1)
+      ? "source"
+      : undefined;
+  }
+  return before === TokenKind.Comma && inFromClause(tokens, first - 1) ? "source" : undefined;
+}
+
+/** Looks back from a comma for the clause that it stands in, at its own level of parentheses. */
+function inFromClause(tokens: TokenList, comma: number): boolean {
+  let depth = 0;
+  for (let i = comma - 1; i >= 0; i--) {
+    const kind = tokens.kinds[i];
+    if (kind === TokenKind.RightParen) depth++;
+    else if (kind === TokenKind.LeftParen) {
+      if (depth === 0) return wordAt(tokens, i - 1) === "FROM" || wordAt(tokens, i - 1) === "JOIN";
+      depth--;
+    } else if (depth === 0 && kind === TokenKind.Word) {
+      const word = wordAt(tokens, i);
+      if (word === "FROM") return true;
+      if (CLAUSES.has(word)) return false;
+    }
+  }
+  return false;
+}
+
+const CLAUSES: ReadonlySet<string> = new Set([
+  "SELECT",
+  "WHERE",
+  "GROUP",
+  "HAVING",
+  "ORDER",
+  "LIMIT",
+  "VALUES",
+  "SET",
+  "RETURNING",
+  "INSERT",
+  "UPDATE",
+  "DELETE",
+  "WINDOW",
+]);
+const JOIN_WORDS: ReadonlySet<string> = new Set([
+  "CROSS",
+  "FULL",
+  "INNER",
+  "LEFT",
+  "NATURAL",
+  "OUTER",
+  "RIGHT",
+  "INDEXED",
+]);
+
+function hasAlias(tokens: TokenList, i: number): boolean {
+  const next = tokens.kinds[i + 1];
+  if (next === TokenKind.QuotedName || next === TokenKind.String) return true;
+  const word = wordAt(tokens, i + 1);
+  if (word === "" || JOIN_WORDS.has(word)) return false;
+  if (word === "AS") return true;
+  if (word === "WINDOW" && wordAt(tokens, i + 3) === "AS") return false;
+  return !RESERVED_WORDS.has(word);
+}
+
+export interface SessionValues {
+  readonly changes: number;
+  readonly totalChanges: number;
+  readonly lastInsertRowid: bigint;
+}
+
+const SESSION_FUNCTION = /(total_)?changes|last_insert_rowid/i;
+
+/** False only when no session value can be called for: `bindSession` would leave the text as it is. */
+export function mayReadSessionValues(sql: string): boolean {
+  return SESSION_FUNCTION.test(sql);
+}
+
+/**
+ * The text with calls of changes(), total_changes() and last_insert_rowid() replaced by these values. Only for
+ * SELECT, writes and CREATE TABLE … AS: other statements come back as they are.
+ */
+export function bindSession(sql: string, values: SessionValues): string {
+  if (!SESSION_FUNCTION.test(sql)) return sql;
+  const tokens = tokenize(sql);
+  const from = bindableFrom(tokens);
+  if (from === undefined) return sql;
+  const edits: Edit[] = [];
+  const aliased = new Map<number, Edit>();
+  for (let i = from; i + 2 < tokens.length; i++) {
+    const value = sessionValue(tokens, i, values);
+    if (value === undefined) continue;
+    // Parentheses keep `- -5` and `5.x` from coming about.
+    const text = value.startsWith("-") ? `(${value})` : value;
+    edits.push({ at: tokens.starts[i]!, until: tokens.ends[i + 2]!, text });
+    for (const column of resultColumnsAround(tokens, i, from)) aliased.set(column.at, column);
+  }
+  return applyEdits(sql, [...edits, ...aliased.values()]);
+}
+
+/** Whether `bindSession` would change the text. */
+export function readsSessionValues(tokens: TokenList): boolean {
+  if (!SESSION_FUNCTION.test(tokens.text)) return false;
+  const from = bindableFrom(tokens);
+  if (from === undefined) return false;
+  const none: SessionValues = { changes: 0, totalChanges: 0, lastInsertRowid: 0n };
+  return tokens.kinds.some((_, i) => i >= from && sessionValue(tokens, i, none) !== undefined);
+}
+
+function sessionValue(tokens: TokenList, i: number, values: SessionValues): string | undefined {
+  if (tokens.kinds[i] !== TokenKind.Word && tokens.kinds[i] !== TokenKind.QuotedName) return undefined;
+  if (tokens.kinds[i + 1] !== TokenKind.LeftParen || tokens.kinds[i + 2] !== TokenKind.RightParen)
+    return undefined;
+  if (tokens.kinds[i - 1] === TokenKind.Dot) return undefined;
+  switch (lowerAscii(nameAt(tokens, i)!)) {
+    case "changes":
+      return String(values.changes);
+    case "total_changes":
+      return String(values.totalChanges);
+    case "last_insert_rowid":
+      return String(values.lastInsertRowid);
+    default:
+      return undefined;
+  }
+}
+
+/** Where binding may begin: at the start of a query or write, behind AS in CREATE TABLE … AS; undefined for the rest. */
+function bindableFrom(tokens: TokenList): number | undefined {
+  switch (wordAt(tokens, 0)) {
+    case "SELECT":
+    case "VALUES":
+    case "WITH":
+    case "INSERT":
+    case "REPLACE":
+    case "UPDATE":
+    case "DELETE":
+      return 0;
+    case "CREATE": {
+      if (keepsItsText(tokens)) return undefined;
+      for (let i = 2; i < tokens.length && tokens.kinds[i] !== TokenKind.LeftParen; i++) {
+        if (wordAt(tokens, i) === "AS" && /^(SELECT|VALUES|WITH)$/.test(wordAt(tokens, i + 1))) return i + 1;
+      }
+      return undefined;
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** Aliases for the result columns, at every level of parentheses, that hold token `i` and have no alias yet. */
+function resultColumnsAround(tokens: TokenList, i: number, from: number): Edit[] {
+  const edits: Edit[] = [];
+  let at = i;
+  for (;;) {
+    let start: number | undefined;
+    let depth = 0;
+    let j = at - 1;
+    for (; j >= from; j--) {
+      const kind = tokens.kinds[j];
+      if (kind === TokenKind.RightParen) depth++;
+      else if (kind === TokenKind.LeftParen) {
+        if (depth === 0) break;
+        depth--;
+      } else if (depth === 0) {
+        const word = wordAt(tokens, j);
+        if (word === "SELECT" || word === "RETURNING") {
+          const edit = aliasFor(tokens, start ?? j + 1);
+          if (edit !== undefined) edits.push(edit);
+          break;
+        }
+        if (kind === TokenKind.Comma) start ??= j + 1;
+        else if (word !== "" && (CLAUSES.has(word) || word === "FROM")) break;
+      }
+    }
+    // Out of the parentheses that enclose this level.
+    depth = 0;
+    for (; j >= from; j--) {
+      const kind = tokens.kinds[j];
+      if (kind === TokenKind.RightParen) depth++;
+      else if (kind === TokenKind.LeftParen && depth-- === 0) break;
+    }
+    if (j < from) return edits;
+    at = j;
+  }
+}
+
+function aliasFor(tokens: TokenList, at: number): Edit | undefined {
+  let start = at;
+  if (/^(DISTINCT|ALL)$/.test(wordAt(tokens, start))) start++;
+  let depth = 0;
+  let end = start;
+  for (; end < tokens.length; end++) {
+    const kind = tokens.kinds[end];
+    if (kind === TokenKind.LeftParen) depth++;
+    else if (kind === TokenKind.RightParen && depth-- === 0) break;
+    else if (depth > 0) continue;
+    else if (kind === TokenKind.Comma || kind === TokenKind.Semicolon) break;
+    else {
+      const word = wordAt(tokens, end);
+      if (word === "AS") return undefined;
+      if (word !== "" && (CLAUSES.has(word) || COMPOUND.has(word) || word === "FROM")) break;
+    }
+  }
+  if (endsInAlias(tokens, start, end)) return undefined;
+  const stop = tokens.ends[end - 1]!;
+  const name = tokens.text.slice(tokens.starts[start]!, stop);
+  return { at: stop, until: stop, text: ` AS "${name.replaceAll('"', '""')}"` };
+}
+
+const COMPOUND: ReadonlySet<string> = new Set(["UNION", "EXCEPT", "INTERSECT"]);
+const OPERATOR_WORDS: ReadonlySet<string> = new Set(
+  "LIKE GLOB MATCH REGEXP ESCAPE BETWEEN AND OR NOT IS IN COLLATE THEN ELSE WHEN CASE DISTINCT FROM CAST".split(
+    " ",
+  ),
+);
+
+/** `expr name` without AS: a name right behind something that ends an operand. */
+function endsInAlias(tokens: TokenList, start: number, end: number): boolean {
+  const last = end - 1;
+  if (last <= start) return false;
+  const kind = tokens.kinds[last];
+  if (kind === TokenKind.Word) {
+    const word = wordAt(tokens, last);
+    if (RESERVED_WORDS.has(word) || word === "END") return false;
+  } else if (kind !== TokenKind.QuotedName && kind !== TokenKind.String) return false;
+  switch (tokens.kinds[last - 1]) {
+    case TokenKind.Word:
+      return !OPERATOR_WORDS.has(wordAt(tokens, last - 1));
+    case TokenKind.Operator:
+    case TokenKind.Dot:
+    case TokenKind.LeftParen:
+      return false;
+    default:
+      return true;
+  }
+}
