@@ -247,7 +247,8 @@ function identity(path: string): string {
 }
 
 function readAppliedIndex(connection: RangeConnection): number {
-  return Number(connection.database.prepare("SELECT applied_index FROM main._ostraka_state").pluck().get());
+  const row = connection.internal("SELECT applied_index FROM main._ostraka_state").get() as [bigint];
+  return Number(row[0]);
 }
 
 function placeSystemTables(connection: RangeConnection, tables: readonly SystemTable[]): void {
