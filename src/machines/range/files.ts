@@ -8,9 +8,18 @@
  * A database is replaced in two steps that survive a crash at any point: `X.restore` is complete and durable under
  * that name before X is touched; whoever opens X and finds `X.restore` finishes the replacement first.
  */
-import { closeSync, constants, existsSync, fsyncSync, openSync, renameSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
 import { copyFile, open, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { basename, dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 
@@ -50,6 +59,14 @@ export function syncDirectory(path: string): void {
 
 export async function removeDatabase(path: string): Promise<void> {
   for (const suffix of ["", "-wal", "-shm", "-journal"]) await rm(`${path}${suffix}`, { force: true });
+}
+
+/** Copies and half-made replacements that an earlier process left behind. */
+export function removeLeftovers(path: string): void {
+  const name = basename(path);
+  for (const entry of readdirSync(dirname(path)))
+    if (entry.startsWith(`${name}.copy-`) || entry.startsWith(`${name}.restore-partial`))
+      rmSync(join(dirname(path), entry), { force: true });
 }
 
 /** Makes `file` ready to replace the database at `path`; `finishRestore` does it. */

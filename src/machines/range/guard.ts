@@ -5,19 +5,18 @@
 import { UserError } from "../../base/errors.js";
 import { firstWord } from "./parameters.js";
 
-const APPLICABLE = new Set([
-  "insert",
-  "replace",
-  "update",
-  "delete",
-  "with",
-  "select",
-  "values",
-  "create",
-  "drop",
-  "alter",
-  "analyze",
-  "reindex",
+/** Verbs that act on more than rows and schema. What SQLite does not know at all gets its own syntax error. */
+const CONTROL = new Set([
+  "begin",
+  "commit",
+  "end",
+  "rollback",
+  "savepoint",
+  "release",
+  "attach",
+  "detach",
+  "vacuum",
+  "pragma",
 ]);
 
 /**
@@ -37,12 +36,8 @@ const ANSWERING_PRAGMA =
 /** For statements run outside the log: no control of transactions, no pragma that acts. Writes need `refuseAtApply` too. */
 export function refuseAtRead(sql: string): void {
   const word = firstWord(sql);
-  if (APPLICABLE.has(word) || word === "explain" || (word === "pragma" && ANSWERING_PRAGMA.test(sql))) return;
-  throw new UserError("OSTRAKA_UNSUPPORTED", `${nameOf(word)} cannot run here`);
-}
-
-function nameOf(word: string): string {
-  return word === "" ? "an empty statement" : word.toUpperCase();
+  if (!CONTROL.has(word) || (word === "pragma" && ANSWERING_PRAGMA.test(sql))) return;
+  throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot run here`);
 }
 
 export function refuseAtApply(sql: string): void {
@@ -58,7 +53,8 @@ export function refuseAtApply(sql: string): void {
 
 function judge(sql: string): UserError | undefined {
   const word = firstWord(sql);
-  if (!APPLICABLE.has(word)) return new UserError("OSTRAKA_UNSUPPORTED", `${nameOf(word)} cannot be applied`);
+  if (CONTROL.has(word) || word === "explain")
+    return new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot be applied`);
   if (!LOCAL.test(sql) && !HIDDEN.test(sql)) return undefined;
   const code = sql.replace(/'(?:[^']|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
   const hidden = HIDDEN.exec(code);

@@ -8,7 +8,6 @@
  * 3. After a FatalError nothing has been applied of the batch that met it. OSTRAKA_DISK_FULL may be tried again.
  */
 import { mkdirSync, statSync } from "node:fs";
-import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
@@ -22,10 +21,11 @@ import {
   diskTrouble,
   finishRestore,
   prepareRestore,
-  removeDatabase,
+  removeLeftovers,
   syncFile,
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
+import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
 import { classifySqliteError } from "./sqlite-errors.js";
 import type {
@@ -79,8 +79,14 @@ export class StoreCore {
 
   open(): LogIndex {
     mkdirSync(dirname(this.path), { recursive: true });
+    removeLeftovers(this.path);
     finishRestore(this.path);
     return this.#open();
+  }
+
+  /** The latest stamped wall time applied. */
+  get lastWallMs(): number {
+    return this.#opened?.applier.state.wallMs ?? 0;
   }
 
   get appliedIndex(): LogIndex {
@@ -162,25 +168,7 @@ export class StoreCore {
 
   async snapshot(): Promise<MachineSnapshot> {
     const { path, appliedIndex } = await this.copy();
-    try {
-      const file = await open(path, "r");
-      const { size } = await file.stat();
-      return {
-        appliedIndex,
-        bytes: size,
-        read: async (offset, length) => {
-          const buffer = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
-          const { bytesRead } = await file.read(buffer, 0, buffer.length, offset);
-          return buffer.subarray(0, bytesRead);
-        },
-        release: async () => {
-          await file.close();
-          await removeDatabase(path);
-        },
-      };
-    } catch (error) {
-      throw diskTrouble(error);
-    }
+    return snapshotOfCopy(path, appliedIndex);
   }
 
   /** The caller removes the copy (`removeDatabase`). */

@@ -1,0 +1,122 @@
+/**
+ * What the main thread and the storage worker say to each other. All that one turn of the event loop gathers goes in
+ * one message, both ways. Entries and results travel as one transferred buffer a request: a view into a larger buffer
+ * would be cloned with all of it.
+ */
+import type { WireError } from "../../base/errors.js";
+import { type LogIndex, logIndex, type TransactionId, term } from "../../base/ids.js";
+import { type Entry, EntryKind } from "../../raft/types.js";
+import type { StateDigest } from "./digest.js";
+import type { PrivateCopy } from "./store-core.js";
+import type {
+  BoundedRead,
+  SchemaSnapshot,
+  Speculation,
+  SpeculationAnswer,
+  StatementOutcome,
+} from "./types.js";
+
+/** Byte strings one after the other. */
+export interface Packed {
+  readonly bytes: Uint8Array;
+  readonly lengths: readonly number[];
+}
+
+export interface PackedEntries extends Packed {
+  readonly indexes: readonly number[];
+  readonly terms: readonly number[];
+}
+
+export type StoreCall =
+  | { readonly op: "open"; readonly path: string }
+  | { readonly op: "apply"; readonly entries: PackedEntries; readonly upTo: LogIndex }
+  | { readonly op: "checkpoint" }
+  | { readonly op: "copy" }
+  | { readonly op: "digest" }
+  | { readonly op: "close" }
+  | { readonly op: "schema" }
+  | { readonly op: "restore"; readonly file: string }
+  | { readonly op: "read"; readonly read: BoundedRead }
+  | { readonly op: "speculate"; readonly speculation: Speculation }
+  | { readonly op: "forget"; readonly transaction: TransactionId }
+  | { readonly op: "outcome"; readonly transaction: TransactionId };
+
+export interface StoreRequest {
+  readonly id: number;
+  readonly store: number;
+  readonly call: StoreCall;
+}
+
+export interface StoreAnswer {
+  readonly id: number;
+  readonly value?: unknown;
+  readonly error?: WireError;
+}
+
+/** What answers mean, by operation. */
+export interface AnswerValues {
+  readonly open: LogIndex;
+  readonly apply: Packed;
+  readonly checkpoint: LogIndex;
+  readonly copy: PrivateCopy;
+  readonly digest: StateDigest;
+  readonly close: undefined;
+  readonly schema: SchemaSnapshot;
+  readonly restore: LogIndex;
+  readonly read: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome };
+  readonly speculate: SpeculationAnswer;
+  readonly forget: undefined;
+  readonly outcome: "committed" | "aborted" | undefined;
+}
+
+/** How a store is after the requests of a message; comes before the answers. */
+export interface StoreStatus {
+  readonly store: number;
+  readonly appliedIndex: LogIndex;
+  readonly lastWallMs: number;
+  readonly databaseBytes: number;
+  readonly walBytes: number;
+  /** Present when it has changed. */
+  readonly schema?: SchemaSnapshot;
+}
+
+export interface StoreReply {
+  readonly statuses: readonly StoreStatus[];
+  readonly answers: readonly StoreAnswer[];
+}
+
+export function pack(parts: readonly Uint8Array[]): Packed {
+  const lengths = parts.map((part) => part.length);
+  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return { bytes, lengths };
+}
+
+export function unpack({ bytes, lengths }: Packed): Uint8Array[] {
+  let at = 0;
+  return lengths.map((length) => {
+    at += length;
+    return bytes.subarray(at - length, at);
+  });
+}
+
+export function packEntries(entries: readonly Entry[]): PackedEntries {
+  return {
+    ...pack(entries.map((entry) => entry.data)),
+    indexes: entries.map((entry) => entry.index),
+    terms: entries.map((entry) => entry.term),
+  };
+}
+
+export function unpackEntries(packed: PackedEntries): Entry[] {
+  return unpack(packed).map((data, i) => ({
+    index: logIndex(packed.indexes[i]!),
+    term: term(packed.terms[i]!),
+    kind: EntryKind.Normal,
+    data,
+  }));
+}

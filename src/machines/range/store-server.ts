@@ -1,0 +1,195 @@
+/**
+ * The serving side of a storage worker: owns the stores, executes a message's requests in order, and answers in one
+ * message. Requests that take time (copies, digests, checkpoints that must wait for the disk) answer later.
+ *
+ * Applies of one store that come one after the other in a message become one batch.
+ */
+import { toWireError } from "../../base/errors.js";
+import type { LogIndex } from "../../base/ids.js";
+import { StoreCore, type StoreOptions } from "./store-core.js";
+import {
+  pack,
+  type StoreAnswer,
+  type StoreCall,
+  type StoreReply,
+  type StoreRequest,
+  type StoreStatus,
+  unpackEntries,
+} from "./store-protocol.js";
+
+type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "apply" }> };
+
+/** Rows beyond this move between threads instead of being copied. */
+const TRANSFER_BYTES = 16 * 1024;
+
+export class StoreServer {
+  readonly #options: StoreOptions;
+  readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
+  readonly #stores = new Map<number, StoreCore>();
+  readonly #schemaTold = new Map<number, number>();
+  /** Stores whose status may have changed since it was last told. */
+  readonly #touched = new Set<number>();
+  #answers: StoreAnswer[] = [];
+  #transfer: ArrayBuffer[] = [];
+  #flushing = false;
+
+  constructor(options: StoreOptions, post: (reply: StoreReply, transfer: ArrayBuffer[]) => void) {
+    this.#options = options;
+    this.#post = post;
+  }
+
+  handle(requests: readonly StoreRequest[]): void {
+    const applied = new Set<StoreCore>();
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!;
+      if (request.call.op !== "apply") {
+        this.#execute(request);
+        continue;
+      }
+      const run: ApplyRequest[] = [];
+      for (; isApplyOf(requests[i], request.store); i++) run.push(requests[i] as ApplyRequest);
+      i--;
+      this.#apply(run);
+      const core = this.#stores.get(request.store);
+      if (core !== undefined) applied.add(core);
+    }
+    this.#flush();
+    for (const core of applied) this.#maintain(core);
+  }
+
+  async close(): Promise<void> {
+    for (const core of this.#stores.values()) await core.close();
+    this.#stores.clear();
+  }
+
+  /** A failure shows up again in the next request, which can be answered with it. */
+  #maintain(core: StoreCore): void {
+    try {
+      core.maintain();
+    } catch {
+      // SQLite reports the same trouble to the next apply or checkpoint.
+    }
+  }
+
+  #apply(run: readonly ApplyRequest[]): void {
+    this.#touched.add(run[0]!.store);
+    try {
+      const core = this.#store(run[0]!);
+      const entries = run.map(({ call }) => unpackEntries(call.entries));
+      const { results } = core.apply(entries.flat(), run.at(-1)!.call.upTo);
+      let at = 0;
+      run.forEach(({ id }, i) => {
+        const value = pack(results.slice(at, at + entries[i]!.length));
+        at += entries[i]!.length;
+        this.#transfer.push(value.bytes.buffer as ArrayBuffer);
+        this.#answers.push({ id, value });
+      });
+    } catch (error) {
+      for (const { id } of run) this.#answers.push({ id, error: toWireError(error) });
+    }
+  }
+
+  #execute(request: StoreRequest): void {
+    const { id, call } = request;
+    try {
+      const value = this.#run(request);
+      if (!(value instanceof Promise)) {
+        this.#answers.push({ id, value });
+        return;
+      }
+      value.then(
+        (later: unknown) => this.#answerLater(request, { id, value: later }),
+        (error: unknown) => this.#answerLater(request, { id, error: toWireError(error) }),
+      );
+    } catch (error) {
+      if (call.op === "open") this.#stores.delete(request.store);
+      this.#answers.push({ id, error: toWireError(error) });
+    }
+  }
+
+  #answerLater({ store, call }: StoreRequest, answer: StoreAnswer): void {
+    if (call.op === "restore") this.#touched.add(store);
+    this.#answers.push(answer);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    queueMicrotask(() => this.#flush());
+  }
+
+  #run(request: StoreRequest): unknown {
+    const { call, store } = request;
+    if (call.op === "open") {
+      const core = new StoreCore(call.path, this.#options);
+      this.#stores.set(store, core);
+      this.#touched.add(store);
+      return core.open();
+    }
+    const core = this.#store(request);
+    switch (call.op) {
+      case "read": {
+        const outcome = core.read(call.read);
+        this.#transferRows(outcome.rows);
+        return { appliedIndex: core.appliedIndex, outcome };
+      }
+      case "speculate": {
+        const answer = core.speculate(call.speculation);
+        if (answer.kind === "ran" && !Array.isArray(answer.outcome) && "rows" in answer.outcome)
+          this.#transferRows(answer.outcome.rows);
+        return answer;
+      }
+      case "forget":
+        return core.forget(call.transaction);
+      case "outcome":
+        return core.outcome(call.transaction);
+      case "schema":
+        return core.schema();
+      case "checkpoint":
+        return core.checkpoint();
+      case "copy":
+        return core.copy();
+      case "digest":
+        return core.digest();
+      case "restore":
+        return core.restore(call.file);
+      case "close":
+        return core.close().finally(() => this.#stores.delete(store));
+      default:
+        throw new Error(`unknown request ${call.op}`);
+    }
+  }
+
+  #transferRows(rows: Uint8Array): void {
+    if (rows.length >= TRANSFER_BYTES) this.#transfer.push(rows.buffer as ArrayBuffer);
+  }
+
+  #store({ store }: StoreRequest): StoreCore {
+    const core = this.#stores.get(store);
+    if (core === undefined) throw new Error(`store ${store} is not open`);
+    return core;
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    const statuses = [...this.#touched].flatMap((store) => this.#status(store));
+    this.#touched.clear();
+    const answers = this.#answers;
+    const transfer = this.#transfer;
+    this.#answers = [];
+    this.#transfer = [];
+    if (answers.length + statuses.length > 0) this.#post({ statuses, answers }, transfer);
+  }
+
+  #status(store: number): StoreStatus[] {
+    const core = this.#stores.get(store);
+    if (core === undefined) return [];
+    const appliedIndex: LogIndex = core.appliedIndex;
+    const status = { store, appliedIndex, lastWallMs: core.lastWallMs, ...core.size() };
+    const version = core.schemaVersion;
+    if (this.#schemaTold.get(store) === version) return [status];
+    this.#schemaTold.set(store, version);
+    return [{ ...status, schema: core.schema() }];
+  }
+}
+
+function isApplyOf(request: StoreRequest | undefined, store: number): request is ApplyRequest {
+  return request?.call.op === "apply" && request.store === store;
+}

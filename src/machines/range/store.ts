@@ -1,0 +1,266 @@
+/**
+ * A range's storage as the main thread sees it (RangeStore), over messages to whoever executes them: a worker thread
+ * that may own several stores, or the same code in this thread (simulation, the embedded database).
+ *
+ * Requests of one turn leave in one message. A status and a changed schema reach their listeners before the answers
+ * that came with them. Once the worker has died, everything rejects with its FatalError.
+ */
+import { Worker } from "node:worker_threads";
+import { FatalError, fromWireError } from "../../base/errors.js";
+import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import type { Clock } from "../../base/io.js";
+import type { MachineSnapshot } from "../../multiraft/types.js";
+import type { Entry } from "../../raft/types.js";
+import { removeDatabase } from "./files.js";
+import { snapshotOfCopy } from "./snapshot-file.js";
+import {
+  type AnswerValues,
+  packEntries,
+  type StoreCall,
+  type StoreReply,
+  type StoreRequest,
+  type StoreStatus,
+  unpack,
+} from "./store-protocol.js";
+import { StoreServer } from "./store-server.js";
+import type {
+  BoundedRead,
+  RangeStore,
+  SchemaSnapshot,
+  Speculation,
+  SpeculationAnswer,
+  StatementOutcome,
+  StoreSize,
+} from "./types.js";
+
+/** Executes the requests of the stores made with it. */
+export interface StoreWorker {
+  /** A store over this file; nothing happens to it before `open()`. */
+  store(path: string): RangeStore;
+  /** Closes what is still open, then the worker. */
+  close(): Promise<void>;
+}
+
+/** A storage worker in a thread of its own. */
+export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker {
+  void options;
+  const worker = new Worker(new URL("./store-worker.js", import.meta.url));
+  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer));
+  let closing = false;
+  worker.on("message", (reply: StoreReply) => link.receive(reply));
+  worker.on("error", (error: Error) =>
+    link.fail(
+      new FatalError("OSTRAKA_WORKER", `the storage worker died: ${error.message}`, { cause: error }),
+    ),
+  );
+  const exited = new Promise<void>((resolve) => {
+    worker.once("exit", (code) => {
+      link.fail(
+        closing
+          ? new FatalError("OSTRAKA_CLOSED", "the storage worker is closed")
+          : new FatalError("OSTRAKA_WORKER", `the storage worker exited with code ${code}`),
+      );
+      resolve();
+    });
+  });
+  return {
+    store: (path) => link.store(path),
+    close: async () => {
+      closing = true;
+      await link.closeStores();
+      worker.postMessage("close");
+      await exited;
+    },
+  };
+}
+
+/** The same in this thread. `pause` lets others run between slices of long work. */
+export function openLocalStores(options: {
+  readonly clock: Clock;
+  readonly pause?: () => Promise<void>;
+}): StoreWorker {
+  const { clock, pause = () => new Promise<void>((resolve) => setImmediate(resolve)) } = options;
+  const link: StoreLink = new StoreLink((requests) => server.handle(requests));
+  const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause }, (reply) =>
+    link.receive(reply),
+  );
+  return {
+    store: (path) => link.store(path),
+    close: async () => {
+      await link.closeStores();
+      await server.close();
+    },
+  };
+}
+
+interface Waiting {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Numbers requests, batches them per turn, and matches answers. */
+class StoreLink {
+  readonly #post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #stores = new Map<number, RemoteStore>();
+  #requests: StoreRequest[] = [];
+  #transfer: ArrayBuffer[] = [];
+  #nextId = 1;
+  #nextStore = 1;
+  #failure: FatalError | undefined;
+
+  constructor(post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void) {
+    this.#post = post;
+  }
+
+  store(path: string): RangeStore {
+    const id = this.#nextStore++;
+    const store = new RemoteStore(this, id, path);
+    this.#stores.set(id, store);
+    return store;
+  }
+
+  async closeStores(): Promise<void> {
+    await Promise.allSettled([...this.#stores.values()].map((store) => store.close()));
+  }
+
+  call<O extends StoreCall["op"]>(
+    store: number,
+    call: Extract<StoreCall, { readonly op: O }>,
+    transfer: ArrayBuffer[] = [],
+  ): Promise<AnswerValues[O]> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId++;
+      this.#waiting.set(id, { resolve, reject });
+      if (this.#requests.length === 0) queueMicrotask(() => this.#flush());
+      this.#requests.push({ id, store, call });
+      this.#transfer.push(...transfer);
+    });
+  }
+
+  receive({ statuses, answers }: StoreReply): void {
+    for (const status of statuses) this.#stores.get(status.store)?.onStatus(status);
+    for (const { id, value, error } of answers) {
+      const waiting = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error !== undefined) waiting?.reject(fromWireError(error));
+      else waiting?.resolve(value as never);
+    }
+  }
+
+  fail(error: FatalError): void {
+    this.#failure ??= error;
+    for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
+    this.#waiting.clear();
+  }
+
+  #flush(): void {
+    const requests = this.#requests;
+    const transfer = this.#transfer;
+    this.#requests = [];
+    this.#transfer = [];
+    if (this.#failure === undefined) this.#post(requests, transfer);
+  }
+}
+
+class RemoteStore implements RangeStore {
+  readonly path: string;
+  readonly #link: StoreLink;
+  readonly #id: number;
+  readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
+  #status: StoreStatus;
+  #state: "new" | "open" | "closed" = "new";
+
+  constructor(link: StoreLink, id: number, path: string) {
+    this.#link = link;
+    this.#id = id;
+    this.path = path;
+    this.#status = { store: id, appliedIndex: logIndex(0), lastWallMs: 0, databaseBytes: 0, walBytes: 0 };
+  }
+
+  onStatus(status: StoreStatus): void {
+    this.#status = status;
+    if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+  }
+
+  open(): Promise<LogIndex> {
+    this.#state = "open";
+    return this.#link.call(this.#id, { op: "open", path: this.path });
+  }
+
+  async apply(entries: readonly Entry[], upTo: LogIndex): Promise<readonly Uint8Array[]> {
+    const packed = packEntries(entries);
+    const transfer = [packed.bytes.buffer as ArrayBuffer];
+    return unpack(await this.#link.call(this.#id, { op: "apply", entries: packed, upTo }, transfer));
+  }
+
+  checkpoint(): Promise<LogIndex> {
+    return this.#link.call(this.#id, { op: "checkpoint" });
+  }
+
+  async snapshot(): Promise<MachineSnapshot> {
+    const { path, appliedIndex } = await this.#link.call(this.#id, { op: "copy" });
+    return snapshotOfCopy(path, appliedIndex);
+  }
+
+  restore(file: string): Promise<LogIndex> {
+    return this.#link.call(this.#id, { op: "restore", file });
+  }
+
+  digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
+    return this.#link.call(this.#id, { op: "digest" });
+  }
+
+  async close(): Promise<void> {
+    const wasOpen = this.#state === "open";
+    this.#state = "closed";
+    if (wasOpen) await this.#link.call(this.#id, { op: "close" });
+  }
+
+  appliedIndex(): LogIndex {
+    return this.#status.appliedIndex;
+  }
+
+  lastWallMs(): number {
+    return this.#status.lastWallMs;
+  }
+
+  size(): StoreSize {
+    return { databaseBytes: this.#status.databaseBytes, walBytes: this.#status.walBytes };
+  }
+
+  read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
+    return this.#link.call(this.#id, { op: "read", read });
+  }
+
+  speculate(speculation: Speculation): Promise<SpeculationAnswer> {
+    return this.#link.call(this.#id, { op: "speculate", speculation });
+  }
+
+  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined> {
+    return this.#link.call(this.#id, { op: "outcome", transaction });
+  }
+
+  forget(transaction: TransactionId): void {
+    // A worker that is gone has forgotten; whoever needs it learns of its end by another call.
+    this.#link.call(this.#id, { op: "forget", transaction }).catch(() => {});
+  }
+
+  schema(): Promise<SchemaSnapshot> {
+    return this.#link.call(this.#id, { op: "schema" });
+  }
+
+  onSchema(listener: (schema: SchemaSnapshot) => void): void {
+    this.#schemaListeners.push(listener);
+  }
+
+  async copy(): Promise<{
+    readonly path: string;
+    readonly appliedIndex: LogIndex;
+    release(): Promise<void>;
+  }> {
+    const { path, appliedIndex } = await this.#link.call(this.#id, { op: "copy" });
+    return { path, appliedIndex, release: () => removeDatabase(path) };
+  }
+}
