@@ -3,7 +3,7 @@
  * (node.ts): the sender leads this node's term.
  */
 import { assert } from "../base/assert.js";
-import { type LogIndex, logIndex, type NodeId } from "../base/ids.js";
+import { type LogIndex, logIndex, type NodeId, type Term } from "../base/ids.js";
 import { isMember } from "./conf-change.js";
 import type { Core } from "./core.js";
 import { type Message, MessageType } from "./types.js";
@@ -35,8 +35,9 @@ export function handleAppend(core: Core, message: Message): void {
     });
     return;
   }
+  checkCommitted(core, message);
   if (message.index < log.commit) {
-    // Old news; what is committed certainly matches (39).
+    // Old news; what is committed matches (39).
     acknowledge(core, message.from, log.commit);
     return;
   }
@@ -57,6 +58,21 @@ export function handleAppend(core: Core, message: Message): void {
   log.appendAfterMatch(message.entries);
   log.commitTo(Math.min(message.commit, last));
   acknowledge(core, message.from, logIndex(last));
+}
+
+/** No leader lacks or contradicts what is committed: one that does proves a log was lost or damaged (38). */
+function checkCommitted(core: Core, { from, index, logTerm, entries }: Message): void {
+  const { log } = core;
+  const agrees = (at: number, entryTerm: Term): boolean =>
+    at > log.commit || at < log.base.index || log.term(at) === entryTerm;
+  assert(agrees(index, logTerm), `leader ${from} contradicts entry ${index}, which is committed here`);
+  for (const entry of entries) {
+    if (entry.index > log.commit) break;
+    assert(
+      agrees(entry.index, entry.term),
+      `leader ${from} contradicts entry ${entry.index}, committed here`,
+    );
+  }
 }
 
 export function handleHeartbeat(core: Core, message: Message): void {

@@ -1,7 +1,7 @@
 /**
  * Runs golden scripts: commands to a small group of nodes, and below them what they must lead to. A script is made of
  * blocks: command lines, a line "----", the expected output, an empty line. Lines with # are comments; "# pins:" names
- * the items of the behaviour checklist (docs/raft-checklist.md) that the script pins down.
+ * the items of checklist.md that the script pins down.
  *
  * After every command all nodes' readies are taken: messages go into one queue and stay there until delivered by a
  * command; appends become durable and entries are applied at once, unless `hold disk N` or `hold apply N` said
@@ -262,6 +262,7 @@ export class GoldenGroup {
     const id = nodeId(Number(words[0]));
     this.#hosts.delete(id);
     this.#add(id, new MemoryLog(base, entries, hard), number("applied", baseIndex));
+    if (options.get("hold") === "apply") this.#host(words[0]).holdApply = true;
   }
 
   #add(id: NodeId, log: MemoryLog, applied: number): void {

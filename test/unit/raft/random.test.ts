@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import { World } from "./world.js";
 
-const STEPS = Number(process.env.RAFT_STEPS ?? 20_000);
+const STEPS = Number(process.env.RAFT_STEPS ?? 10_000);
 const SEEDS = Number(process.env.RAFT_SEEDS ?? 200);
 
 function run(seed: number): World {

@@ -1,0 +1,47 @@
+/**
+ * Which items of checklist.md are pinned by a test: a line "pins: 1 2 3" in a comment of any test, golden scripts
+ * included, says so. Prints those that none pins.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const tests = join(here, "..", "..");
+
+/** Not the core's: leases, which it has not got, and what the durable log and the state machines must do. */
+const OTHERS = new Set([86, 89, 90, 91, 92, 93, 94]);
+
+function checklist(): Map<number, string> {
+  const items = new Map<number, string>();
+  for (const line of readFileSync(join(here, "checklist.md"), "utf8").split("\n")) {
+    if (!/^\d+\. /.test(line)) continue;
+    for (const item of line.split(/(?<=\.) (?=\d+\. )/)) {
+      const [, number, text] = /^(\d+)\. (.*)$/.exec(item)!;
+      items.set(Number(number), text!);
+    }
+  }
+  return items;
+}
+
+function pinned(): Map<number, string[]> {
+  const found = new Map<number, string[]>();
+  for (const name of readdirSync(tests, { recursive: true, encoding: "utf8" })) {
+    if (!/\.(txt|ts)$/.test(name)) continue;
+    for (const [, numbers] of readFileSync(join(tests, name), "utf8").matchAll(/^\W*pins: ([\d ]+)$/gm))
+      for (const number of numbers!.trim().split(/ +/).map(Number))
+        found.set(number, [...(found.get(number) ?? []), name]);
+  }
+  return found;
+}
+
+test("every behaviour of the agreement engine is pinned by a test", () => {
+  const items = checklist();
+  expect([...items.keys()]).toEqual(Array.from({ length: 94 }, (_, i) => i + 1));
+  const found = pinned();
+  const missing = [...items].filter(([number]) => !found.has(number));
+  for (const [number, text] of missing) process.stdout.write(`not pinned: ${number}. ${text}\n`);
+  expect(missing.map(([number]) => number).filter((number) => !OTHERS.has(number))).toEqual([]);
+  expect([...found.keys()].filter((number) => !items.has(number))).toEqual([]);
+});
