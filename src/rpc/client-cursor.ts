@@ -8,7 +8,7 @@
 
 import { UserError } from "../base/errors.js";
 import type { RowStream, StatementOutcome } from "../machines/range/types.js";
-import type { FrameWriter } from "./pipe.js";
+import { FRAME_TARGET_BYTES, type FrameWriter } from "./pipe.js";
 import { MAX_FRAME_BYTES, ServerOp, type Summary } from "./protocol.js";
 
 const LARGEST_CHUNK = MAX_FRAME_BYTES - 64 * 1024;
@@ -64,7 +64,7 @@ export class ClientCursor {
           );
         this.#credits--;
         this.#send(chunk.rows, chunk.count, null);
-        if (this.owner.writer.blocked) await this.owner.writer.writable();
+        await this.#makeRoom();
       }
       if (!this.#closed) this.owner.parked(true);
     } catch (error) {
@@ -72,6 +72,16 @@ export class ClientCursor {
     } finally {
       this.#running = false;
     }
+  }
+
+  /** Rows that come without pause must not keep the event loop from sending them, nor from anything else. */
+  async #makeRoom(): Promise<void> {
+    const { writer } = this.owner;
+    if (writer.bufferedBytes >= FRAME_TARGET_BYTES) {
+      writer.flush();
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    if (writer.blocked) await writer.writable();
   }
 
   #send(rows: Uint8Array | null, count: number, summary: Summary | null): void {

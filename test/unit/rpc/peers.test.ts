@@ -68,6 +68,7 @@ async function startNode(id: number, options: NodeOptions = {}): Promise<TestNod
         raft: (stream) => transport.acceptRaft(stream),
         snapshot: (stream) => transport.acceptSnapshot(stream),
         call: (stream) => calls.accept(stream),
+        stranger: (stream) => calls.accept(stream),
       },
     },
   });
