@@ -48,14 +48,17 @@ export function resolveUrl(flags: ConnectionFlags, positional?: string): string 
 
 export function connectOptions(flags: ConnectionFlags, intMode: IntMode): ConnectOptions {
   const tls = tlsOptions(flags);
-  const timeoutMs = flags.connectTimeoutMs === undefined ? CONNECT_TIMEOUT_MS : Number(flags.connectTimeoutMs);
+  const timeoutMs =
+    flags.connectTimeoutMs === undefined ? CONNECT_TIMEOUT_MS : Number(flags.connectTimeoutMs);
   if (!Number.isInteger(timeoutMs) || timeoutMs <= 0 || timeoutMs > NO_TIMEOUT_MS) {
     throw new CommandFailure(EXIT.failure, "--connect-timeout-ms: not a number of milliseconds");
   }
   return {
     intMode,
     timeoutMs,
-    ...(flags.authTokenFile !== undefined && { authToken: readTokenFile(flags.authTokenFile) }),
+    ...(flags.authTokenFile !== undefined && {
+      authToken: readTokenFile("--auth-token-file", flags.authTokenFile),
+    }),
     ...(tls !== undefined && { tls }),
   };
 }

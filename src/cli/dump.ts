@@ -14,9 +14,9 @@
 import { performance } from "node:perf_hooks";
 import type { Executor, Value } from "../driver/types.js";
 import { RESERVED_WORDS } from "../sql/keywords.js";
+import { NO_TIMEOUT_MS } from "./connection.js";
 import { CommandFailure, EXIT } from "./exit.js";
 import { nameLiteral, quoteName, sqlLiteral } from "./format/literals.js";
-import { NO_TIMEOUT_MS } from "./connection.js";
 
 export interface DumpOptions {
   /** Whether to dump this table (or view), with what belongs to it. Default: all. */
@@ -120,7 +120,10 @@ class Dumper {
   }
 
   async #writeRows(prefix: string, sql: string): Promise<void> {
-    const rows = this.source.iterate(sql, undefined, { timeoutMs: NO_TIMEOUT_MS, signal: this.options.signal });
+    const rows = this.source.iterate(sql, undefined, {
+      timeoutMs: NO_TIMEOUT_MS,
+      signal: this.options.signal,
+    });
     for await (const row of rows) {
       const values = Array.from(row, sqlLiteral);
       const written = this.write(`${prefix}${values.join(",")});\n`);
@@ -189,7 +192,10 @@ function shown(name: string): string {
 
 /** SQLite's LIKE, as the shell's patterns use it: % and _, ASCII letters in either case. */
 export function likePattern(pattern: string): (name: string) => boolean {
-  const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replaceAll("%", ".*").replaceAll("_", ".");
+  const source = pattern
+    .replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+    .replaceAll("%", ".*")
+    .replaceAll("_", ".");
   const expression = new RegExp(`^${source}$`, "is");
   return (name) => expression.test(name);
 }

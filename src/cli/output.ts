@@ -6,8 +6,8 @@
  * written afterwards is dropped, and no error is shown, as with other Unix tools.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createWriteStream } from "node:fs";
 import { once } from "node:events";
+import { createWriteStream } from "node:fs";
 import type { Writable } from "node:stream";
 
 const GATHER_CHARACTERS = 32 * 1024;

@@ -5,7 +5,8 @@
 import type { Value } from "../../driver/types.js";
 
 /**
- * A REAL as this SQLite turns it into text: the shortest digits that read back the same, laid out as by "%!.17g".
+ * A REAL in the fewest digits that read back the same, laid out as SQLite does ("%!.17g"). SQLite itself sometimes
+ * prints a digit more than it takes; never a different number.
  */
 export function realText(value: number): string {
   if (Number.isNaN(value)) return "NaN";

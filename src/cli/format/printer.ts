@@ -9,22 +9,12 @@
  * csv, tsv and insert carry the data exactly.
  */
 import type { Value } from "../../driver/types.js";
+import { RESERVED_WORDS } from "../../sql/keywords.js";
 import { boxPrinter, markdownPrinter, tablePrinter } from "./aligned.js";
 import { blobLiteral, nameLiteral, realText, sqlLiteral, valueText } from "./literals.js";
 import { displayWidth, printable, printableKeepingLayout } from "./width.js";
-import { RESERVED_WORDS } from "../../sql/keywords.js";
 
-export const FORMATS = [
-  "table",
-  "box",
-  "csv",
-  "tsv",
-  "json",
-  "jsonl",
-  "line",
-  "markdown",
-  "insert",
-] as const;
+export const FORMATS = ["table", "box", "csv", "tsv", "json", "jsonl", "line", "markdown", "insert"] as const;
 export type Format = (typeof FORMATS)[number];
 
 export interface PrintOptions {
@@ -104,7 +94,9 @@ function separatedPrinter(separator: string, options: PrintOptions): Printer {
     value === null ? options.nullText : separatedField(shown(valueText(value, "")), separator);
   return {
     head: (columns) =>
-      options.header ? `${columns.map((name) => separatedField(shown(name), separator)).join(separator)}\n` : "",
+      options.header
+        ? `${columns.map((name) => separatedField(shown(name), separator)).join(separator)}\n`
+        : "",
     row: (values) => `${values.map(field).join(separator)}\n`,
     end: () => "",
   };
@@ -197,7 +189,9 @@ function expandedPrinter(options: PrintOptions): Printer {
     },
     row: (values) => {
       count++;
-      const lines = values.map((value, i) => `${names[i]} | ${printable(valueText(value, options.nullText))}\n`);
+      const lines = values.map(
+        (value, i) => `${names[i]} | ${printable(valueText(value, options.nullText))}\n`,
+      );
       return `-[ RECORD ${count} ]-\n${lines.join("")}`;
     },
     end: () => (count === 0 ? "(0 rows)\n" : ""),
@@ -207,13 +201,16 @@ function expandedPrinter(options: PrintOptions): Printer {
 function insertPrinter(options: PrintOptions): Printer {
   const keyword = (word: string): boolean => RESERVED_WORDS.has(word.toUpperCase());
   const table = nameLiteral(options.tableName, keyword);
+  const shown = options.terminal ? printableKeepingLayout : (text: string) => text;
   let columnList = "";
   return {
     head: (columns) => {
       if (options.header) columnList = `(${columns.map((name) => nameLiteral(name, keyword)).join(",")})`;
       return "";
     },
-    row: (values) => `INSERT INTO ${table}${columnList} VALUES(${values.map(sqlLiteral).join(",")});\n`,
+    // Values are spelled safely as it is; names are not.
+    row: (values) =>
+      shown(`INSERT INTO ${table}${columnList} VALUES(${values.map(sqlLiteral).join(",")});\n`),
     end: () => "",
   };
 }

@@ -66,8 +66,7 @@ function codePointWidth(codePoint: number, character: string): number {
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
 const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
-const UNPRINTABLE_BUT_LAYOUT = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+const LAYOUT = new Set(["\n", "\r", "\t"]);
 
 /** `text` on one line, with everything that could act on a terminal shown as an escape (`\n`, `\x1b`, `\u202e`). */
 export function printable(text: string): string {
@@ -76,7 +75,7 @@ export function printable(text: string): string {
 
 /** The same, but line feeds, carriage returns and tabs stay: for formats in which they are part of the layout. */
 export function printableKeepingLayout(text: string): string {
-  return text.replace(UNPRINTABLE_BUT_LAYOUT, escapeOf);
+  return text.replace(UNPRINTABLE, (character) => (LAYOUT.has(character) ? character : escapeOf(character)));
 }
 
 function escapeOf(character: string): string {

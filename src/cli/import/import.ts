@@ -4,7 +4,7 @@
  *
  * Errors name the file and the line; whatever happens, the message says how many rows are in and where to go on.
  */
-import { createReadStream, openSync, readSync, closeSync, statSync } from "node:fs";
+import { closeSync, createReadStream, openSync, readSync, statSync } from "node:fs";
 import { basename, extname } from "node:path";
 import type { Executor } from "../../driver/types.js";
 import { CsvReader, type CsvRecord } from "../csv-reader.js";
@@ -63,7 +63,10 @@ export function detectKind(path: string): FileKind {
     case ".sqlite3":
       throw new CommandFailure(EXIT.failure, `${path} is not a SQLite database`);
   }
-  const text = head.toString("utf8").replace(/^\ufeff/, "").trimStart();
+  const text = head
+    .toString("utf8")
+    .replace(/^\ufeff/, "")
+    .trimStart();
   if (text.startsWith("{")) return "jsonl";
   if (/^(?:--|\/\*|(?:pragma|begin|create|insert|drop|delete|update|alter|with|replace)\b)/i.test(text)) {
     return "sql";
@@ -271,9 +274,12 @@ class JsonSink {
     const existing = await tableColumns(this.target.session, this.table);
     this.#columns = existing ?? uniqueMembers(this.#waiting.map(({ members }) => members));
     if (existing === undefined) {
-      if (this.#columns.length === 0) throw new RowError(this.#waiting[0]!.line, new Error("an object without members"));
+      if (this.#columns.length === 0)
+        throw new RowError(this.#waiting[0]!.line, new Error("an object without members"));
       const definitions = this.#columns.map(quoteName).join(", ");
-      await this.target.session.execute(`CREATE TABLE IF NOT EXISTS ${quoteName(this.table)}(${definitions})`);
+      await this.target.session.execute(
+        `CREATE TABLE IF NOT EXISTS ${quoteName(this.table)}(${definitions})`,
+      );
     }
     this.#names = new Set(this.#columns.map((name) => name.toLowerCase()));
     this.loader = new Loader(this.target, insertSql(this.table, this.#columns));
@@ -314,7 +320,10 @@ export async function guarded(
     await body();
   } catch (error) {
     const loader = sink.loader;
-    const where = error instanceof RowError ? `${path}:${error.line}: ${error.message}` : `${path}: ${describeError(error)}`;
+    const where =
+      error instanceof RowError
+        ? `${path}:${error.line}: ${error.message}`
+        : `${path}: ${describeError(error)}`;
     const state =
       loader === undefined || loader.loaded === 0
         ? "no row was loaded"
@@ -368,7 +377,10 @@ export async function* readText(
     try {
       text = decoder.decode(chunk, { stream: true });
     } catch {
-      throw new CommandFailure(EXIT.failure, `not UTF-8 text (within bytes ${bytes} to ${bytes + chunk.length})`);
+      throw new CommandFailure(
+        EXIT.failure,
+        `not UTF-8 text (within bytes ${bytes} to ${bytes + chunk.length})`,
+      );
     }
     bytes += chunk.length;
     yield { text, bytes };

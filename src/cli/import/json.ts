@@ -36,7 +36,10 @@ function toSql(value: unknown): InputValue {
 
 function unmark(json: string): string {
   if (!json.includes(ESCAPED_MARK)) return json;
-  return json.split(ESCAPED_MARK).map((part, i) => (i === 0 ? part : part.replace('"', ""))).join("");
+  return json
+    .split(ESCAPED_MARK)
+    .map((part, i) => (i === 0 ? part : part.replace('"', "")))
+    .join("");
 }
 
 function stringToSql(text: string): InputValue {

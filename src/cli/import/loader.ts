@@ -9,7 +9,7 @@
  */
 import type { Database, InputValue, Session } from "../../driver/types.js";
 import { NO_TIMEOUT_MS } from "../connection.js";
-import { CommandFailure, describeError, errorCode, EXIT } from "../exit.js";
+import { CommandFailure, describeError, EXIT, errorCode } from "../exit.js";
 import { SCHEMA_MENTIONS_ROLLBACK } from "../shell/pipeline.js";
 
 export interface SourceRow {
@@ -132,7 +132,8 @@ export class Loader {
         throw errorCode(error) === "OSTRAKA_RETRY" ? error : new RowError(batch[0]!.line, error);
       }
       const { transactionId } = error as { transactionId?: string };
-      const outcome = transactionId === undefined ? "unknown" : await this.#target.database.outcome(transactionId);
+      const outcome =
+        transactionId === undefined ? "unknown" : await this.#target.database.outcome(transactionId);
       if (outcome === "committed") return;
       throw new CommandFailure(
         EXIT.failure,

@@ -12,7 +12,7 @@ import type { InputValue } from "../../driver/types.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { quoteName } from "../format/literals.js";
 import { startProgress } from "../progress.js";
-import { guarded, insertSql, type ImportOptions, tableColumns } from "./import.js";
+import { guarded, type ImportOptions, insertSql, tableColumns } from "./import.js";
 import { Loader, type LoadTarget, type SourceRow } from "./loader.js";
 
 interface SchemaObject {
@@ -98,7 +98,12 @@ class SqliteImport {
   }
 
   #count(table: string): number {
-    return Number(this.file.prepare(`select count(*) from ${quoteName(table)}`).pluck().get());
+    return Number(
+      this.file
+        .prepare(`select count(*) from ${quoteName(table)}`)
+        .pluck()
+        .get(),
+    );
   }
 
   /** Depth first along foreign keys; a cycle is entered where it is met. */
@@ -117,10 +122,13 @@ class SqliteImport {
         if (visited.has(top.table.name)) continue;
         visited.add(top.table.name);
         stack.push({ table: top.table, expanded: true });
-        const keys = this.file.pragma(`foreign_key_list(${quoteName(top.table.name)})`) as { table: string }[];
+        const keys = this.file.pragma(`foreign_key_list(${quoteName(top.table.name)})`) as {
+          table: string;
+        }[];
         for (const key of keys) {
           const parent = byName.get(key.table.toLowerCase());
-          if (parent !== undefined && !visited.has(parent.name)) stack.push({ table: parent, expanded: false });
+          if (parent !== undefined && !visited.has(parent.name))
+            stack.push({ table: parent, expanded: false });
         }
       }
     }
@@ -141,7 +149,9 @@ class SqliteImport {
     try {
       await this.target.session.execute(sql);
     } catch (error) {
-      throw new CommandFailure(EXIT.failure, `${this.path}: ${name}: ${describeError(error)}`, { cause: error });
+      throw new CommandFailure(EXIT.failure, `${this.path}: ${name}: ${describeError(error)}`, {
+        cause: error,
+      });
     }
   }
 
@@ -152,11 +162,16 @@ class SqliteImport {
     const fullText = /\busing\s+["'`[]?fts[345]\b/i.test(sql);
     const names = fullText ? ["rowid", ...columns] : columns;
     const loader = new Loader(this.target, insertSql(name, names));
-    const list = names.map((column) => (fullText && column === "rowid" ? column : quoteName(column))).join(",");
+    const list = names
+      .map((column) => (fullText && column === "rowid" ? column : quoteName(column)))
+      .join(",");
     const before = this.#rows;
     await guarded(`${this.path}: table ${name}`, { loader }, async () => {
       let line = 0;
-      const rows = this.file.prepare(`select ${list} from ${quoteName(name)}`).raw().iterate();
+      const rows = this.file
+        .prepare(`select ${list} from ${quoteName(name)}`)
+        .raw()
+        .iterate();
       for (const values of rows as IterableIterator<InputValue[]>) {
         this.options.signal?.throwIfAborted();
         const pending = loader.add(exactRow(name, names, values, ++line));
@@ -175,7 +190,9 @@ class SqliteImport {
     for (const { name } of autoincrement) {
       const seq = this.file.prepare("select seq from sqlite_sequence where name = ?").pluck().get(name);
       if (typeof seq !== "bigint") continue;
-      const { rows } = await this.target.session.execute("select seq from sqlite_sequence where name = ?", [name]);
+      const { rows } = await this.target.session.execute("select seq from sqlite_sequence where name = ?", [
+        name,
+      ]);
       if (rows[0] !== undefined && BigInt(String(rows[0][0])) >= seq) continue;
       this.options.warn(
         `${name}: the next id goes on from the largest id present; in the file it went on from ${seq}\n`,
@@ -209,9 +226,18 @@ class SqliteImport {
 }
 
 /** A whole number would bind as an INTEGER; a REAL must stay one also where the column does not make it so. */
-function exactRow(table: string, columns: readonly string[], values: readonly InputValue[], line: number): SourceRow {
+function exactRow(
+  table: string,
+  columns: readonly string[],
+  values: readonly InputValue[],
+  line: number,
+): SourceRow {
   const isWholeReal = (value: InputValue): boolean => typeof value === "number" && Number.isInteger(value);
   if (!values.some(isWholeReal)) return { values, line };
   const places = values.map((value) => (isWholeReal(value) ? "CAST(? AS REAL)" : "?")).join(",");
-  return { values, line, sql: `INSERT INTO ${quoteName(table)}(${columns.map(quoteName).join(",")}) VALUES(${places})` };
+  return {
+    values,
+    line,
+    sql: `INSERT INTO ${quoteName(table)}(${columns.map(quoteName).join(",")}) VALUES(${places})`,
+  };
 }

@@ -1,10 +1,11 @@
 /** The backslash commands that show the schema, as psql shows it. */
-import { DEFAULT_PRINT_OPTIONS } from "../format/printer.js";
-import { tablePrinter } from "../format/aligned.js";
-import { quoteName } from "../format/literals.js";
-import { printable } from "../format/width.js";
+
 import type { Value } from "../../driver/types.js";
 import { likePattern } from "../dump.js";
+import { tablePrinter } from "../format/aligned.js";
+import { quoteName } from "../format/literals.js";
+import { DEFAULT_PRINT_OPTIONS } from "../format/printer.js";
+import { printable } from "../format/width.js";
 import type { MetaCommand } from "./meta.js";
 import { MetaError, type Shell } from "./shell.js";
 
@@ -28,7 +29,9 @@ async function list(shell: Shell, types: readonly string[], pattern: string | un
   );
   const shown = rows.filter((row) => {
     const name = String(row[0]);
-    return types.includes(String(row[1]).replace("temp ", "")) && !name.startsWith("sqlite_") && matches(name);
+    return (
+      types.includes(String(row[1]).replace("temp ", "")) && !name.startsWith("sqlite_") && matches(name)
+    );
   });
   if (shown.length === 0) {
     shell.note(pattern === undefined ? "Nothing there.\n" : `Nothing named ${printable(pattern)}.\n`);
@@ -93,7 +96,9 @@ async function describeTableParts(shell: Shell, name: string): Promise<void> {
     const from = own.map((row) => String(row[3])).join(", ");
     const to = own.every((row) => row[4] !== null) ? ` (${own.map((row) => String(row[4])).join(", ")})` : "";
     const actions = `${action("on update", own[0]![5])}${action("on delete", own[0]![6])}`;
-    await shell.output.write(printable(`    (${from}) references ${String(own[0]![2])}${to}${actions}`).concat("\n"));
+    await shell.output.write(
+      printable(`    (${from}) references ${String(own[0]![2])}${to}${actions}`).concat("\n"),
+    );
   }
   const triggers = await shell.query(
     "select name, sql from sqlite_schema where type = 'trigger' and lower(tbl_name) = lower(?) order by name",
@@ -104,14 +109,36 @@ async function describeTableParts(shell: Shell, name: string): Promise<void> {
 }
 
 function action(when: string, what: Value | undefined): string {
-  return what === undefined || what === null || String(what) === "NO ACTION" ? "" : ` ${when} ${String(what).toLowerCase()}`;
+  return what === undefined || what === null || String(what) === "NO ACTION"
+    ? ""
+    : ` ${when} ${String(what).toLowerCase()}`;
 }
 
 export const describeCommands: readonly MetaCommand[] = [
-  { names: ["\\d"], usage: "\\d [NAME]", help: "Tables and views, or what this one is made of", run: describe },
-  { names: ["\\dt"], usage: "\\dt [PATTERN]", help: "Tables", run: (shell, args) => list(shell, ["table"], args[0]) },
-  { names: ["\\dv"], usage: "\\dv [PATTERN]", help: "Views", run: (shell, args) => list(shell, ["view"], args[0]) },
-  { names: ["\\di"], usage: "\\di [PATTERN]", help: "Indexes", run: (shell, args) => list(shell, ["index"], args[0]) },
+  {
+    names: ["\\d"],
+    usage: "\\d [NAME]",
+    help: "Tables and views, or what this one is made of",
+    run: describe,
+  },
+  {
+    names: ["\\dt"],
+    usage: "\\dt [PATTERN]",
+    help: "Tables",
+    run: (shell, args) => list(shell, ["table"], args[0]),
+  },
+  {
+    names: ["\\dv"],
+    usage: "\\dv [PATTERN]",
+    help: "Views",
+    run: (shell, args) => list(shell, ["view"], args[0]),
+  },
+  {
+    names: ["\\di"],
+    usage: "\\di [PATTERN]",
+    help: "Indexes",
+    run: (shell, args) => list(shell, ["index"], args[0]),
+  },
   {
     names: ["\\l"],
     usage: "\\l",

@@ -22,7 +22,8 @@ export async function importIntoShell(shell: Shell, args: readonly string[]): Pr
   if (file === undefined || table === undefined || names.length > 2) throw new MetaError(USAGE);
   if (!Number.isInteger(skip) || skip < 0) throw new MetaError(USAGE);
   if (separator.length !== 1) throw new MetaError(".import needs a separator of one character (.separator)");
-  if (shell.session.state !== "idle") throw new MetaError(".import runs transactions of its own: COMMIT first");
+  if (shell.session.state !== "idle")
+    throw new MetaError(".import runs transactions of its own: COMMIT first");
   await shell.interruptible((signal) =>
     importSeparated({ database: shell.database, session: shell.session }, file, {
       table,

@@ -107,7 +107,12 @@ function setMode(shell: Shell, args: readonly string[]): void {
     shell.note(`current output mode: ${shell.settings.format}\n`);
     return;
   }
-  const aliases: Readonly<Record<string, Format>> = { tabs: "tsv", column: "table", columns: "table", lines: "line" };
+  const aliases: Readonly<Record<string, Format>> = {
+    tabs: "tsv",
+    column: "table",
+    columns: "table",
+    lines: "line",
+  };
   const format = FORMATS.find((known) => known === wanted) ?? aliases[wanted];
   if (format === undefined) throw new MetaError(`usage: ${usage}`);
   shell.settings.format = format;
@@ -145,7 +150,9 @@ async function watchCommand(shell: Shell, args: readonly string[]): Promise<void
       await shell.output.write(`${new Date().toLocaleTimeString()} (every ${seconds}s)\n\n`);
       await shell.runStatement(sql);
       await shell.output.flush();
-      await shell.interruptible((signal) => delay(seconds * 1000, undefined, { signal })).catch(() => undefined);
+      await shell
+        .interruptible((signal) => delay(seconds * 1000, undefined, { signal }))
+        .catch(() => undefined);
     }
   } finally {
     shell.openPager = pager;
@@ -187,7 +194,8 @@ async function printHelp(shell: Shell, prefix: string): Promise<void> {
     .toSorted((a, b) => (a.names[0]! < b.names[0]! ? -1 : 1))
     .map(({ usage, help }) => `${usage.padEnd(30)} ${help}\n`);
   await shell.output.write(lines.join(""));
-  const other = prefix === "." ? "\\? lists the commands that begin with a backslash" : ".help lists those with a dot";
+  const other =
+    prefix === "." ? "\\? lists the commands that begin with a backslash" : ".help lists those with a dot";
   await shell.output.write(`${other}; statements end with a semicolon.\n`);
 }
 
@@ -205,7 +213,12 @@ const quit = (args: readonly string[]): never => {
 const DOT_COMMANDS: readonly MetaCommand[] = [
   { names: [".help"], usage: ".help", help: "This list", run: (shell) => printHelp(shell, ".") },
   { names: [".quit"], usage: ".quit", help: "Leave", run: (_, args) => quit(args) },
-  { names: [".exit"], usage: ".exit [CODE]", help: "Leave, with this exit code", run: (_, args) => quit(args) },
+  {
+    names: [".exit"],
+    usage: ".exit [CODE]",
+    help: "Leave, with this exit code",
+    run: (_, args) => quit(args),
+  },
   { names: [".mode"], usage: ".mode FORMAT [TABLE]", help: `One of ${FORMATS.join(" ")}`, run: setMode },
   toggle([".headers", ".header"], "header", "Show column names"),
   toggle([".timer"], "timing", "Show how long statements take"),
@@ -306,8 +319,18 @@ const BACKSLASH_COMMANDS: readonly MetaCommand[] = [
     help: "Send output there, or back to the screen",
     run: (shell, args, line) => redirectTo(shell, redirectTarget(args, line)),
   },
-  { names: ["\\watch"], usage: "\\watch [SECONDS]", help: "Repeat the last statement until Ctrl-C", run: watchCommand },
-  { names: ["\\set"], usage: "\\set ON_ERROR_STOP on|off", help: "Stop scripts at the first error", run: setVariable },
+  {
+    names: ["\\watch"],
+    usage: "\\watch [SECONDS]",
+    help: "Repeat the last statement until Ctrl-C",
+    run: watchCommand,
+  },
+  {
+    names: ["\\set"],
+    usage: "\\set ON_ERROR_STOP on|off",
+    help: "Stop scripts at the first error",
+    run: setVariable,
+  },
   {
     names: ["\\echo", "\\qecho"],
     usage: "\\echo TEXT…",

@@ -120,7 +120,8 @@ export class Pipeline {
       const outcome = await answer;
       this.#characters -= sql.length;
       // After the one that stops the script, answers to what was sent behind it are of no interest.
-      if (!this.#stopped && "error" in outcome) this.#stopped = !this.#events.failed(outcome.error, sql, line);
+      if (!this.#stopped && "error" in outcome)
+        this.#stopped = !this.#events.failed(outcome.error, sql, line);
     }
     this.#inFlight.splice(0, done);
     return !this.#stopped;

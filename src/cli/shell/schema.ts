@@ -5,7 +5,12 @@ import type { Shell } from "./shell.js";
 
 const USER_OBJECTS = "name not like 'sqlite\\_%' escape '\\'";
 
-async function names(shell: Shell, types: string, pattern: string | undefined, column: string): Promise<string[]> {
+async function names(
+  shell: Shell,
+  types: string,
+  pattern: string | undefined,
+  column: string,
+): Promise<string[]> {
   const rows = await shell.query(
     `select name from sqlite_schema where type in (${types}) and ${USER_OBJECTS} and ${column} like ? ` +
       `union all select name from sqlite_temp_schema where type in (${types}) and ${USER_OBJECTS} and ${column} like ? ` +
@@ -24,7 +29,8 @@ export function inColumns(items: readonly string[], screenWidth: number): string
   let out = "";
   for (let line = 0; line < down; line++) {
     let text = "";
-    for (let i = line; i < items.length; i += down) text += items[i]! + " ".repeat(width - displayWidth(items[i]!));
+    for (let i = line; i < items.length; i += down)
+      text += items[i]! + " ".repeat(width - displayWidth(items[i]!));
     out += `${text.trimEnd()}\n`;
   }
   return out;
@@ -40,7 +46,12 @@ async function indexes(shell: Shell, args: readonly string[]): Promise<void> {
     "select name from sqlite_schema where type = 'index' and tbl_name like ? order by 1",
     [args[0] ?? "%"],
   );
-  await shell.output.write(inColumns(rows.map((row) => printable(String(row[0]))), process.stdout.columns ?? 80));
+  await shell.output.write(
+    inColumns(
+      rows.map((row) => printable(String(row[0]))),
+      process.stdout.columns ?? 80,
+    ),
+  );
 }
 
 async function schema(shell: Shell, args: readonly string[]): Promise<void> {
@@ -59,7 +70,12 @@ async function schema(shell: Shell, args: readonly string[]): Promise<void> {
 export const schemaCommands: readonly MetaCommand[] = [
   { names: [".tables"], usage: ".tables [PATTERN]", help: "Names of tables and views", run: tables },
   { names: [".indexes", ".indices"], usage: ".indexes [TABLE]", help: "Names of indexes", run: indexes },
-  { names: [".schema"], usage: ".schema [PATTERN]", help: "The statements that made the schema", run: schema },
+  {
+    names: [".schema"],
+    usage: ".schema [PATTERN]",
+    help: "The statements that made the schema",
+    run: schema,
+  },
   {
     names: [".databases"],
     usage: ".databases",

@@ -160,7 +160,11 @@ export class Shell {
     await this.endOnce();
   }
 
-  async #runAndPrint(sql: string, target: PagedOutput | Output, signal: AbortSignal): Promise<number | undefined> {
+  async #runAndPrint(
+    sql: string,
+    target: PagedOutput | Output,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
     const options = { signal, timeoutMs: this.settings.statementTimeoutMs };
     const printer = createPrinter(this.settings.format, printOptions(this.settings, this.#toTerminal));
     if (/^(?:insert|replace|update|delete|create|drop|alter|begin|commit|end|rollback)\b/i.test(sql)) {
@@ -224,7 +228,8 @@ export class Shell {
    * Runs a script. Answers false when an error stopped it (under stop-on-error). `name` stands in error messages.
    */
   async runScript(chunks: AsyncIterable<string> | Iterable<string>, name: string): Promise<boolean> {
-    if (this.#depth >= MAX_NESTED_SCRIPTS) throw new MetaError(`scripts nested more than ${MAX_NESTED_SCRIPTS} deep`);
+    if (this.#depth >= MAX_NESTED_SCRIPTS)
+      throw new MetaError(`scripts nested more than ${MAX_NESTED_SCRIPTS} deep`);
     this.#depth++;
     const run = new ScriptRun(this, { name, interactive: false });
     this.#pipelines.push(run.pipeline);

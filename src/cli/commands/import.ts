@@ -1,0 +1,107 @@
+/** `ostraka import`: a file of SQL, CSV, TSV, JSON lines or SQLite's own format into the cluster. */
+import { type Command, Option } from "commander";
+import type { Database } from "../../driver/types.js";
+import { addConnectionOptions, type ConnectionFlags, resolveUrl, withDatabase } from "../connection.js";
+import { CommandFailure, EXIT, notInThisVersion } from "../exit.js";
+import {
+  detectKind,
+  type FileKind,
+  type HeaderRule,
+  type ImportOptions,
+  importJsonLines,
+  importSeparated,
+} from "../import/import.js";
+import { importSqlScript } from "../import/sql-script.js";
+import { importSqliteFile } from "../import/sqlite-file.js";
+
+interface ImportFlags extends ConnectionFlags {
+  readonly table?: string;
+  readonly format?: FileKind;
+  readonly header: HeaderRule;
+  readonly skip: string;
+  readonly dialect?: string;
+}
+
+export function addImportCommand(program: Command): void {
+  const command = program
+    .command("import")
+    .description("load a .sql, .csv, .tsv, .jsonl or SQLite file")
+    .argument("<file>", "what to load");
+  addConnectionOptions(command)
+    .option(
+      "-t, --table <table>",
+      "the table to load into (default: the file's name; of a SQLite file: only this table)",
+    )
+    .addOption(
+      new Option("--format <kind>", "what the file is").choices(["sql", "csv", "tsv", "jsonl", "sqlite"]),
+    )
+    .addOption(
+      new Option(
+        "--header <rule>",
+        "whether the first record names columns; auto: if it does, or the table is new",
+      )
+        .choices(["auto", "yes", "no"])
+        .default("auto"),
+    )
+    .option("--skip <n>", "records to pass over first", "0")
+    .addOption(new Option("--dialect <dialect>", "another database's dump (not in this version)"))
+    .action(run);
+}
+
+async function run(file: string, flags: ImportFlags): Promise<void> {
+  if (flags.dialect !== undefined) throw notInThisVersion("ostraka import --dialect");
+  const skip = Number(flags.skip);
+  if (!Number.isInteger(skip) || skip < 0)
+    throw new CommandFailure(EXIT.failure, "--skip: not a number of records");
+  const kind = flags.format ?? detectKind(file);
+  const options: ImportOptions = {
+    table: flags.table,
+    kind,
+    header: flags.header,
+    skip,
+    separator: undefined,
+    warn: (text) => process.stderr.write(text),
+  };
+  await withDatabase(flags, resolveUrl(flags), (database) => load(database, file, kind, options));
+}
+
+async function load(database: Database, file: string, kind: FileKind, options: ImportOptions): Promise<void> {
+  const session = await database.session();
+  const target = { database, session };
+  const say = (text: string): boolean => process.stderr.write(`${text}\n`);
+  try {
+    switch (kind) {
+      case "csv":
+      case "tsv": {
+        const { table, rows } = await importSeparated(target, file, {
+          ...options,
+          separator: kind === "csv" ? "," : "\t",
+        });
+        say(`${rows} rows into ${table}`);
+        return;
+      }
+      case "jsonl": {
+        const { table, rows } = await importJsonLines(target, file, options);
+        say(`${rows} rows into ${table}`);
+        return;
+      }
+      case "sqlite": {
+        const { tables, rows } = await importSqliteFile(target, file, options);
+        say(`${rows} rows into ${tables} tables`);
+        return;
+      }
+      case "sql": {
+        if (options.table !== undefined) {
+          throw new CommandFailure(
+            EXIT.failure,
+            "--table has no meaning for SQL, which names its tables itself",
+          );
+        }
+        const { statements } = await importSqlScript(session, file);
+        say(`${statements} statements`);
+      }
+    }
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * `ostraka start`: one node, in this process. Prints `ready node=… grpc=… http=…` on standard output when it serves.
+ * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once.
+ */
+import { type Command, Option } from "commander";
+import { NODE_DEFAULTS, type NodeFlags, parseNodeConfig } from "../../node/config.js";
+import { EXIT } from "../exit.js";
+
+export function addStartCommand(program: Command): void {
+  program
+    .command("start")
+    .description("run one node")
+    .option("--node-id <n>", "this node's number; never one that was used before")
+    .option("--data <dir>", "where its data is", NODE_DEFAULTS.data)
+    .option("--listen <host:port>", "gRPC, for clients and nodes", NODE_DEFAULTS.listen)
+    .option("--http <host:port>", "HTTP, or off", NODE_DEFAULTS.http)
+    .option("--advertise <host:port>", "where others reach this node, when that is not --listen")
+    .option(
+      "--initial-cluster <id=host:port,…>",
+      "the founding nodes; first start only, the same on all of them",
+    )
+    .option("--join <host:port,…>", "nodes of a running cluster to join")
+    .option("--range-max-bytes <size>", "split ranges larger than this", NODE_DEFAULTS.rangeMaxBytes)
+    .option("--range-max-rows <n>", "split ranges with more rows than this (default off)")
+    .option(
+      "--replicas <n>",
+      "copies of every range, or fewer where fewer nodes exist",
+      NODE_DEFAULTS.replicas,
+    )
+    .option("--election-timeout-ms <ms>", "how long to wait for a leader", NODE_DEFAULTS.electionTimeoutMs)
+    .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent", NODE_DEFAULTS.logLevel)
+    .option("--auth-token-file <file>", "the token that clients must show, in a file")
+    .option("--tls-cert <file>", "this node's certificate, PEM")
+    .option("--tls-key <file>", "its key, PEM")
+    .option("--tls-ca <file>", "the certificates that nodes' certificates are signed with, PEM")
+    .option("--insecure", "serve other machines without TLS or token")
+    .addOption(new Option("--exit-with-parent", "stop when standard input ends").hideHelp())
+    .action(run);
+}
+
+async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Promise<void> {
+  const config = parseNodeConfig(flags);
+  // Loaded here, so that the other commands start without the server's code.
+  const { startNode } = await import("../../node/index.js");
+  const node = await startNode(config);
+  const stopped = untilStopped(() => node.stop(), flags.exitWithParent === true);
+  process.stdout.write(`ready node=${node.nodeId} grpc=${node.grpc} http=${node.http ?? "off"}\n`);
+  await stopped;
+  // Nothing that is left running may keep a drained node alive.
+  process.exit(EXIT.ok);
+}
+
+/** Resolves when a signal (or the parent's end) has come and `stop` has finished. */
+function untilStopped(stop: () => Promise<void>, exitWithParent: boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let stopping = false;
+    const begin = (): void => {
+      stopping = true;
+      stop().then(resolve, reject);
+    };
+    const onSignal = (): void => {
+      if (stopping) process.exit(EXIT.failure);
+      begin();
+    };
+    process.on("SIGTERM", onSignal).on("SIGINT", onSignal);
+    if (exitWithParent) {
+      // The parent holds the other end of the pipe and never writes: it ends when the parent does, however it does.
+      process.stdin.on("error", () => undefined);
+      process.stdin.once("close", () => {
+        if (!stopping) begin();
+      });
+      process.stdin.resume();
+    }
+  });
+}
