@@ -33,6 +33,7 @@ export function addStartCommand(program: Command): void {
     .option("--tls-cert <file>", "this node's certificate, PEM")
     .option("--tls-key <file>", "its key, PEM")
     .option("--tls-ca <file>", "the certificates that nodes' certificates are signed with, PEM")
+    .option("--cluster-secret-file <file>", "what nodes show one another when they have no certificates")
     .option("--insecure", "serve other machines without TLS or token")
     .addOption(new Option("--exit-with-parent", "stop when standard input ends").hideHelp())
     .action(run);

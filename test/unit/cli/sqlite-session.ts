@@ -19,7 +19,7 @@ import type {
 import { splitScript } from "../../../src/sql/splitter.js";
 
 export class SqliteSession implements Session {
-  readonly sqlite = new Sqlite(":memory:");
+  readonly sqlite: Sqlite.Database = new Sqlite(":memory:");
   /** Every statement in the order in which it arrived. */
   readonly received: string[] = [];
   /** The most calls that were outstanding at once. */
