@@ -47,6 +47,8 @@ export class MemoryDisk {
   capacity = Number.POSITIVE_INFINITY;
   /** Called before each operation that changes something; may throw, or crash the disk to cut the run short. */
   onOperation: ((operation: string, path: string) => void) | undefined;
+  /** How long an operation takes before it has its effect; at once if not given. */
+  delay: (() => Promise<void>) | undefined;
 
   session(): Disk {
     this.#session?.end();
@@ -83,7 +85,7 @@ class MemorySession implements Disk {
 
   /** Runs an operation unless the session has ended, in which case the caller waits for ever. */
   async run<T>(operation: string, path: string, body: () => T): Promise<T> {
-    await Promise.resolve();
+    await (this.disk.delay?.() ?? Promise.resolve());
     if (!this.#ended) this.disk.onOperation?.(operation, path);
     if (this.#ended) return new Promise<T>(() => {});
     const result = body();

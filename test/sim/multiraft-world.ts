@@ -28,6 +28,10 @@ export interface WorldOptions {
   readonly host?: Partial<HostOptions>;
   readonly network?: Partial<NetworkOptions>;
   readonly segmentBytes?: number;
+  /** Disk operations take up to this long. */
+  readonly diskDelayMs?: number;
+  /** So do calls of `apply`. */
+  readonly applyDelayMs?: number;
 }
 
 export class SimNode {
@@ -74,7 +78,7 @@ export class World {
 
   static async start(options: WorldOptions): Promise<World> {
     const world = new World(options);
-    await Promise.all(world.nodes.map((node) => world.startNode(node)));
+    await world.during(Promise.all(world.nodes.map((node) => world.startNode(node))));
     return world;
   }
 
@@ -88,15 +92,20 @@ export class World {
   async addNode(): Promise<SimNode> {
     const node = new SimNode(nodeId(this.nodes.length + 1));
     this.nodes.push(node);
-    await this.startNode(node, false);
+    await this.during(this.startNode(node, false));
     return node;
   }
 
+  /** Needs time to pass: see `during`. */
   async startNode(node: SimNode, bootstrap = true): Promise<void> {
-    const { host, segmentBytes, machine, wrap } = this.#options;
+    const { host, segmentBytes, machine, wrap, diskDelayMs, applyDelayMs } = this.#options;
     const disk = node.disk.session();
     node.clock = new MortalClock(this.clock);
     const clock = node.clock;
+    const delays = new SeededRandom(this.#seed * 77 + node.id * 13 + node.starts);
+    const pause = (maxMs: number): Promise<void> =>
+      new Promise((resolve) => void clock.setTimer(delays.float() * maxMs, resolve));
+    node.disk.delay = diskDelayMs === undefined ? undefined : () => pause(diskDelayMs);
     node.fatal = undefined;
     node.up = true;
     node.starts++;
@@ -123,6 +132,7 @@ export class World {
       const state = machine(group, node.id);
       node.machines.set(group, state);
       const hosted = new MemoryMachine({ machine: state, disk, directory: `state/${group}` });
+      if (applyDelayMs !== undefined) slowApply(hosted, () => pause(applyDelayMs));
       await node.host.addGroup({
         group,
         machine: wrap?.(hosted, group, node.id) ?? hosted,
@@ -142,7 +152,7 @@ export class World {
 
   async restart(node: SimNode): Promise<void> {
     if (node.up) this.crash(node);
-    await this.startNode(node, false);
+    await this.during(this.startNode(node, false));
   }
 
   /** Stops every node in an orderly way. */
@@ -219,6 +229,19 @@ export class World {
   }
 }
 
-export function bytes(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
+/** Entries take effect some time after they were handed over, in order. */
+function slowApply(machine: GroupMachine, pause: () => Promise<void>): void {
+  const apply = machine.apply.bind(machine);
+  let last: Promise<unknown> = Promise.resolve();
+  machine.apply = (entries, upTo) => {
+    const call = last.then(pause).then(() => apply(entries, upTo));
+    last = call.catch(() => {});
+    return call;
+  };
+  // The other calls queue behind, as the contract has it.
+  const { checkpoint, snapshot, restore, digest } = machine;
+  machine.checkpoint = () => last.then(() => checkpoint.call(machine));
+  machine.snapshot = () => last.then(() => snapshot.call(machine));
+  machine.restore = (file) => last.then(() => restore.call(machine, file));
+  machine.digest = () => last.then(() => digest.call(machine));
 }

@@ -90,7 +90,7 @@ class Run {
         this.crashes++;
       }
     } else if (dice < 0.4) {
-      for (const dead of world.nodes) if (!dead.up) await world.during(world.restart(dead));
+      for (const dead of world.nodes) if (!dead.up) await world.restart(dead);
     } else if (dice < 0.5) {
       world.network.isolate(
         node.id,
@@ -112,7 +112,7 @@ class Run {
     const { world } = this;
     world.network.heal();
     world.network.options = { ...world.network.options, loss: 0 };
-    for (const dead of world.nodes) if (!dead.up) await world.during(world.restart(dead));
+    for (const dead of world.nodes) if (!dead.up) await world.restart(dead);
     // A write left behind by a crashed process is never settled by it.
     await world.run(5_000);
   }
@@ -126,6 +126,8 @@ async function simulate(seed: number): Promise<{ trace: string; run: Run; instal
     segmentBytes: 32 * 1024,
     host: { maxLogEntries: 40, tailEntries: 5, maxLogSegments: 4, quiesceTicks: 10 },
     network: { minDelayMs: 1, maxDelayMs: 20, loss: 0.02, chunkBytes: 2048 },
+    diskDelayMs: 10,
+    applyDelayMs: 10,
   });
   const run = new Run(world, seed);
   let installed = 0;

@@ -33,6 +33,19 @@ describe("idle groups", () => {
     await asleep();
   });
 
+  it("stay asleep although answers to the last heartbeats come late", async () => {
+    world = await World.start({
+      machine: () => new CounterMachine(),
+      network: { minDelayMs: 130, maxDelayMs: 170 },
+    });
+    await world.leader();
+    await asleep();
+    for (let i = 0; i < 20; i++) {
+      await world.run(100);
+      expect(awake()).toBe(0);
+    }
+  });
+
   it("elect a new leader when the node that led them dies", async () => {
     world = await World.start({ machine: () => new CounterMachine() });
     const leader = await world.leader();

@@ -63,6 +63,23 @@ describe("a follower whose log was cut off", () => {
     expect(behind.log.group(GROUP).base().index).toBeGreaterThan(20);
   });
 
+  it("finds in the log what was written while the snapshot travelled", async () => {
+    await start({ maxLogEntries: 100 }, { chunkBytes: 256, minDelayMs: 2, maxDelayMs: 4 });
+    const leader = await world.leader();
+    const behind = world.nodes.find((node) => node !== leader) as SimNode;
+    world.network.isolate(behind.id, ids());
+    await fill(leader, 300);
+    await world.run(1_000);
+    let chunks = 0;
+    world.network.onChunk = () => void chunks++;
+    world.network.heal();
+    await world.until(() => chunks > 3, "a snapshot is on its way");
+    await fill(leader, 200);
+    await world.converge();
+    expect(leader.host.stats().snapshotsSent).toBe(1);
+    expect(behind.host.stats().snapshotsInstalled).toBe(1);
+  });
+
   it("refuses a snapshot that arrives damaged, and takes the next", async () => {
     await start();
     const { behind } = await leaveBehind();
@@ -179,7 +196,7 @@ describe("compaction", () => {
       machine: () => new KvMachine(),
       groups: [GROUP, quiet],
       segmentBytes: 16 * 1024,
-      host: { maxLogEntries: 100, tailEntries: 10, maxLogSegments: 4 },
+      host: { maxLogEntries: 100, tailEntries: 10, maxLogSegments: 1 },
     });
     const calm = await world.leader(quiet);
     await world.during(calm.group(quiet).propose(encodeKvCommand(["PUT", "a", "1"])));
@@ -188,7 +205,11 @@ describe("compaction", () => {
       await fill(leader, 100, 300);
       await world.run(2_000);
     }
-    for (const node of world.nodes) expect(node.log.usage().segments).toBeLessThanOrEqual(6);
+    for (const node of world.nodes) {
+      expect(node.log.usage().segments).toBeLessThanOrEqual(4);
+      const log = node.log.group(quiet);
+      expect(log.base().index).toBe(log.lastIndex());
+    }
     for (const node of world.nodes) await world.restart(node);
     await world.converge();
     await world.converge(quiet);

@@ -1,0 +1,142 @@
+import { describe, expect, it } from "vitest";
+import { type LogIndex, logIndex, term } from "../../../src/base/ids.js";
+import { Applier } from "../../../src/multiraft/applier.js";
+import type { GroupMachine } from "../../../src/multiraft/types.js";
+import { type Entry, EntryKind, type LogReader, type SnapshotMeta } from "../../../src/raft/types.js";
+import { settle } from "../../sim/manual-clock.js";
+
+const CONF = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+
+function entry(index: number, size = 10, kind: Entry["kind"] = EntryKind.Normal): Entry {
+  return { index: logIndex(index), term: term(1), kind, data: new Uint8Array(size) };
+}
+
+/** A machine whose calls finish when told to, and a log that counts what is read back from it. */
+class Fixture {
+  readonly stored: Entry[] = [];
+  readonly calls: { indexes: number[]; upTo: number; finish(): void; fail(error: Error): void }[] = [];
+  readonly applied: number[] = [];
+  readonly results = new Map<number, number>();
+  failure: unknown;
+  readBack = 0;
+  readonly applier: Applier;
+
+  constructor(limits = { maxApplyBytes: 100, maxApplyCalls: 2, maxReadyBytes: 50 }) {
+    const machine: Partial<GroupMachine> = {
+      apply: (entries, upTo) =>
+        new Promise((resolve, reject) => {
+          const finish = (): void => resolve(entries.map(({ index }) => Uint8Array.of(index)));
+          this.calls.push({ indexes: entries.map(({ index }) => index), upTo, finish, fail: reject });
+        }),
+      restore: (file) =>
+        new Promise((resolve) => {
+          const finish = (): void => resolve(logIndex(Number(file)));
+          this.calls.push({ indexes: [], upTo: -1, finish, fail: () => {} });
+        }),
+    };
+    const log: Partial<LogReader> = {
+      term: () => term(1),
+      entries: (low, high, maxBytes) => {
+        this.readBack++;
+        const result: Entry[] = [];
+        let bytes = 0;
+        for (let index: number = low; index < high; index++) {
+          const found = this.stored[index - 1] as Entry;
+          bytes += found.data.length;
+          if (result.length > 0 && bytes > maxBytes) break;
+          result.push(found);
+        }
+        return result;
+      },
+    };
+    this.applier = new Applier(machine as GroupMachine, log as LogReader, logIndex(0), limits, {
+      applied: (entries, results, upTo) => {
+        for (const { index } of entries) this.applied.push(index);
+        for (const [index, result] of results) this.results.set(index, result[0] as number);
+        expect(entries[entries.length - 1]?.index).toBe(upTo);
+      },
+      restored: (meta) => this.applied.push(-meta.index),
+      failed: (error) => {
+        this.failure = error;
+      },
+    });
+  }
+
+  push(entries: readonly Entry[]): void {
+    this.stored.push(...entries);
+    this.applier.push(entries);
+  }
+
+  async drain(): Promise<void> {
+    for (let next = this.calls.shift(); next !== undefined; next = this.calls.shift()) {
+      next.finish();
+      await settle();
+    }
+  }
+}
+
+describe("applying", () => {
+  it("is in order and bounded, and reads back from the log what did not fit in memory", async () => {
+    const f = new Fixture();
+    for (let from = 1; from <= 100; from += 10) f.push(Array.from({ length: 10 }, (_, i) => entry(from + i)));
+    expect(f.calls.length).toBeLessThanOrEqual(2);
+    await f.drain();
+    expect(f.applied).toEqual(Array.from({ length: 100 }, (_, i) => i + 1));
+    expect(f.readBack).toBeGreaterThan(0);
+    expect(f.applier.idle).toBe(true);
+    for (let i = 1; i <= 100; i++) expect(f.results.get(i)).toBe(i);
+  });
+
+  it("reports completions in order whatever the machine does", async () => {
+    const f = new Fixture();
+    f.push([entry(1)]);
+    f.push([entry(2)]);
+    const [first, second] = f.calls;
+    second?.finish();
+    await settle();
+    expect(f.applied).toEqual([]);
+    first?.finish();
+    await settle();
+    expect(f.applied).toEqual([1, 2]);
+  });
+
+  it("leaves out what carries nothing for the machine, but tells how far it got", async () => {
+    const f = new Fixture();
+    f.push([entry(1, 0), entry(2, 5, EntryKind.ConfChange), entry(3)]);
+    expect(f.calls[0]).toMatchObject({ indexes: [3], upTo: 3 });
+    await f.drain();
+    expect([...f.results.keys()]).toEqual([3]);
+    expect(f.applied).toEqual([1, 2, 3]);
+  });
+
+  it("restores a snapshot only after the calls under way, and skips what it covers", async () => {
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    f.push([entry(1), entry(2), entry(3)]);
+    const meta: SnapshotMeta = { index: logIndex(10), term: term(2), conf: CONF };
+    f.applier.restore(meta, "10");
+    f.applier.push([entry(11)]);
+    expect(f.calls).toHaveLength(1);
+    f.calls.shift()?.finish();
+    await settle();
+    expect(f.calls).toHaveLength(1);
+    expect(f.calls[0]?.upTo).toBe(-1);
+    await f.drain();
+    expect(f.applied).toEqual([1, -10, 11]);
+  });
+
+  it("stops at a failure", async () => {
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    f.push([entry(1), entry(2)]);
+    f.calls.shift()?.fail(new Error("disk"));
+    await settle();
+    expect(f.failure).toMatchObject({ message: "disk" });
+    expect(f.calls).toEqual([]);
+    expect(f.applier.appliedIndex).toBe(0 as LogIndex);
+  });
+
+  it("takes a gap for a broken invariant", () => {
+    const f = new Fixture();
+    f.push([entry(1)]);
+    expect(() => f.applier.push([entry(3)])).toThrow(/committed entry 3 after 1/);
+  });
+});
