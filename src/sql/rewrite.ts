@@ -13,6 +13,8 @@ import { RESERVED_WORDS } from "./keywords.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, tokenText, wordAt } from "./tokenizer.js";
 
 export const SCHEMA_VIEW = "_ostraka_schema_view";
+/** The same with a column `rowid`, for statements that name it: a view has none of its own. */
+const SCHEMA_ROWID_VIEW = "_ostraka_schema_rowid_view";
 
 interface Edit {
   readonly at: number;
@@ -48,6 +50,7 @@ export function keepsItsText(tokens: TokenList): boolean {
 export function hideSchemaTable(tokens: TokenList): string {
   const sql = tokens.text;
   if (!/sqlite_(master|schema)/i.test(sql) || keepsItsText(tokens)) return sql;
+  const view = /\b(_?rowid_?|oid)\b/i.test(sql) ? SCHEMA_ROWID_VIEW : SCHEMA_VIEW;
   const edits: Edit[] = [];
   for (let i = 0; i < tokens.length; i++) {
     if (tokens.kinds[i] === TokenKind.String || !isSchemaTable(nameAt(tokens, i))) continue;
@@ -63,7 +66,7 @@ export function hideSchemaTable(tokens: TokenList): string {
     const position = tablePosition(tokens, first, i);
     if (position === undefined) continue;
     const alias = position === "operand" || hasAlias(tokens, i) ? "" : ` AS ${tokenText(tokens, i)}`;
-    edits.push({ at: start, until: tokens.ends[i]!, text: SCHEMA_VIEW + alias });
+    edits.push({ at: start, until: tokens.ends[i]!, text: view + alias });
   }
   return applyEdits(sql, edits);
 }
@@ -172,11 +175,12 @@ export function bindSession(sql: string, values: SessionValues): string {
   if (from === undefined) return sql;
   const edits: Edit[] = [];
   const aliased = new Map<number, Edit>();
+  const ordered = tokens.kinds.some((_, i) => wordAt(tokens, i) === "BY");
   for (let i = from; i + 2 < tokens.length; i++) {
     const value = sessionValue(tokens, i, values);
     if (value === undefined) continue;
-    // Parentheses keep `- -5` and `5.x` from coming about.
-    const text = value.startsWith("-") ? `(${value})` : value;
+    // Parentheses keep `--5` from coming about; alone in ORDER BY or GROUP BY a literal would number a column.
+    const text = ordered ? `(${value}|0)` : value.startsWith("-") ? `(${value})` : value;
     edits.push({ at: tokens.starts[i]!, until: tokens.ends[i + 2]!, text });
     for (const column of resultColumnsAround(tokens, i, from)) aliased.set(column.at, column);
   }
