@@ -14,7 +14,7 @@ import type Database from "better-sqlite3";
 import { Packr } from "msgpackr";
 import { AmbiguousError, RetryError, toWireError } from "../../base/errors.js";
 import type { TransactionId } from "../../base/ids.js";
-import { decodeResult, encodeResult } from "./command.js";
+import { packResult, unpackResult } from "./command.js";
 import {
   ANSWER_AGE_MS,
   MAX_ANSWER_ROWS,
@@ -27,7 +27,7 @@ import {
 import type { CommandResult, IdempotencyKey } from "./types.js";
 
 /** `result` is null when it was too long to keep. */
-type Answer = [client: string, sequence: number, lowestUnanswered: number, result: Uint8Array | null];
+type Answer = [client: string, sequence: number, lowestUnanswered: number, result: unknown[] | null];
 
 interface Client {
   floor: number;
@@ -40,7 +40,7 @@ interface Row {
   readonly ageMs: number;
 }
 
-const packr = new Packr({ useRecords: false, moreTypes: false });
+const packr = new Packr({ useRecords: false, moreTypes: false, int64AsType: "bigint" });
 
 export class Answers {
   readonly #state: RangeState;
@@ -102,14 +102,13 @@ export class Answers {
   }
 
   record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
-    const bytes = encodeResult(result);
     // The mark never sinks, so that the newest row that is left carries it.
     const floor = Math.max(key.lowestUnanswered, this.#clients.get(key.client)?.floor ?? 0);
     const answer: Answer = [
       key.client,
       key.sequence,
       Math.min(floor, key.sequence),
-      bytes.length <= MAX_KEPT_ANSWER_BYTES ? bytes : null,
+      rowBytes(result) <= MAX_KEPT_ANSWER_BYTES ? packResult(result) : null,
     ];
     if (this.#pending?.index !== index) {
       this.#pending = { index, answers: [], ageMs: 0 };
@@ -190,12 +189,12 @@ export class Answers {
         ? this.#pending.answers
         : (packr.unpack(this.#select.get(BigInt(index)) as Uint8Array) as Answer[]);
     const answer = answers.find(([client, sequence]) => client === key.client && sequence === key.sequence);
-    const bytes = answer?.[3] ?? undefined;
-    if (bytes === undefined)
+    const packed = answer?.[3] ?? undefined;
+    if (packed === undefined)
       return failed(
         new AmbiguousError("the command was applied; its answer was too long to be kept", undefined),
       );
-    const result = decodeResult(bytes);
+    const result = unpackResult(packed);
     return result.ok ? { ...result, repeated: true } : result;
   }
 }
@@ -242,6 +241,10 @@ export class Transactions {
       this.#state.transactionFloorMs = Math.max(this.#state.transactionFloorMs, age + 1);
     }
   }
+}
+
+function rowBytes(result: CommandResult): number {
+  return result.ok ? result.outcomes.reduce((sum, { rows }) => sum + rows.length, 0) : 0;
 }
 
 function failed(error: unknown): CommandResult {

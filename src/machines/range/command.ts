@@ -74,15 +74,6 @@ export function decodeResults(bytes: Uint8Array): CommandResult[] {
   return (unpack(bytes) as unknown[][]).map(unpackResult);
 }
 
-/** One result by itself, as it is kept for repetitions. */
-export function encodeResult(result: CommandResult): Uint8Array {
-  return packr.pack([FORMAT, packResult(result)]);
-}
-
-export function decodeResult(bytes: Uint8Array): CommandResult {
-  return unpackResult(unpack(bytes) as unknown[]);
-}
-
 function unpack(bytes: Uint8Array): unknown {
   const [format, body] = packr.unpack(bytes) as [number, unknown];
   if (format !== FORMAT)
@@ -245,13 +236,14 @@ function unpackChanges(packed: PackedChanges): RowChange[] {
   return changes;
 }
 
-function packResult(result: CommandResult): unknown[] {
+/** The form in which a result is kept for repetitions, inside other packed arrays. */
+export function packResult(result: CommandResult): unknown[] {
   return result.ok
     ? [result.repeated ? 2 : 1, result.outcomes.map(packOutcome), result.decision ?? null]
     : [0, result.error, result.statement];
 }
 
-function unpackResult(packed: unknown[]): CommandResult {
+export function unpackResult(packed: unknown[]): CommandResult {
   const [ok, body, last] = packed;
   if (ok === 0) return { ok: false, error: body as WireError, statement: last as number };
   const outcomes = (body as PackedOutcome[]).map(unpackOutcome);

@@ -47,6 +47,7 @@ const CACHED_STATEMENTS = 256;
 const LONGEST_CACHED_TEXT = 16 * 1024;
 const CHUNK_BYTES = 64 * 1024;
 const PRIMED_ROWS = 4096;
+const NO_COLUMNS: readonly string[] = [];
 const NO_BYTES = new Uint8Array(0);
 const SCHEMA_WORDS = new Set([
   "create",
@@ -294,8 +295,15 @@ export class RangeConnection {
   }
 
   #run(prepared: Prepared, args: unknown[], before: bigint): StatementOutcome {
-    prepared.statement.run(...args);
-    return { columns: [], columnTypes: [], rows: NO_BYTES, rowCount: 0, ...this.#finish(prepared, before) };
+    const { changes, lastInsertRowid } = prepared.statement.run(...args);
+    const direct = before < 0n && !prepared.readonly && !prepared.changesSchema;
+    let did: ReturnType<RowCursor["summary"]>;
+    if (direct) {
+      const rowid = BigInt(lastInsertRowid);
+      this.#lastInsertRowid = rowid;
+      did = { changes: Number(changes), totalChanges: Number(changes), lastInsertRowid: rowid };
+    } else did = this.#finish(prepared, before);
+    return { columns: NO_COLUMNS, columnTypes: NO_COLUMNS, rows: NO_BYTES, rowCount: 0, ...did };
   }
 
   /** Everything that must be in place before the statement's first step. */
@@ -382,7 +390,10 @@ export class RangeConnection {
 const TEMP_OBJECTS = `
 CREATE TEMP TABLE _ostraka_prime(id INTEGER PRIMARY KEY);
 CREATE TEMP VIEW _ostraka_schema_view AS
-  SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
+SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+CREATE TEMP VIEW _ostraka_schema_rowid_view AS
+SELECT type, name, tbl_name, rootpage, sql, rowid FROM main.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 `;
 

@@ -16,7 +16,7 @@ import { MAX_VALUE_BYTES } from "./functions.js";
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
 const APPLY_CODE_VERSION = 1;
 
-/** An answer longer than this is not kept; a repetition of its command learns only that the outcome is past telling. */
+/** An answer with more bytes of rows than this is not kept; a repetition of its command learns only that the outcome is past telling. */
 export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;
 /** Answers older than this go, and with them the promise to recognise the command. */
 export const ANSWER_AGE_MS = 60 * 60 * 1000;

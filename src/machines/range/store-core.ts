@@ -9,6 +9,7 @@
  */
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
+import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
@@ -54,6 +55,7 @@ interface Opened {
   readonly reader: RangeConnection;
   readonly applier: Applier;
   readonly speculator: Speculator;
+  readonly pageCount: Database.Statement;
 }
 
 export interface PrivateCopy {
@@ -70,6 +72,9 @@ export class StoreCore {
   readonly #digests = new Set<Promise<unknown>>();
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
+  #pageBytes = 0;
+  /** Until something changes it. */
+  #size: StoreSize | undefined;
   #closing = false;
 
   constructor(path: string, options: StoreOptions) {
@@ -101,6 +106,7 @@ export class StoreCore {
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const { applier, reader, speculator } = this.#use();
     speculator.close();
+    this.#size = undefined;
     try {
       const applied = applier.apply(entries, upTo);
       if (applied.schemaChanged) reader.schemaChanged();
@@ -147,12 +153,11 @@ export class StoreCore {
   }
 
   size(): StoreSize {
-    const { reader } = this.#use();
-    const pages = reader
-      .internal("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
-      .get() as Record<string, bigint> | undefined;
-    const databaseBytes = Number(Object.values(pages ?? {})[0] ?? 0n);
-    return { databaseBytes, walBytes: fileSize(`${this.path}-wal`) };
+    if (this.#size === undefined) {
+      const pages = this.#use().pageCount.get() as bigint;
+      this.#size = { databaseBytes: Number(pages) * this.#pageBytes, walBytes: fileSize(`${this.path}-wal`) };
+    }
+    return this.#size;
   }
 
   /** What is applied now is durable when this resolves. */
@@ -208,8 +213,11 @@ export class StoreCore {
       const applier = new Applier(writer);
       const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
-      this.#opened = { writer, reader, applier, speculator };
+      const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
+      this.#opened = { writer, reader, applier, speculator, pageCount };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
+      this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
+      this.#size = undefined;
       return applier.state.appliedIndex;
     } catch (error) {
       writer.close();
@@ -235,6 +243,7 @@ export class StoreCore {
   #checkpoint(): boolean {
     const { writer, speculator } = this.#use();
     speculator.close();
+    this.#size = undefined;
     try {
       const [row] = writer.database.pragma("wal_checkpoint(PASSIVE)") as {
         busy: bigint;

@@ -3,11 +3,11 @@ import { transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
 import {
   decodeCommands,
-  decodeResult,
   decodeResults,
   encodeCommands,
-  encodeResult,
   encodeResults,
+  packResult,
+  unpackResult,
 } from "../../../src/machines/range/command.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
 import type {
@@ -72,7 +72,7 @@ describe("the command codec", () => {
       { ok: false, error: ["user", "SQLITE_CONSTRAINT", "no", null], statement: 2 },
     ];
     expect(decodeResults(encodeResults(results))).toEqual(results);
-    for (const result of results) expect(decodeResult(encodeResult(result))).toEqual(result);
+    for (const result of results) expect(unpackResult(packResult(result))).toEqual(result);
   });
 
   it("is the same bytes each time", () => {
