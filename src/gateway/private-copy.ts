@@ -24,6 +24,7 @@ import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { type Replica, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
+import { changesDatabase } from "./statements.js";
 
 export class PrivateCopy {
   readonly #replica: Replica;
@@ -126,7 +127,7 @@ export class PrivateCopy {
       const { reads, writes, checks } = analysis.footprint(statement.params, outcome);
       this.#reads.push(...reads, ...(outcome === undefined ? checks : []));
       this.#checks.push(...checks);
-      this.#writes.push(...writes);
+      if (changesDatabase(analysis, statement.params)) this.#writes.push(...writes);
       if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
     }
     if (analysis.class.kind === "ddl") await this.#learnSchema(deadline);
@@ -150,8 +151,8 @@ export class PrivateCopy {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
-    const { writes } = analysis.footprint(statement.params);
-    if (analysis.rowChangesOnly || (analysis.touchesTemp && writes.length > 0)) this.#rowsNeeded = true;
+    const changes = changesDatabase(analysis, statement.params);
+    if (changes && (analysis.rowChangesOnly || analysis.touchesTemp)) this.#rowsNeeded = true;
     return this.#runner.run(statement, runOptions(this.#replica, deadline, systemTables));
   }
 

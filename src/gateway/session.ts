@@ -23,7 +23,7 @@ import { type Replica, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
-import type { StatementCache } from "./statements.js";
+import { changesDatabase, type StatementCache } from "./statements.js";
 import { type SystemTables, systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
@@ -133,7 +133,7 @@ export class GatewaySession implements Session {
     const { sql, class: kind } = this.#context.statements.get(request.sql);
     if (kind.kind === "select" || kind.kind === "write" || kind.kind === "ddl") {
       const analysis = this.#context.replica.schema.analyse(sql);
-      if (!analysis.touchesTemp) {
+      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
           ? this.#read(statement, analysis, deadline)
@@ -336,7 +336,8 @@ export class GatewaySession implements Session {
       if (analysis.touchesTemp) await this.temp.learn(transaction, deadline);
       return result;
     }
-    if (analysis.touchesTemp) return this.#withTemp(statement, analysis, request, deadline);
+    if (analysis.touchesTemp && (this.temp.inUse || analysis.systemTables.length === 0 || !analysis.readonly))
+      return this.#withTemp(statement, analysis, request, deadline);
     return analysis.readonly
       ? this.#read(statement, analysis, deadline)
       : this.#write(statement, analysis, request, deadline);
@@ -473,7 +474,7 @@ export class GatewaySession implements Session {
     request: RequestTail,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    if (analysis.footprint(statement.params).writes.length > 0) {
+    if (changesDatabase(analysis, statement.params)) {
       return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
     }
     return this.temp.run(

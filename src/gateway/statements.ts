@@ -3,7 +3,7 @@
  */
 import { classifyTokens, singleStatement } from "../sql/classify.js";
 import { bindSession, mayReadSessionValues } from "../sql/rewrite.js";
-import type { StatementClass } from "../sql/types.js";
+import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import type { SessionSettings } from "./settings.js";
 
 export interface KnownStatement {
@@ -17,6 +17,14 @@ export interface KnownStatement {
 const MAX_TEXTS = 8192;
 /** Long texts are rarely repeated, and would hold much memory. */
 const MAX_CACHED_LENGTH = 4096;
+
+/** Whether a statement changes the database that all share, and not only the session's TEMP objects. */
+export function changesDatabase(analysis: Analysis, params: Statement["params"]): boolean {
+  if (analysis.class.kind !== "ddl" || !analysis.touchesTemp)
+    return analysis.footprint(params).writes.length > 0;
+  // DROP and ALTER of something TEMP; CREATE only where it says so (it may copy from TEMP into the database).
+  return !analysis.class.temp && /^\s*create/i.test(analysis.sql);
+}
 
 export class StatementCache {
   readonly #known = new Map<string, KnownStatement>();

@@ -43,6 +43,7 @@ import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
+import { changesDatabase } from "./statements.js";
 import type { ExecuteResult } from "./types.js";
 
 export type TransactionMode = "deferred" | "immediate" | "read only";
@@ -247,7 +248,7 @@ export class Transaction {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
-    if (!analysis.readonly && analysis.footprint(statement.params).writes.length > 0)
+    if (!analysis.readonly && changesDatabase(analysis, statement.params))
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
     const point = await this.#pin(deadline);
     const stream = await this.#loan!.runner.run(
@@ -300,7 +301,7 @@ export class Transaction {
       throw error;
     }
     // What only touches the session's TEMP objects is nothing to replicate.
-    if (analysis.footprint(statement.params).writes.length > 0) {
+    if (changesDatabase(analysis, statement.params)) {
       this.history.wrote({ ...stamped, told: toldDigest(outcome) }, outcome, this.#ordinal);
     }
     settings.wrote(outcome);
