@@ -14,7 +14,6 @@
  */
 import Database from "better-sqlite3";
 import { FatalError, UserError } from "../../base/errors.js";
-import { Tokenizer, TokenKind } from "../../sql/tokenizer.js";
 import {
   type OpcodeRow,
   type PreparedFacts,
@@ -24,6 +23,7 @@ import {
   type TableFacts,
 } from "../../sql/types.js";
 import { openConnection, type RangeConnection } from "./connection.js";
+import { leadingWord } from "./leading-words.js";
 import { bindArguments, planParameters } from "./parameters.js";
 import { asTemp, quoteName } from "./temp-objects.js";
 import type { SchemaSnapshot } from "./types.js";
@@ -313,22 +313,7 @@ function withoutQuoted(sql: string): string {
 }
 
 function refuseEffects(sql: string): void {
-  const tokens = new Tokenizer(sql);
-  const nextWord = (): string => {
-    while (tokens.nextSignificant()) {
-      if (tokens.kind === TokenKind.Semicolon) continue;
-      return tokens.kind === TokenKind.Word ? sql.slice(tokens.start, tokens.end).toLowerCase() : "";
-    }
-    return "";
-  };
-  let word = nextWord();
-  if (word === "explain") {
-    word = nextWord();
-    if (word === "query") {
-      nextWord();
-      word = nextWord();
-    }
-  }
+  const { word } = leadingWord(sql);
   if (REFUSED.has(word))
     throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} is not a statement about the schema`);
 }

@@ -51,8 +51,8 @@ export interface LinkEvents {
 /** Statements that have run this long have their memory watched. */
 const WATCH_AFTER_MS = 50;
 const WATCH_EVERY_MS = 10;
-/** How long a statement may take to notice that it is to stop. */
-const GRACE_MS = 30;
+/** How long a statement may take to notice that it is to stop, unless told otherwise. */
+export const DEFAULT_GRACE_MS = 100;
 
 interface Waiter {
   resolve(answer: Answer): void;
@@ -65,6 +65,8 @@ export class RunnerClient implements Runner {
   readonly #waiters = new Map<number, Waiter>();
   readonly #statements = new Map<number, RunningStatement>();
   readonly #onDead: (runner: RunnerClient) => void;
+  /** What a statement needs of its runner. */
+  readonly #host: StatementHost;
   #nextId = 1;
   #state = 0;
   #dead = false;
@@ -76,9 +78,17 @@ export class RunnerClient implements Runner {
   constructor(
     connect: (events: LinkEvents) => RunnerLink,
     clock: Clock,
+    graceMs: number,
     onDead: (runner: RunnerClient) => void,
   ) {
     this.#clock = clock;
+    this.#host = {
+      request: (make) => this.#request(make),
+      memoryBytes: () => this.#link.memoryBytes(),
+      kill: () => this.kill(),
+      gone: (id) => void this.#statements.delete(id),
+      graceMs,
+    };
     this.#onDead = onDead;
     this.#link = connect({ onAnswer: (answer) => this.#receive(answer), onDeath: () => this.#died() });
   }
@@ -164,14 +174,6 @@ export class RunnerClient implements Runner {
     this.#died();
   }
 
-  /** What a statement needs of its runner. */
-  readonly #host: StatementHost = {
-    request: (make) => this.#request(make),
-    memoryBytes: () => this.#link.memoryBytes(),
-    kill: () => this.kill(),
-    gone: (id) => void this.#statements.delete(id),
-  };
-
   async #value(make: (id: number) => Request): Promise<number | Uint8Array | null> {
     const answer = await this.#request(make);
     assert(answer[1] === Kind.Ok, "a runner answered with something else than was asked");
@@ -220,6 +222,7 @@ interface StatementHost {
   kill(): void;
   /** Nothing of the statement is left in the runner. */
   gone(id: number): void;
+  readonly graceMs: number;
 }
 
 interface Chunk {
@@ -373,7 +376,7 @@ class RunningStatement implements RowStream {
     if (!this.#running || this.#verdict !== undefined) return;
     this.#verdict = verdict;
     this.#timer?.cancel();
-    this.#timer = this.#clock.setTimer(GRACE_MS, () => this.#host.kill());
+    this.#timer = this.#clock.setTimer(this.#host.graceMs, () => this.#host.kill());
     await this.#release();
     this.#fail(verdict);
   }

@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { RetryError, UserError } from "../../../base/errors.js";
 import type { Clock, Timer } from "../../../base/io.js";
 import type { Runner, RunnerPool } from "../types.js";
-import { type LinkEvents, RunnerClient, type RunnerLink } from "./client.js";
+import { DEFAULT_GRACE_MS, type LinkEvents, RunnerClient, type RunnerLink } from "./client.js";
 import { InProcessLink } from "./in-process-link.js";
 import { ProcessLink, RUNNER_ENTRY } from "./process-link.js";
 
@@ -25,6 +25,8 @@ export interface RunnerPoolOptions {
   readonly maxWaiting?: number;
   /** How long one may wait. */
   readonly maxWaitMs?: number;
+  /** How long a statement may take to notice that it is to stop, before its process is killed. */
+  readonly graceMs?: number;
   /** The script a runner process runs. */
   readonly entry?: string;
   /** Where runner processes spool rows and sort what does not fit into memory; the system's by default. */
@@ -59,6 +61,7 @@ class Pool implements RunnerPool {
   readonly #warm: number;
   readonly #maxWaiting: number;
   readonly #maxWaitMs: number;
+  readonly #graceMs: number;
   readonly #connect: (events: LinkEvents) => RunnerLink;
   readonly #runners = new Set<RunnerClient>();
   readonly #idle: RunnerClient[] = [];
@@ -71,6 +74,7 @@ class Pool implements RunnerPool {
     this.#warm = Math.min(options.warm ?? 1, this.#size);
     this.#maxWaiting = options.maxWaiting ?? 256;
     this.#maxWaitMs = options.maxWaitMs ?? 10_000;
+    this.#graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
     this.#connect = connect;
     for (let i = 0; i < this.#warm; i++) this.#idle.push(this.#start());
   }
@@ -126,7 +130,7 @@ class Pool implements RunnerPool {
   }
 
   #start(): RunnerClient {
-    const runner = new RunnerClient(this.#connect, this.#clock, (dead) => this.#lost(dead));
+    const runner = new RunnerClient(this.#connect, this.#clock, this.#graceMs, (dead) => this.#lost(dead));
     this.#runners.add(runner);
     return runner;
   }

@@ -13,6 +13,8 @@ import { statSync } from "node:fs";
 import { assert } from "../../../base/assert.js";
 import { FatalError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
+import { classify } from "../../../sql/classify.js";
+import { pragmaTreatment } from "../../../sql/pragmas.js";
 import { SessionFlag } from "../../../sql/types.js";
 import {
   type ConnectionOptions,
@@ -20,7 +22,7 @@ import {
   type RangeConnection,
   type RowCursor,
 } from "../connection.js";
-import { firstWord } from "../parameters.js";
+import { type Leading, leadingWord } from "../leading-words.js";
 import { classifySqliteError } from "../sqlite-errors.js";
 import { quoteName } from "../temp-objects.js";
 import type { RowChange, StampedStatement, SystemTable } from "../types.js";
@@ -132,13 +134,13 @@ export class RunnerSession {
   start(statement: StampedStatement, maxBytes: number, systemTables: readonly SystemTable[]): RowCursor {
     assert(this.#mode !== "none", "a statement needs a pin or a private copy to run on");
     const connection = this.#connection as RangeConnection;
-    const word = firstWord(statement.sql);
-    refuse(word, statement.sql);
+    const leading = leadingWord(statement.sql);
+    refuse(leading, statement.sql);
     if (this.#rolledBack)
       throw new UserError("SQLITE_ERROR", "the transaction was rolled back by an earlier statement");
     const guarded = /\breturning\b/i.test(statement.sql);
     let savepoint = false;
-    const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, word);
+    const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, leading.word);
     try {
       this.#begin(connection, statement);
       this.#capture?.observe(statement);
@@ -262,11 +264,24 @@ function placeSystemTables(connection: RangeConnection, tables: readonly SystemT
   }
 }
 
-/** Transactions are the caller's business; a smuggled COMMIT would let go of the pin. */
-function refuse(word: string, sql: string): void {
-  const bareRollback = word === "rollback" && !/\bto\b/i.test(sql);
-  if (REFUSED.has(word) || bareRollback)
+/**
+ * Transactions are the caller's business: a smuggled COMMIT would let go of the pin. A pragma acts as soon as it is
+ * prepared, so only those that merely look are.
+ */
+function refuse({ word, explained }: Leading, sql: string): void {
+  if (REFUSED.has(word) || (word === "rollback" && classify(sql).kind !== "rollback to"))
     throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot run in a statement's process`);
+  if (word === "pragma" && (explained || !onlyLooks(sql)))
+    throw new UserError("OSTRAKA_UNSUPPORTED", "this PRAGMA cannot run in a statement's process");
+}
+
+function onlyLooks(sql: string): boolean {
+  const kind = classify(sql);
+  if (kind.kind !== "pragma") return false;
+  const treatment = pragmaTreatment(kind.name.toLowerCase(), kind.argument !== undefined);
+  return (
+    treatment.kind === "introspection" || (treatment.kind === "replicated" && kind.argument === undefined)
+  );
 }
 
 /** Calls `finish` once, when the rows have ended, failed or were given up. */
