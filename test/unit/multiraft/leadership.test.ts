@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { AmbiguousError, RetryError, RouteError } from "../../../src/base/errors.js";
-import { nodeId, term } from "../../../src/base/ids.js";
+import { type NodeId, nodeId, term } from "../../../src/base/ids.js";
 import { decodeKvResult, encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
-import type { GroupStatus } from "../../../src/multiraft/types.js";
+import type { GroupMachine, GroupStatus } from "../../../src/multiraft/types.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
 
 let world: World;
@@ -210,5 +210,47 @@ describe("reads", () => {
     await world.during(put(leader, "a", "1"));
     await world.during(waiting);
     expect(valueAt(follower, "a")).toBe("1");
+  });
+
+  it("wait at a new leader until it has applied what its predecessor acknowledged", async () => {
+    const hosted = new Map<NodeId, GroupMachine>();
+    const gates = new Map<GroupMachine, Promise<void>>();
+    let open = (): void => {};
+    world = await World.start({
+      machine: () => new KvMachine(),
+      wrap: (machine, _group, node) => {
+        const apply = machine.apply.bind(machine);
+        machine.apply = async (entries, upTo) => {
+          await gates.get(machine);
+          return apply(entries, upTo);
+        };
+        hosted.set(node, machine);
+        return machine;
+      },
+    });
+    const first = await world.leader();
+    const next = others(first)[0] as SimNode;
+    await world.during(put(first, "a", "old"));
+    await world.converge();
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    gates.set(hosted.get(next.id) as GroupMachine, gate);
+    await world.during(put(first, "a", "new"));
+    await world.during(first.group().transferLeadership(next.id));
+    await world.run(500);
+    let answered = false;
+    const read = next.group().readIndex();
+    void read.then(() => {
+      answered = true;
+    });
+    await world.run(2_000);
+    expect(next.group().status()).toMatchObject({ role: "leader", leaderReady: false });
+    expect(answered).toBe(false);
+    expect(valueAt(next, "a")).toBe("old");
+    open();
+    await world.during(read);
+    expect(valueAt(next, "a")).toBe("new");
+    expect(next.group().status().leaderReady).toBe(true);
   });
 });

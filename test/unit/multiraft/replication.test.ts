@@ -77,3 +77,63 @@ describe("a turn", () => {
     expect(appends).toBe(2);
   });
 });
+
+describe("durability", () => {
+  /** Operations of this node's disk take for ever, until the returned function is called. */
+  const stick = (node: SimNode): (() => void) => {
+    let release!: () => void;
+    const stuck = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    node.disk.delay = () => stuck;
+    return () => {
+      node.disk.delay = undefined;
+      release();
+    };
+  };
+
+  it("comes before every acknowledgement", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const leader = await world.leader();
+    await world.run(500);
+    const [stuck, other] = world.nodes.filter((node) => node !== leader) as [SimNode, SimNode];
+    const before = leader.group().status().lastIndex;
+    const release = stick(stuck);
+    await world.during(kvOf(leader).put("a", "1"));
+    await world.run(500);
+    expect(leader.group().status().match.get(stuck.id)).toBe(before);
+    expect(leader.group().status().match.get(other.id)).toBe(before + 1);
+    release();
+    await world.converge();
+    expect(leader.group().status().match.get(stuck.id)).toBe(before + 1);
+  });
+
+  it("comes before every vote", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const leader = await world.leader();
+    await world.run(500);
+    const [stuck, other] = world.nodes.filter((node) => node !== leader) as [SimNode, SimNode];
+    const release = stick(stuck);
+    world.crash(leader);
+    await world.run(10_000);
+    expect(other.group().status().role).not.toBe("leader");
+    expect(stuck.group().status().role).not.toBe("leader");
+    release();
+    await world.leader(GROUP, leader);
+  });
+
+  it("of the leader's own log is not waited for by its followers", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const leader = await world.leader();
+    await world.run(500);
+    const release = stick(leader);
+    const write = kvOf(leader).put("a", "1");
+    const others = world.nodes.filter((node) => node !== leader);
+    const has = (node: SimNode): boolean => (node.machines.get(GROUP) as KvMachine).get("a") === "1";
+    await world.until(() => others.every(has), "the followers have applied it", 1_000);
+    expect(has(leader)).toBe(false);
+    release();
+    await world.during(write);
+    expect(has(leader)).toBe(true);
+  });
+});
