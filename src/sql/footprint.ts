@@ -14,7 +14,8 @@
  *    `checks`, to be added to the reads whenever the text is not run again: a statement that failed, row changes.
  * 3. A key that SQLite chooses (NewRowid) at the top level is told: by last_insert_rowid and, over many rows, by the
  *    count of changes, since such keys are consecutive. It reads END_OF_TABLE, so that a lost race is found at
- *    validation and not only at apply. In a trigger the key is not told and depends on every row: the whole table is read.
+ *    validation and not only at apply. Where nothing runs again the key must still be the next one, whoever wrote
+ *    what: the whole table is among the checks. In a trigger the key is not told and depends on every row: the whole table is read.
  * 4. Rows that appear under chosen keys (others' appends write END_OF_TABLE only) did not exist before. A key that was
  *    found cannot be one of them; whatever looked for a key and may not have found it, or for a range, reads END_OF_TABLE
  *    as well. A key found and deleted since is a conflict on the key itself.
@@ -42,8 +43,8 @@ type Bound = { readonly value: bigint } | { readonly parameter: number } | undef
 type SpanTemplate =
   | { readonly kind: "whole"; readonly table: string }
   | { readonly kind: "end"; readonly table: string }
-  /** The end when this parameter is NULL, else nothing. */
-  | { readonly kind: "end if null"; readonly table: string; readonly parameter: number }
+  /** The end, or the whole table, when this parameter is NULL, else nothing. */
+  | { readonly kind: "end if null" | "whole if null"; readonly table: string; readonly parameter: number }
   /** Keys between the bounds; `chosenIfNull` when a NULL parameter means a chosen key and not none. */
   | {
       readonly kind: "keys";
@@ -328,8 +329,12 @@ class Collector {
       const guarded = keys?.filter((o) => o.from === "parameter") ?? [];
       if (keys === undefined || keys.some((o) => o.from === "null" || o.from === "rowid" || !isGuarded(o))) {
         this.reads.push({ kind: "end", table });
+        this.checks.push({ kind: "whole", table });
       } else {
-        for (const key of guarded) this.reads.push({ kind: "end if null", table, parameter: key.index });
+        for (const { index } of guarded) {
+          this.reads.push({ kind: "end if null", table, parameter: index });
+          this.checks.push({ kind: "whole if null", table, parameter: index });
+        }
       }
     }
   }
@@ -480,7 +485,7 @@ function distinct(spans: readonly SpanTemplate[]): SpanTemplate[] {
     const keys =
       span.kind === "keys"
         ? `${key(span.low)}..${key(span.high)} ${span.chosenIfNull}`
-        : span.kind === "end if null"
+        : "parameter" in span
           ? span.parameter
           : "";
     seen.set(`${span.kind} ${span.table} ${keys}`, span);
@@ -536,20 +541,18 @@ function compileSpans(
 }
 
 function dependsOnParameters(template: SpanTemplate): boolean {
-  if (template.kind !== "keys") return template.kind === "end if null";
+  if (template.kind !== "keys") return "parameter" in template;
   const { low, high } = template;
   return (low !== undefined && "parameter" in low) || (high !== undefined && "parameter" in high);
 }
 
 function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Span[]): void {
   const { table } = template;
-  if (template.kind === "whole") {
-    spans.push({ table, low: undefined, high: undefined });
-    return;
-  }
-  if (template.kind === "end if null" && params[template.parameter] !== null) return;
-  if (template.kind === "end" || template.kind === "end if null") {
-    spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+  if (template.kind !== "keys") {
+    if ("parameter" in template && params[template.parameter] !== null) return;
+    const all = template.kind === "whole" || template.kind === "whole if null";
+    const end = all ? undefined : END_OF_TABLE;
+    spans.push({ table, low: end, high: end });
     return;
   }
   const low = boundValue(template.low, params);

@@ -16,6 +16,14 @@ interface ReadSet {
   readonly ordinal: number;
 }
 
+interface RunWrite<S> {
+  readonly ordinal: number;
+  readonly index: LogIndex;
+  readonly spans: readonly Span[];
+  readonly checks: readonly Span[];
+  readonly statement: S;
+}
+
 /** A transaction as its leader knows it; `S` is what the leader keeps of each write statement. */
 export interface OpenTransaction<S> {
   readonly id: TransactionId;
@@ -25,7 +33,7 @@ export interface OpenTransaction<S> {
   /** Statements run so far. */
   ordinal: number;
   reads: ReadSet[];
-  writes: { readonly ordinal: number; readonly spans: readonly Span[]; readonly statement: S }[];
+  writes: RunWrite<S>[];
   lastUsedMs: number;
 }
 
@@ -109,11 +117,20 @@ export class TransactionTable<S> {
   ): void {
     const ordinal = transaction.ordinal++;
     if (footprint.reads.length > 0) transaction.reads.push({ index, spans: footprint.reads, ordinal });
-    if (statement !== undefined) transaction.writes.push({ ordinal, spans: footprint.writes, statement });
+    if (statement === undefined) return;
+    const { writes, checks } = footprint;
+    transaction.writes.push({ ordinal, index, spans: writes, checks, statement });
   }
 
-  /** ROLLBACK TO: forgets what was written from `ordinal` on. What was read was told, and stays. */
+  /**
+   * ROLLBACK TO: forgets what was written from `ordinal` on. What was read was told, and stays; so was what a write
+   * that will not run again found when it checked constraints, which nothing else compares at the commit.
+   */
   truncate(transaction: OpenTransaction<S>, ordinal: number): void {
+    for (const { index, checks, ordinal: dropped } of transaction.writes) {
+      if (dropped < ordinal || checks.length === 0) continue;
+      transaction.reads.push({ index, spans: checks, ordinal: dropped });
+    }
     transaction.writes = transaction.writes.filter((write) => write.ordinal < ordinal);
     transaction.ordinal = ordinal;
   }
