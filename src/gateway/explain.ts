@@ -10,7 +10,7 @@ import { tokenize } from "../sql/tokenizer.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
-import type { ExecuteRequest, ExecuteResult } from "./types.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 
 export async function explain(
   context: SessionContext,

@@ -12,7 +12,7 @@ import { GatewaySession, type SessionContext } from "./session.js";
 import type { SpoolSpace } from "./spool.js";
 import { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
-import type { Gateway, Session } from "./types.js";
+import type { Gateway, Session } from "../rpc/gateway.js";
 
 export type AdminVerb = (args: Readonly<Record<string, unknown>>) => Promise<unknown>;
 

@@ -2,7 +2,7 @@
 import { encodeVector, type SqlValue, ValueWriter } from "../base/values.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import { collect } from "./private-copy.js";
-import type { ExecuteResult } from "./types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 
 const NOTHING: StatementOutcome = {
   columns: [],

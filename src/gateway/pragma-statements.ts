@@ -8,7 +8,7 @@ import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
-import type { ExecuteRequest, ExecuteResult } from "./types.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 
 type PragmaClass = Extract<StatementClass, { kind: "pragma" }>;
 

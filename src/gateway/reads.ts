@@ -12,7 +12,7 @@ import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import { SpooledRows, type SpoolSpace } from "./spool.js";
-import type { ExecuteResult } from "./types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 
 /** Results of bounded reads beyond this are produced by a process instead. */
 const BOUNDED_RESULT_BYTES = 1024 * 1024;

@@ -27,7 +27,7 @@ import { changesDatabase, type StatementCache } from "./statements.js";
 import { type SystemTables, systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
-import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "./types.js";
+import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 
 export interface SessionContext {
   readonly replica: Replica;

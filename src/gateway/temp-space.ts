@@ -15,7 +15,7 @@ import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { RunnerLoan, Transaction } from "./transaction.js";
-import type { ExecuteResult } from "./types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 
 const CACHED_STATEMENTS = 512;
 const TEMP_SCHEMA =

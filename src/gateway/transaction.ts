@@ -44,7 +44,7 @@ import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
 import { changesDatabase } from "./statements.js";
-import type { ExecuteResult } from "./types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 
 export type TransactionMode = "deferred" | "immediate" | "read only";
 

@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { RetryError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
-import type { Gateway } from "../gateway/types.js";
+import type { Gateway } from "../rpc/gateway.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
 import type { PeerHello, PeerIdentity } from "../rpc/auth.js";
 import { PeerCalls } from "../rpc/peer-calls.js";

@@ -14,7 +14,7 @@
  */
 import { toWireError, UserError } from "../base/errors.js";
 import type { Clock, Timer } from "../base/io.js";
-import type { ExecuteResult, Gateway, Session } from "../gateway/types.js";
+import type { ExecuteResult, Gateway, Session } from "./gateway.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
 import {

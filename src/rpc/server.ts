@@ -16,7 +16,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import type { Clock } from "../base/io.js";
-import type { Gateway } from "../gateway/types.js";
+import type { Gateway } from "./gateway.js";
 import {
   AUTHORIZATION,
   PeerHeader,
@@ -84,6 +84,9 @@ const STATUS_OF: Readonly<Record<PipeFailure["kind"], status>> = {
   "shutting-down": status.UNAVAILABLE,
   refused: status.PERMISSION_DENIED,
 };
+
+/** Between saying why to the clients and cutting the connections. */
+const LAST_WORDS_MS = 20;
 
 export class RpcServer {
   readonly #options: RpcServerOptions;
@@ -154,16 +157,11 @@ export class RpcServer {
     if (this.#closed) return;
     this.#closed = true;
     this.serveClients(undefined, "this node is shutting down");
-    // The streams' last words leave in this turn's writes; connections are cut after them.
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    // Peers' streams last for ever: after a moment for the clients to hear why, everything is cut.
+    const { clock } = this.#options;
     await new Promise<void>((resolve) => {
-      const cut = this.#options.clock.setTimer(500, () => this.#server.forceShutdown());
-      this.#server.tryShutdown(() => {
-        cut.cancel();
-        resolve();
-      });
-      // Peers' streams last for ever; only clients get the time to hear why.
-      if (this.#clients.size === 0) this.#server.forceShutdown();
+      clock.setTimer(LAST_WORDS_MS, () => this.#server.forceShutdown());
+      this.#server.tryShutdown(() => resolve());
     });
   }
 

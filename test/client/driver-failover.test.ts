@@ -1,4 +1,5 @@
 /** What the driver does when nodes go away, answers are lost, or servers say "not now". */
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { RetryError } from "../../src/base/errors.js";
 import { connect, type Database, OstrakaError } from "../../src/driver/index.js";
@@ -166,6 +167,24 @@ describe("a node goes away", () => {
       })(),
     );
     expect(error.code).toBe("OSTRAKA_UNAVAILABLE");
+  });
+});
+
+describe("a host that takes connections and says nothing", () => {
+  it("does not keep the driver from another one", async () => {
+    const sockets: Socket[] = [];
+    const mute = createServer((socket) => sockets.push(socket.on("error", () => undefined)));
+    await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+    const { port } = mute.address() as AddressInfo;
+    for (let i = 0; i < 4; i++) {
+      const both = await connect(`ostraka://127.0.0.1:${port},127.0.0.1:${first.port}`, { timeoutMs: 4000 });
+      expect((await both.execute("select 1 as one")).rows[0]!.one).toBe(1);
+      await both.close();
+    }
+    const alone = connect(`ostraka://127.0.0.1:${port}`, { timeoutMs: 200 });
+    expect((await failure(alone)).code).toBe("OSTRAKA_UNAVAILABLE");
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => mute.close(resolve));
   });
 });
 

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { AmbiguousError, RetryError, UserError } from "../../src/base/errors.js";
 import { type SqlValue, ValueWriter } from "../../src/base/values.js";
-import type { ExecuteRequest, ExecuteResult, Gateway, Params, Session } from "../../src/gateway/types.js";
+import type { ExecuteRequest, ExecuteResult, Gateway, Params, Session } from "../../src/rpc/gateway.js";
 import type { IdempotencyKey, RowStream, StatementOutcome } from "../../src/machines/range/types.js";
 import type { ClientLimits } from "../../src/rpc/client-service.js";
 import { type RpcLogger, silentLogger } from "../../src/rpc/logger.js";

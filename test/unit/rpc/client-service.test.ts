@@ -7,7 +7,7 @@ import { loadSync } from "@grpc/proto-loader";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { encodeVector } from "../../../src/base/values.js";
 import { connect } from "../../../src/driver/index.js";
-import type { Gateway, Session } from "../../../src/gateway/types.js";
+import type { Gateway, Session } from "../../../src/rpc/gateway.js";
 import { ClientConnection, type ClientLimits } from "../../../src/rpc/client-service.js";
 import type { FramePipe, PipeFailure } from "../../../src/rpc/pipe.js";
 import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../../../src/rpc/protocol.js";
