@@ -13,6 +13,8 @@ import type { ConnectOptions, Database, TlsOptions } from "./types.js";
 import { checkTimeout, parseUrl } from "./url.js";
 
 const DEFAULT_TIMEOUT_MS = 30_000;
+/** A node that hangs is noticed, and its calls sent elsewhere, well within the default deadline. */
+const KEEPALIVE = { "grpc.keepalive_time_ms": 4_000, "grpc.keepalive_timeout_ms": 4_000 };
 
 /**
  * Connects to a cluster through any of its nodes.
@@ -49,7 +51,7 @@ function dialer(tls: TlsOptions | undefined, authToken: string | undefined): (ho
   const name = tls?.serverName === undefined ? {} : { "grpc.ssl_target_name_override": tls.serverName };
   return (host) =>
     (handler: PipeHandler): FramePipe => {
-      const client = new Client(host, credentials, { ...CHANNEL_OPTIONS, ...name });
+      const client = new Client(host, credentials, { ...CHANNEL_OPTIONS, ...KEEPALIVE, ...name });
       const metadata = new Metadata();
       if (authToken !== undefined) metadata.set("authorization", `Bearer ${authToken}`);
       const caller: CallerHandler = {

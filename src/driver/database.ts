@@ -1,5 +1,6 @@
 /** The pool as users hold it. */
 import { ClientOp } from "../rpc/protocol.js";
+import { packMessages } from "../rpc/wire.js";
 import { JsonCall } from "./calls.js";
 import { Conversation } from "./conversation.js";
 import { OstrakaError } from "./errors.js";
@@ -144,6 +145,12 @@ export class PooledDatabase implements Database {
     options?: CallOptions,
   ): Promise<unknown> {
     const terms = { ...termsOf(options, this.timeoutMs), repeat: "never" } as const;
+    try {
+      packMessages([verb, args]);
+    } catch (error) {
+      // Later it would be in one frame with other calls.
+      throw new TypeError("an operation's arguments must be plain data", { cause: error });
+    }
     return (await new JsonCall(this.pool, terms, ClientOp.Admin, [verb, args]).run()).value;
   }
 

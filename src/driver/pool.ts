@@ -16,6 +16,8 @@ import { type Call, type Dial, Link, type LinkOwner } from "./link.js";
 import type { ServerInfo } from "./types.js";
 
 const STAGGER_MS = 500;
+/** A host that takes the connection and says nothing is let go after this. */
+const WELCOME_MS = 5_000;
 const FIRST_BACKOFF_MS = 25;
 const MAX_BACKOFF_MS = 1000;
 /** Deadlines are looked at this often. */
@@ -52,7 +54,7 @@ export class Pool implements LinkOwner {
   #server: ServerInfo | undefined;
   #nextSequence = 1;
   #nextHost: number;
-  #attempts = new Set<Link>();
+  readonly #attempts = new Map<Link, Timer>();
   #failures = 0;
   #lastFailure = "no host was tried";
   #dialTimer: Timer | undefined;
@@ -146,13 +148,16 @@ export class Pool implements LinkOwner {
     this.#dialTimer = undefined;
     if (this.#closed || this.#current !== undefined) return;
     const { hosts, dial } = this.#options;
-    const trying = new Set([...this.#attempts].map((link) => link.host));
+    const trying = new Set([...this.#attempts.keys()].map((link) => link.host));
     for (let i = 0; i < hosts.length; i++) {
       const host = hosts[this.#nextHost++ % hosts.length]!;
       if (trying.has(host)) continue;
       const link = new Link(host, dial(host), this);
       this.#links.add(link);
-      this.#attempts.add(link);
+      this.#attempts.set(
+        link,
+        this.clock.setTimer(WELCOME_MS, () => link.close("it took the connection and said nothing")),
+      );
       break;
     }
     if (this.#attempts.size < hosts.length) this.#dialLater(STAGGER_MS);
@@ -164,7 +169,7 @@ export class Pool implements LinkOwner {
   }
 
   ready(link: Link): void {
-    this.#attempts.delete(link);
+    this.#endAttempt(link);
     if (this.#current !== undefined || this.#closed) {
       link.close("not needed");
       return;
@@ -181,17 +186,23 @@ export class Pool implements LinkOwner {
     this.#failures = 0;
     this.#dialTimer?.cancel();
     this.#dialTimer = undefined;
-    const others = [...this.#attempts];
-    this.#attempts.clear();
-    for (const other of others) other.close("another host was first");
+    for (const other of [...this.#attempts.keys()]) {
+      this.#endAttempt(other);
+      other.close("another host was first");
+    }
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { take } of waiting) take(link);
   }
 
+  #endAttempt(link: Link): boolean {
+    this.#attempts.get(link)?.cancel();
+    return this.#attempts.delete(link);
+  }
+
   down(link: Link, reason: string, refused: boolean): void {
     this.#links.delete(link);
-    const attempt = this.#attempts.delete(link);
+    const attempt = this.#endAttempt(link);
     if (attempt || this.#current === link) this.#lastFailure = `${link.host}: ${reason}`;
     if (this.#current === link) this.#current = undefined;
     if (attempt) this.#failures++;

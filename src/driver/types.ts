@@ -142,8 +142,12 @@ export type SessionState = "idle" | "open" | "failed";
 
 /**
  * One ordered conversation: all SQL (BEGIN, SAVEPOINT, pragmas, TEMP objects, changes()), calls run one after the
- * other. It lives on one node; when that is lost, an open transaction and TEMP objects are lost with it: calls
- * reject with OSTRAKA_UNAVAILABLE until `close`, unless nothing was lost, in which case it goes on elsewhere.
+ * other. It lives on one node. When that is lost the session goes on at another one; an open transaction is lost with
+ * the node (OSTRAKA_RETRY until ROLLBACK), and so are TEMP objects and pragmas (one call says so with
+ * OSTRAKA_UNAVAILABLE). `changes()` and `last_insert_rowid()` begin anew.
+ *
+ * A statement run inside a loop over the session's own `iterate` makes the rest of those rows be kept in memory, up to
+ * 64 MiB.
  */
 export interface Session extends Executor {
   /** Whether a transaction is open, as of the last answer. */
