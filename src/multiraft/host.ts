@@ -14,7 +14,7 @@
  * Left out: creating groups by messages (whoever owns the directory of groups adds them), and the transport.
  */
 import { assert } from "../base/assert.js";
-import { FatalError, OstrakaError } from "../base/errors.js";
+import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
 import type { GroupAppend, GroupLog } from "../log/types.js";
 import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
@@ -264,7 +264,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   }
 
   async onSnapshot(from: NodeId, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<void> {
-    assert(!this.#stopped, "a snapshot came to a stopped host");
+    if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
     await this.#receiver.receive(from, header, chunks);
   }
 
@@ -482,7 +482,9 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     const { segments, oldestHeldBy } = this.#deps.log.usage();
     if (segments <= this.options.maxLogSegments || oldestHeldBy === undefined) return;
     const replica = this.#replicas.get(oldestHeldBy.group);
-    if (replica !== undefined) this.#compactor.force(replica);
+    // With nothing to cut, the log itself has to write what is live again.
+    if (replica !== undefined && replica.applier.appliedIndex > replica.log.base().index)
+      this.#compactor.force(replica);
   }
 
   // --- opening and closing -----------------------------------------------------------------------------------

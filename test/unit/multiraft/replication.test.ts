@@ -58,6 +58,20 @@ describe("samples, replicated on three hosts", () => {
   });
 });
 
+describe("a group of one", () => {
+  it("serves, restarts with what it had, and sleeps", async () => {
+    world = await World.start({ nodes: 1, machine: () => new KvMachine() });
+    const node = await world.leader();
+    await world.during(kvOf(node).put("a", "1"));
+    await world.restart(node);
+    await world.leader();
+    expect(await world.during(kvOf(node).get("a"))).toBe("1");
+    await world.until(() => node.host.stats().awake === 0, "it sleeps");
+    await world.during(kvOf(node).put("a", "2"));
+    expect(await world.during(kvOf(node).get("a"))).toBe("2");
+  });
+});
+
 describe("a turn", () => {
   it("makes one append and one frame a peer of many proposals", async () => {
     world = await World.start({ machine: () => new CounterMachine() });
