@@ -12,7 +12,8 @@ function run(seed: number): World {
   const world = new World(seed);
   try {
     for (let step = 0; step < STEPS; step++) world.step();
-    world.recover(400);
+    // Six or so election timeouts.
+    world.recover(60);
   } catch (error) {
     throw new Error(`seed ${seed} (repeat with RAFT_SEED=${seed})\n${world.describe()}`, { cause: error });
   }
