@@ -65,7 +65,7 @@ export class PeerCalls {
     this.#options = options;
   }
 
-  /** Answers calls of `method`, on this node too. */
+  /** Answers peers' calls of `method`. A node does not call itself. */
   serve(method: string, handler: PeerMethod): void {
     if (this.#methods.has(method)) throw new Error(`${method} is served already`);
     this.#methods.set(method, handler);
