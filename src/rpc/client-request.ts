@@ -4,8 +4,8 @@
  */
 import { UserError } from "../base/errors.js";
 import { decodeVector, type SqlValue } from "../base/values.js";
-import type { ExecuteRequest, Params } from "./gateway.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
+import type { ExecuteRequest, Params } from "./gateway.js";
 
 const MAX_CLIENT_NAME = 64;
 

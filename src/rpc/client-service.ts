@@ -14,7 +14,6 @@
  */
 import { toWireError, UserError } from "../base/errors.js";
 import type { Clock, Timer } from "../base/io.js";
-import type { ExecuteResult, Gateway, Session } from "./gateway.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
 import {
@@ -27,6 +26,7 @@ import {
   readTimeout,
   ServedRequest,
 } from "./client-request.js";
+import type { ExecuteResult, Gateway, Session } from "./gateway.js";
 import type { RpcLogger } from "./logger.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import {

@@ -16,7 +16,6 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import type { Clock } from "../base/io.js";
-import type { Gateway } from "./gateway.js";
 import {
   AUTHORIZATION,
   PeerHeader,
@@ -28,6 +27,7 @@ import {
   type ServerSecrets,
 } from "./auth.js";
 import { ClientConnection, type ClientLimits } from "./client-service.js";
+import type { Gateway } from "./gateway.js";
 import type { RpcLogger } from "./logger.js";
 import type { FramePipe, PipeFailure, PipeHandler } from "./pipe.js";
 import { CHANNEL_OPTIONS, clientService, peerService } from "./wire.js";
