@@ -33,6 +33,7 @@ import type { RangeConnection } from "./connection.js";
 import { refuseAtApply } from "./guard.js";
 import { firstWord } from "./parameters.js";
 import { applyRowImages } from "./row-images.js";
+import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
 import { classifySqliteError } from "./sqlite-errors.js";
 import { MAX_APPLY_RESULT_BYTES, RangeState } from "./state.js";
 import { toldDigest } from "./told.js";
@@ -82,6 +83,11 @@ export class Applier {
   readonly #savepoint: Database.Statement;
   readonly #release: Database.Statement;
   readonly #rollbackTo: Database.Statement;
+  readonly #rowids: RowidLimit;
+  /** Some table has no rowids left to choose: commands run alone, and each statement is looked at. */
+  #rowidsRunOut: boolean;
+  /** In this batch. */
+  #lastRowidUsed = false;
   /** Whether some foreign key of the schema is checked only at COMMIT; undefined until asked after a schema change. */
   #deferredKeys: boolean | undefined;
 
@@ -91,6 +97,8 @@ export class Applier {
     this.state = new RangeState(database);
     this.#answers = new Answers(database, this.state);
     this.transactions = new Transactions(database, this.state);
+    this.#rowids = new RowidLimit(connection);
+    this.#rowidsRunOut = this.#rowids.reached();
     this.#begin = database.prepare("BEGIN IMMEDIATE");
     this.#commit = database.prepare("COMMIT");
     this.#rollback = database.prepare("ROLLBACK");
@@ -118,10 +126,16 @@ export class Applier {
   /** Takes the file's word for everything, after a batch was undone or destroyed. */
   #undo(): void {
     if (this.#connection.inTransaction) this.#rollback.run();
-    this.#connection.schemaChanged();
-    this.#deferredKeys = undefined;
+    this.#schemaChanged();
+    this.#lastRowidUsed = false;
     this.state.load();
     this.#answers.load();
+  }
+
+  #schemaChanged(): void {
+    this.#connection.schemaChanged();
+    this.#rowids.schemaChanged();
+    this.#deferredKeys = undefined;
   }
 
   #tasks(entry: Entry): Task[] {
@@ -149,8 +163,8 @@ export class Applier {
     while (at < tasks.length) {
       const task = tasks[at]!;
       if (this.#needsOwnBatch(task.command)) {
-        this.#endBatch();
-        this.#runAlone(task);
+        if (!this.#endBatch()) at = this.#runAgain(tasks, batchStart, at);
+        this.#runAlone(tasks[at]!);
         batchStart = ++at;
         continue;
       }
@@ -159,17 +173,20 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#finishTask(task);
         at++;
-      } else {
-        this.#undo();
-        for (; batchStart <= at; batchStart++) this.#runAlone(tasks[batchStart]!);
-        at = batchStart;
-      }
+      } else at = batchStart = this.#runAgain(tasks, batchStart, at + 1);
     }
+    if (!this.#endBatch(upTo)) this.#runAgain(tasks, batchStart, tasks.length);
     if (upTo > this.state.appliedIndex) {
       this.#openBatch();
-      this.state.appliedIndex = upTo;
+      this.#endBatch(upTo);
     }
-    this.#endBatch();
+  }
+
+  /** After a batch was destroyed, or must not stand as it is: its commands again, each in a batch of its own. */
+  #runAgain(tasks: readonly Task[], start: number, end: number): number {
+    this.#undo();
+    for (let at = start; at < end; at++) this.#runAlone(tasks[at]!);
+    return end;
   }
 
   #flushAnswers(): void {
@@ -183,11 +200,18 @@ export class Applier {
     this.#begin.run();
   }
 
-  #endBatch(): void {
-    if (!this.#connection.inTransaction) return;
+  /** False when the batch must be run again, because a table ran out of rowids within it. */
+  #endBatch(upTo: LogIndex = this.state.appliedIndex): boolean {
+    if (!this.#connection.inTransaction) return true;
+    if (!this.#rowidsRunOut && (this.#lastRowidUsed || this.#rowids.reached())) {
+      this.#rowidsRunOut = true;
+      return false;
+    }
+    if (upTo > this.state.appliedIndex) this.state.appliedIndex = upTo;
     if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
     this.#commit.run();
+    return true;
   }
 
   /** Accounts for a performed command, inside its batch. */
@@ -208,6 +232,7 @@ export class Applier {
   }
 
   #needsOwnBatch(command: Command): boolean {
+    if (this.#rowidsRunOut) return true;
     switch (command.kind) {
       case "rows":
         return true;
@@ -238,7 +263,11 @@ export class Applier {
     let refused: UserError | undefined;
     if (this.#connection.inTransaction) {
       refused = this.#commitAlone(task);
-      if (refused === undefined) return;
+      if (refused === undefined) {
+        this.#rowidsRunOut = this.#rowids.reached();
+        this.#lastRowidUsed = false;
+        return;
+      }
       task.result = failure(refused, lastStatement(task.command));
     }
     this.#undo();
@@ -301,11 +330,17 @@ export class Applier {
     if (statement.told !== undefined || /\breturning\b/i.test(statement.sql)) {
       return this.#guarded(() => this.#statements([statement]));
     }
+    if (this.#rowidsRunOut) this.#savepoint.run();
+    let result: CommandResult;
     try {
-      return { ok: true, outcomes: [this.#run(statement)], repeated: false };
+      result = { ok: true, outcomes: [this.#run(statement)], repeated: false };
     } catch (error) {
-      return failure(userError(error), 0);
+      result = failure(userError(error), 0);
+      if (error instanceof TableFull && this.#rowidsRunOut && this.#connection.inTransaction)
+        this.#rollbackTo.run();
     }
+    if (this.#rowidsRunOut && this.#connection.inTransaction) this.#release.run();
+    return result;
   }
 
   #transaction(
@@ -346,6 +381,9 @@ export class Applier {
 
   #tombstone(command: Extract<Command, { kind: "tombstone" }>): CommandResult {
     const { transaction, key, wallMs } = command;
+    // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
+    if (transaction.startsWith(`${key.client}:${key.sequence}`))
+      return failure(new RetryError("OSTRAKA_RETRY", `write ${transaction} was given up before it arrived`), 0);
     const known = this.transactions.outcome(transaction);
     if (known !== undefined) return { ok: true, outcomes: [], repeated: false, decision: known };
     if (key.issuedMs < this.state.transactionFloorMs)
@@ -367,8 +405,7 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#rollbackTo.run();
         this.#release.run();
-        this.#connection.schemaChanged();
-        this.#deferredKeys = undefined;
+        this.#schemaChanged();
         this.state.schemaVersion = schemaVersion;
       }
       return failure(error.cause, error.statement);
@@ -401,11 +438,18 @@ export class Applier {
 
   #run(statement: StampedStatement): StatementOutcome {
     refuseAtApply(statement.sql);
-    const outcome = this.#connection.execute(statement, LIMITS);
+    let outcome: StatementOutcome;
+    try {
+      outcome = this.#connection.execute(statement, LIMITS);
+    } catch (error) {
+      const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
+      throw full && this.#rowids.explainsFull() ? new TableFull() : error;
+    }
+    if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
     if (SCHEMA_STATEMENTS.has(firstWord(statement.sql))) {
       this.state.schemaVersion++;
-      this.#deferredKeys = undefined;
-    }
+      this.#schemaChanged();
+    } else if (this.#rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;
   }
 }

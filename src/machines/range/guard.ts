@@ -24,8 +24,8 @@ const CONTROL = new Set([
  * as table functions (`pragma_...`) answer from the connection, and some of them act.
  */
 const LOCAL = /\b(total_changes\s*\(|pragma_[a-z_]+|dbstat\b)/i;
-/** Our own tables; the view that stands for sqlite_schema may be read. */
-const HIDDEN = /_ostraka_(?!schema_view\b)\w+/i;
+/** Our own tables; the views that stand for sqlite_schema may be read. */
+const HIDDEN = /_ostraka_(?!schema_(rowid_)?view\b)\w+/i;
 const checked = new Map<string, UserError | undefined>();
 const MAX_CHECKED = 1024;
 
@@ -36,7 +36,10 @@ const ANSWERING_PRAGMA =
 /** For statements run outside the log: no control of transactions, no pragma that acts. Writes need `refuseAtApply` too. */
 export function refuseAtRead(sql: string): void {
   const word = firstWord(sql);
-  if (!CONTROL.has(word) || (word === "pragma" && ANSWERING_PRAGMA.test(sql))) return;
+  if (word === "pragma" && ANSWERING_PRAGMA.test(sql)) return;
+  // EXPLAIN PRAGMA acts as well: pragmas do when they are prepared.
+  const explainsPragma = word === "explain" && /\bpragma\b/i.test(withoutQuotes(sql));
+  if (!CONTROL.has(word) && !explainsPragma) return;
   throw new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot run here`);
 }
 
@@ -51,12 +54,17 @@ export function refuseAtApply(sql: string): void {
   if (refusal !== undefined) throw refusal;
 }
 
+/** Without text literals and comments; quoted names stay. */
+function withoutQuotes(sql: string): string {
+  return sql.replace(/'(?:[^']|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
+}
+
 function judge(sql: string): UserError | undefined {
   const word = firstWord(sql);
   if (CONTROL.has(word) || word === "explain")
     return new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot be applied`);
   if (!LOCAL.test(sql) && !HIDDEN.test(sql)) return undefined;
-  const code = sql.replace(/'(?:[^']|'')*'|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
+  const code = withoutQuotes(sql);
   const hidden = HIDDEN.exec(code);
   if (hidden !== null) return new UserError("SQLITE_ERROR", `no such table: ${hidden[0]}`);
   const local = LOCAL.exec(code);

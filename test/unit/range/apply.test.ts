@@ -56,9 +56,15 @@ describe("applying", () => {
         execute("update t set a = a + 1", [], { stamp }),
         execute("update t set a = a + 1", [], { stamp }),
       );
-      expect([one, two]).toMatchObject([{ outcomes: [{ lastInsertRowid: 55n }] }, { outcomes: [{ lastInsertRowid: 55n }] }]);
+      expect([one, two]).toMatchObject([
+        { outcomes: [{ lastInsertRowid: 55n }] },
+        { outcomes: [{ lastInsertRowid: 55n }] },
+      ]);
     }
-    const [inserted] = applyCommands(store, execute("insert into t values (last_insert_rowid())", [], { stamp }));
+    const [inserted] = applyCommands(
+      store,
+      execute("insert into t values (last_insert_rowid())", [], { stamp }),
+    );
     expect(inserted).toMatchObject({ outcomes: [{ lastInsertRowid: 2n }] });
     expect(query(store, "select a from t")).toEqual([[7n], [55n]]);
   });
@@ -145,6 +151,7 @@ describe("applying", () => {
       "insert into t select pageno from dbstat",
       "delete from _ostraka_state",
       'update "_ostraka_answers" set age_ms = 0',
+      "explain insert into t values (1)",
       "insert into t values (1); insert into t values (2)",
       "",
     ])
@@ -209,6 +216,72 @@ describe("applying", () => {
     );
     expect(results.map((r) => r.ok)).toEqual([true, false, true, false, true, true]);
     expect(query(store, "select a from w")).toEqual([[0n], [1n]]);
+  });
+
+  it("never lets SQLite choose a rowid at random", () => {
+    const store = openStore();
+    const last = 9223372036854775807n;
+    const full = { ok: false, error: ["user", "SQLITE_FULL", "database or disk is full", null] };
+    applySql(
+      store,
+      "create table t(a)",
+      "create table a(id integer primary key autoincrement, b)",
+      "create table u(a)",
+    );
+    const results = applyCommands(
+      store,
+      execute("insert into t values (1)"),
+      execute("insert into t(rowid, a) values (?, 2)", [last]),
+      execute("insert into t values (3)"),
+      execute("insert into t(rowid, a) values (5, 4)"),
+      execute("insert into t(rowid, a) values (?, 5)", [6n]),
+      execute("insert into t(a) select 6 union select 7"),
+      execute("update t set a = 0 where rowid = 1"),
+      execute("insert into u values (1)"),
+      execute("insert into a values (?, 1)", [last]),
+      execute("insert into a(b) values (2)"),
+      transaction("x", [statement("insert into u values (2)"), statement("insert into t values (8)")]),
+      execute("delete from t where rowid = ?", [last]),
+      execute("insert into t values (9)"),
+    );
+    expect(results.map((r) => r.ok)).toEqual([
+      true,
+      true,
+      false,
+      true,
+      true,
+      false,
+      true,
+      true,
+      true,
+      false,
+      false,
+      true,
+      true,
+    ]);
+    for (const i of [2, 5, 9, 10]) expect(results[i]).toMatchObject(full);
+    expect(query(store, "select rowid, a from t")).toEqual([
+      [1n, 0n],
+      [5n, 4n],
+      [6n, 5n],
+      [7n, 9n],
+    ]);
+    expect(query(store, "select count(*) from u")).toEqual([[1n]]);
+    expect(query(store, "select id from a")).toEqual([[last]]);
+    // In one statement, and by AUTOINCREMENT with nothing committed at the limit before.
+    const store2 = openStore();
+    applySql(store2, "create table t(a)", "create table a(id integer primary key autoincrement, b)");
+    expect(
+      applyCommands(store2, execute("insert into t(rowid, a) values (9223372036854775807, 1), (null, 2)")),
+    ).toMatchObject([full]);
+    const within = [
+      statement("insert into a values (9223372036854775807, 1)"),
+      statement("insert into a(b) values (2)"),
+    ];
+    expect(
+      applyCommands(store2, transaction("y", within), execute("insert into a(b) values (3)")),
+    ).toMatchObject([full, { ok: true }]);
+    expect(query(store2, "select id from a")).toEqual([[1n]]);
   });
 
   it("sets user_version and application_id", () => {

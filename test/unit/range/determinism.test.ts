@@ -56,6 +56,9 @@ function randomStatement(pick: (below: number) => number): string {
     `drop table if exists x${pick(4)}`,
     `insert into x${pick(4)} default values`,
     "select nothing from nowhere",
+    "insert into t(id) values (9223372036854775807)",
+    "delete from t where id = 9223372036854775807",
+    "insert or fail into k(k) values ('z1'), ('z2'), ('z1'), ('z3')",
     "delete from p where id = (select max(id) from p)",
   ];
   return choices[pick(choices.length)]!;

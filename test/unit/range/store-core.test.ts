@@ -168,6 +168,10 @@ describe("bounded reads", () => {
     expect(query(store, "select * from t")).toEqual([[1n, 5n]]);
     expect(() => query(store, "insert into t(a) values (2)")).toThrow();
     expect(() => query(store, "commit")).toThrow(expect.objectContaining({ code: "OSTRAKA_UNSUPPORTED" }));
+    expect(() => query(store, "explain query plan pragma recursive_triggers = on")).toThrow(
+      expect.objectContaining({ code: "OSTRAKA_UNSUPPORTED" }),
+    );
+    expect(query(store, "explain query plan select * from t").length).toBe(1);
     expect(() => store.read({ statement: statement("select zeroblob(100)"), maxBytes: 50 })).toThrow(
       expect.objectContaining({ code: "OSTRAKA_TOO_LARGE" }),
     );

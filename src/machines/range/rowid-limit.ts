@@ -1,0 +1,124 @@
+/**
+ * What SQLite does when a table's largest rowid is 2^63 - 1 is not the same on every replica: it tries random rowids,
+ * from a generator of its own. So while a table is there, a statement that would have one chosen fails as it does in
+ * an AUTOINCREMENT table: SQLITE_FULL. Rowids given by the statement itself still work.
+ *
+ * The tables are looked at once a batch, in a query over all of them; statements only when one was found. What goes
+ * unnoticed is a row that an UPDATE or a trigger brings to that rowid and that leaves it again within the same batch.
+ */
+import { statfsSync } from "node:fs";
+import { dirname } from "node:path";
+import type Database from "better-sqlite3";
+import { UserError } from "../../base/errors.js";
+import type { RangeConnection } from "./connection.js";
+import { bindArguments, planParameters } from "./parameters.js";
+import type { StampedStatement, StatementOutcome } from "./types.js";
+
+export const LAST_ROWID = 9223372036854775807n;
+/** SQLite allows 500 terms in a compound SELECT. */
+const TERMS = 400;
+/** With this much room the disk is not what is full. */
+const ROOM_BYTES = 64 * 1024 * 1024;
+
+interface Opcode {
+  readonly opcode: string;
+  readonly p2: bigint;
+  readonly p3: bigint;
+}
+
+export class TableFull extends UserError {
+  constructor() {
+    super("SQLITE_FULL", "database or disk is full");
+  }
+}
+
+export class RowidLimit {
+  readonly #connection: RangeConnection;
+  /** Queries that answer the root pages of tables at the limit; undefined after a schema change. */
+  #queries: readonly Database.Statement[] | undefined;
+
+  constructor(connection: RangeConnection) {
+    this.#connection = connection;
+  }
+
+  schemaChanged(): void {
+    this.#queries = undefined;
+  }
+
+  /** Whether any table is at the limit. */
+  reached(): boolean {
+    this.#queries ??= this.#prepare();
+    return this.#queries.some((query) => query.get() !== undefined);
+  }
+
+  /**
+   * Throws when a statement that has run may have had a rowid chosen at random. To be asked after each statement,
+   * inside its savepoint, when a table was at the limit before it or is now.
+   */
+  check({ sql, params }: StampedStatement, outcome: StatementOutcome): void {
+    const full = new Set(this.#fullPages());
+    if (full.size === 0) return;
+    const program = this.#explain(sql);
+    if (!program.some(({ opcode }) => opcode === "NewRowid")) return;
+    if (!program.some(({ opcode, p2, p3 }) => opcode === "OpenWrite" && p3 === 0n && full.has(p2))) return;
+    const rowid = outcome.lastInsertRowid;
+    const given = params.includes(rowid) || new RegExp(`(?<!\\d)${String(rowid)}(?!\\d)`).test(sql);
+    const alone = outcome.changes === 1 && outcome.totalChanges === 1;
+    if (!alone || !given) throw new TableFull();
+  }
+
+  /** Whether SQLITE_FULL can only have come from an AUTOINCREMENT table at the limit. */
+  explainsFull(): boolean {
+    const found = this.#connection.database
+      .prepare(
+        "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'autoincrement') > 0",
+      )
+      .get();
+    if (found === undefined) return false;
+    const { bavail, bsize } = statfsSync(dirname(this.#connection.path));
+    return bavail * bsize > ROOM_BYTES;
+  }
+
+  #fullPages(): bigint[] {
+    this.#queries ??= this.#prepare();
+    return this.#queries.flatMap((query) => query.all() as bigint[]);
+  }
+
+  #prepare(): Database.Statement[] {
+    const { database } = this.#connection;
+    const tables = database
+      .prepare(
+        `SELECT s.name, s.rootpage FROM main.sqlite_schema s
+         JOIN pragma_table_list l ON l.schema = 'main' AND l.name = s.name
+         WHERE s.type = 'table' AND l.type = 'table' AND l.wr = 0
+           AND substr(s.name, 1, 7) <> 'sqlite_' AND substr(s.name, 1, 9) <> '_ostraka_'`,
+      )
+      .raw(true)
+      .all() as [string, bigint][];
+    const terms = tables.map(([name, page]) => {
+      const rowid = this.#rowidName(name);
+      const table = `main."${name.replaceAll('"', '""')}"`;
+      return rowid === undefined ? undefined : `SELECT ${page} FROM ${table} WHERE ${rowid} = ${LAST_ROWID}`;
+    });
+    const known = terms.filter((term) => term !== undefined);
+    const queries: Database.Statement[] = [];
+    for (let i = 0; i < known.length; i += TERMS)
+      queries.push(database.prepare(known.slice(i, i + TERMS).join(" UNION ALL ")).pluck(true));
+    return queries;
+  }
+
+  /** Undefined when columns take all its names. */
+  #rowidName(table: string): string | undefined {
+    const columns = this.#connection.database
+      .prepare("SELECT lower(name) FROM pragma_table_xinfo(?, 'main')")
+      .pluck(true)
+      .all(table) as string[];
+    return ["rowid", "_rowid_", "oid"].find((name) => !columns.includes(name));
+  }
+
+  #explain(sql: string): Opcode[] {
+    const plan = planParameters(`EXPLAIN ${sql}`);
+    const nulls = new Array<null>(plan.count).fill(null);
+    return this.#connection.database.prepare(plan.sql).all(...bindArguments(plan, nulls)) as Opcode[];
+  }
+}
