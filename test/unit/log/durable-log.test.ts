@@ -247,6 +247,34 @@ describe("segments", () => {
     expect(bench.show(7)).toEqual(shown(hard(1, 1, 1), NO_BASE as never, run(1, 3, 1)));
   });
 
+  test("entries said again do not come back over those that replaced them in the same write", async () => {
+    const bench = await Bench.start({ segmentBytes: 16384, cacheBytes: 1 });
+    await bench.append(to(7, { hardState: hard(1, 1, 1), entries: run(1, 5, 1) }));
+    await fill(bench, 3, 1, 100);
+    bench.log.compact(groupId(3), base(100));
+    const replaced = bench.log.append([to(7, { hardState: hard(2, 1, 1), entries: run(3, 4, 2) })]);
+    const expected = shown(hard(2, 1, 1), NO_BASE as never, [...run(1, 2, 1), ...run(3, 4, 2)]);
+    expect(bench.show(7)).toEqual(expected);
+    await bench.wait(replaced);
+    await bench.clock.run(1000);
+    expect(bench.log.usage().segments).toBe(1);
+    expect(bench.show(7)).toEqual(expected);
+    await bench.crash("none");
+    expect(bench.show(7)).toEqual(expected);
+  });
+
+  test("what is queued for the disk stays in memory, however little of it the cache may hold", async () => {
+    const bench = await Bench.start({ segmentBytes: 16384, cacheBytes: 1 });
+    await bench.append(to(3, { entries: run(1, 2) }));
+    const first = bench.log.append([to(3, { entries: run(3, 4) })]);
+    await bench.clock.run(0);
+    const second = bench.log.append([to(3, { entries: run(5, 6) })]);
+    await bench.wait(first);
+    expect(bench.show(3).entries).toHaveLength(6);
+    await bench.wait(second);
+    expect(bench.show(3)).toEqual(shown(hard(0, 0, 0), NO_BASE as never, run(1, 6)));
+  });
+
   test("a group with much in the oldest segment is named, and nothing is rewritten meanwhile", async () => {
     const bench = await Bench.start({ segmentBytes: 16384 });
     await fill(bench, 3, 1, 8);
