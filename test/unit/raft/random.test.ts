@@ -54,3 +54,9 @@ if (process.env.RAFT_SEED !== undefined) {
     expect(expected.filter((what) => (total.get(what) ?? 0) === 0)).toEqual([]);
   });
 }
+
+test("a seed leads to the same world every time", () => {
+  const ends = (): string[] =>
+    [11, 12, 13].map((seed) => `${run(seed).describe()} ${JSON.stringify([...run(seed).sometimes])}`);
+  expect(ends()).toEqual(ends());
+});
