@@ -9,7 +9,7 @@ import { unavailable } from "./errors.js";
 import type { Dial } from "./link.js";
 import { Pool } from "./pool.js";
 import { LinkWait } from "./session-call.js";
-import type { ConnectOptions, Database, TlsOptions } from "./types.js";
+import type { ConnectOptions, Database, IntMode, TlsOptions } from "./types.js";
 import { checkTimeout, parseUrl } from "./url.js";
 
 const DEFAULT_TIMEOUT_MS = 30_000;
@@ -34,7 +34,18 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
   const timeoutMs = checkTimeout(options.timeoutMs ?? parsed.options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   if (options.tls !== undefined && !parsed.tls) throw new TypeError("tls needs an ostrakas:// URL");
   const dial = dialer(parsed.tls ? (options.tls ?? {}) : undefined, options.authToken);
-  const pool = new Pool({ hosts: parsed.hosts, dial, clock: systemClock, random: systemRandom });
+  return openThrough(parsed.hosts, dial, { intMode, timeoutMs }, () => undefined);
+}
+
+/** Opens a Database on hosts reached by `dial`; `onClose` runs once it is closed. */
+export async function openThrough(
+  hosts: readonly string[],
+  dial: (host: string) => Dial,
+  options: { readonly intMode?: IntMode | undefined; readonly timeoutMs?: number | undefined },
+  onClose: () => Promise<void> | void,
+): Promise<Database> {
+  const { intMode = "number", timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const pool = new Pool({ hosts, dial, clock: systemClock, random: systemRandom });
   const deadlineMs = pool.clock.monotonicMs() + timeoutMs;
   try {
     const late = () => unavailable(`no node could be reached: ${pool.lastFailure}`);
@@ -43,7 +54,7 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
     pool.close();
     throw error;
   }
-  return new PooledDatabase(pool, intMode, timeoutMs, () => undefined);
+  return new PooledDatabase(pool, intMode, timeoutMs, onClose);
 }
 
 function dialer(tls: TlsOptions | undefined, authToken: string | undefined): (host: string) => Dial {

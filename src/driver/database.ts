@@ -35,7 +35,7 @@ export class PooledDatabase implements Database {
     private readonly pool: Pool,
     private readonly intMode: IntMode,
     private readonly timeoutMs: number,
-    private readonly onClose: () => void,
+    private readonly onClose: () => Promise<void> | void,
   ) {}
 
   get server(): ServerInfo {
@@ -157,7 +157,7 @@ export class PooledDatabase implements Database {
   async close(): Promise<void> {
     if (this.pool.closed) return;
     this.pool.close();
-    this.onClose();
+    await this.onClose();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

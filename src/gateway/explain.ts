@@ -4,13 +4,13 @@
  */
 import { UserError } from "../base/errors.js";
 import { ValueReader, ValueWriter } from "../base/values.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { classify, explainedFrom } from "../sql/classify.js";
 import { bindParameters } from "../sql/parameters.js";
 import { tokenize } from "../sql/tokenizer.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
-import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 
 export async function explain(
   context: SessionContext,

@@ -6,13 +6,13 @@ import { UserError } from "../base/errors.js";
 import { type TransactionId, transactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
+import type { Gateway, Session } from "../rpc/gateway.js";
 import { Deadline } from "./deadline.js";
 import type { Replica } from "./replica.js";
 import { GatewaySession, type SessionContext } from "./session.js";
 import type { SpoolSpace } from "./spool.js";
 import { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
-import type { Gateway, Session } from "../rpc/gateway.js";
 
 export type AdminVerb = (args: Readonly<Record<string, unknown>>) => Promise<unknown>;
 

@@ -1,8 +1,8 @@
 /** Small shapes of results that several parts of a session make. */
 import { encodeVector, type SqlValue, ValueWriter } from "../base/values.js";
 import type { StatementOutcome } from "../machines/range/types.js";
-import { collect } from "./private-copy.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
+import { collect } from "./private-copy.js";
 
 const NOTHING: StatementOutcome = {
   columns: [],

@@ -3,12 +3,12 @@
  * prepared. src/sql/pragmas.ts says how each is treated; this module does it.
  */
 import { fromWireError, UserError } from "../base/errors.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { pragmaBoolean, pragmaTreatment } from "../sql/pragmas.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
-import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 
 type PragmaClass = Extract<StatementClass, { kind: "pragma" }>;
 

@@ -21,9 +21,12 @@ import type {
 } from "../range/types.js";
 import type { PeerCalls } from "../rpc/peer-calls.js";
 
+type Caller = Pick<PeerCalls, "call">;
+type Server = Pick<PeerCalls, "serve">;
+
 type Result = CommandResult | { readonly ok: "move" };
 
-export function remoteRange(calls: PeerCalls, node: NodeId): RangeService {
+export function remoteRange(calls: Caller, node: NodeId): RangeService {
   const call = async (method: string, args: readonly unknown[]): Promise<unknown> =>
     unpack((await calls.call(node, `range.${method}`, [pack(args)])) as Uint8Array);
   return {
@@ -49,7 +52,7 @@ export function remoteRange(calls: PeerCalls, node: NodeId): RangeService {
 }
 
 /** Answers other nodes' calls from the local leader. */
-export function serveRange(calls: PeerCalls, range: RangeService): void {
+export function serveRange(calls: Server, range: RangeService): void {
   const serve = (method: string, handler: (args: unknown[]) => Promise<unknown>): void =>
     calls.serve(`range.${method}`, async (args) =>
       pack((await handler(unpack(args[0] as Uint8Array) as unknown[])) ?? null),

@@ -6,13 +6,13 @@
 import { UserError } from "../base/errors.js";
 import type { LogIndex } from "../base/ids.js";
 import type { RowStream, StampedStatement, SystemTable } from "../machines/range/types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import { SpooledRows, type SpoolSpace } from "./spool.js";
-import type { ExecuteResult } from "../rpc/gateway.js";
 
 /** Results of bounded reads beyond this are produced by a process instead. */
 const BOUNDED_RESULT_BYTES = 1024 * 1024;

@@ -12,6 +12,7 @@
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
 import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
 import { Deadline } from "./deadline.js";
@@ -27,7 +28,6 @@ import { changesDatabase, type StatementCache } from "./statements.js";
 import { type SystemTables, systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
-import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 
 export interface SessionContext {
   readonly replica: Replica;

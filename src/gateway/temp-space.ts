@@ -7,6 +7,7 @@ import { UserError } from "../base/errors.js";
 import { ValueReader } from "../base/values.js";
 import { createOracle } from "../machines/range/oracle.js";
 import type { Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 import { AnalysisCache } from "../sql/analyse.js";
 import type { Analysis, SchemaOracle, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
@@ -15,7 +16,6 @@ import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { RunnerLoan, Transaction } from "./transaction.js";
-import type { ExecuteResult } from "../rpc/gateway.js";
 
 const CACHED_STATEMENTS = 512;
 const TEMP_SCHEMA =

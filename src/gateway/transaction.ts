@@ -33,6 +33,7 @@ import type {
   SystemTable,
 } from "../machines/range/types.js";
 import type { LocalRead, ReadPoint } from "../range/types.js";
+import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
 import type { Deadline } from "./deadline.js";
@@ -44,7 +45,6 @@ import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
 import { changesDatabase } from "./statements.js";
-import type { ExecuteResult } from "../rpc/gateway.js";
 
 export type TransactionMode = "deferred" | "immediate" | "read only";
 

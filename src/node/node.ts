@@ -39,6 +39,7 @@ import { type DirectoryLock, type Identity, lockDirectory } from "./identity.js"
 import { createLogger, type Logger } from "./logger.js";
 import { Membership } from "./membership.js";
 import { createMetrics } from "./metrics.js";
+import type { NodeNetwork } from "./network.js";
 import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
 import { KNOWN_OTHERWISE, PeerNetwork } from "./peer-network.js";
 import { RealClock, RealDisk, RealRandom } from "./real-io.js";
@@ -60,8 +61,13 @@ const SEGMENT_BYTES = 16 * 1024 * 1024;
 const REGISTER_PAUSE_MS = 200;
 const DRAIN_MS = 3_000;
 
-export async function startNode(config: NodeConfig): Promise<RunningNode> {
-  const node = new NodeAssembly(config);
+export interface NodeParts {
+  /** Instead of the one the configuration asks for. */
+  readonly network?: NodeNetwork;
+}
+
+export async function startNode(config: NodeConfig, parts: NodeParts = {}): Promise<RunningNode> {
+  const node = new NodeAssembly(config, parts);
   try {
     return await node.start();
   } catch (error) {
@@ -72,6 +78,7 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
 
 class NodeAssembly {
   readonly #config: NodeConfig;
+  readonly #parts: NodeParts;
   readonly #logger: Logger;
   readonly #clock = new RealClock();
   readonly #random = new RealRandom();
@@ -81,7 +88,7 @@ class NodeAssembly {
   readonly failed: Promise<OstrakaError>;
   #fail!: (error: OstrakaError) => void;
   #lock: DirectoryLock | undefined;
-  #network: PeerNetwork | undefined;
+  #network: NodeNetwork | undefined;
   #log: DurableLog | undefined;
   #host: MultiRaft | undefined;
   #worker: StoreWorker | undefined;
@@ -91,7 +98,8 @@ class NodeAssembly {
   #membership: Membership | undefined;
   #stopping: Promise<void> | undefined;
 
-  constructor(config: NodeConfig) {
+  constructor(config: NodeConfig, parts: NodeParts) {
+    this.#parts = parts;
     this.#config = config;
     this.#logger = createLogger(config.logLevel);
     this.failed = new Promise((resolve) => {
@@ -103,13 +111,15 @@ class NodeAssembly {
     const config = this.#config;
     const secrets = loadSecrets(config);
     this.#lock = lockDirectory(config.dataDirectory);
-    const network = new PeerNetwork({
-      config,
-      secrets,
-      clock: this.#clock,
-      random: this.#random,
-      logger: this.#logger,
-    });
+    const network: NodeNetwork =
+      this.#parts.network ??
+      new PeerNetwork({
+        config,
+        secrets,
+        clock: this.#clock,
+        random: this.#random,
+        logger: this.#logger,
+      });
     this.#network = network;
     await network.listen();
     const address =
@@ -183,7 +193,7 @@ class NodeAssembly {
     return join(this.#config.dataDirectory, "tmp");
   }
 
-  async #openHost(self: NodeId, network: PeerNetwork): Promise<MultiRaft> {
+  async #openHost(self: NodeId, network: NodeNetwork): Promise<MultiRaft> {
     const { dataDirectory, electionTimeoutMs } = this.#config;
     rmSync(this.#temporaryDirectory(), { recursive: true, force: true });
     mkdirSync(this.#temporaryDirectory(), { recursive: true });
@@ -239,7 +249,7 @@ class NodeAssembly {
     return store;
   }
 
-  async #replica(self: NodeId, network: PeerNetwork, store: Replica["store"]): Promise<Replica> {
+  async #replica(self: NodeId, network: NodeNetwork, store: Replica["store"]): Promise<Replica> {
     const handle = this.#groups.get(FIRST_RANGE_GROUP)!;
     const schema = await Schema.follow(store);
     const local = new RangeLeader({
@@ -270,7 +280,7 @@ class NodeAssembly {
 
   // --- meta -----------------------------------------------------------------------------------------------------
 
-  #serveMeta(network: PeerNetwork): void {
+  #serveMeta(network: NodeNetwork): void {
     network.calls.serve(
       "meta.propose",
       async ([bytes]) => (await this.#groups.get(META_GROUP)!.propose(bytes as Uint8Array)).result,

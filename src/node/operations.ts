@@ -12,7 +12,7 @@ import type { SystemTables } from "../gateway/system-tables.js";
 import type { MetaMachine, MetaNode } from "../machines/meta/meta.js";
 import type { RangeStore } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
-import type { PeerCalls } from "../rpc/peer-calls.js";
+import type { NodeCalls } from "./network.js";
 
 const ASK_MS = 2_000;
 /** How long `check` waits for replicas to meet at one applied index. */
@@ -24,7 +24,7 @@ export interface ClusterView {
   readonly meta: MetaMachine;
   readonly groups: ReadonlyMap<GroupId, GroupHandle>;
   readonly store: RangeStore;
-  readonly calls: PeerCalls;
+  readonly calls: NodeCalls;
   readonly settings: () => ReadonlyMap<string, string>;
 }
 

@@ -8,17 +8,18 @@ import { createRequire } from "node:module";
 import { RetryError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
-import type { Gateway } from "../rpc/gateway.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
 import type { PeerHello, PeerIdentity } from "../rpc/auth.js";
+import type { Gateway } from "../rpc/gateway.js";
 import { PeerCalls } from "../rpc/peer-calls.js";
 import { PeerChannels } from "../rpc/peer-channels.js";
 import { GrpcPeerTransport } from "../rpc/peer-transport.js";
 import { RpcServer, type ServerTls } from "../rpc/server.js";
 import { type Address, formatAddress, type NodeConfig, type NodeSecrets } from "./config.js";
-import type { ClusterProbe, Strangers } from "./founding.js";
+import type { ClusterProbe } from "./founding.js";
 import type { Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
+import type { NodeNetwork, StrangerService } from "./network.js";
 
 export interface PeerNetworkOptions {
   readonly config: NodeConfig;
@@ -28,19 +29,13 @@ export interface PeerNetworkOptions {
   readonly logger: Logger;
 }
 
-/** What strangers may ask. */
-export interface StrangerService {
-  probe(): Promise<ClusterProbe>;
-  join(node: MetaNode): Promise<MetaResult>;
-}
-
 /** Part of every refusal of a node whose data was lost: for it there is no use in trying again. */
 export const KNOWN_OTHERWISE = "is known with other data";
 
 const STRANGER_MS = 3_000;
 const JOIN_MS = 20_000;
 
-export class PeerNetwork implements Strangers {
+export class PeerNetwork implements NodeNetwork {
   readonly #options: PeerNetworkOptions;
   readonly #server: RpcServer;
   readonly #identity = new LateIdentity();
