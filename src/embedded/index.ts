@@ -44,7 +44,7 @@ export async function open(directory: string, options: OpenOptions = {}): Promis
   const network = new LocalNetwork((gateway, clusterId, self) => {
     serving = { gateway, clusterId, nodeId: self };
   });
-  const node = await startNode(config, { network });
+  const node = await startNode(config, network);
   if (serving === undefined)
     throw new UserError("OSTRAKA_CLOSED", "the database was closed while it was opened");
   const served = { ...serving, sqliteVersion: "", clock: systemClock, logger: silentLogger };

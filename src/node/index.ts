@@ -1,3 +1,4 @@
 /** A node as a library: what `ostraka start` runs. */
 export { type NodeConfig, parseNodeConfig } from "./config.js";
-export { type RunningNode, startNode } from "./node.js";
+export type { RunningNode } from "./node.js";
+export { startNode } from "./real-parts.js";

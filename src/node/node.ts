@@ -5,11 +5,10 @@
  * Order of the start: lock the directory · listen (peers only) · find out who we are · open the log · host the groups ·
  * make ourselves known to meta · wait until a read goes through · serve clients.
  */
-import { randomUUID } from "node:crypto";
-import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
+import type { Clock, Disk, Random } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
@@ -25,8 +24,8 @@ import {
   MetaMachine,
   type MetaResult,
 } from "../machines/meta/meta.js";
-import { createRunnerPool } from "../machines/range/runner/pool.js";
-import { openStoreWorker, type StoreWorker } from "../machines/range/store.js";
+import type { StoreWorker } from "../machines/range/store.js";
+import type { RunnerPool } from "../machines/range/types.js";
 import { MultiRaft } from "../multiraft/host.js";
 import { DEFAULT_HOST_OPTIONS } from "../multiraft/options.js";
 import type { GroupHandle } from "../multiraft/types.js";
@@ -35,14 +34,13 @@ import { Schema } from "../range/schema.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
 import { bootstrapVoters, resolveIdentity } from "./founding.js";
 import { type HttpServer, startHttp } from "./http.js";
-import { type DirectoryLock, type Identity, lockDirectory } from "./identity.js";
-import { createLogger, type Logger } from "./logger.js";
+import type { DirectoryLock, Identity } from "./identity.js";
+import type { Logger } from "./logger.js";
 import { Membership } from "./membership.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
 import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
-import { KNOWN_OTHERWISE, PeerNetwork } from "./peer-network.js";
-import { RealClock, RealDisk, RealRandom } from "./real-io.js";
+import { KNOWN_OTHERWISE } from "./peer-network.js";
 
 export interface RunningNode {
   readonly nodeId: number;
@@ -61,12 +59,24 @@ const SEGMENT_BYTES = 16 * 1024 * 1024;
 const REGISTER_PAUSE_MS = 200;
 const DRAIN_MS = 3_000;
 
+/** What a node is made of. Real parts come from real-parts.ts; simulation brings its own. */
 export interface NodeParts {
-  /** Instead of the one the configuration asks for. */
-  readonly network?: NodeNetwork;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly disk: Disk;
+  readonly logger: Logger;
+  readonly network: NodeNetwork;
+  readonly openStores: () => StoreWorker;
+  /** Processes for single statements, and those that sessions hold on to. */
+  readonly openRunners: (purpose: "statements" | "sessions") => RunnerPool;
+  /** Keeps a second process out of the data directory; undefined where there cannot be one. */
+  readonly lock: DirectoryLock | undefined;
+  /** Runs a callback once the input that is already there has been read. */
+  readonly defer: (run: () => void) => void;
 }
 
-export async function startNode(config: NodeConfig, parts: NodeParts = {}): Promise<RunningNode> {
+/** Starts a node from its parts; resolves when it serves SQL. */
+export async function assembleNode(config: NodeConfig, parts: NodeParts): Promise<RunningNode> {
   const node = new NodeAssembly(config, parts);
   try {
     return await node.start();
@@ -80,15 +90,14 @@ class NodeAssembly {
   readonly #config: NodeConfig;
   readonly #parts: NodeParts;
   readonly #logger: Logger;
-  readonly #clock = new RealClock();
-  readonly #random = new RealRandom();
-  readonly #disk = new RealDisk();
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #disk: Disk;
+  readonly #network: NodeNetwork;
   readonly #meta = new MetaMachine();
   readonly #groups = new Map<GroupId, GroupHandle>();
   readonly failed: Promise<OstrakaError>;
   #fail!: (error: OstrakaError) => void;
-  #lock: DirectoryLock | undefined;
-  #network: NodeNetwork | undefined;
   #log: DurableLog | undefined;
   #host: MultiRaft | undefined;
   #worker: StoreWorker | undefined;
@@ -96,12 +105,17 @@ class NodeAssembly {
   #gateway: NodeGateway | undefined;
   #http: HttpServer | undefined;
   #membership: Membership | undefined;
+  #spools = 0;
   #stopping: Promise<void> | undefined;
 
   constructor(config: NodeConfig, parts: NodeParts) {
     this.#parts = parts;
     this.#config = config;
-    this.#logger = createLogger(config.logLevel);
+    this.#logger = parts.logger;
+    this.#clock = parts.clock;
+    this.#random = parts.random;
+    this.#disk = parts.disk;
+    this.#network = parts.network;
     this.failed = new Promise((resolve) => {
       this.#fail = resolve;
     });
@@ -109,18 +123,7 @@ class NodeAssembly {
 
   async start(): Promise<RunningNode> {
     const config = this.#config;
-    const secrets = loadSecrets(config);
-    this.#lock = lockDirectory(config.dataDirectory);
-    const network: NodeNetwork =
-      this.#parts.network ??
-      new PeerNetwork({
-        config,
-        secrets,
-        clock: this.#clock,
-        random: this.#random,
-        logger: this.#logger,
-      });
-    this.#network = network;
+    const network = this.#network;
     await network.listen();
     const address =
       config.advertise === undefined ? network.address : formatAddress(advertisedAddress(config));
@@ -157,7 +160,7 @@ class NodeAssembly {
       replica,
       space: {
         disk: this.#disk,
-        temporaryPath: () => join(this.#temporaryDirectory(), randomUUID()),
+        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
         maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
       },
       systemTables: systemTables(view),
@@ -168,7 +171,7 @@ class NodeAssembly {
     this.#http =
       config.http === undefined
         ? undefined
-        : await this.#startHttp(config.http, secrets.authToken, replica, view, host);
+        : await this.#startHttp(config.http, loadSecrets(config).authToken, replica, view, host);
     this.#membership = new Membership(this.#clock, [...this.#groups.values()], this.#meta, this.#logger);
     this.#membership.start();
     await this.#introduce(identity, address, this.#http?.address ?? "off");
@@ -193,10 +196,17 @@ class NodeAssembly {
     return join(this.#config.dataDirectory, "tmp");
   }
 
+  /** What a crash left there belongs to nobody. */
+  async #clearTemporaryDirectory(): Promise<void> {
+    await this.#disk.makeDirectory(this.#temporaryDirectory());
+    for (const name of await this.#disk.list(this.#temporaryDirectory())) {
+      await this.#disk.remove(join(this.#temporaryDirectory(), name));
+    }
+  }
+
   async #openHost(self: NodeId, network: NodeNetwork): Promise<MultiRaft> {
     const { dataDirectory, electionTimeoutMs } = this.#config;
-    rmSync(this.#temporaryDirectory(), { recursive: true, force: true });
-    mkdirSync(this.#temporaryDirectory(), { recursive: true });
+    await this.#clearTemporaryDirectory();
     this.#log = await openLog(this.#disk, this.#clock, {
       directory: join(dataDirectory, "log"),
       segmentBytes: SEGMENT_BYTES,
@@ -216,7 +226,7 @@ class NodeAssembly {
         tickMs: Math.max(5, Math.round(electionTimeoutMs / TICKS_PER_ELECTION)),
         electionTicks: TICKS_PER_ELECTION,
       },
-      defer: (run) => setImmediate(run),
+      defer: this.#parts.defer,
       onFatal: (error) => this.#stopFor(error),
     });
     return this.#host;
@@ -240,7 +250,7 @@ class NodeAssembly {
   }
 
   async #addRange(host: MultiRaft, identity: Identity) {
-    this.#worker = openStoreWorker({ clock: this.#clock });
+    this.#worker = this.#parts.openStores();
     const store = this.#worker.store(
       join(this.#config.dataDirectory, "ranges", String(FIRST_RANGE_GROUP), "range.db"),
     );
@@ -261,8 +271,8 @@ class NodeAssembly {
       limits: DEFAULT_LEADER_LIMITS,
     });
     serveRange(network.calls, local);
-    const runners = createRunnerPool({ clock: this.#clock, size: 4, warm: 1 });
-    const heldRunners = createRunnerPool({ clock: this.#clock, size: 32, warm: 0 });
+    const runners = this.#parts.openRunners("statements");
+    const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
     const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node));
     return {
@@ -300,7 +310,7 @@ class NodeAssembly {
     const result = await deadline.persist(async () => {
       const { leader, role } = handle.status();
       if (role === "leader" || leader === 0) return (await handle.propose(bytes)).result;
-      return (await this.#network!.calls.call(leader, "meta.propose", [bytes], {
+      return (await this.#network.calls.call(leader, "meta.propose", [bytes], {
         timeoutMs: 5_000,
       })) as Uint8Array;
     });
@@ -377,7 +387,7 @@ class NodeAssembly {
       store: replica.store,
       log: this.#log!,
       hostStats: () => host.stats(),
-      clients: () => this.#network?.clientCount ?? 0,
+      clients: () => this.#network.clientCount ?? 0,
     });
     return startHttp({
       address,
@@ -412,18 +422,18 @@ class NodeAssembly {
     this.#membership?.stop();
     await this.#handOver();
     await this.#gateway?.close();
-    this.#network?.stopClients();
+    this.#network.stopClients();
     await this.#http?.close();
     await this.#host?.stop();
     for (const pool of this.#pools) await pool.close();
     await this.#worker?.close();
-    await this.#network?.close();
+    await this.#network.close();
     await this.#log
       ?.close()
       .catch((error: unknown) =>
         this.#logger.warn({ reason: String(error) }, "the log did not close cleanly"),
       );
-    this.#lock?.release();
+    this.#parts.lock?.release();
   }
 
   /** Moves leadership to a voter that is up to date, so that nobody has to wait for an election. */

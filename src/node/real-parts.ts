@@ -1,0 +1,40 @@
+/** The real clock, disk, network, threads and processes of a node. */
+
+import { createRunnerPool } from "../machines/range/runner/pool.js";
+import { openStoreWorker } from "../machines/range/store.js";
+import { loadSecrets, type NodeConfig } from "./config.js";
+import { lockDirectory } from "./identity.js";
+import { createLogger } from "./logger.js";
+import type { NodeNetwork } from "./network.js";
+import { assembleNode, type NodeParts, type RunningNode } from "./node.js";
+import { PeerNetwork } from "./peer-network.js";
+import { RealClock, RealDisk, RealRandom } from "./real-io.js";
+
+/** Processes that run single statements; more would only share two or four cores. */
+const STATEMENT_RUNNERS = 4;
+/** Sessions with a read-only transaction, a private copy or TEMP objects open at once. */
+const SESSION_RUNNERS = 32;
+
+/** Starts a node; `network` instead of the sockets that the configuration asks for. */
+export async function startNode(config: NodeConfig, network?: NodeNetwork): Promise<RunningNode> {
+  const secrets = loadSecrets(config);
+  const lock = lockDirectory(config.dataDirectory);
+  const clock = new RealClock();
+  const random = new RealRandom();
+  const logger = createLogger(config.logLevel);
+  const parts: NodeParts = {
+    clock,
+    random,
+    logger,
+    lock,
+    disk: new RealDisk(),
+    network: network ?? new PeerNetwork({ config, secrets, clock, random, logger }),
+    openStores: () => openStoreWorker({ clock }),
+    openRunners: (purpose) =>
+      purpose === "statements"
+        ? createRunnerPool({ clock, size: STATEMENT_RUNNERS, warm: 1 })
+        : createRunnerPool({ clock, size: SESSION_RUNNERS, warm: 0 }),
+    defer: (run) => setImmediate(run),
+  };
+  return assembleNode(config, parts);
+}
