@@ -1,6 +1,10 @@
-import { describe, expect, it } from "vitest";
+import { copyFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it, vi } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
 import { transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
+import { Answers } from "../../../src/machines/range/answers.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
 import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
@@ -16,6 +20,7 @@ import {
   openStore,
   query,
   statement,
+  temporaryDirectory,
   transaction,
   WALL_MS,
 } from "./helpers.js";
@@ -561,6 +566,69 @@ describe("idempotency", () => {
       { ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] },
     ]);
     expect(query(store, "select count(*) from t")).toEqual([[1n]]);
+  });
+});
+
+describe("marks and pieces", () => {
+  it("a client's low-water mark does not sink when older answers go, restarted or not", async () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    const minutes = (n: number): number => WALL_MS + n * 60_000;
+    const command = (
+      client: string,
+      sequence: number,
+      lowestUnanswered: number,
+      wallMs: number,
+    ): Command => ({
+      kind: "execute",
+      key: { client, sequence, lowestUnanswered, issuedMs: wallMs },
+      wallMs,
+      statement: statement("insert into t values (?)", [BigInt(sequence)]),
+    });
+    applyCommands(store, command("c", 9, 9, minutes(0)));
+    applyCommands(store, command("c", 10, 3, minutes(30)));
+    applyCommands(store, command("d", 1, 1, minutes(61)));
+    const refused = [{ ok: false, error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null] }];
+    expect(applyCommands(store, command("c", 4, 3, minutes(62)))).toMatchObject(refused);
+    await store.close();
+    expect(applyCommands(openStore(store.path), command("c", 4, 3, minutes(62)))).toMatchObject(refused);
+  });
+
+  it("an entry that was cut short in the middle goes on where it was", async () => {
+    const setup = entry(1, [execute("create table t(a)")]);
+    const commands = [
+      execute("insert into t values (1)", [], { flags: SessionFlag.ForeignKeysOff }),
+      execute("insert into t values (2) returning a"),
+      execute("insert into t values (3)", [], { flags: SessionFlag.ForeignKeysOff }),
+      execute("insert into t values (4)"),
+      // None of them has been answered yet.
+    ].map((command) => ({ ...command, key: { ...command.key, lowestUnanswered: 1 } }));
+    const whole = openStore();
+    whole.apply([setup], at(1));
+    const expected = whole.apply([entry(2, commands)], at(2)).results;
+    const digest = await whole.digest();
+
+    const cut = openStore();
+    cut.apply([setup], at(1));
+    const full = new FatalError("OSTRAKA_DISK_FULL", "no room");
+    const spy = vi.spyOn(Answers.prototype, "endEntry").mockImplementationOnce(() => {
+      throw full;
+    });
+    expect(() => cut.apply([entry(2, commands)], at(2))).toThrow(full);
+    spy.mockRestore();
+    expect(query(cut, "select a from t")).toEqual([[1n], [2n], [3n]]);
+    expect(cut.appliedIndex).toBe(1);
+    const path = join(temporaryDirectory(), "range.db");
+    copyFileSync(cut.path, path);
+    copyFileSync(`${cut.path}-wal`, `${path}-wal`);
+    for (const store of [cut, openStore(path)]) {
+      const { results } = store.apply([entry(2, commands)], at(2));
+      const repeated = decodeResults(expected[0]!).map((result, i) =>
+        result.ok ? { ...result, repeated: i < 3 } : result,
+      );
+      expect(decodeResults(results[0]!)).toEqual(repeated);
+      expect(await store.digest()).toEqual(digest);
+    }
   });
 });
 

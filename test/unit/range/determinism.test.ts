@@ -163,7 +163,7 @@ describe("determinism", () => {
   const seeds = process.env.SEED === undefined ? [1, 2, 3, 4] : [Number(process.env.SEED)];
 
   it.each(seeds)("replicas agree whatever the batches, snapshots and restarts (SEED=%d)", async (seed) => {
-    const log = randomLog(seed, 120);
+    const log = randomLog(seed, 100);
     const pick = random(seed + 1000);
     const one = openStore();
     const oneByOne = await applyInPieces(one, log, 1, pick);
