@@ -129,6 +129,9 @@ function answersWithout(db: Database.Database, sql: string, values: Values, read
       db.exec(`delete from "${name.replaceAll('"', '""')}" where not (${["0", ...keep].join(" or ")})`);
     }
     return run(db, sql, values);
+  } catch (error) {
+    // Foreign keys may forbid the deletion: then there is nothing to compare.
+    return { rows: "", error: (error as Error).message };
   } finally {
     db.exec("rollback to prune; release prune");
   }
@@ -275,7 +278,7 @@ describe.skipIf(!present)("SQLite's own test scripts", () => {
       )
     : [];
   // A fixed part of the files, and of each its first statements: the whole set takes minutes.
-  const sample = files.filter((name, i) => i % 30 === 3 && name.endsWith(".gz"));
+  const sample = files.filter((name, i) => i % 15 === 3 && name.endsWith(".gz"));
 
   it("are analysed, and touch no more than is said", () => {
     const wrong: string[] = [];
@@ -309,7 +312,7 @@ describe.skipIf(!present)("SQLite's own test scripts", () => {
 
   it("classify and split as one statement each, with session values bound to the same columns", () => {
     let statements = 0;
-    for (const name of sample.slice(0, 12)) {
+    for (const name of sample) {
       const { steps } = JSON.parse(gunzipSync(readFileSync(`${shared}scripts/${name}`)).toString()) as {
         steps: Step[];
       };
