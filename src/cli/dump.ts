@@ -88,8 +88,10 @@ class Dumper {
   }
 
   async #readSchema(): Promise<SchemaObject[]> {
+    // The prefix is the server's own; it shows no such table, and a dump must never hold one.
     const rows = await this.#query(
-      "select type, name, tbl_name, sql from sqlite_schema where sql is not null order by rowid",
+      "select type, name, tbl_name, sql from sqlite_schema where sql is not null " +
+        "and tbl_name not like '\\_ostraka\\_%' escape '\\' order by rowid",
     );
     return rows.map((row) => ({
       type: String(row[0]),

@@ -1,0 +1,246 @@
+/** The command as another process, against a server over the real wire. */
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import Sqlite from "better-sqlite3";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { assertBuilt, MAIN, ostraka } from "./cli-run.js";
+import { type LocalServer, startLocalServer } from "./local-gateway.js";
+
+const folder = mkdtempSync(join(tmpdir(), "ostraka-cli-"));
+beforeAll(assertBuilt);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+let server: LocalServer;
+beforeEach(async () => {
+  server = await startLocalServer();
+});
+afterEach(() => server.close());
+
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const sql = (args: readonly string[], stdin?: string | readonly string[]) =>
+  ostraka(["sql", server.url, ...args], stdin === undefined ? {} : { stdin });
+
+describe("sql", () => {
+  test("several -c and -f share a session, in order", async () => {
+    const script = file("s.sql", "insert into temp.t values (2);\n");
+    const { exitCode, stdout, stderr } = await sql([
+      ...["-c", "create temp table t(a)", "-c", "insert into t values (1); select 'one'"],
+      ...["-f", script, "-c", "select count(*) as n from t", "--format", "csv"],
+    ]);
+    expect(stderr).toBe("");
+    expect(exitCode).toBe(0);
+    expect(stdout).toBe("'one'\none\nn\n2\n");
+  });
+
+  test("piped input, the default format, and -f -", async () => {
+    const piped = await sql([], "create table t(a, b);\ninsert into t values (1, null);\nselect * from t;");
+    expect(piped.stdout).toBe("+---+---+\n| a | b |\n+---+---+\n| 1 |   |\n+---+---+\n");
+    expect(piped.exitCode).toBe(0);
+    const dash = await sql(["-f", "-", "--format", "jsonl"], "select 1 as a;");
+    expect(dash.stdout).toBe('{"a":1}\n');
+  });
+
+  test("exit codes are psql's", async () => {
+    expect((await sql(["-c", "select 1"])).exitCode).toBe(0);
+    const failed = await sql(["-c", "select nope; select 'not reached'"]);
+    expect(failed).toMatchObject({ exitCode: 3, stdout: "" });
+    expect(failed.stderr).toBe("Error: -c:1: no such column: nope (SQLITE_ERROR)\n");
+    const wentOn = await sql(["--no-stop-on-error", "--format", "csv", "-c", "select nope; select 1 as a"]);
+    expect(wentOn).toMatchObject({ exitCode: 0, stdout: "a\n1\n" });
+    expect((await sql(["-f", join(folder, "missing.sql")])).exitCode).toBe(1);
+    expect((await sql(["--format", "nonsense", "-c", "select 1"])).exitCode).toBe(1);
+    expect((await ostraka(["sql", "http://127.0.0.1:1", "-c", "select 1"])).exitCode).toBe(1);
+    const gone = server.url;
+    await server.close();
+    const refused = await ostraka(["sql", gone, "-c", "select 1", "--connect-timeout-ms", "2000"]);
+    expect(refused.exitCode).toBe(2);
+    expect(refused.stderr).toMatch(/^Error: .*\(OSTRAKA_UNAVAILABLE\)\n$/s);
+  });
+
+  test("the URL comes from the argument, --url, or the environment", async () => {
+    for (const [args, env] of [
+      [["sql", "-c", "select 1 as a"], { OSTRAKA_URL: server.url }],
+      [["sql", "--url", server.url, "-c", "select 1 as a"], {}],
+    ] as const) {
+      expect((await ostraka(args, { env })).stdout).toContain("| 1 |");
+    }
+    expect((await ostraka(["sql", server.url, "--url", "ostraka://127.0.0.1:9"])).exitCode).toBe(1);
+  });
+
+  test("a reader that goes away is no error", async () => {
+    const query =
+      "with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000) select i from n";
+    const command = `"$0" "$1" sql "$2" --format csv -c "${query}" | head -2`;
+    const { stdout: out, stderr } = await promisify(execFile)("sh", [
+      "-c",
+      command,
+      process.execPath,
+      MAIN,
+      server.url,
+    ]);
+    expect(stderr).toBe("");
+    expect(out).toBe("i\n1\n");
+  });
+
+  test("a large result comes whole, a row a line", async () => {
+    const query =
+      "with recursive n(i) as (select 1 union all select i + 1 from n where i < 50000) select i, hex(zeroblob(20)) h from n";
+    const { stdout, exitCode } = await sql(["--format", "csv", "-c", query]);
+    expect(exitCode).toBe(0);
+    expect(stdout.split("\n")).toHaveLength(50_002);
+    expect(stdout.endsWith(`50000,${"00".repeat(20)}\n`)).toBe(true);
+  });
+
+  test("a script of 20,000 writes in a transaction is sent ahead, not a round trip each", async () => {
+    const lines = function* (): Generator<string> {
+      yield "create table t(a integer primary key, b);\nbegin;\n";
+      for (let i = 0; i < 20_000; i += 100) {
+        yield Array.from(
+          { length: 100 },
+          (_, j) => `insert into t values (${i + j}, 'row ${i + j}');\n`,
+        ).join("");
+      }
+      yield "commit;\nselect count(*) as n, sum(a) as s from t;\n";
+    };
+    const { stdout, exitCode, stderr } = await sql(["--format", "csv"], [...lines()]);
+    expect(stderr).toBe("");
+    expect(exitCode).toBe(0);
+    expect(stdout).toBe("n,s\n20000,199990000\n");
+  });
+});
+
+test("a dump goes through sqlite3's library and back, by pipe and by import", async () => {
+  const schema = file(
+    "schema.sql",
+    "create table a(id integer primary key autoincrement, t text, r real, b blob);\n" +
+      'create table "odd name"("x y"); create view v as select * from a; create index i on a(t);\n' +
+      "create trigger tr after insert on \"odd name\" begin insert into a(t) values ('fired'); end;\n" +
+      "insert into a values (7,'it''s'||char(10)||char(13)||char(27),0.1,x'00ff'),(9,null,1e999,null);\n" +
+      'insert into "odd name" values (1.0);\n',
+  );
+  expect((await ostraka(["import", schema, "--url", server.url])).exitCode).toBe(0);
+  const first = await ostraka(["dump", "--url", server.url]);
+  expect(first.exitCode).toBe(0);
+  const local = new Sqlite(":memory:");
+  local.exec(first.stdout);
+  expect(local.prepare("select id, hex(t), r, hex(b) from a").raw().all()).toEqual([
+    [7, "697427730A0D1B", 0.1, "00FF"],
+    [9, "", Number.POSITIVE_INFINITY, ""],
+    [10, "6669726564", null, ""],
+  ]);
+  const other = await startLocalServer();
+  try {
+    expect(await ostraka(["sql", other.url], { stdin: first.stdout })).toMatchObject({
+      exitCode: 0,
+      stderr: "",
+    });
+    expect((await ostraka(["dump", "--url", other.url])).stdout).toBe(first.stdout);
+    expect((await ostraka(["dump", "--url", other.url, "--table", "ODD NAME"])).stdout).not.toContain(
+      "TABLE a(",
+    );
+    expect((await ostraka(["dump", "--url", other.url, "--table", "none"])).exitCode).toBe(1);
+  } finally {
+    await other.close();
+  }
+});
+
+describe("import", () => {
+  test("CSV, JSON lines and SQLite files", async () => {
+    const db = join(folder, "in.db");
+    const source = new Sqlite(db);
+    source.exec(
+      "create table s(k text primary key, v) without rowid; insert into s values ('a', 1.0), ('b', x'01')",
+    );
+    source.close();
+    const inputs = [file("c.csv", 'a,b\n1,"x\ny"\n'), file("l.jsonl", '{"a":1}\n{"b":2}\n'), db];
+    for (const path of inputs) {
+      expect(await ostraka(["import", path, "--url", server.url])).toMatchObject({ exitCode: 0 });
+    }
+    const { stdout } = await sql([
+      "--format",
+      "jsonl",
+      "-c",
+      "select a, b from c union all select a, b from l; select k, typeof(v) t from s",
+    ]);
+    expect(stdout).toBe(
+      '{"a":"1","b":"x\\ny"}\n{"a":1,"b":null}\n{"a":null,"b":2}\n{"k":"a","t":"real"}\n{"k":"b","t":"blob"}\n',
+    );
+  });
+
+  test("an error names file and line and ends with 1", async () => {
+    const path = file("bad.csv", "a\n1\n1\n");
+    await sql(["-c", "create table bad(a unique)"]);
+    const { exitCode, stderr } = await ostraka(["import", path, "--url", server.url]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toBe(
+      `Error: ${path}:3: UNIQUE constraint failed: bad.a (SQLITE_CONSTRAINT_UNIQUE)\nno row was loaded\n`,
+    );
+  });
+});
+
+test("slt: files, gzip, folders, a report, and an empty database after each", async () => {
+  const tests = join(folder, "slt");
+  mkdirSync(join(tests, "deeper"), { recursive: true });
+  const good = "statement ok\ncreate table t(a)\n\nquery I\nselect count(*) from t\n----\n0\n";
+  writeFileSync(join(tests, "a.test"), good);
+  writeFileSync(join(tests, "deeper", "b.test.gz"), gzipSync(good));
+  writeFileSync(join(tests, "deeper", "c.slt"), `${good}\nquery I\nselect 1\n----\n2\n`);
+  const report = join(folder, "report.json");
+  const failed = await ostraka(["slt", "--url", server.url, "--report", report, tests]);
+  expect(failed.exitCode).toBe(1);
+  expect(failed.stdout.trimEnd().split("\n").at(-1)).toBe("6 passed, 1 failed");
+  expect(failed.stdout.match(/^(ok|FAIL) /gm)).toEqual(["ok ", "ok ", "FAIL "]);
+  expect(JSON.parse(readFileSync(report, "utf8"))).toMatchObject({
+    passed: 6,
+    failed: 1,
+    files: [{}, {}, { failures: [{ line: 9 }] }],
+  });
+  const excluded = await ostraka(["slt", "--url", server.url, "--exclude", "deeper/c.slt:9", tests]);
+  expect(excluded).toMatchObject({ exitCode: 0 });
+  expect(excluded.stdout).toContain("6 passed, 0 failed\n");
+  await sql(["-c", "create table mine(a)"]);
+  const refused = await ostraka(["slt", "--url", server.url, tests]);
+  expect(refused.exitCode).toBe(1);
+  expect(refused.stderr).toContain("not empty");
+});
+
+test("what later versions have says so, and exits 1", async () => {
+  for (const args of [
+    ["range", "list"],
+    ["range", "split", "--table", "t"],
+    ["node", "drain"],
+    ["node", "remove", "2"],
+    ["backup", "x"],
+    ["restore", "x"],
+    ["recover", "--quorum-lost"],
+    ["import", "--dialect", "mysql", "x.sql"],
+  ]) {
+    const { exitCode, stderr } = await ostraka(args);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/not in this version \(OSTRAKA_UNSUPPORTED\)/);
+  }
+});
+
+test("a token is read from a file", async () => {
+  const guarded = await startLocalServer({ authToken: "a-token-of-some-length" });
+  try {
+    const token = file("token", "a-token-of-some-length\n");
+    expect((await ostraka(["sql", guarded.url, "--auth-token-file", token, "-c", "select 1"])).exitCode).toBe(
+      0,
+    );
+    expect(
+      (await ostraka(["sql", guarded.url, "-c", "select 1", "--connect-timeout-ms", "3000"])).exitCode,
+    ).toBe(2);
+  } finally {
+    await guarded.close();
+  }
+});
