@@ -383,7 +383,10 @@ export class Applier {
     const { transaction, key, wallMs } = command;
     // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
     if (transaction.startsWith(`${key.client}:${key.sequence}`))
-      return failure(new RetryError("OSTRAKA_RETRY", `write ${transaction} was given up before it arrived`), 0);
+      return failure(
+        new RetryError("OSTRAKA_RETRY", `write ${transaction} was given up before it arrived`),
+        0,
+      );
     const known = this.transactions.outcome(transaction);
     if (known !== undefined) return { ok: true, outcomes: [], repeated: false, decision: known };
     if (key.issuedMs < this.state.transactionFloorMs)
