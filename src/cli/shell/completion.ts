@@ -37,8 +37,11 @@ const TABLE_COMMANDS = /^\s*(?:\.(?:schema|dump|indexes|tables)|\\(?:d|dt|dv|di)
 /** For node:readline: the candidates, and the part of the line that they complete. */
 export function complete(line: string, names: SchemaNames): [candidates: string[], completed: string] {
   if (/^[.\\]\S*$/.test(line)) return [matching(metaCommandNames(), line), line];
+  if (FILE_COMMANDS.test(line)) {
+    const path = /\S*$/.exec(line)?.[0] ?? "";
+    return [fileNames(path), path];
+  }
   const word = /[^\s(),;=<>+*/|]*$/.exec(line)?.[0] ?? "";
-  if (FILE_COMMANDS.test(line)) return [fileNames(word), word];
   if (/^\s*\.mode\s/.test(line)) return [matching([...FORMATS], word), word];
   const quoted = (name: string): string => nameLiteral(name, (w) => RESERVED_WORDS.has(w.toUpperCase()));
   const tables = names.tables

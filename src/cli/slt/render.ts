@@ -74,10 +74,14 @@ function columnDouble(value: Exclude<Value, null>): number {
   return prefix === undefined ? 0 : Number(prefix);
 }
 
+/** SQLite's own printf('%.3f'): sixteen significant digits, zeros after them. */
 function fixed3(value: number): string {
   if (!Number.isFinite(value)) return realText(value);
-  // toFixed turns to exponents where printf goes on with digits.
-  return Math.abs(value) < 1e21 ? value.toFixed(3) : `${BigInt(value)}.000`;
+  if (Math.abs(value) < 1e12) return value.toFixed(3);
+  const [mantissa = "", exponent = "0"] = Math.abs(value).toExponential(15).split("e");
+  const whole = Number(exponent) + 1;
+  const digits = mantissa.replace(".", "").padEnd(whole + 3, "0");
+  return `${value < 0 ? "-" : ""}${digits.slice(0, whole)}.${digits.slice(whole, whole + 3)}`;
 }
 
 function textOf(value: string | Uint8Array): string {

@@ -158,6 +158,22 @@ describe("values", () => {
     expect(renderValue(value, type)).toBe(expected);
   });
 
+  test("a real is SQLite's printf('%.3f'), also where it has more digits than a double", () => {
+    const printf = new SqliteSession().sqlite.prepare("select printf('%.3f', ?)").pluck();
+    const reals = [
+      -(2 ** 63),
+      2 ** 64,
+      2 ** 57 + 16,
+      1234567890123456.8,
+      12345678901234.568,
+      1e12,
+      999999999999.9994,
+    ];
+    for (const value of [...reals, 0, 0.0625, -0.0625, -0.0001, 1 / 3, 1e22, 1e300, -1e16]) {
+      expect(renderValue(value, "R")).toBe(printf.get(value));
+    }
+  });
+
   test("rows sort column by column", () => {
     expect(
       renderResult(
