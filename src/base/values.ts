@@ -170,7 +170,8 @@ export class ValueReader {
       case Tag.Blob: {
         const length = this.#varint();
         const at = this.#take(length);
-        return this.#bytes.slice(at, at + length);
+        // A Buffer's slice would share the memory.
+        return new Uint8Array(this.#bytes.subarray(at, at + length));
       }
       default:
         throw new RangeError(`unknown value tag ${tag}`);
@@ -204,10 +205,11 @@ export class ValueReader {
   }
 }
 
+const vectorWriter = new ValueWriter(256);
+
 export function encodeVector(values: readonly SqlValue[]): Uint8Array {
-  const writer = new ValueWriter(64);
-  writer.vector(values);
-  return writer.take();
+  vectorWriter.vector(values);
+  return vectorWriter.take();
 }
 
 export function decodeVector(bytes: Uint8Array): SqlValue[] {

@@ -19,7 +19,7 @@ import type {
 } from "../machines/range/types.js";
 import type { CopyCommit, ReadPoint } from "../range/types.js";
 import { analyse } from "../sql/analyse.js";
-import type { Analysis, SchemaOracle, Span } from "../sql/types.js";
+import { type Analysis, EVERY_TABLE, type SchemaOracle, type Span } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { type Replica, reachReadPoint } from "./replica.js";
@@ -94,7 +94,8 @@ export class PrivateCopy {
         await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
         continue;
       }
-      const analysis = this.analyse(event.stamped.sql);
+      const oracle = this.#oracle ?? this.#replica.schema.oracle();
+      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
       const outcome = await this.run({ ...event.stamped, told: undefined }, analysis, deadline, []).catch(
         (error: unknown) => error,
       );
@@ -152,7 +153,8 @@ export class PrivateCopy {
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
     const changes = changesDatabase(analysis, statement.params);
-    if (changes && (analysis.rowChangesOnly || analysis.touchesTemp)) this.#rowsNeeded = true;
+    if (changes && (analysis.rowChangesOnly || feedsOnTemp(analysis, statement.params)))
+      this.#rowsNeeded = true;
     return this.#runner.run(statement, runOptions(this.#replica, deadline, systemTables));
   }
 
@@ -240,6 +242,12 @@ export class PrivateCopy {
     if (!this.#runner.dead) await this.#runner.closeCopy("rollback").catch(() => this.#runner.kill());
     await this.#releaseFile();
   }
+}
+
+/** Rows of TEMP objects go into the database: a change of the schema minds TEMP objects but copies none of their rows. */
+function feedsOnTemp(analysis: Analysis, params: StampedStatement["params"]): boolean {
+  if (!analysis.touchesTemp || analysis.class.kind !== "ddl") return analysis.touchesTemp;
+  return analysis.footprint(params).reads.some((span) => span.table === EVERY_TABLE);
 }
 
 /** Gathers a stream into one outcome; its error rejects. */

@@ -44,7 +44,7 @@ export class RangeClient implements RangeService {
   }
 
   #leader(): RangeService {
-    const known = this.#handle.status().leader;
+    const known = this.#handle.leader;
     const leader = known !== 0 ? known : this.#hint;
     if (leader === undefined) throw new RouteError("no leader is known", undefined);
     if (leader === this.#self) return this.#local;
@@ -54,6 +54,11 @@ export class RangeClient implements RangeService {
       this.#remotes.set(leader, remote);
     }
     return remote;
+  }
+
+  /** Leads this node, calls go straight through: its RouteErrors bring no hint that its status does not have. */
+  get #leadsHere(): boolean {
+    return this.#handle.leader === this.#self;
   }
 
   async #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
@@ -79,6 +84,7 @@ export class RangeClient implements RangeService {
   }
 
   write(request: WriteRequest) {
+    if (this.#leadsHere) return this.#local.write(request);
     return this.#call((leader) => leader.write(request));
   }
 

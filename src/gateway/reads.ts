@@ -15,7 +15,7 @@ import type { SessionSettings } from "./settings.js";
 import { SpooledRows, type SpoolSpace } from "./spool.js";
 
 /** Results of bounded reads beyond this are produced by a process instead. */
-const BOUNDED_RESULT_BYTES = 1024 * 1024;
+export const BOUNDED_RESULT_BYTES = 1024 * 1024;
 
 export async function autocommitRead(
   replica: Replica,

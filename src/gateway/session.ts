@@ -17,6 +17,7 @@ import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
+import { executeFast } from "./fast-path.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
@@ -75,8 +76,9 @@ export class GatewaySession implements Session {
   }
 
   execute(request: ExecuteRequest): Promise<ExecuteResult> {
-    if (this.#kind === "autocommit")
-      return this.#timed(request, (deadline) => this.#executePooled(request, deadline));
+    if (this.#kind === "autocommit") {
+      return executeFast(this, this.#context, request) ?? this.executeSlowly(request);
+    }
     return this.#ordered(() => this.#timed(request, (deadline) => this.#executeOne(request, deadline)));
   }
 
@@ -374,6 +376,11 @@ export class GatewaySession implements Session {
     return autocommitRead(replica, space, statement, UNANALYSED_READ, this.settings, deadline, []);
   }
 
+  /** What the fast path began and could not finish, under the same key. */
+  executeSlowly(request: ExecuteRequest): Promise<ExecuteResult> {
+    return this.#timed(request, (deadline) => this.#executePooled(request, deadline));
+  }
+
   #bind(sql: string, analysis: Analysis, params: Params): Statement {
     return { sql, params: bindParameters(analysis.parameters, params) };
   }
@@ -456,7 +463,8 @@ export class GatewaySession implements Session {
         const result = await transaction.commit(key, deadline);
         if (result.ok) return ran;
         throw fromWireError(result.error);
-      } catch (error) {
+      } catch (failure) {
+        const error = await this.#keepWhatItDid(transaction, failure, key, deadline);
         await transaction.rollback();
         if (
           !(error instanceof RetryError && error.code === "OSTRAKA_RETRY") ||
@@ -464,6 +472,24 @@ export class GatewaySession implements Session {
         )
           throw error;
       }
+    }
+  }
+
+  /** OR FAIL and RAISE(FAIL) fail and keep what was done before. Answers the error to be told. */
+  async #keepWhatItDid(
+    transaction: Transaction,
+    error: unknown,
+    key: IdempotencyKey,
+    deadline: Deadline,
+  ): Promise<unknown> {
+    const its = error instanceof UserError && error.code.startsWith("SQLITE_");
+    if (!its || error instanceof RolledBack || transaction.ended) return error;
+    try {
+      if (!(await transaction.leftChanges())) return error;
+      const result = await transaction.commit(key, deadline);
+      return result.ok ? error : fromWireError(result.error);
+    } catch (unkept) {
+      return unkept;
     }
   }
 

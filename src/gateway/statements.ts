@@ -20,10 +20,7 @@ const MAX_CACHED_LENGTH = 4096;
 
 /** Whether a statement changes the database that all share, and not only the session's TEMP objects. */
 export function changesDatabase(analysis: Analysis, params: Statement["params"]): boolean {
-  if (analysis.class.kind !== "ddl" || !analysis.touchesTemp)
-    return analysis.footprint(params).writes.length > 0;
-  // DROP and ALTER of something TEMP; CREATE only where it says so (it may copy from TEMP into the database).
-  return !analysis.class.temp && /^\s*create/i.test(analysis.sql);
+  return analysis.footprint(params).writes.length > 0;
 }
 
 export class StatementCache {

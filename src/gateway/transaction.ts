@@ -126,7 +126,8 @@ export class Transaction {
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
     this.#bound(statement);
-    if (this.readOnly) return this.#runPinned(statement, analysis, settings, deadline, systemTables);
+    const admitted = { sql: analysis.sql, params: statement.params };
+    if (this.readOnly) return this.#runPinned(admitted, analysis, settings, deadline, systemTables);
     await this.#buryDeadCopy();
     if (
       this.#copy === undefined &&
@@ -140,11 +141,11 @@ export class Transaction {
         const answer = await this.#runLight(statement, analysis, settings, deadline);
         if (answer !== undefined) return answer;
       } else if (unknownRead && !this.history.hasWrites()) {
-        return this.#runLocally(statement, analysis, settings, deadline);
+        return this.#runLocally(admitted, analysis, settings, deadline);
       }
     }
     await this.#move(deadline);
-    return this.#runInCopy(statement, analysis, settings, deadline, systemTables);
+    return this.#runInCopy(admitted, analysis, settings, deadline, systemTables);
   }
 
   #isCheap(analysis: Analysis): boolean {
@@ -294,7 +295,9 @@ export class Transaction {
     try {
       outcome = await copy.run(stamped, analysis, deadline, systemTables);
     } catch (error) {
-      if (!copy.runner.dead && !(error instanceof RolledBack) && isConstraint(error)) {
+      if (!(error instanceof UserError) || copy.runner.dead) throw error;
+      if (copy.runner.rolledBack) throw new RolledBack(error);
+      if (error.code.startsWith("SQLITE_")) {
         const told = toWireError(error);
         this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#ordinal);
       }
@@ -306,6 +309,18 @@ export class Transaction {
     }
     settings.wrote(outcome);
     return { kind: "outcome", outcome };
+  }
+
+  /** Whether a statement that failed on the private copy has left changes behind (OR FAIL, RAISE(FAIL)). */
+  async leftChanges(): Promise<boolean> {
+    if (this.#copy === undefined || this.#copy.runner.dead || !this.history.hasWrites()) return false;
+    try {
+      return (await this.#copy.runner.captured()).length > 0;
+    } catch (error) {
+      // Not captured, so it cannot be ruled out.
+      if (error instanceof UserError) return true;
+      throw error;
+    }
   }
 
   async savepoint(name: string, deadline: Deadline): Promise<void> {
@@ -390,10 +405,6 @@ export class RolledBack extends UserError {
   constructor(cause: { readonly code: string; readonly message: string }) {
     super(cause.code, cause.message);
   }
-}
-
-function isConstraint(error: unknown): boolean {
-  return error instanceof UserError && error.code.startsWith("SQLITE_");
 }
 
 /** A transaction that has read at a leader cannot go on at another. */

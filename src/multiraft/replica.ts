@@ -129,6 +129,10 @@ export class Replica implements GroupHandle {
 
   // --- GroupHandle -------------------------------------------------------------------------------------------
 
+  get leader(): NodeId {
+    return this.node.leader;
+  }
+
   status(): GroupStatus {
     const { node } = this;
     const match = new Map<NodeId, LogIndex>();

@@ -115,6 +115,8 @@ export interface GroupStatus {
 /** What a group offers to those who use it on this node. */
 export interface GroupHandle {
   readonly group: GroupId;
+  /** The leader as this node knows it, 0 for nobody: `status().leader` without the cost of a status. */
+  readonly leader: NodeId;
   status(): GroupStatus;
   /**
    * Appends one entry and resolves once it is applied on this node. Rejects with

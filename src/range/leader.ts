@@ -34,7 +34,7 @@ import type { Analysis, Footprint, SessionFlags, Span, Statement } from "../sql/
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 import { type OpenTransaction, TransactionTable } from "../txn/transactions.js";
 import type { WriteToken } from "../txn/write-memory.js";
-import { type Admitted, Proposer } from "./proposer.js";
+import { type Proposal, Proposer } from "./proposer.js";
 import { ReservationLine } from "./reservation-line.js";
 import type { Schema } from "./schema.js";
 import type {
@@ -84,9 +84,22 @@ interface LeaderDependencies {
 }
 
 /** A command on its way through the log, as the memory of writes has to know it. */
-interface OnItsWay {
-  readonly writes: () => readonly Span[];
+class WriteProposal implements Proposal {
   token: WriteToken | undefined;
+
+  constructor(
+    readonly command: Command,
+    readonly writes: () => readonly Span[],
+    readonly transactions: TransactionTable<StampedStatement>,
+    readonly onSettled: (() => void) | undefined,
+  ) {}
+
+  settled(index: LogIndex | undefined): void {
+    this.onSettled?.();
+    if (this.token === undefined) return;
+    if (index === undefined) this.transactions.drop(this.token);
+    else this.transactions.settle(this.token, index);
+  }
 }
 
 type Move = { readonly ok: "move" };
@@ -95,12 +108,9 @@ const MOVE: Move = { ok: "move" };
 export class RangeLeader implements RangeService {
   readonly group: GroupId;
   readonly #deps: LeaderDependencies;
-  readonly #proposer: Proposer;
+  readonly #proposer: Proposer<WriteProposal>;
   #transactions: TransactionTable<StampedStatement> | undefined;
   #line: ReservationLine;
-  readonly #onItsWay = new Set<OnItsWay>();
-  /** Results awaited by key: a write that is sent again while the first is under way gets the same answer. */
-  readonly #inFlight = new Map<string, Promise<CommandResult>>();
   #schemaChangesOnTheirWay = 0;
   #lastWallMs = 0;
   #opened = 0;
@@ -125,8 +135,12 @@ export class RangeLeader implements RangeService {
   #leading(): TransactionTable<StampedStatement> {
     const transactions = this.#transactions;
     if (transactions !== undefined) return transactions;
+    throw this.#notLeading();
+  }
+
+  #notLeading(): RouteError {
     const { leader, role } = this.#deps.handle.status();
-    throw new RouteError(
+    return new RouteError(
       "this node does not lead the range",
       leader === 0 || role === "leader" ? undefined : leader,
     );
@@ -160,33 +174,26 @@ export class RangeLeader implements RangeService {
     return { index, term, wallMs: this.#wallMs() };
   }
 
+  /** A repetition of a write that is on its way is proposed too: apply answers it from memory. */
   write(request: WriteRequest): Promise<CommandResult | Move> {
-    const name = keyName(request.key);
-    const repeated = this.#inFlight.get(name);
-    if (repeated !== undefined) return repeated;
-    const transactions = this.#leading();
+    const transactions = this.#transactions;
+    if (transactions === undefined) return Promise.reject(this.#notLeading());
     const { statement, flags, lastInsertRowid } = request;
     const analysis = this.#deps.schema.analyse(statement.sql);
     if (!this.#runsInWorker(analysis)) return Promise.resolve(MOVE);
-    const stamped = this.#stamped(analysis, statement.params, flags, lastInsertRowid);
+    const { params } = statement;
+    const stamped = this.#stamped(analysis, params, flags, lastInsertRowid);
     const command: Command = {
       kind: "execute",
       key: request.key,
       wallMs: stamped.stamp.wallMs,
       statement: stamped,
     };
-    const submit = () =>
-      this.#submit(
-        command,
-        transactions.term,
-        () => analysis.footprint(statement.params).writes,
-        analysis.class.kind === "ddl",
-      );
-    if (this.#line.empty) return this.#remember(name, submit());
-    return this.#remember(
-      name,
-      this.#line.waitFor(spansOf(analysis.footprint(statement.params)), undefined).then(submit),
-    );
+    const writes = (): readonly Span[] => analysis.footprint(params).writes;
+    const submit = () => this.#submit(command, transactions.term, writes, analysis.class.kind === "ddl");
+    return this.#line.empty
+      ? submit()
+      : this.#line.waitFor(spansOf(analysis.footprint(params)), undefined).then(submit);
   }
 
   #stamped(
@@ -198,50 +205,25 @@ export class RangeLeader implements RangeService {
     return { sql: analysis.sql, params, flags, stamp: this.#stamp(lastInsertRowid), told: undefined };
   }
 
-  #remember(name: string, result: Promise<CommandResult>): Promise<CommandResult> {
-    this.#inFlight.set(name, result);
-    const forget = (): void => {
-      this.#inFlight.delete(name);
-    };
-    result.then(forget, forget);
-    return result;
-  }
-
   /** Validated and waited for: from here to the log without a pause. */
-  async #submit(
+  #submit(
     command: Command,
     term: Term,
     writes: () => readonly Span[],
     changesSchema: boolean,
   ): Promise<CommandResult> {
     const transactions = this.#transactions;
-    if (transactions?.term !== term) throw new RouteError("leadership changed", undefined);
+    if (transactions?.term !== term) return Promise.reject(new RouteError("leadership changed", undefined));
     // What is analysed against a schema that is about to change might write more than it says.
     const spans = this.#schemaChangesOnTheirWay > 0 ? everything : writes;
-    const mine: OnItsWay = {
-      writes: spans,
-      token: transactions.remembering ? transactions.admit(spans()) : undefined,
-    };
-    this.#onItsWay.add(mine);
     if (changesSchema) this.#schemaChangesOnTheirWay++;
-    let admitted: Admitted | undefined;
-    try {
-      admitted = await this.#proposer.submit(command, term);
-      return admitted.result;
-    } finally {
-      this.#onItsWay.delete(mine);
-      if (changesSchema) this.#schemaChangesOnTheirWay--;
-      if (mine.token !== undefined) {
-        if (admitted === undefined) transactions.drop(mine.token);
-        else transactions.settle(mine.token, admitted.index);
-      }
-    }
+    const onSettled = changesSchema ? () => this.#schemaChangesOnTheirWay-- : undefined;
+    const proposal = new WriteProposal(command, spans, transactions, onSettled);
+    if (transactions.remembering) proposal.token = transactions.admit(spans());
+    return this.#proposer.submit(proposal, term);
   }
 
   async batch(request: Parameters<RangeService["batch"]>[0]): Promise<CommandResult | Move> {
-    const name = keyName(request.key);
-    const repeated = this.#inFlight.get(name);
-    if (repeated !== undefined) return repeated;
     const { term } = this.#leading();
     const statements: StampedStatement[] = [];
     const footprints: Footprint[] = [];
@@ -259,8 +241,8 @@ export class RangeLeader implements RangeService {
       statements,
     };
     const submit = () => this.#submit(command, term, () => footprints.flatMap(({ writes }) => writes), false);
-    if (this.#line.empty) return this.#remember(name, submit());
-    return this.#remember(name, this.#line.waitFor(footprints.flatMap(spansOf), undefined).then(submit));
+    if (this.#line.empty) return submit();
+    return this.#line.waitFor(footprints.flatMap(spansOf), undefined).then(submit);
   }
 
   // --- transactions ---------------------------------------------------------------------------------------------
@@ -284,7 +266,8 @@ export class RangeLeader implements RangeService {
     const remembered = transactions.remembering;
     const transaction = transactions.open(id, index, nowMs);
     if (!remembered)
-      for (const command of this.#onItsWay) command.token = transactions.admit(command.writes());
+      for (const proposal of this.#proposer.onTheirWay())
+        proposal.token = transactions.admit(proposal.writes());
     return transaction;
   }
 
@@ -563,10 +546,6 @@ function everything(): readonly Span[] {
 
 function spansOf(footprint: Footprint): readonly Span[] {
   return [...footprint.reads, ...footprint.writes];
-}
-
-function keyName(key: IdempotencyKey): string {
-  return `${key.client}:${key.sequence}`;
 }
 
 /** Transaction ids end in the time they were made at: an outcome that old may have been forgotten. */

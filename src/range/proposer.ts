@@ -15,50 +15,65 @@ import type { GroupHandle } from "../multiraft/types.js";
 /** Commands beyond this share of an entry start the next one. */
 const MAX_ENTRY_COMMANDS = 512;
 
-export interface Admitted {
-  readonly result: CommandResult;
-  readonly index: LogIndex;
+/** A command on its way through the log. */
+export interface Proposal {
+  readonly command: Command;
+  /** Called once, before the result is told: the command is in the log at `index`, or (undefined) may not be. */
+  settled(index: LogIndex | undefined): void;
 }
 
 interface Waiting {
-  readonly command: Command;
-  readonly resolve: (admitted: Admitted) => void;
+  readonly proposal: Proposal;
+  readonly resolve: (result: CommandResult) => void;
   readonly reject: (error: unknown) => void;
 }
 
-export class Proposer {
+export class Proposer<P extends Proposal> {
   readonly #handle: GroupHandle;
   #queue: Waiting[] = [];
   #queueTerm: Term | undefined;
+  readonly #proposed = new Set<readonly Waiting[]>();
+  readonly #flushQueue = (): void => this.#flush();
 
   constructor(handle: GroupHandle) {
     this.#handle = handle;
   }
 
   /** Queues a command admitted in `term`; resolves once it is applied on this node. */
-  submit(command: Command, term: Term): Promise<Admitted> {
+  submit(proposal: P, term: Term): Promise<CommandResult> {
     if (this.#queueTerm !== term) this.#flush();
     if (this.#queue.length === 0) {
       this.#queueTerm = term;
-      queueMicrotask(() => this.#flush());
+      queueMicrotask(this.#flushQueue);
     }
     return new Promise((resolve, reject) => {
-      this.#queue.push({ command, resolve, reject });
+      this.#queue.push({ proposal, resolve, reject });
       if (this.#queue.length >= MAX_ENTRY_COMMANDS) this.#flush();
     });
+  }
+
+  /** Everything queued or proposed and not settled, in log order. */
+  *onTheirWay(): Generator<P> {
+    for (const batch of this.#proposed) for (const { proposal } of batch) yield proposal as P;
+    for (const { proposal } of this.#queue) yield proposal as P;
   }
 
   #flush(): void {
     const waiting = this.#queue;
     if (waiting.length === 0 || this.#queueTerm === undefined) return;
     this.#queue = [];
-    const data = encodeCommands(waiting.map((item) => item.command));
+    this.#proposed.add(waiting);
+    const data = encodeCommands(waiting.map(({ proposal }) => proposal.command));
     this.#handle.propose(data, { onlyInTerm: this.#queueTerm }).then(
       ({ index, result }) => {
+        this.#proposed.delete(waiting);
         const results = decodeResults(result);
-        for (let i = 0; i < waiting.length; i++) waiting[i]!.resolve({ result: results[i]!, index });
+        for (const { proposal } of waiting) proposal.settled(index);
+        for (let i = 0; i < waiting.length; i++) waiting[i]!.resolve(results[i]!);
       },
       (error: unknown) => {
+        this.#proposed.delete(waiting);
+        for (const { proposal } of waiting) proposal.settled(undefined);
         for (const item of waiting) item.reject(error);
       },
     );

@@ -1,127 +1,101 @@
 /**
- * The line in which transactions wait that have lost before (and those that must not lose): the one at the head has
- * its footprint to itself until it ends, so that contention ends in a line and not in starvation.
- *
- * Oldest first (by `age`), soft state: a reservation whose holder does not end expires after a bounded time, and the
- * line vanishes with the leadership. Commits and autocommit writes that intersect a held reservation wait for it.
+ * The reservations of one leadership (src/txn/reservations.ts) as promises, with the clock that lets them expire.
  */
 import { RetryError } from "../base/errors.js";
 import type { TransactionId } from "../base/ids.js";
 import type { Clock, Timer } from "../base/io.js";
 import type { Span } from "../sql/types.js";
-import { anyIntersect } from "../txn/spans.js";
+import { type Granted, Reservations } from "../txn/reservations.js";
 
-interface Reservation {
-  readonly id: TransactionId;
-  readonly spans: readonly Span[];
-  /** When the transaction was first tried, on the leader's clock. */
-  readonly sinceMs: number;
-  readonly order: number;
-  held: boolean;
-  timer: Timer | undefined;
-  readonly granted: () => void;
-  readonly refused: (error: Error) => void;
-}
-
-interface Waiter {
-  readonly spans: readonly Span[];
-  readonly id: TransactionId | undefined;
+interface Waiting {
   readonly pass: () => void;
+  readonly refuse: (error: Error) => void;
 }
 
 export class ReservationLine {
   readonly #clock: Clock;
-  readonly #holdMs: number;
-  readonly #reservations = new Map<TransactionId, Reservation>();
-  #waiters: Waiter[] = [];
-  #order = 0;
+  readonly #reservations: Reservations;
+  readonly #reserving = new Map<TransactionId, Waiting>();
+  readonly #waiting = new Map<number, Waiting>();
+  #timer: Timer | undefined;
 
+  /** `holdMs`: a reservation whose holder does nothing for so long is let go. */
   constructor(clock: Clock, holdMs: number) {
     this.#clock = clock;
-    this.#holdMs = holdMs;
+    this.#reservations = new Reservations(holdMs);
   }
 
   get empty(): boolean {
     return this.#reservations.size === 0;
   }
 
-  /** Resolves when every older reservation that intersects has ended. */
+  /** Resolves when it is the transaction's turn; `ageMs` is how long ago it was first tried. */
   reserve(id: TransactionId, spans: readonly Span[], ageMs: number): Promise<void> {
-    if (this.#reservations.has(id)) return Promise.resolve();
-    return new Promise((granted, refused) => {
-      const sinceMs = this.#clock.monotonicMs() - ageMs;
-      this.#reservations.set(id, {
-        id,
-        spans,
-        sinceMs,
-        order: ++this.#order,
-        held: false,
-        timer: undefined,
-        granted,
-        refused,
-      });
-      this.#advance();
+    const nowMs = this.#clock.monotonicMs();
+    return new Promise((pass, refuse) => {
+      this.#reserving.set(id, { pass, refuse });
+      this.#passOn(this.#reservations.reserve(id, spans, nowMs - ageMs, nowMs));
+      if (this.#reservations.isGranted(id)) this.#grant(id);
     });
   }
 
   /** The holder is at work: its time begins anew. */
   renew(id: TransactionId): void {
-    const reservation = this.#reservations.get(id);
-    if (reservation?.held !== true) return;
-    reservation.timer?.cancel();
-    reservation.timer = this.#clock.setTimer(this.#holdMs, () => this.release(id));
+    if (!this.empty) this.#reservations.renew(id, this.#clock.monotonicMs());
   }
 
   release(id: TransactionId): void {
-    const reservation = this.#reservations.get(id);
-    if (reservation === undefined) return;
-    this.#reservations.delete(id);
-    reservation.timer?.cancel();
-    if (!reservation.held)
-      reservation.refused(
-        new RetryError("OSTRAKA_RETRY", "the transaction ended while it waited for its turn"),
-      );
-    this.#advance();
+    if (this.empty) return;
+    const waiting = this.#reserving.get(id);
+    this.#reserving.delete(id);
+    waiting?.refuse(new RetryError("OSTRAKA_RETRY", "the transaction ended while it waited for its turn"));
+    this.#passOn(this.#reservations.release(id, this.#clock.monotonicMs()));
   }
 
   /** Resolves once no other transaction holds a reservation on any of `spans`. */
   waitFor(spans: readonly Span[], id: TransactionId | undefined): Promise<void> {
-    if (!this.#isHeld(spans, id)) return Promise.resolve();
-    return new Promise((pass) => this.#waiters.push({ spans, id, pass }));
-  }
-
-  #isHeld(spans: readonly Span[], id: TransactionId | undefined): boolean {
-    for (const reservation of this.#reservations.values()) {
-      if (reservation.held && reservation.id !== id && anyIntersect(reservation.spans, spans)) return true;
-    }
-    return false;
-  }
-
-  #advance(): void {
-    const line = [...this.#reservations.values()].sort(
-      (a, b) => Number(b.held) - Number(a.held) || a.sinceMs - b.sinceMs || a.order - b.order,
-    );
-    const ahead: Reservation[] = [];
-    for (const reservation of line) {
-      if (!reservation.held && !ahead.some((other) => anyIntersect(other.spans, reservation.spans)))
-        this.#grant(reservation);
-      ahead.push(reservation);
-    }
-    const waiters = this.#waiters;
-    this.#waiters = waiters.filter(({ spans, id }) => this.#isHeld(spans, id));
-    for (const waiter of waiters) if (!this.#waiters.includes(waiter)) waiter.pass();
-  }
-
-  #grant(reservation: Reservation): void {
-    reservation.held = true;
-    reservation.timer = this.#clock.setTimer(this.#holdMs, () => this.release(reservation.id));
-    reservation.granted();
+    const ticket = this.empty ? undefined : this.#reservations.wait(spans, id);
+    if (ticket === undefined) return Promise.resolve();
+    return new Promise((pass, refuse) => {
+      this.#waiting.set(ticket, { pass, refuse });
+      this.#watch();
+    });
   }
 
   /** Leadership ended: nobody waits here any longer. */
   clear(): void {
-    for (const id of [...this.#reservations.keys()]) this.release(id);
-    for (const waiter of this.#waiters) waiter.pass();
-    this.#waiters = [];
+    this.#timer?.cancel();
+    for (const { refuse } of this.#reserving.values()) {
+      refuse(new RetryError("OSTRAKA_RETRY", "leadership changed; run the transaction again"));
+    }
+    for (const { pass } of this.#waiting.values()) pass();
+    this.#reserving.clear();
+    this.#waiting.clear();
+  }
+
+  #passOn({ reservations, waiters }: Granted): void {
+    for (const id of reservations) this.#grant(id);
+    for (const ticket of waiters) {
+      this.#waiting.get(ticket)?.pass();
+      this.#waiting.delete(ticket);
+    }
+    this.#watch();
+  }
+
+  #grant(id: TransactionId): void {
+    this.#reserving.get(id)?.pass();
+    this.#reserving.delete(id);
+  }
+
+  /** Expiry matters only while somebody waits. */
+  #watch(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const nextMs = this.#reservations.nextExpiryMs();
+    if (nextMs === undefined || (this.#waiting.size === 0 && this.#reserving.size === 0)) return;
+    const delayMs = Math.max(1, nextMs - this.#clock.monotonicMs() + 1);
+    this.#timer = this.#clock.setTimer(delayMs, () =>
+      this.#passOn(this.#reservations.advance(this.#clock.monotonicMs())),
+    );
   }
 }

@@ -1,0 +1,84 @@
+/**
+ * Autocommit statements of bounded cost, which are most of all traffic: straight to the leader and the storage worker,
+ * without a deadline of their own. What does not go through at once (no leader, leadership lost, too large a result)
+ * starts again on the general path, writes under the same idempotency key.
+ */
+import { AmbiguousError, fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
+import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
+import { bindParameters } from "../sql/parameters.js";
+import type { Analysis, Statement } from "../sql/types.js";
+import { BOUNDED_RESULT_BYTES, runsInWorker } from "./reads.js";
+import { stampAt } from "./replica.js";
+import type { GatewaySession, SessionContext } from "./session.js";
+
+/** Shorter deadlines are kept exactly, on the general path; bounded statements take milliseconds. */
+const LEAST_TIMEOUT_MS = 5_000;
+
+/** Undefined when the statement is not one of these. Errors of the statement reject. */
+export function executeFast(
+  session: GatewaySession,
+  context: SessionContext,
+  request: ExecuteRequest,
+): Promise<ExecuteResult> | undefined {
+  if (request.timeoutMs !== undefined && request.timeoutMs < LEAST_TIMEOUT_MS) return undefined;
+  const { replica, statements } = context;
+  let analysis: Analysis;
+  let statement: Statement;
+  try {
+    const known = statements.get(request.sql);
+    if (known.class.kind !== "select" && known.class.kind !== "write") return undefined;
+    analysis = replica.schema.analyse(known.sql);
+    if (
+      analysis.touchesTemp ||
+      analysis.rowChangesOnly ||
+      analysis.systemTables.length > 0 ||
+      !runsInWorker(replica, analysis)
+    )
+      return undefined;
+    statement = { sql: known.sql, params: bindParameters(analysis.parameters, request.params) };
+  } catch (error) {
+    return Promise.reject(error);
+  }
+  const slowly = (error: unknown): Promise<ExecuteResult> =>
+    isPassing(error) ? session.executeSlowly(request) : Promise.reject(error);
+  if (analysis.readonly) return read(context, { sql: analysis.sql, params: statement.params }).catch(slowly);
+  if (request.key === undefined) return undefined;
+  return write(context, session, statement, request, request.key).catch(slowly);
+}
+
+async function read({ replica }: SessionContext, statement: Statement): Promise<ExecuteResult> {
+  const point = await replica.leader.readPoint();
+  if (replica.store.appliedIndex() < point.index)
+    throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
+  const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
+  const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
+  return { kind: "outcome", outcome };
+}
+
+async function write(
+  { replica }: SessionContext,
+  session: GatewaySession,
+  statement: Statement,
+  request: ExecuteRequest,
+  key: IdempotencyKey,
+): Promise<ExecuteResult> {
+  const result: CommandResult | { readonly ok: "move" } = await replica.leader.write({
+    key,
+    statement,
+    flags: 0,
+    lastInsertRowid: 0n,
+  });
+  if (result.ok === true) return { kind: "outcome", outcome: result.outcomes[0]! };
+  if (result.ok === "move") return session.executeSlowly(request);
+  throw fromWireError(result.error);
+}
+
+function isPassing(error: unknown): boolean {
+  if (error instanceof UserError) return error.code === "OSTRAKA_TOO_LARGE";
+  return (
+    error instanceof RouteError ||
+    error instanceof AmbiguousError ||
+    (error instanceof RetryError && error.code === "OSTRAKA_UNAVAILABLE")
+  );
+}
