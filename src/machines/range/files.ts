@@ -23,23 +23,54 @@ import { basename, dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 
+/** The file work that takes time and goes on beside everything else; simulation brings one that takes its own. */
+export interface FileWork {
+  copy(from: string, to: string): Promise<void>;
+  /** The first bytes of a file that may be growing. */
+  copyPrefix(from: string, to: string, bytes: number): Promise<void>;
+  sync(path: string): Promise<void>;
+  /** No error when it is absent. */
+  remove(path: string): Promise<void>;
+  openForReading(path: string): Promise<OpenedFile>;
+}
+
+export interface OpenedFile {
+  readonly bytes: number;
+  /** Fewer bytes than asked for only at the end. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export const SYSTEM_FILES: FileWork = {
+  copy: (from, to) => copyFile(from, to, constants.COPYFILE_FICLONE),
+  copyPrefix,
+  sync: syncFile,
+  remove: (path) => rm(path, { force: true }),
+  openForReading,
+};
+
 /** Copies a database without what its log holds beyond it; with `walBytes` those bytes of the log are folded in. */
-export async function copyDatabase(from: string, to: string, walBytes: number): Promise<void> {
+export async function copyDatabase(
+  from: string,
+  to: string,
+  walBytes: number,
+  files: FileWork,
+): Promise<void> {
   try {
     // Opened before anything is awaited elsewhere: a replaced file does not change under the copy.
-    await copyFile(from, to, constants.COPYFILE_FICLONE);
+    await files.copy(from, to);
     if (walBytes > 0) {
-      await copyPrefix(`${from}-wal`, `${to}-wal`, walBytes);
+      await files.copyPrefix(`${from}-wal`, `${to}-wal`, walBytes);
       foldLog(to);
     }
-    await syncFile(to);
+    await files.sync(to);
     syncDirectory(dirname(to));
   } catch (error) {
     throw diskTrouble(error);
   }
 }
 
-export async function syncFile(path: string): Promise<void> {
+async function syncFile(path: string): Promise<void> {
   const file = await open(path, "r+");
   try {
     await file.sync();
@@ -57,8 +88,27 @@ export function syncDirectory(path: string): void {
   }
 }
 
-export async function removeDatabase(path: string): Promise<void> {
-  for (const suffix of ["", "-wal", "-shm", "-journal"]) await rm(`${path}${suffix}`, { force: true });
+export async function removeDatabase(path: string, files: FileWork): Promise<void> {
+  for (const suffix of ["", "-wal", "-shm", "-journal"]) await files.remove(`${path}${suffix}`);
+}
+
+async function openForReading(path: string): Promise<OpenedFile> {
+  const file = await open(path, "r");
+  const { size } = await file.stat();
+  return {
+    bytes: size,
+    read: async (offset, length) => {
+      const buffer = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
+      let filled = 0;
+      while (filled < buffer.length) {
+        const { bytesRead } = await file.read(buffer, filled, buffer.length - filled, offset + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return buffer.subarray(0, filled);
+    },
+    close: () => file.close(),
+  };
 }
 
 /** Copies and half-made replacements that an earlier process left behind. */
@@ -70,9 +120,9 @@ export function removeLeftovers(path: string): void {
 }
 
 /** Makes `file` ready to replace the database at `path`; `finishRestore` does it. */
-export async function prepareRestore(file: string, path: string): Promise<void> {
+export async function prepareRestore(file: string, path: string, files: FileWork): Promise<void> {
   const partial = `${path}.restore-partial`;
-  await copyDatabase(file, partial, 0);
+  await copyDatabase(file, partial, 0, files);
   renameSync(partial, `${path}.restore`);
   syncDirectory(dirname(path));
 }

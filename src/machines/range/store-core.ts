@@ -20,10 +20,11 @@ import { digestDatabase, type StateDigest } from "./digest.js";
 import {
   copyDatabase,
   diskTrouble,
+  type FileWork,
   finishRestore,
   prepareRestore,
   removeLeftovers,
-  syncFile,
+  SYSTEM_FILES,
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
@@ -48,6 +49,8 @@ export interface StoreOptions {
   readonly monotonicMs: () => number;
   /** Lets others run between slices of long work. */
   readonly pause: () => Promise<void>;
+  /** The system's, unless given. */
+  readonly files?: FileWork;
 }
 
 interface Opened {
@@ -66,6 +69,7 @@ export interface PrivateCopy {
 export class StoreCore {
   readonly path: string;
   readonly #options: StoreOptions;
+  readonly #files: FileWork;
   #opened: Opened | undefined;
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
@@ -80,6 +84,7 @@ export class StoreCore {
   constructor(path: string, options: StoreOptions) {
     this.path = path;
     this.#options = options;
+    this.#files = options.files ?? SYSTEM_FILES;
   }
 
   open(): LogIndex {
@@ -166,14 +171,14 @@ export class StoreCore {
     const applied = this.appliedIndex;
     if (this.#copies.size > 0 || !this.#checkpoint()) {
       // Not all of the log could be moved into the file; then the log itself is made durable.
-      await this.#tracked(this.#copies, syncFile(`${this.path}-wal`));
+      await this.#tracked(this.#copies, this.#files.sync(`${this.path}-wal`));
     }
     return applied;
   }
 
   async snapshot(): Promise<MachineSnapshot> {
     const { path, appliedIndex } = await this.copy();
-    return snapshotOfCopy(path, appliedIndex);
+    return snapshotOfCopy(path, appliedIndex, this.#files);
   }
 
   /** The caller removes the copy (`removeDatabase`). */
@@ -183,13 +188,13 @@ export class StoreCore {
     const path = `${this.path}.copy-${++this.#copyCount}`;
     const complete = this.#copies.size === 0 && this.#checkpoint();
     const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
-    await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes));
+    await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes, this.#files));
     return { path, appliedIndex };
   }
 
   async restore(file: string): Promise<LogIndex> {
     this.#use();
-    await prepareRestore(file, this.path);
+    await prepareRestore(file, this.path, this.#files);
     await this.#quiet();
     this.#closeConnections();
     finishRestore(this.path);
@@ -204,6 +209,12 @@ export class StoreCore {
   async close(): Promise<void> {
     this.#closing = true;
     await this.#quiet();
+    this.#closeConnections();
+  }
+
+  /** As if the process had died: the connections are gone, nothing is waited for or finished. */
+  abandon(): void {
+    this.#closing = true;
     this.#closeConnections();
   }
 
@@ -301,8 +312,14 @@ function schemaStatements(reader: RangeConnection): string[] {
 }
 
 function statistics(database: RangeConnection["database"]): string[] {
-  const analyzed = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_stat1'").get();
-  if (analyzed === undefined) return [];
+  const tables = database
+    .prepare("SELECT name FROM main.sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')")
+    .pluck(true)
+    .all() as string[];
+  if (tables.length === 0) return [];
+  const dropped = ["sqlite_stat1", "sqlite_stat4"].filter((name) => !tables.includes(name));
+  const drops = dropped.map((name) => `DROP TABLE ${name}`);
+  if (dropped.includes("sqlite_stat1")) return ["ANALYZE sqlite_schema", ...drops];
   const rows = database
     .prepare(
       `SELECT 'INSERT INTO sqlite_stat1 VALUES(' || quote(tbl) || ',' || quote(idx) || ',' || quote(stat) || ')'
@@ -310,5 +327,5 @@ function statistics(database: RangeConnection["database"]): string[] {
     )
     .pluck(true)
     .all() as string[];
-  return ["ANALYZE sqlite_schema", ...rows];
+  return ["ANALYZE sqlite_schema", ...rows, ...drops];
 }

@@ -62,6 +62,12 @@ export class StoreServer {
     this.#stores.clear();
   }
 
+  /** As if the process had died; for simulation. */
+  abandon(): void {
+    for (const core of this.#stores.values()) core.abandon();
+    this.#stores.clear();
+  }
+
   /** A failure shows up again in the next request, which can be answered with it. */
   #maintain(core: StoreCore): void {
     try {

@@ -11,7 +11,7 @@ import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
-import { removeDatabase } from "./files.js";
+import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
   type AnswerValues,
@@ -45,7 +45,7 @@ export interface StoreWorker {
 export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker {
   void options;
   const worker = new Worker(new URL("./store-worker.js", import.meta.url));
-  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer));
+  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES);
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));
   worker.on("error", (error: Error) =>
@@ -74,15 +74,34 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
   };
 }
 
-/** The same in this thread. `pause` lets others run between slices of long work. */
-export function openLocalStores(options: {
+export interface LocalStoresOptions {
   readonly clock: Clock;
+  /** Lets others run between slices of long work. */
   readonly pause?: () => Promise<void>;
-}): StoreWorker {
-  const { clock, pause = () => new Promise<void>((resolve) => setImmediate(resolve)) } = options;
-  const link: StoreLink = new StoreLink((requests) => server.handle(requests));
-  const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause }, (reply) =>
-    link.receive(reply),
+  /** The way of a message to the worker, and of its answer back: in order, now or later. */
+  readonly deliver?: (direction: "request" | "answer", run: () => void) => void;
+  readonly files?: FileWork;
+}
+
+export interface LocalStores extends StoreWorker {
+  /** As if the process had died: connections are closed, nothing is answered any more. */
+  abandon(): void;
+}
+
+/** The same in this thread. */
+export function openLocalStores(options: LocalStoresOptions): LocalStores {
+  const {
+    clock,
+    pause = () => new Promise<void>((resolve) => setImmediate(resolve)),
+    deliver = (_, run) => run(),
+    files = SYSTEM_FILES,
+  } = options;
+  const link: StoreLink = new StoreLink(
+    (requests) => deliver("request", () => server.handle(requests)),
+    files,
+  );
+  const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
+    deliver("answer", () => link.receive(reply)),
   );
   return {
     store: (path) => link.store(path),
@@ -90,6 +109,7 @@ export function openLocalStores(options: {
       await link.closeStores();
       await server.close();
     },
+    abandon: () => server.abandon(),
   };
 }
 
@@ -109,7 +129,10 @@ class StoreLink {
   #nextStore = 1;
   #failure: FatalError | undefined;
 
-  constructor(post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void) {
+  constructor(
+    post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void,
+    readonly files: FileWork,
+  ) {
     this.#post = post;
   }
 
@@ -201,7 +224,7 @@ class RemoteStore implements RangeStore {
 
   async snapshot(): Promise<MachineSnapshot> {
     const { path, appliedIndex } = await this.#link.call(this.#id, { op: "copy" });
-    return snapshotOfCopy(path, appliedIndex);
+    return snapshotOfCopy(path, appliedIndex, this.#link.files);
   }
 
   restore(file: string): Promise<LogIndex> {
@@ -261,6 +284,6 @@ class RemoteStore implements RangeStore {
     release(): Promise<void>;
   }> {
     const { path, appliedIndex } = await this.#link.call(this.#id, { op: "copy" });
-    return { path, appliedIndex, release: () => removeDatabase(path) };
+    return { path, appliedIndex, release: () => removeDatabase(path, this.#link.files) };
   }
 }
