@@ -3,13 +3,21 @@
  * where that cannot apply twice, until it is answered or its deadline has passed.
  *
  * Invariants
- * 1. A call settles once. Afterwards it is in no link and not in the pool's care, and its sequence is released.
+ * 1. A call settles once. Afterwards it is in no link and not in the pool's care, and its sequence is released (unless
+ *    its outcome is unknown: then once that is known, or after a while).
  * 2. A call that may apply something is sent again only under the key it had, and once an attempt of it may have been
  *    applied it never ends with an error that says it was not.
  */
 import type { WireError } from "../base/errors.js";
 import { ServerOp, type SessionState, type Summary } from "../rpc/protocol.js";
-import { errorFromWire, OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
+import {
+  errorFromWire,
+  isUnknownOutcome,
+  OstrakaError,
+  timedOut,
+  unavailable,
+  unknownOutcome,
+} from "./errors.js";
 import type { Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 
@@ -216,7 +224,10 @@ export abstract class RetriedCall<T> implements PooledCall {
     this.#link = undefined;
     link?.forget(this);
     this.pool.done(this);
-    if (this.sequence > 0) this.pool.answered(this.sequence);
+    if (this.sequence > 0) {
+      if (!ok && isUnknownOutcome(outcome)) this.pool.doubted(this.sequence);
+      else this.pool.answered(this.sequence);
+    }
     if (this.#onAbort !== undefined) this.terms.signal?.removeEventListener("abort", this.#onAbort);
     if (ok) this.#resolve(outcome as T);
     else this.#reject(outcome);

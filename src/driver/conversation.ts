@@ -11,7 +11,7 @@
  */
 import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
-import { OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
+import { isUnknownOutcome, OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
 import type { Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 import { Result } from "./rows.js";
@@ -220,6 +220,7 @@ export class Conversation {
     const sequence = work.keyed ? this.pool.newSequence() : 0;
     const issuedMs = work.keyed ? this.pool.clock.wallMs() : 0;
     let maybe = false;
+    let doubtful = false;
     try {
       for (let attempt = 0; ; attempt++) {
         if (this.#closed) throw new OstrakaError("OSTRAKA_CLOSED", "the session is closed");
@@ -251,8 +252,12 @@ export class Conversation {
         if (this.pool.clock.monotonicMs() + delayMs >= deadlineMs) throw this.#tooLate(answer, maybe, id);
         await this.#pause(delayMs);
       }
+    } catch (error) {
+      doubtful = isUnknownOutcome(error);
+      throw error;
     } finally {
-      if (sequence > 0) this.pool.answered(sequence);
+      if (doubtful && sequence > 0) this.pool.doubted(sequence);
+      else if (sequence > 0) this.pool.answered(sequence);
     }
   }
 

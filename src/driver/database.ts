@@ -136,7 +136,9 @@ export class PooledDatabase implements Database {
     if (typeof transactionId !== "string") throw new TypeError("outcome takes a transaction's id");
     const terms = { ...termsOf(options, this.timeoutMs), repeat: "harmless" } as const;
     const answer = await new JsonCall(this.pool, terms, ClientOp.Outcome, [transactionId]).run();
-    return answer.value as Outcome;
+    const outcome = answer.value as Outcome;
+    if (outcome !== "unknown") this.pool.resolved(transactionId);
+    return outcome;
   }
 
   async admin(

@@ -36,3 +36,7 @@ export function timedOut(message: string): OstrakaError {
 export function unknownOutcome(message: string, transactionId: string): OstrakaError {
   return new OstrakaError("OSTRAKA_UNKNOWN_OUTCOME", message, { transactionId });
 }
+
+export function isUnknownOutcome(error: unknown): boolean {
+  return error instanceof OstrakaError && error.code === "OSTRAKA_UNKNOWN_OUTCOME";
+}

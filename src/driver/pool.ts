@@ -22,6 +22,9 @@ const FIRST_BACKOFF_MS = 25;
 const MAX_BACKOFF_MS = 1000;
 /** Deadlines are looked at this often. */
 const SWEEP_MS = 50;
+/** How long, and for how many writes, an unknown outcome is kept to be asked for. */
+const DOUBT_MS = 10 * 60_000;
+const MAX_DOUBTS = 1000;
 /** How long a node may overrun a deadline with an answer that is better than ours. */
 export const GRACE_MS = 1000;
 
@@ -49,6 +52,8 @@ export class Pool implements LinkOwner {
   readonly #live = new Set<PooledCall>();
   readonly #links = new Set<Link>();
   readonly #unanswered = new Set<number>();
+  /** Sequences of writes that ended with an unknown outcome, and since when. */
+  readonly #doubts = new Map<number, number>();
   #waiting: { take(link: Link): void }[] = [];
   #current: Link | undefined;
   #server: ServerInfo | undefined;
@@ -86,13 +91,38 @@ export class Pool implements LinkOwner {
   // --- Idempotency keys ---
 
   newSequence(): number {
+    this.#endOldDoubts();
     const sequence = this.#nextSequence++;
     this.#unanswered.add(sequence);
     return sequence;
   }
 
+  /** Nobody will send or ask for it again. */
   answered(sequence: number): void {
     this.#unanswered.delete(sequence);
+    this.#doubts.delete(sequence);
+  }
+
+  /**
+   * Its caller was told that the outcome is unknown, and may ask: while the sequence counts as unanswered, the range
+   * keeps the answer.
+   */
+  doubted(sequence: number): void {
+    this.#doubts.set(sequence, this.clock.monotonicMs());
+  }
+
+  /** The outcome of that name is known for good. */
+  resolved(transactionId: string): void {
+    const [client, rest = ""] = transactionId.split(":", 2);
+    if (client === this.clientName) this.answered(Number.parseInt(rest, 10));
+  }
+
+  #endOldDoubts(): void {
+    const oldest = this.clock.monotonicMs() - DOUBT_MS;
+    for (const [sequence, sinceMs] of this.#doubts) {
+      if (sinceMs >= oldest && this.#doubts.size <= MAX_DOUBTS) return;
+      this.answered(sequence);
+    }
   }
 
   key(sequence: number, issuedMs: number): WireKey {

@@ -264,4 +264,23 @@ describe("idempotency keys", () => {
     ]);
     expect(new Set(keys.map((key) => key.client)).size).toBe(1);
   });
+
+  it("keep a write whose outcome is unknown from being forgotten until it was asked for", async () => {
+    const lowest = async (): Promise<number> => {
+      await db.execute("insert into t (n) values (1)");
+      return gateway.keys.at(-1)!.lowestUnanswered;
+    };
+    const before = await lowest();
+    gateway.interference = {
+      after: ({ sql }) => {
+        if (/doubt/.test(sql)) throw ambiguous();
+      },
+    };
+    const error = await failure(db.execute("insert into t (n) values ('doubt')", [], { timeoutMs: 100 }));
+    expect(error.code).toBe("OSTRAKA_UNKNOWN_OUTCOME");
+    expect(await lowest()).toBe(before + 1);
+    expect(await lowest()).toBe(before + 1);
+    expect(await db.outcome(error.transactionId!)).toBe("committed");
+    expect(await lowest()).toBe(before + 4);
+  });
 });
