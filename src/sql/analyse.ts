@@ -38,20 +38,26 @@ const TOUCHES_EVERYTHING: Footprint = {
   checks: [],
 };
 const CHANGES_SCHEMA: Footprint = { reads: [whole(SCHEMA)], writes: [whole(SCHEMA)], checks: [] };
+const READS_ALL_CHANGES_SCHEMA: Footprint = { ...CHANGES_SCHEMA, reads: [whole(EVERY_TABLE)] };
 const CHANGES_STATISTICS: Footprint = {
   reads: [whole(EVERY_TABLE)],
   writes: [whole(SCHEMA), whole("sqlite_stat1"), whole("sqlite_stat4")],
   checks: [],
 };
 
+export interface AnalyseOptions {
+  /** The text is the `sql` of an earlier analysis: it was let pass, and may name the views that we put into it. */
+  readonly admitted?: boolean;
+}
+
 /**
  * Analyses one statement. Throws UserError: SQLite's own for what does not compile, SQLITE_MISUSE for more than one
  * statement, OSTRAKA_UNSUPPORTED for what is refused.
  */
-export function analyse(text: string, oracle: SchemaOracle): Analysis {
+export function analyse(text: string, oracle: SchemaOracle, options: AnalyseOptions = {}): Analysis {
   const { sql, tokens } = singleStatement(text);
   const statementClass = classifyTokens(tokens);
-  refuse(tokens, statementClass);
+  if (options.admitted !== true) refuse(tokens, statementClass);
   const { names } = parameterLayout(tokens);
   const base = { class: statementClass, sql, parameters: names };
   switch (statementClass.kind) {
@@ -227,7 +233,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
     return plain({ ...base, sql }, { ...about, cost: "unknown", footprint: CHANGES_STATISTICS });
   }
   if (base.class.kind === "ddl" || base.class.kind === "reindex") {
-    return analyseDdl({ ...base, sql }, about, tokens, frames);
+    return analyseDdl({ ...base, sql }, aboutTemp(about, base.class, tokens, frames, oracle), tokens, frames);
   }
   return {
     ...plain({ ...base, sql }, { ...about, cost: costFrom(frames, oracle, touched), footprint: NOTHING }),
@@ -242,13 +248,39 @@ function footprintOf(touched: Touched, statistics: boolean): Analysis["footprint
   return compileFootprint({ ...touched, writes: [...touched.writes, { kind: "whole", table: SCHEMA }] });
 }
 
+interface DdlFacts extends Partial<Omit<Analysis, "footprint" | "cost">> {
+  /** It leaves the shared database alone. */
+  readonly tempOnly: boolean;
+}
+
+/** ALTER and DROP look through the TEMP schema even where there is nothing of the session's in it. */
+function aboutTemp(
+  about: Partial<Omit<Analysis, "footprint" | "cost">>,
+  statementClass: StatementClass,
+  tokens: TokenList,
+  frames: readonly Frame[],
+  oracle: SchemaOracle,
+): DdlFacts {
+  const writes = (database: number): boolean =>
+    frames.some((frame) =>
+      frame.ops.some((o) => o.opcode === "Transaction" && o.p1 === database && o.p2 > 0),
+    );
+  const named = isTemp(statementClass) || namesTemp(tokens);
+  const tempOnly = !writes(0) && (named || writes(1));
+  return {
+    ...about,
+    tempOnly,
+    touchesTemp: named || tempOnly || (about.touchesTemp! && oracle.hasTemp !== false),
+  };
+}
+
 /**
  * A change of the schema conflicts with everything, since everything reads the schema. What it reads itself can only
  * make it succeed or fail (told, and compared when it runs again), but for CREATE TABLE … AS.
  */
 function analyseDdl(
   base: Base,
-  about: Partial<Omit<Analysis, "footprint" | "cost">>,
+  { tempOnly, ...about }: DdlFacts,
   tokens: TokenList,
   frames: readonly Frame[],
 ): Analysis {
@@ -256,13 +288,14 @@ function analyseDdl(
     wordAt(tokens, 0) === "CREATE" && tokens.kinds.some((_, i) => wordAt(tokens, i) === "SELECT");
   const stored = /^(VIEW|TRIGGER)$/.test(wordAt(tokens, 1)) || /^(VIEW|TRIGGER)$/.test(wordAt(tokens, 2));
   if (base.class.kind === "ddl" && copies && !stored) {
-    const footprint = { ...CHANGES_SCHEMA, reads: [whole(EVERY_TABLE)] };
+    const footprint = tempOnly ? READS_EVERYTHING : READS_ALL_CHANGES_SCHEMA;
     return plain(base, { ...about, cost: "unknown", footprint });
   }
   // An index may be over any expression: its functions count, its scan does not.
   const functions = frames.every((frame) => frame.ops.every((op) => !/^(Pure)?Func/.test(op.opcode)));
   const index = /INDEX/.test(`${wordAt(tokens, 1)} ${wordAt(tokens, 2)}`);
-  return plain(base, { ...about, cost: index && !functions ? "unknown" : "scan", footprint: CHANGES_SCHEMA });
+  const footprint = tempOnly ? READS_SCHEMA : CHANGES_SCHEMA;
+  return plain(base, { ...about, cost: index && !functions ? "unknown" : "scan", footprint });
 }
 
 function costFrom(frames: readonly Frame[], oracle: SchemaOracle, touched: Touched): Cost {

@@ -38,7 +38,10 @@ export function singleStatement(text: string): ParsedStatement {
   }
   if (end === from) return { sql: "", tokens: tokenize("") };
   const start = tokens.starts[from]!;
-  const stop = tokens.ends[end - 1]!;
+  // A comment behind the last token is part of the last column's name, and of a stored view.
+  const last = tokens.ends[end - 1]!;
+  const behind = text.slice(last, tokens.starts[end]).split("\0", 1)[0]!;
+  const stop = last + behind.trimEnd().length;
   if (start === 0 && end === tokens.length && stop === text.length) return { sql: text, tokens };
   const sql = text.slice(start, stop);
   return {

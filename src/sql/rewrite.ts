@@ -1,8 +1,8 @@
 /**
  * Small changes to the user's own text: slices of it with other tokens put in, never SQL made from a tree.
  *
- * - `hideSchemaTable`: sqlite_schema and sqlite_master are read through a TEMP view that every connection has, which
- *   leaves out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
+ * - `hideSchemaTable`: sqlite_schema and sqlite_master (and those of TEMP) are read through TEMP views that every
+ *   connection has, which leave out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
  * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values;
  *   names of result columns stay what they would have been.
  *
@@ -12,9 +12,11 @@
 import { RESERVED_WORDS } from "./keywords.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, tokenText, wordAt } from "./tokenizer.js";
 
-export const SCHEMA_VIEW = "_ostraka_schema_view";
+const SCHEMA_VIEW = "_ostraka_schema_view";
 /** The same with a column `rowid`, for statements that name it: a view has none of its own. */
 const SCHEMA_ROWID_VIEW = "_ostraka_schema_rowid_view";
+const TEMP_SCHEMA_VIEW = "_ostraka_temp_schema_view";
+const TEMP_SCHEMA_ROWID_VIEW = "_ostraka_temp_schema_rowid_view";
 
 interface Edit {
   readonly at: number;
@@ -33,10 +35,18 @@ function applyEdits(sql: string, edits: readonly Edit[]): string {
   return out + sql.slice(at);
 }
 
-export function isSchemaTable(name: string | undefined): boolean {
-  if (name === undefined || name.length < 13) return false;
-  const lower = lowerAscii(name);
-  return lower === "sqlite_master" || lower === "sqlite_schema";
+const SCHEMA_TABLE = /^sqlite_(temp_)?(master|schema)$/i;
+
+/** Which schema's table of contents is named at a token: SQLite takes sqlite_master of temp for sqlite_temp_master. */
+function schemaTableAt(tokens: TokenList, i: number): "main" | "temp" | undefined {
+  const name = nameAt(tokens, i);
+  if (name === undefined || tokens.kinds[i] === TokenKind.String) return undefined;
+  const match = SCHEMA_TABLE.exec(name);
+  if (match === null) return undefined;
+  if (tokens.kinds[i - 1] !== TokenKind.Dot) return match[1] === undefined ? "main" : "temp";
+  const schema = lowerAscii(nameAt(tokens, i - 2) ?? "");
+  if (schema === "temp") return "temp";
+  return schema === "main" && match[1] === undefined ? "main" : undefined;
 }
 
 /** CREATE VIEW and CREATE TRIGGER keep their text. */
@@ -49,13 +59,15 @@ export function keepsItsText(tokens: TokenList): boolean {
 /** The text with reads of the schema table sent to the view; the same string when there are none. */
 export function hideSchemaTable(tokens: TokenList): string {
   const sql = tokens.text;
-  if (!/sqlite_(master|schema)/i.test(sql) || keepsItsText(tokens)) return sql;
-  const view = /\b(_?rowid_?|oid)\b/i.test(sql) ? SCHEMA_ROWID_VIEW : SCHEMA_VIEW;
+  if (!/sqlite_(temp_)?(master|schema)/i.test(sql) || keepsItsText(tokens)) return sql;
+  const rowid = /\b(_?rowid_?|oid)\b/i.test(sql);
+  const mainView = rowid ? SCHEMA_ROWID_VIEW : SCHEMA_VIEW;
+  const tempView = rowid ? TEMP_SCHEMA_ROWID_VIEW : TEMP_SCHEMA_VIEW;
   const edits: Edit[] = [];
   for (let i = 0; i < tokens.length; i++) {
-    if (tokens.kinds[i] === TokenKind.String || !isSchemaTable(nameAt(tokens, i))) continue;
+    const schema = schemaTableAt(tokens, i);
+    if (schema === undefined) continue;
     const qualified = tokens.kinds[i - 1] === TokenKind.Dot;
-    if (qualified && lowerAscii(nameAt(tokens, i - 2) ?? "") !== "main") continue;
     const first = qualified ? i - 2 : i;
     const start = tokens.starts[first]!;
     if (tokens.kinds[i + 1] === TokenKind.Dot) {
@@ -66,6 +78,7 @@ export function hideSchemaTable(tokens: TokenList): string {
     const position = tablePosition(tokens, first, i);
     if (position === undefined) continue;
     const alias = position === "operand" || hasAlias(tokens, i) ? "" : ` AS ${tokenText(tokens, i)}`;
+    const view = schema === "main" ? mainView : tempView;
     edits.push({ at: start, until: tokens.ends[i]!, text: view + alias });
   }
   return applyEdits(sql, edits);

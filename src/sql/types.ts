@@ -144,6 +144,8 @@ export interface SchemaOracle {
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   table(name: string): TableFacts | undefined;
+  /** Whether there are TEMP objects of a session; not known counts as yes. */
+  readonly hasTemp?: boolean;
   /** All virtual tables with their text, to tell which one a program opens; without it they are taken for everything. */
   virtualTables?(): readonly { readonly name: string; readonly sql: string }[];
 }

@@ -6,7 +6,8 @@
  * 1. Nothing a statement computes depends on this machine: time and randomness come from the stamp (functions.ts),
  *    last_insert_rowid() is primed from it, pragmas are pinned, flags are set for each statement.
  * 2. INTEGER is a bigint and REAL a number, in and out.
- * 3. `temp._ostraka_schema_view` exists: sqlite_schema without our own tables (src/sql points user texts at it).
+ * 3. `temp._ostraka_schema_view` and its like exist: sqlite_schema (and that of TEMP) without our own tables
+ *    (src/sql points user texts at them).
  * 4. Errors leave as OstrakaErrors: UserError is the statement's, FatalError is this node's.
  *
  * Transactions, savepoints and what may be executed where are the callers' business. The statement cache is
@@ -394,6 +395,12 @@ SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 CREATE TEMP VIEW _ostraka_schema_rowid_view AS
 SELECT type, name, tbl_name, rootpage, sql, rowid FROM main.sqlite_schema
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+CREATE TEMP VIEW _ostraka_temp_schema_view AS
+SELECT type, name, tbl_name, rootpage, sql FROM temp.sqlite_schema
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+CREATE TEMP VIEW _ostraka_temp_schema_rowid_view AS
+SELECT type, name, tbl_name, rootpage, sql, rowid FROM temp.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 `;
 

@@ -114,6 +114,10 @@ class SqliteOracle implements SessionOracle {
     this.#connection.close();
   }
 
+  get hasTemp(): boolean {
+    return this.#temp.length > 0;
+  }
+
   prepare(sql: string): PreparedFacts {
     refuseEffects(sql);
     try {
@@ -274,22 +278,21 @@ function buildSchema(database: Database.Database, statements: readonly string[])
   const exists = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE");
   const statistics: string[] = [];
   for (const statement of statements) {
-    if (
-      /^\s*(INSERT|REPLACE)\b/i.test(statement) ||
-      /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement)
-    ) {
+    if (!/^\s*CREATE\b/i.test(statement) || /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement)) {
       statistics.push(statement);
       continue;
     }
-    if (/^\s*ANALYZE\b/i.test(statement)) continue;
     const name = createdName(statement);
     if (name !== undefined && (/^sqlite_/i.test(name) || exists.get(name) !== undefined)) continue;
     database.exec(statement);
   }
   if (statistics.length === 0) return;
   database.exec("ANALYZE");
-  for (const statement of statistics) if (!/^\s*CREATE\b/i.test(statement)) database.exec(statement);
+  for (const statement of statistics)
+    if (!/^\s*(CREATE|ANALYZE|DROP)\b/i.test(statement)) database.exec(statement);
+  // Makes statistics tables that are missing, so those that were dropped go last.
   database.exec("ANALYZE sqlite_schema");
+  for (const statement of statistics) if (/^\s*DROP\b/i.test(statement)) database.exec(statement);
 }
 
 const CREATED =

@@ -73,7 +73,8 @@ describe("classify", () => {
   });
 
   it("takes the statement's own text out of what surrounds it", () => {
-    expect(singleStatement(" ;/* a */ select 1 /* b */ ; -- c\n;").sql).toBe("select 1");
+    expect(singleStatement(" ;/* a */ select 1 /* b */ ; -- c\n;").sql).toBe("select 1 /* b */");
+    expect(singleStatement("select 1 -- b\n").sql).toBe("select 1 -- b");
     expect(singleStatement("select 1\0; commit").sql).toBe("select 1");
   });
 

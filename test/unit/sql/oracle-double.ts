@@ -10,6 +10,7 @@ export class OracleDouble implements SchemaOracle {
   explains = 0;
   constructor(readonly db: Database.Database = new Database(":memory:")) {
     db.exec("create temp view if not exists _ostraka_schema_view as select * from main.sqlite_schema");
+    db.exec("create temp view if not exists _ostraka_temp_schema_view as select * from temp.sqlite_schema");
   }
 
   exec(sql: string): void {

@@ -160,7 +160,7 @@ describe("the schema table", () => {
       "select sqlite_master.name from _ostraka_schema_view AS sqlite_master",
     ],
     ["select 1 where 'a' in sqlite_master", "select 1 where 'a' in _ostraka_schema_view"],
-    ["select * from temp.sqlite_master", "select * from temp.sqlite_master"],
+    ["select * from temp.sqlite_master", "select * from _ostraka_temp_schema_view AS sqlite_master"],
     [
       "select 'sqlite_master', sqlite_master.name from (sqlite_master)",
       "select 'sqlite_master', sqlite_master.name from (_ostraka_schema_view AS sqlite_master)",
