@@ -29,7 +29,7 @@ export async function explain(
     throw new UserError("OSTRAKA_UNSUPPORTED", "EXPLAIN is for queries, data changes and schema changes");
   }
   const queryPlan = from > 1;
-  const analysis = session.analyse(explained);
+  const analysis = await session.analyseFresh(explained, deadline);
   const params = bindParameters(analysis.parameters, padded(request, analysis.parameters.length));
   const { replica } = context;
   const ran = await session.runHere({ sql: `${sql.slice(0, start)}${analysis.sql}`, params }, deadline);

@@ -3,11 +3,13 @@
  * prepared. src/sql/pragmas.ts says how each is treated; this module does it.
  */
 import { fromWireError, UserError } from "../base/errors.js";
+import { decodeRows } from "../base/values.js";
+import type { StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { pragmaBoolean, pragmaTreatment } from "../sql/pragmas.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
-import { emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
+import { collectResult, emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
 
 type PragmaClass = Extract<StatementClass, { kind: "pragma" }>;
@@ -36,8 +38,11 @@ export async function executePragma(
       return sessionFlag(session, pragma);
     case "replicated":
       return replicated(session, context, pragma, request, deadline);
-    case "introspection":
-      return session.runHere({ sql, params: [] }, deadline);
+    case "introspection": {
+      const result = await session.runHere({ sql, params: [] }, deadline);
+      if (pragma.name.toLowerCase() !== "table_list") return result;
+      return withoutOurTables(await collectResult(result, context.replica.limits.maxTransactionBytes));
+    }
     case "unknown":
       return emptyOutcome();
     case "unsupported":
@@ -57,6 +62,12 @@ function sessionFlag(session: GatewaySession, pragma: PragmaClass): ExecuteResul
     session.settings.set(flag, pragmaBoolean(unquoted(pragma.argument)) !== inverted);
   }
   return emptyOutcome();
+}
+
+function withoutOurTables(outcome: StatementOutcome): ExecuteResult {
+  const name = outcome.columns.indexOf("name");
+  const rows = decodeRows(outcome.rows).filter((row) => !String(row[name]).startsWith("_ostraka"));
+  return rowsOutcome(outcome.columns, rows);
 }
 
 function unquoted(argument: string): string {

@@ -21,7 +21,7 @@ import { executeFast } from "./fast-path.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
-import { type Replica, stampAt } from "./replica.js";
+import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
@@ -131,10 +131,10 @@ export class GatewaySession implements Session {
     }
   }
 
-  #executePooled(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
+  async #executePooled(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
     const { sql, class: kind } = this.#context.statements.get(request.sql);
     if (kind.kind === "select" || kind.kind === "write" || kind.kind === "ddl") {
-      const analysis = this.#context.replica.schema.analyse(sql);
+      const analysis = await this.analyseFresh(sql, deadline);
       if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
@@ -324,7 +324,7 @@ export class GatewaySession implements Session {
   /** SELECT, writes, DDL, ANALYZE. */
   async #statement(text: string, request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
     const sql = this.#context.statements.bindSession(text, this.settings);
-    const analysis = this.analyse(sql);
+    const analysis = await this.analyseFresh(sql, deadline);
     const statement = this.#bind(sql, analysis, request.params);
     const transaction = this.#transaction;
     if (transaction !== undefined) {
@@ -350,6 +350,17 @@ export class GatewaySession implements Session {
     if (this.temp.inUse) return this.temp.analyse(sql);
     if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
     return this.#context.replica.schema.analyse(sql);
+  }
+
+  /** A statement that does not compile is judged again by the schema of now: this replica may be behind. */
+  async analyseFresh(sql: string, deadline: Deadline): Promise<Analysis> {
+    try {
+      return this.analyse(sql);
+    } catch (error) {
+      if (!(error instanceof UserError) || this.#transaction?.moved) throw error;
+      await reachReadPoint(this.#context.replica, deadline);
+      return this.analyse(sql);
+    }
   }
 
   /**
@@ -548,8 +559,9 @@ export class GatewaySession implements Session {
     for (const { sql: text, params } of statements) {
       const { sql, class: kind, readsSession } = this.#context.statements.get(text);
       if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
-      const analysis = replica.schema.analyse(sql);
+      const analysis = analysed(replica, sql);
       if (
+        analysis === undefined ||
         !runsInWorker(replica, analysis) ||
         analysis.rowChangesOnly ||
         analysis.touchesTemp ||
@@ -595,6 +607,15 @@ export class GatewaySession implements Session {
       if (!inner) this.#failed = undefined;
       throw error;
     }
+  }
+}
+
+/** Undefined when it does not compile, as far as this replica knows. */
+function analysed(replica: Replica, sql: string): Analysis | undefined {
+  try {
+    return replica.schema.analyse(sql);
+  } catch {
+    return undefined;
   }
 }
 

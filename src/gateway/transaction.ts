@@ -207,7 +207,7 @@ export class Transaction {
     const { stream, index } = await runOnPin(
       this.#replica,
       this.#space,
-      this.#stamped(statement, settings, point),
+      this.#stamped(statement, analysis, settings, point),
       deadline,
       [],
     );
@@ -221,11 +221,12 @@ export class Transaction {
 
   #stamped(
     statement: Statement,
+    analysis: Analysis,
     settings: SessionSettings,
     point: Pick<ReadPoint, "wallMs">,
   ): StampedStatement {
     return {
-      sql: statement.sql,
+      sql: analysis.sql,
       params: statement.params,
       flags: settings.flags,
       stamp: stampAt(this.#replica, point, settings.lastInsertRowid),
@@ -253,7 +254,7 @@ export class Transaction {
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
     const point = await this.#pin(deadline);
     const stream = await this.#loan!.runner.run(
-      this.#stamped(statement, settings, point),
+      this.#stamped(statement, analysis, settings, point),
       runOptions(this.#replica, deadline, systemTables),
     );
     return { kind: "stream", stream };
@@ -288,7 +289,7 @@ export class Transaction {
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
     const copy = this.#copy!;
-    const stamped = this.#stamped(statement, settings, copy);
+    const stamped = this.#stamped(statement, analysis, settings, copy);
     if (analysis.readonly)
       return { kind: "stream", stream: await copy.stream(stamped, analysis, deadline, systemTables) };
     let outcome: StatementOutcome;

@@ -72,7 +72,11 @@ export const DEFAULT_LEADER_LIMITS: LeaderLimits = {
 
 /** Bytes a millisecond at which a database file is copied, about; for deciding between replay and copy. */
 const COPY_BYTES_PER_MS = 1024 * 1024;
+/** What it takes to run a bounded statement again, about. */
+const REPLAY_MS = 0.02;
 const EXPIRE_EVERY = 256;
+/** Reads beyond which a statement only checks its own at once; commit checks all. */
+const MAX_EARLY_CHECKS = 64;
 
 interface LeaderDependencies {
   readonly handle: GroupHandle;
@@ -294,7 +298,6 @@ export class RangeLeader implements RangeService {
       this.#open(id, this.#deps.store.appliedIndex(), transactions.term);
     }
     const transaction = this.#known(id, ordinal);
-    if (this.#outgrown(transaction)) return { kind: "move" };
     const stamped = this.#stamped(analysis, statement.params, request.flags, request.lastInsertRowid);
     if (analysis.readonly && transaction.writes.length === 0)
       return this.#readInTransaction(transaction, analysis, stamped);
@@ -303,11 +306,10 @@ export class RangeLeader implements RangeService {
 
   /** Doing again what the transaction has done would cost more than a copy on which it need not. */
   #outgrown(transaction: OpenTransaction<StampedStatement>): boolean {
-    const copyMs = this.#deps.limits.maxReplayMs + this.#deps.store.size().databaseBytes / COPY_BYTES_PER_MS;
-    return (this.#replayMs.get(transaction) ?? 0) > copyMs;
+    const { maxReplayMs } = this.#deps.limits;
+    const copyMs = maxReplayMs + this.#deps.store.size().databaseBytes / COPY_BYTES_PER_MS;
+    return transaction.writes.length * REPLAY_MS > copyMs;
   }
-
-  readonly #replayMs = new WeakMap<OpenTransaction<StampedStatement>, number>();
 
   async #readInTransaction(
     transaction: OpenTransaction<StampedStatement>,
@@ -349,18 +351,23 @@ export class RangeLeader implements RangeService {
     stamped: StampedStatement,
   ): Promise<TransactionStatementAnswer> {
     const transactions = this.#leading();
-    const earlier = transaction.writes.map((write) => write.statement);
-    const answer = await this.#deps.store.speculate({
-      transaction: transaction.id,
-      earlier,
-      statement: stamped,
-      maxBytes: this.#deps.limits.maxResultBytes,
+    const { id, writes } = transaction;
+    const maxBytes = this.#deps.limits.maxResultBytes;
+    const request = { transaction: id, position: writes.length, statement: stamped, maxBytes };
+    let answer = await this.#deps.store.speculate({
+      ...request,
+      earlier: writes.length === 0 ? [] : undefined,
     });
+    if (answer.kind === "lost") {
+      if (this.#outgrown(transaction)) return { kind: "move" };
+      const earlier = writes.map((write) => write.statement);
+      answer = await this.#deps.store.speculate({ ...request, earlier });
+    }
+    if (answer.kind === "lost") throw this.#lost(id, "the transaction's speculation was lost");
     if (answer.kind === "changed")
       throw this.#lost(transaction.id, "what the transaction has done would not come out the same any more");
-    this.#replayMs.set(transaction, Math.max(this.#replayMs.get(transaction) ?? 0, answer.replayMs));
     const failed = isWireError(answer.outcome);
-    if (failed && answer.outcome[1] === "OSTRAKA_TOO_LARGE") return { kind: "move" };
+    if (isWireError(answer.outcome) && answer.outcome[1] === "OSTRAKA_TOO_LARGE") return { kind: "move" };
     if (answer.rolledBack) {
       this.#close(transaction.id);
       return { kind: "ran", outcome: answer.outcome, stamped: undefined, rolledBack: true };
@@ -384,8 +391,10 @@ export class RangeLeader implements RangeService {
     index: LogIndex,
     again: StampedStatement | undefined,
   ): void {
-    const reads = [SCHEMA, ...footprint.reads];
+    // The schema is read by every statement; the first reading is the strictest.
+    const reads = transaction.ordinal === 0 ? [SCHEMA, ...footprint.reads] : footprint.reads;
     transactions.ran(transaction, { ...footprint, reads }, index, again);
+    if (transaction.reads.length > MAX_EARLY_CHECKS) return;
     const conflict = transactions.conflict(transaction);
     if (conflict !== undefined) throw this.#lost(transaction.id, conflict);
   }

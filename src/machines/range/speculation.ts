@@ -3,8 +3,8 @@
  * writes, nobody else does, and nothing of it is kept here that cannot be replayed.
  *
  * The latest transaction's SQLite transaction stays open until an apply or another transaction needs the writer
- * (`close`); a transaction that comes back then replays its earlier writes first, and learns whether they still do
- * what it was told.
+ * (`close`); a transaction that comes back is told that it is lost, brings its earlier writes, and learns whether they
+ * still do what it was told.
  */
 import { assert } from "../../base/assert.js";
 import { OstrakaError, toWireError, type WireError } from "../../base/errors.js";
@@ -17,8 +17,9 @@ import type { Speculation, SpeculationAnswer, StampedStatement, StatementOutcome
 
 interface Open {
   readonly transaction: TransactionId;
-  /** The writes executed so far. One that failed without a trace may be missing among those given next time. */
-  readonly executed: { readonly statement: StampedStatement; readonly traceless: boolean }[];
+  /** Writes executed so far, those that failed among them. */
+  position: number;
+  changedSchema: boolean;
 }
 
 export class Speculator {
@@ -39,9 +40,11 @@ export class Speculator {
     const limits = { maxBytes: speculation.maxBytes };
     const startedMs = this.#monotonicMs();
     try {
-      if (!this.#continues(speculation)) {
+      const { transaction, position, earlier } = speculation;
+      if (this.#open?.transaction !== transaction || this.#open.position !== position) {
+        if (earlier === undefined) return { kind: "lost" };
         this.close();
-        if (!this.#replay(speculation, limits)) {
+        if (!this.#replay(transaction, earlier, speculation.statement, limits)) {
           this.close();
           return { kind: "changed", appliedIndex };
         }
@@ -64,29 +67,20 @@ export class Speculator {
   /** Gives the writer back as it was. */
   close(): void {
     if (this.#connection.inTransaction) this.#connection.internal("ROLLBACK").run();
-    if (
-      this.#open?.executed.some(({ statement }) => /^\s*(create|drop|alter|analyze)\b/i.test(statement.sql))
-    )
-      this.#connection.schemaChanged();
+    if (this.#open?.changedSchema) this.#connection.schemaChanged();
     this.#open = undefined;
   }
 
-  #continues({ transaction, earlier }: Speculation): boolean {
-    if (this.#open === undefined || this.#open.transaction !== transaction) return false;
-    let at = 0;
-    for (const { statement, traceless } of this.#open.executed) {
-      const next = earlier[at];
-      if (next !== undefined && same(statement, next)) at++;
-      else if (!traceless) return false;
-    }
-    return at === earlier.length;
-  }
-
-  #replay({ transaction, earlier, statement }: Speculation, limits: { maxBytes: number }): boolean {
+  #replay(
+    transaction: TransactionId,
+    earlier: readonly StampedStatement[],
+    statement: StampedStatement,
+    limits: { maxBytes: number },
+  ): boolean {
     assert(!this.#connection.inTransaction, "a speculation starts inside a SQLite transaction");
     this.#connection.setFlags((earlier[0] ?? statement).flags & SessionFlag.ForeignKeysOff);
     this.#connection.internal("BEGIN IMMEDIATE").run();
-    this.#open = { transaction, executed: [] };
+    this.#open = { transaction, position: 0, changedSchema: false };
     for (const again of earlier) {
       const outcome = this.#run(again, limits);
       if (!this.#connection.inTransaction) return false;
@@ -112,7 +106,7 @@ export class Speculator {
       const outcome = this.#connection.execute({ ...statement, flags }, limits);
       if (writes) {
         this.#connection.internal("RELEASE _ostraka_statement").run();
-        this.#open!.executed.push({ statement, traceless: false });
+        this.#executed(statement);
       }
       return outcome;
     } catch (error) {
@@ -120,6 +114,12 @@ export class Speculator {
       if (guarded && this.#connection.inTransaction) this.#afterFailure(error, statement);
       return toWireError(error);
     }
+  }
+
+  #executed(statement: StampedStatement): void {
+    const open = this.#open!;
+    open.position++;
+    if (/^\s*(create|drop|alter|analyze)\b/i.test(statement.sql)) open.changedSchema = true;
   }
 
   /** SQLite has undone what the statement was to undo; a result beyond the limit is undone here. */
@@ -130,16 +130,6 @@ export class Speculator {
       return;
     }
     this.#connection.internal("RELEASE _ostraka_statement").run();
-    this.#open!.executed.push({ statement, traceless: !/\bor\s+fail\b|\bfail\s*\(/i.test(statement.sql) });
+    this.#executed(statement);
   }
-}
-
-function same(a: StampedStatement, b: StampedStatement): boolean {
-  return (
-    a.sql === b.sql &&
-    a.stamp.seed === b.stamp.seed &&
-    a.stamp.wallMs === b.stamp.wallMs &&
-    a.flags === b.flags &&
-    a.params.length === b.params.length
-  );
 }

@@ -150,8 +150,10 @@ export interface BoundedRead {
 
 export interface Speculation {
   readonly transaction: TransactionId;
-  /** The transaction's earlier write statements, replayed if the worker no longer has them open. */
-  readonly earlier: readonly StampedStatement[];
+  /** How many write statements it ran before, those that failed among them. */
+  readonly position: number;
+  /** Those statements, to be replayed if the worker no longer has them open; without them it answers "lost" then. */
+  readonly earlier: readonly StampedStatement[] | undefined;
   readonly statement: StampedStatement;
   readonly maxBytes: number;
 }
@@ -167,6 +169,8 @@ export type SpeculationAnswer =
       readonly rolledBack: boolean;
       readonly replayMs: number;
     }
+  /** The worker no longer has the earlier writes open. */
+  | { readonly kind: "lost" }
   /** A replayed statement told something else than before. */
   | { readonly kind: "changed"; readonly appliedIndex: LogIndex };
 

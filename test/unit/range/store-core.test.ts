@@ -186,7 +186,13 @@ describe("speculation", () => {
     earlier: readonly StampedStatement[] = [],
     id = "t1",
   ): SpeculationAnswer =>
-    store.speculate({ transaction: transactionId(id), earlier, statement: one, maxBytes: 1 << 20 });
+    store.speculate({
+      transaction: transactionId(id),
+      position: earlier.length,
+      earlier,
+      statement: one,
+      maxBytes: 1 << 20,
+    });
   const outcomeOf = (answer: SpeculationAnswer): StatementOutcome => {
     if (answer.kind !== "ran" || Array.isArray(answer.outcome)) throw new Error("the statement did not run");
     return answer.outcome as StatementOutcome;

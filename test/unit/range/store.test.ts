@@ -99,6 +99,7 @@ describe.each(["in this thread", "in a worker thread"])("a store %s", (where) =>
     expect((await rows(store, "select a from t"))[0]![0]).toHaveLength(100000);
     const speculation = {
       transaction: transactionId("x"),
+      position: 0,
       earlier: [],
       statement: statement("insert into t values (zeroblob(50000)) returning a"),
       maxBytes: 1 << 20,
