@@ -125,6 +125,11 @@ export class GatewaySession implements Session {
     const deadline = new Deadline(clock, request.timeoutMs, limits.availabilityMs, request);
     try {
       return await work(deadline);
+    } catch (error) {
+      // Whoever was stopped by the deadline's signal does not know why.
+      if (deadline.stopped && error instanceof UserError && error.code === "SQLITE_INTERRUPT")
+        throw deadline.reason();
+      throw error;
     } finally {
       deadline.dispose();
       this.#idleSince = clock.monotonicMs();
