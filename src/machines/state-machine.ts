@@ -12,3 +12,11 @@ export interface StateMachine {
   snapshot(): Uint8Array;
   restore(snapshot: Uint8Array): void;
 }
+
+/** What a client of a replicated machine needs of its group: a group's handle is one, a service's group another. */
+export interface ReplicatedGroup {
+  /** Resolves with the machine's result once the entry is applied. */
+  propose(data: Uint8Array): Promise<{ readonly result: Uint8Array }>;
+  /** Resolves once this replica's machine has applied whatever was committed before the call. */
+  readIndex(): Promise<unknown>;
+}

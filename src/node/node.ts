@@ -6,41 +6,34 @@
  * make ourselves known to meta · wait until a read goes through · serve clients.
  */
 import { join } from "node:path";
-import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
+import { type OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
 import { remoteRange, serveRange } from "../gateway/range-rpc.js";
-import { DEFAULT_LIMITS, type Replica } from "../gateway/replica.js";
-import { openLog } from "../log/index.js";
-import type { DurableLog } from "../log/types.js";
+import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import {
-  decodeMetaResult,
-  encodeMetaCommand,
-  type MetaCommand,
-  MetaMachine,
-  type MetaResult,
-} from "../machines/meta/meta.js";
+import { MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
 import type { RunnerPool } from "../machines/range/types.js";
-import { MultiRaft } from "../multiraft/host.js";
-import { DEFAULT_HOST_OPTIONS } from "../multiraft/options.js";
+import type { MultiRaft } from "../multiraft/host.js";
+import type { HostOptions } from "../multiraft/options.js";
 import type { GroupHandle } from "../multiraft/types.js";
-import { DEFAULT_LEADER_LIMITS, RangeLeader } from "../range/leader.js";
+import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../range/leader.js";
 import { Schema } from "../range/schema.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
-import { bootstrapVoters, resolveIdentity } from "./founding.js";
+import { bootstrap, type Engine, handOver, openEngine } from "./engine.js";
+import { resolveIdentity } from "./founding.js";
 import { type HttpServer, startHttp } from "./http.js";
 import type { DirectoryLock, Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
 import { Membership } from "./membership.js";
+import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
 import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
-import { KNOWN_OTHERWISE } from "./peer-network.js";
 
 export interface RunningNode {
   readonly nodeId: number;
@@ -53,11 +46,6 @@ export interface RunningNode {
   /** Hands leadership away and ends everything; idempotent. */
   stop(): Promise<void>;
 }
-
-const TICKS_PER_ELECTION = 10;
-const SEGMENT_BYTES = 16 * 1024 * 1024;
-const REGISTER_PAUSE_MS = 200;
-const DRAIN_MS = 3_000;
 
 /** What a node is made of. Real parts come from real-parts.ts; simulation brings its own. */
 export interface NodeParts {
@@ -73,13 +61,25 @@ export interface NodeParts {
   readonly lock: DirectoryLock | undefined;
   /** Runs a callback once the input that is already there has been read. */
   readonly defer: (run: () => void) => void;
+  /** Bounds other than the defaults; tests reach rare paths sooner with small ones. */
+  readonly tuning?: NodeTuning;
+  /** Told of the hosting of groups once it exists: simulation looks at the invariants of what is in it. */
+  readonly onHost?: (host: MultiRaft) => void;
+}
+
+export interface NodeTuning {
+  readonly segmentBytes?: number;
+  readonly host?: Partial<HostOptions>;
+  readonly gateway?: Partial<GatewayLimits>;
+  readonly leader?: Partial<LeaderLimits>;
 }
 
 /** Starts a node from its parts; resolves when it serves SQL. */
 export async function assembleNode(config: NodeConfig, parts: NodeParts): Promise<RunningNode> {
   const node = new NodeAssembly(config, parts);
   try {
-    return await node.start();
+    // What ends a node may come while it still waits for others.
+    return await Promise.race([node.start(), node.failed.then((error) => Promise.reject(error))]);
   } catch (error) {
     await node.stop();
     throw error;
@@ -98,8 +98,7 @@ class NodeAssembly {
   readonly #groups = new Map<GroupId, GroupHandle>();
   readonly failed: Promise<OstrakaError>;
   #fail!: (error: OstrakaError) => void;
-  #log: DurableLog | undefined;
-  #host: MultiRaft | undefined;
+  #engine: Engine | undefined;
   #worker: StoreWorker | undefined;
   #pools: { close(): Promise<void> }[] = [];
   #gateway: NodeGateway | undefined;
@@ -155,7 +154,8 @@ class NodeAssembly {
       settings: () => this.#settings(),
     };
     serveOperations(view);
-    this.#serveMeta(network);
+    const meta = this.#metaClient(network);
+    meta.serve();
     const gateway = new NodeGateway({
       replica,
       space: {
@@ -174,7 +174,11 @@ class NodeAssembly {
         : await this.#startHttp(config.http, loadSecrets(config).authToken, replica, view, host);
     this.#membership = new Membership(this.#clock, [...this.#groups.values()], this.#meta, this.#logger);
     this.#membership.start();
-    await this.#introduce(identity, address, this.#http?.address ?? "off");
+    await meta.introduce(
+      identity,
+      { address, http: this.#http?.address ?? "off" },
+      () => this.#stopping !== undefined,
+    );
     await this.#untilServing(replica);
     network.serveClients(gateway, this.#meta.state.clusterId || identity.clusterId, self);
     return {
@@ -207,36 +211,22 @@ class NodeAssembly {
   async #openHost(self: NodeId, network: NodeNetwork): Promise<MultiRaft> {
     const { dataDirectory, electionTimeoutMs } = this.#config;
     await this.#clearTemporaryDirectory();
-    this.#log = await openLog(this.#disk, this.#clock, {
-      directory: join(dataDirectory, "log"),
-      segmentBytes: SEGMENT_BYTES,
-      onDiskFull: (reason) => this.#onDiskFull(reason),
-    });
-    this.#host = new MultiRaft({
-      nodeId: self,
+    this.#engine = await openEngine({
+      self,
+      directory: dataDirectory,
+      electionTimeoutMs,
       clock: this.#clock,
       random: this.#random,
       disk: this.#disk,
-      log: this.#log,
-      transport: network.transport,
       logger: this.#logger,
-      options: {
-        ...DEFAULT_HOST_OPTIONS,
-        snapshotDirectory: join(dataDirectory, "snapshots"),
-        tickMs: Math.max(5, Math.round(electionTimeoutMs / TICKS_PER_ELECTION)),
-        electionTicks: TICKS_PER_ELECTION,
-      },
+      transport: network.transport,
       defer: this.#parts.defer,
       onFatal: (error) => this.#stopFor(error),
+      segmentBytes: this.#parts.tuning?.segmentBytes,
+      host: this.#parts.tuning?.host,
     });
-    return this.#host;
-  }
-
-  #onDiskFull(reason: string | undefined): void {
-    if (reason !== undefined)
-      this.#logger.error({ reason }, "the disk is full: this node refuses writes until there is room");
-    else this.#logger.info({}, "the disk has room again");
-    this.#host?.setDiskFull(reason);
+    this.#parts.onHost?.(this.#engine.host);
+    return this.#engine.host;
   }
 
   async #addMeta(host: MultiRaft, identity: Identity): Promise<void> {
@@ -268,7 +258,7 @@ class NodeAssembly {
       schema,
       clock: this.#clock,
       random: this.#random,
-      limits: DEFAULT_LEADER_LIMITS,
+      limits: { ...DEFAULT_LEADER_LIMITS, ...this.#parts.tuning?.leader },
     });
     serveRange(network.calls, local);
     const runners = this.#parts.openRunners("statements");
@@ -278,7 +268,7 @@ class NodeAssembly {
     return {
       clock: this.#clock,
       random: this.#random,
-      limits: DEFAULT_LIMITS,
+      limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
       handle,
       store,
       leader,
@@ -288,67 +278,19 @@ class NodeAssembly {
     };
   }
 
-  // --- meta -----------------------------------------------------------------------------------------------------
-
-  #serveMeta(network: NodeNetwork): void {
-    network.calls.serve(
-      "meta.propose",
-      async ([bytes]) => (await this.#groups.get(META_GROUP)!.propose(bytes as Uint8Array)).result,
-    );
-    network.serveStrangers({
-      probe: async () => ({ clusterId: this.#meta.state.clusterId, nodes: this.#meta.state.nodes }),
-      join: (node) => this.#proposeMeta({ kind: "join", node }),
-    });
-  }
-
-  async #proposeMeta(command: MetaCommand): Promise<MetaResult> {
-    const deadline = new Deadline(this.#clock, undefined, DEFAULT_LIMITS.availabilityMs, {
-      signal: undefined,
-    });
-    const bytes = encodeMetaCommand(command);
-    const handle = this.#groups.get(META_GROUP)!;
-    const result = await deadline.persist(async () => {
-      const { leader, role } = handle.status();
-      if (role === "leader" || leader === 0) return (await handle.propose(bytes)).result;
-      return (await this.#network.calls.call(leader, "meta.propose", [bytes], {
-        timeoutMs: 5_000,
-      })) as Uint8Array;
-    });
-    return decodeMetaResult(result);
-  }
-
-  /** Names the cluster if nobody has, and tells meta where this node is; refused, the node must not go on. */
-  async #introduce(identity: Identity, address: string, http: string): Promise<void> {
-    for (;;) {
-      if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      try {
-        if (this.#meta.state.clusterId === "" && bootstrapVoters(identity).length > 0)
-          await this.#found(identity);
-        const result = await this.#proposeMeta({
-          kind: "register",
-          node: { id: identity.nodeId, address, http, incarnation: identity.incarnation },
-        });
-        if (!result.ok) throw new FatalError("OSTRAKA_WIPED", result.reason);
-        return;
-      } catch (error) {
-        if (error instanceof FatalError) throw error;
-        if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
-        this.#logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
-        await new Promise<void>((resolve) => this.#clock.setTimer(REGISTER_PAUSE_MS, resolve));
-      }
-    }
-  }
-
-  async #found(identity: Identity): Promise<void> {
-    const founders = bootstrapVoters(identity);
-    await this.#proposeMeta({
-      kind: "found",
-      clusterId: identity.clusterId,
-      replicas: this.#config.replicas,
-      firstFreeNodeId: Math.max(...founders) + 1,
-      ranges: [
-        { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
-      ],
+  #metaClient(network: NodeNetwork): MetaClient {
+    return new MetaClient({
+      clock: this.#clock,
+      logger: this.#logger,
+      handle: this.#groups.get(META_GROUP)!,
+      machine: this.#meta,
+      network,
+      founding: {
+        replicas: this.#config.replicas,
+        ranges: [
+          { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
+        ],
+      },
     });
   }
 
@@ -385,7 +327,7 @@ class NodeAssembly {
     const registry = createMetrics({
       groups: this.#groups,
       store: replica.store,
-      log: this.#log!,
+      log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
     });
@@ -420,38 +362,16 @@ class NodeAssembly {
 
   async #stop(): Promise<void> {
     this.#membership?.stop();
-    await this.#handOver();
+    const host = this.#engine?.host;
+    if (host !== undefined) await handOver(host.nodeId, this.#groups.values(), this.#clock);
     await this.#gateway?.close();
     this.#network.stopClients();
     await this.#http?.close();
-    await this.#host?.stop();
+    await host?.stop();
     for (const pool of this.#pools) await pool.close();
     await this.#worker?.close();
     await this.#network.close();
-    await this.#log
-      ?.close()
-      .catch((error: unknown) =>
-        this.#logger.warn({ reason: String(error) }, "the log did not close cleanly"),
-      );
+    await this.#engine?.closeLog();
     this.#parts.lock?.release();
   }
-
-  /** Moves leadership to a voter that is up to date, so that nobody has to wait for an election. */
-  async #handOver(): Promise<void> {
-    const moves = [...this.#groups.values()].map(async (handle) => {
-      const { role, conf, match } = handle.status();
-      if (role !== "leader") return;
-      const others = conf.voters.filter((voter) => voter !== this.#host?.nodeId);
-      const target = others.sort((a, b) => (match.get(b) ?? 0) - (match.get(a) ?? 0))[0];
-      if (target !== undefined) await handle.transferLeadership(target);
-    });
-    const timeout = new Promise<void>((resolve) => this.#clock.setTimer(DRAIN_MS, resolve));
-    await Promise.race([Promise.allSettled(moves), timeout]);
-  }
-}
-
-function bootstrap(identity: Identity) {
-  const voters = bootstrapVoters(identity);
-  if (voters.length === 0) return {};
-  return { bootstrap: { voters, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false } };
 }

@@ -1,7 +1,6 @@
 /** Replicated counters by name: INCR, DECR, RESET. Values are exact however large they grow. */
 import { pack, unpack } from "msgpackr";
-import type { GroupHandle } from "../../multiraft/types.js";
-import type { StateMachine } from "../state-machine.js";
+import type { ReplicatedGroup, StateMachine } from "../state-machine.js";
 
 export type CounterCommand =
   | readonly ["INCR", name: string, by: bigint]
@@ -56,7 +55,7 @@ export class CounterMachine implements StateMachine {
 /** Counters as their users see them, on one node. */
 export class Counter {
   constructor(
-    private readonly group: GroupHandle,
+    private readonly group: ReplicatedGroup,
     private readonly machine: CounterMachine,
   ) {}
 

@@ -3,8 +3,7 @@
  * follows on `readIndex()`. The smallest complete example of a service on the engine.
  */
 import { pack, unpack } from "msgpackr";
-import type { GroupHandle } from "../../multiraft/types.js";
-import type { StateMachine } from "../state-machine.js";
+import type { ReplicatedGroup, StateMachine } from "../state-machine.js";
 
 export type KvCommand =
   | readonly ["PUT", key: string, value: string]
@@ -64,10 +63,10 @@ export class KvMachine implements StateMachine {
   }
 }
 
-/** The map as its users see it, on one node. Errors are those of `GroupHandle.propose` and `readIndex`. */
+/** The map as its users see it, on one node. Errors are those of the group. */
 export class Kv {
   constructor(
-    private readonly group: GroupHandle,
+    private readonly group: ReplicatedGroup,
     private readonly machine: KvMachine,
   ) {}
 

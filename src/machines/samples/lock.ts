@@ -5,8 +5,7 @@
  * clock. An owner that dies is released by whoever decides that it is dead.
  */
 import { pack, unpack } from "msgpackr";
-import type { GroupHandle } from "../../multiraft/types.js";
-import type { StateMachine } from "../state-machine.js";
+import type { ReplicatedGroup, StateMachine } from "../state-machine.js";
 
 export type LockCommand =
   | readonly ["ACQUIRE", name: string, owner: string]
@@ -82,7 +81,7 @@ export class LockMachine implements StateMachine {
 /** Locks as their users see them, on one node. */
 export class Lock {
   constructor(
-    private readonly group: GroupHandle,
+    private readonly group: ReplicatedGroup,
     private readonly machine: LockMachine,
   ) {}
 
