@@ -1,10 +1,11 @@
 /**
  * `ostraka start`: one node, in this process. Prints `ready node=… grpc=… http=…` on standard output when it serves.
- * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once.
+ * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. It exits
+ * with 1 when it has to stop by itself (disk failure, corruption, a broken invariant), for a supervisor to see.
  */
 import { type Command, Option } from "commander";
 import { NODE_DEFAULTS, type NodeFlags, parseNodeConfig } from "../../node/config.js";
-import { EXIT } from "../exit.js";
+import { describeError, EXIT } from "../exit.js";
 
 export function addStartCommand(program: Command): void {
   program
@@ -46,18 +47,23 @@ async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Pr
   const node = await startNode(config);
   const stopped = untilStopped(() => node.stop(), flags.exitWithParent === true);
   process.stdout.write(`ready node=${node.nodeId} grpc=${node.grpc} http=${node.http ?? "off"}\n`);
-  await stopped;
+  const failure = await Promise.race([stopped, node.failed]);
+  if (failure !== undefined) {
+    process.stderr.write(`Error: the node stops: ${describeError(failure)}\n`);
+    // What is left cannot be trusted to end in order; the log has all that was answered.
+    process.exit(EXIT.failure);
+  }
   // Nothing that is left running may keep a drained node alive.
   process.exit(EXIT.ok);
 }
 
 /** Resolves when a signal (or the parent's end) has come and `stop` has finished. */
-function untilStopped(stop: () => Promise<void>, exitWithParent: boolean): Promise<void> {
+function untilStopped(stop: () => Promise<void>, exitWithParent: boolean): Promise<undefined> {
   return new Promise((resolve, reject) => {
     let stopping = false;
     const begin = (): void => {
       stopping = true;
-      stop().then(resolve, reject);
+      stop().then(() => resolve(undefined), reject);
     };
     const onSignal = (): void => {
       if (stopping) process.exit(EXIT.failure);
