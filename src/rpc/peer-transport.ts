@@ -1,9 +1,9 @@
 /**
  * Carries the agreement engine's frames between nodes: one long-lived stream each way for each pair.
  *
- * What has entries and is large goes in pieces of 64 KiB, and between any two pieces everything without entries
- * (heartbeats, votes, answers) goes first; no more than a window of bytes is given to gRPC at once, so what overtakes
- * here does not wait there. Frames with entries keep their order among themselves.
+ * Appends that are large go in pieces of 64 KiB, and between any two pieces everything else (heartbeats, votes,
+ * answers) goes first; no more than a window of bytes is given to gRPC at once, so what overtakes
+ * here does not wait there. Appends keep their order among themselves.
  *
  * Invariants
  * 1. `send` never blocks and keeps a bounded number of bytes; beyond it, and while a peer cannot be reached, frames
@@ -22,6 +22,7 @@ import type {
   PeerTransport,
   SnapshotHeader,
 } from "../multiraft/types.js";
+import { MessageType } from "../raft/types.js";
 import type { GrpcCallerPipe } from "./client-pipe.js";
 import type { RpcLogger } from "./logger.js";
 import type { PeerChannels } from "./peer-channels.js";
@@ -176,14 +177,17 @@ class PeerSender {
 
   send(frame: PeerFrame): void {
     if (!this.#connected()) return;
-    const withEntries = frame.messages.filter(({ message }) => message.entries.length > 0);
-    const large = withEntries.length > 0 && (this.#bulk.length > 0 || entryBytes(withEntries) > PIECE_BYTES);
+    // Appends without entries keep their place too: one that overtook the entries it follows would be rejected, and
+    // the entries sent again.
+    const appends = frame.messages.filter(({ message }) => message.type === MessageType.Append);
+    const large = appends.length > 0 && (this.#bulk.length > 0 || entryBytes(appends) > PIECE_BYTES);
     if (!large) this.#addUrgent(encodePeerFrame(frame));
     else {
-      const rest = frame.messages.filter(({ message }) => message.entries.length === 0);
+      const rest = frame.messages.filter(({ message }) => message.type !== MessageType.Append);
       this.#addUrgent(encodePeerFrame({ ...frame, messages: rest }));
-      const bulk = { ...frame, messages: withEntries, heartbeats: [], quiesced: [] };
-      this.#addBulk(encodePeerFrame(bulk));
+      // Dropped before it is encoded when it would be dropped after.
+      if (this.#bulkBytes < MAX_BULK_BYTES)
+        this.#addBulk(encodePeerFrame({ ...frame, messages: appends, heartbeats: [], quiesced: [] }));
     }
     this.#pump();
   }
