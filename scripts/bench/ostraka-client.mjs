@@ -1,0 +1,71 @@
+/** The driver under load, in a process of its own. */
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  closedLoop,
+  insertArguments,
+  NOTE,
+  numbers,
+  openLoop,
+  READ_ROWS,
+  SQLITE,
+  serveCommands,
+} from "./workload.mjs";
+
+const { driver, url } = JSON.parse(process.argv[2]);
+const { connect } = await import(driver);
+const db = await connect(url, { timeoutMs: 60_000 });
+const next = numbers(process.pid);
+const insert = db.prepare(SQLITE.insert);
+const read = db.prepare(SQLITE.read);
+const upsert = db.prepare(SQLITE.upsert);
+const UPSERT_ROWS = 200_000;
+
+const operations = {
+  insert: () => insert.run(...insertArguments(next())),
+  read: async () => {
+    const row = await read.get(1 + (next() % READ_ROWS));
+    if (row === undefined || row.note !== NOTE) throw new Error("a row that was written cannot be read");
+  },
+  upsert: () => upsert.run(1 + (next() % UPSERT_ROWS), ...insertArguments(next())),
+};
+
+const MANY_ROWS =
+  "with recursive n(i) as (select 1 union all select i + 1 from n where i < ?) select i, 'row number ' || i as text from n";
+
+await serveCommands({
+  create: async () => {
+    await db.execute(SQLITE.create);
+    return {};
+  },
+  fill: async () => {
+    const { rows } = await db.execute("select count(*) from item");
+    const missing = READ_ROWS - Number(rows[0][0]);
+    for (let at = 0; at < missing; at += 500) {
+      const count = Math.min(500, missing - at);
+      await db.batch(
+        Array.from({ length: count }, (_, i) => ({ sql: SQLITE.insert, args: insertArguments(at + i) })),
+      );
+    }
+    return {};
+  },
+  closed: ({ kind, inFlight, seconds }) => closedLoop({ inFlight, seconds, operation: operations[kind] }),
+  open: ({ kind, perSecond, seconds }) => openLoop({ perSecond, seconds, operation: operations[kind] }),
+  /** Streams `rows` rows, waiting `pauseMs` after every `every` of them. */
+  stream: async ({ rows, every, pauseMs }) => {
+    global.gc?.();
+    const start = performance.now();
+    let count = 0;
+    let mostBytes = 0;
+    for await (const row of db.iterate(MANY_ROWS, [rows])) {
+      if (row.i !== ++count) throw new Error("rows out of order");
+      if (count % 10_000 === 0) mostBytes = Math.max(mostBytes, process.memoryUsage().rss);
+      if (pauseMs > 0 && count % every === 0) await delay(pauseMs);
+    }
+    if (count !== rows) throw new Error(`${count} rows of ${rows}`);
+    return { rows: count, seconds: (performance.now() - start) / 1000, mostBytes };
+  },
+  quit: async () => {
+    await db.close();
+    return {};
+  },
+});
