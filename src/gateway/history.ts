@@ -55,11 +55,15 @@ export class History {
     this.#events.push({ kind: "savepoint", name: name.toLowerCase(), ordinal });
   }
 
-  /** Forgets the savepoint and those within it; what they did stays. True when it was the first event of all. */
-  release(name: string): boolean {
+  /** Whether the savepoint was the first event of all. Throws when there is none of that name. */
+  isOutermost(name: string): boolean {
+    return this.#find(name) === 0;
+  }
+
+  /** Forgets the savepoint and those within it; what they did stays. */
+  release(name: string): void {
     const at = this.#find(name);
     this.#events = this.#events.filter((event, i) => i < at || event.kind === "write");
-    return at === 0;
   }
 
   /** Undoes what came after the savepoint, which stays. Answers the ordinal the leader goes back to. */

@@ -185,6 +185,7 @@ export class GatewaySession implements Session {
       return emptyOutcome();
     }
     try {
+      await this.temp.refresh(deadline);
       return await this.#executeClass(sql, kind, request, deadline);
     } catch (error) {
       if (this.#transaction !== undefined) await this.#afterError(error);
@@ -229,13 +230,16 @@ export class GatewaySession implements Session {
       case "release":
         if (this.#transaction === undefined)
           throw new UserError("SQLITE_ERROR", `no such savepoint: ${kind.name}`);
-        if ((await this.#transaction.release(kind.name, deadline)) && !this.#explicit)
+        // SAVEPOINT outside of BEGIN began the transaction, so its RELEASE is COMMIT; if that fails, it stays.
+        if (!this.#explicit && this.#transaction.history.isOutermost(kind.name))
           return this.#commit(request, deadline);
+        await this.#transaction.release(kind.name, deadline);
         return emptyOutcome();
       case "rollback to":
         if (this.#transaction === undefined)
           throw new UserError("SQLITE_ERROR", `no such savepoint: ${kind.name}`);
         await this.#transaction.rollbackTo(kind.name, deadline);
+        if (this.#transaction.moved) await this.temp.undone(this.#transaction, deadline);
         return emptyOutcome();
       case "pragma":
         return executePragma(this, this.#context, sql, kind, request, deadline);
@@ -340,7 +344,7 @@ export class GatewaySession implements Session {
         deadline,
         await this.#systemTables(analysis),
       );
-      if (analysis.touchesTemp) await this.temp.learn(transaction, deadline);
+      if (changesTempSchema(analysis)) await this.temp.learn(transaction, deadline);
       return result;
     }
     if (analysis.touchesTemp && (this.temp.inUse || analysis.systemTables.length === 0 || !analysis.readonly))
@@ -476,6 +480,7 @@ export class GatewaySession implements Session {
           deadline,
           await this.#systemTables(analysis),
         );
+        if (changesTempSchema(analysis)) await this.temp.learn(transaction, deadline);
         const result = await transaction.commit(key, deadline);
         if (result.ok) return ran;
         throw fromWireError(result.error);
@@ -622,6 +627,11 @@ function analysed(replica: Replica, sql: string): Analysis | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** It may make, drop or rewrite TEMP objects. */
+function changesTempSchema(analysis: Analysis): boolean {
+  return analysis.touchesTemp && analysis.class.kind === "ddl";
 }
 
 const BATCH_SAVEPOINT = "_ostraka_batch";

@@ -28,6 +28,10 @@ export class TempSpace {
   #oracle: SchemaOracle | undefined;
   #oracleVersion = -1;
   #cache = new AnalysisCache(CACHED_STATEMENTS);
+  /** The transaction under way has changed which TEMP objects there are. */
+  #changed = false;
+  /** That transaction has ended, perhaps undone: see `refresh`. */
+  #stale = false;
 
   constructor(replica: Replica) {
     this.#replica = replica;
@@ -44,7 +48,9 @@ export class TempSpace {
     return {
       runner,
       giveBack: () => {
-        if (!this.inUse || runner.dead) this.#drop();
+        this.#stale ||= this.#changed;
+        this.#changed = false;
+        if (runner.dead || (!this.inUse && !this.#stale)) this.#drop();
       },
     };
   }
@@ -66,7 +72,23 @@ export class TempSpace {
   #drop(): void {
     if (this.#runner !== undefined) this.#replica.heldRunners.release(this.#runner);
     this.#runner = undefined;
+    this.#changed = false;
+    this.#stale = false;
     this.#forget([]);
+  }
+
+  /** To be called before the next statement is analysed: what a transaction did to TEMP objects may have been undone. */
+  async refresh(deadline: Deadline): Promise<void> {
+    if (!this.#stale) return;
+    const runner = await this.#own(deadline);
+    await runner.pin(this.#replica.store.path);
+    try {
+      await this.#relearn(deadline);
+      this.#stale = false;
+    } finally {
+      if (!runner.dead) await runner.unpin();
+      if (!this.inUse) this.#drop();
+    }
   }
 
   #forget(statements: readonly string[]): void {
@@ -122,7 +144,13 @@ export class TempSpace {
   async learn(transaction: Transaction, deadline: Deadline): Promise<void> {
     const runner = await transaction.scratch(deadline);
     if (this.#runner === undefined) this.#runner = runner;
+    this.#changed = true;
     await this.#relearn(deadline);
+  }
+
+  /** After ROLLBACK TO, which undoes changes of TEMP objects too. */
+  async undone(transaction: Transaction, deadline: Deadline): Promise<void> {
+    if (this.#changed) await this.learn(transaction, deadline);
   }
 
   async #relearn(deadline: Deadline): Promise<void> {

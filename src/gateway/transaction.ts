@@ -253,6 +253,12 @@ export class Transaction {
     if (!analysis.readonly && changesDatabase(analysis, statement.params))
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
     const point = await this.#pin(deadline);
+    if (this.#loan!.runner.dead) {
+      throw new RetryError(
+        "OSTRAKA_RETRY",
+        "the transaction's snapshot was given up: it had kept the database's log from starting over for too long, or its statement had to be killed",
+      );
+    }
     const stream = await this.#loan!.runner.run(
       this.#stamped(statement, analysis, settings, point),
       runOptions(this.#replica, deadline, systemTables),
@@ -329,11 +335,9 @@ export class Transaction {
     await this.#copy?.control(`SAVEPOINT ${quoted(name)}`, deadline);
   }
 
-  /** True when the savepoint was the transaction's very beginning (SAVEPOINT outside of BEGIN): it must commit now. */
-  async release(name: string, deadline: Deadline): Promise<boolean> {
-    const outermost = this.history.release(name);
+  async release(name: string, deadline: Deadline): Promise<void> {
+    this.history.release(name);
     await this.#copy?.control(`RELEASE ${quoted(name)}`, deadline);
-    return outermost;
   }
 
   async rollbackTo(name: string, deadline: Deadline): Promise<void> {
@@ -362,6 +366,7 @@ export class Transaction {
         ? leader.commit(this.id, key, this.#localReads)
         : leader.commitCopy({ transaction: this.id, key, ...copied }, this.#localReads);
     const result = await attempt.catch((error: unknown) => this.#resolve(error, deadline));
+    if (!result.ok && copied !== undefined) await leader.rollback(this.id).catch(() => {});
     // A constraint that only COMMIT checks: nothing was committed, the transaction goes on. A committed copy cannot.
     if (result.ok || copied !== undefined || result.error[1] === "OSTRAKA_RETRY") this.#giveBack();
     return result;

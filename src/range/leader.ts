@@ -98,10 +98,13 @@ class WriteProposal implements Proposal {
     readonly onSettled: (() => void) | undefined,
   ) {}
 
-  settled(index: LogIndex | undefined): void {
+  settled(index: LogIndex | undefined, result: CommandResult | undefined): void {
     this.onSettled?.();
     if (this.token === undefined) return;
-    if (index === undefined) this.transactions.drop(this.token);
+    // A transaction that was refused at apply has written nothing, and may go on (a deferred constraint failed);
+    // an autocommit statement that failed may have (OR FAIL).
+    const refused = result?.ok === false && this.command.kind !== "execute";
+    if (index === undefined || refused) this.transactions.drop(this.token);
     else this.transactions.settle(this.token, index);
   }
 }

@@ -19,7 +19,7 @@ const MAX_ENTRY_COMMANDS = 512;
 export interface Proposal {
   readonly command: Command;
   /** Called once, before the result is told: the command is in the log at `index`, or (undefined) may not be. */
-  settled(index: LogIndex | undefined): void;
+  settled(index: LogIndex | undefined, result: CommandResult | undefined): void;
 }
 
 interface Waiting {
@@ -68,12 +68,14 @@ export class Proposer<P extends Proposal> {
       ({ index, result }) => {
         this.#proposed.delete(waiting);
         const results = decodeResults(result);
-        for (const { proposal } of waiting) proposal.settled(index);
+        waiting.forEach(({ proposal }, i) => {
+          proposal.settled(index, results[i]);
+        });
         for (let i = 0; i < waiting.length; i++) waiting[i]!.resolve(results[i]!);
       },
       (error: unknown) => {
         this.#proposed.delete(waiting);
-        for (const { proposal } of waiting) proposal.settled(undefined);
+        for (const { proposal } of waiting) proposal.settled(undefined, undefined);
         for (const item of waiting) item.reject(error);
       },
     );

@@ -225,7 +225,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
   const about = {
     readonly: facts.readonly && !writes,
     returnsRows: facts.returnsRows,
-    touchesTemp: touched.temp || isTemp(base.class) || namesTemp(tokens),
+    touchesTemp: touched.temp || isTemp(base.class) || namesTemp(tokens) || meetsTemp(names, writes, oracle),
     usesStamp: frames.some(usesStamp),
     writesStatistics: base.class.kind === "analyze" || touched.written.has("sqlite_stat1"),
   };
@@ -270,7 +270,7 @@ function aboutTemp(
   return {
     ...about,
     tempOnly,
-    touchesTemp: named || tempOnly || (about.touchesTemp! && oracle.hasTemp !== false),
+    touchesTemp: named || tempOnly || (about.touchesTemp! && oracle.temp?.names.size !== 0),
   };
 }
 
@@ -332,6 +332,14 @@ function namesTemp(tokens: TokenList): boolean {
     if (name === "sqlite_temp_master" || name === "sqlite_temp_schema") return true;
     if (name === "temp" && tokens.kinds[i + 1] === TokenKind.Dot) return true;
   }
+  return false;
+}
+
+/** TEMP views and triggers need not open TEMP tables. */
+function meetsTemp(names: ReadonlySet<string>, writes: boolean, { temp }: SchemaOracle): boolean {
+  if (temp === undefined || temp.names.size === 0) return false;
+  if (writes && temp.triggers) return true;
+  for (const name of temp.names) if (names.has(name)) return true;
   return false;
 }
 

@@ -11,6 +11,8 @@ import type { Cost, OpcodeRow } from "./types.js";
 
 /** Programs with more ops than this do not count as small where bounded loops multiply. */
 const SMALL_PROGRAM = 300;
+/** Programs with more loops than this are not looked into: nothing short has them, and telling takes long. */
+const MAX_LOOPS = 64;
 /** Concatenations that each double their operand reach SQLite's limit on lengths in 30. */
 const MAX_CONCATS = 12;
 /** Bytes that a function may make of constants. */
@@ -65,7 +67,8 @@ function disjoint(sets: readonly ReadonlySet<string>[]): boolean {
 
 function loopCost(frame: Frame): { readonly cost: Cost; readonly callsInScan: boolean } {
   const unknown = { cost: "unknown", callsInScan: true } as const;
-  const loops = frame.loops();
+  const loops = unguardedLoops(frame);
+  if (loops.length > MAX_LOOPS) return unknown;
   if (loops.some((loop) => driverOf(frame, loop) === "odd")) return unknown;
   const unbounded = unboundedLoops(frame, loops);
   const inside = (at: number, outer: Iterable<Loop>): number => {
@@ -92,6 +95,16 @@ function loopCost(frame: Frame): { readonly cost: Cost; readonly callsInScan: bo
     unbounded.size > 0 || frame.ops.some((op) => /^(Clear|Count|Destroy|OpenAutoindex)$/.test(op.opcode));
   const callsInScan = frame.ops.some((op, at) => op.opcode === "Program" && inside(at, unbounded) > 0);
   return { cost: scans ? "scan" : "bounded", callsInScan };
+}
+
+/**
+ * Loops but for those behind FkIfZero: a look for the children of a new parent row, which only happens while the
+ * transaction owes parents.
+ */
+function unguardedLoops(frame: Frame): readonly Loop[] {
+  const guards = frame.ops.flatMap((op, at) => (op.opcode === "FkIfZero" ? [{ at, until: op.p2 }] : []));
+  if (guards.length === 0) return frame.loops();
+  return frame.loops().filter((loop) => !guards.some(({ at, until }) => loop.start > at && loop.end < until));
 }
 
 /** A scan that stands in another one but runs only the first time: behind Once, as far as the Once skips. */

@@ -34,10 +34,11 @@ export class Frame {
   /** Addresses that some op jumps to. */
   readonly #targets: Uint8Array;
   readonly #writers = new Map<number, number[]>();
+  #loops: readonly Loop[] | undefined;
 
   constructor(ops: readonly OpcodeRow[]) {
     this.ops = ops;
-    this.understood = ops.every(isUnderstood);
+    this.understood = ops.every(isUnderstood) && !tangled(ops);
     this.#targets = new Uint8Array(ops.length + 1);
     this.reachable = new Uint8Array(ops.length + 1);
     ops.forEach((op, at) => {
@@ -66,7 +67,12 @@ export class Frame {
   }
 
   /** Backward jumps, but for the one that ends the prologue. */
-  loops(): Loop[] {
+  loops(): readonly Loop[] {
+    this.#loops ??= this.#findLoops();
+    return this.#loops;
+  }
+
+  #findLoops(): Loop[] {
     const loops: Loop[] = [];
     for (let at = 0; at < this.prologue; at++) {
       const op = this.ops[at]!;
@@ -203,6 +209,19 @@ export class Frame {
     return any;
   }
 }
+
+/** Large and full of loops: telling what it touches would take longer than it is worth. Long VALUES lists are not. */
+function tangled(ops: readonly OpcodeRow[]): boolean {
+  if (ops.length < MANY_OPS) return false;
+  let backward = 0;
+  ops.forEach((op, at) => {
+    if (isJump(op) && op.p2 > 0 && op.p2 < at) backward++;
+  });
+  return backward > FEW_LOOPS;
+}
+
+const MANY_OPS = 10_000;
+const FEW_LOOPS = 32;
 
 /** Cuts the rows of EXPLAIN into frames: each sub-program follows with addresses from 0. */
 export function framesOf(rows: readonly OpcodeRow[]): Frame[] {

@@ -144,8 +144,8 @@ export interface SchemaOracle {
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   table(name: string): TableFacts | undefined;
-  /** Whether there are TEMP objects of a session; not known counts as yes. */
-  readonly hasTemp?: boolean;
+  /** The session's TEMP objects (names in lower case); without it there may be any. */
+  readonly temp?: { readonly names: ReadonlySet<string>; readonly triggers: boolean };
   /** All virtual tables with their text, to tell which one a program opens; without it they are taken for everything. */
   virtualTables?(): readonly { readonly name: string; readonly sql: string }[];
 }

@@ -273,7 +273,8 @@ export class Applier {
     this.#undo();
     assert(!task.result.ok, "a command destroyed its batch and still succeeded");
     this.#openBatch();
-    this.#recordAborted(task.command);
+    // Refused by a constraint that only COMMIT checks, the transaction is still open, and may be committed yet.
+    if (refused === undefined) this.#recordAborted(task.command);
     this.#finishTask(task);
     this.#endBatch();
   }

@@ -25,7 +25,7 @@ import {
 import { openConnection, type RangeConnection } from "./connection.js";
 import { leadingWord } from "./leading-words.js";
 import { bindArguments, planParameters } from "./parameters.js";
-import { asTemp, quoteName } from "./temp-objects.js";
+import { asTemp, INTERNAL_PREFIX, quoteName } from "./temp-objects.js";
 import type { SchemaSnapshot } from "./types.js";
 
 /** An oracle that a session with TEMP objects can specialise. */
@@ -88,6 +88,7 @@ class SqliteOracle implements SessionOracle {
   /** By database number: 0 main, 1 temp. */
   readonly #rootPages: (Map<number, RootPageEntry> | undefined)[] = [];
   readonly #tables = new Map<string, TableFacts | undefined>();
+  #tempFacts: SchemaOracle["temp"];
 
   constructor(schema: SchemaSnapshot, temp: readonly string[], flags: SessionFlags) {
     this.version = schema.version;
@@ -114,8 +115,9 @@ class SqliteOracle implements SessionOracle {
     this.#connection.close();
   }
 
-  get hasTemp(): boolean {
-    return this.#temp.length > 0;
+  get temp(): NonNullable<SchemaOracle["temp"]> {
+    this.#tempFacts ??= this.#readTemp();
+    return this.#tempFacts;
   }
 
   prepare(sql: string): PreparedFacts {
@@ -179,9 +181,11 @@ class SqliteOracle implements SessionOracle {
   }
 
   #createTemp(statement: string): void {
+    if (/^\s*CREATE\s+TABLE\s+["']?sqlite_sequence\b/i.test(statement))
+      for (const sql of MAKE_SEQUENCE) this.#database.exec(sql.replace(" TABLE ", " TABLE temp."));
     if (/^\s*CREATE\s+TABLE\s+'?"?sqlite_/i.test(statement)) return;
     const name = createdName(statement);
-    if (name !== undefined && this.#exists("temp.sqlite_temp_schema", name)) return;
+    if (name !== undefined && this.#exists("temp.sqlite_temp_schema", name, TRIGGER.test(statement))) return;
     try {
       this.#database.exec(asTemp(statement));
     } catch (error) {
@@ -189,11 +193,8 @@ class SqliteOracle implements SessionOracle {
     }
   }
 
-  #exists(schemaTable: string, name: string): boolean {
-    return (
-      this.#database.prepare(`SELECT 1 FROM ${schemaTable} WHERE name = ? COLLATE NOCASE`).get(name) !==
-      undefined
-    );
+  #exists(schemaTable: string, name: string, trigger: boolean): boolean {
+    return existing(this.#database, schemaTable).get(name, trigger ? 1 : 0) !== undefined;
   }
 
   #readRootPages(schemaTable: string, database: number): Map<number, RootPageEntry> {
@@ -207,6 +208,21 @@ class SqliteOracle implements SessionOracle {
     for (const [type, name, table, page] of rows)
       pages.set(page, { name, table, kind: type === "index" ? "index" : "table" });
     return pages;
+  }
+
+  #readTemp(): NonNullable<SchemaOracle["temp"]> {
+    if (this.#temp.length === 0) return { names: new Set(), triggers: false };
+    const rows = this.#database
+      .prepare(
+        `SELECT type, lower(name) FROM temp.sqlite_temp_schema
+         WHERE substr(tbl_name, 1, ${INTERNAL_PREFIX.length}) <> '${INTERNAL_PREFIX}'`,
+      )
+      .raw()
+      .all() as [string, string][];
+    return {
+      names: new Set(rows.map(([, name]) => name)),
+      triggers: rows.some(([type]) => type === "trigger"),
+    };
   }
 
   #readTable(name: string): TableFacts | undefined {
@@ -270,20 +286,43 @@ class SqliteOracle implements SessionOracle {
   }
 }
 
+const TRIGGER = /^\s*CREATE\s+(TEMP(ORARY)?\s+)?TRIGGER\b/i;
+
+/** Triggers have names of their own: one may be called as a table is. */
+function existing(database: Database.Database, schemaTable: string): Database.Statement {
+  return database.prepare(
+    `SELECT 1 FROM ${schemaTable} WHERE name = ? COLLATE NOCASE AND (type = 'trigger') = ?`,
+  );
+}
+
+/** sqlite_sequence comes with the first AUTOINCREMENT and outlives the last; no statement makes it by name. */
+export const MAKE_SEQUENCE: readonly string[] = [
+  "CREATE TABLE _ostraka_sequence(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+  "DROP TABLE _ostraka_sequence",
+];
+
 /**
  * Makes the schema. Shadow tables come with their virtual table, automatic tables (sqlite_sequence) with whoever needs
  * them, and statistics are rows put into the tables that ANALYZE makes.
  */
 function buildSchema(database: Database.Database, statements: readonly string[]): void {
-  const exists = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE");
+  const exists = existing(database, "main.sqlite_schema");
   const statistics: string[] = [];
   for (const statement of statements) {
+    if (MAKE_SEQUENCE.includes(statement)) {
+      database.exec(statement);
+      continue;
+    }
     if (!/^\s*CREATE\b/i.test(statement) || /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement)) {
       statistics.push(statement);
       continue;
     }
     const name = createdName(statement);
-    if (name !== undefined && (/^sqlite_/i.test(name) || exists.get(name) !== undefined)) continue;
+    if (
+      name !== undefined &&
+      (/^sqlite_/i.test(name) || exists.get(name, TRIGGER.test(statement) ? 1 : 0) !== undefined)
+    )
+      continue;
     database.exec(statement);
   }
   if (statistics.length === 0) return;

@@ -27,6 +27,7 @@ import {
   SYSTEM_FILES,
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
+import { MAKE_SEQUENCE } from "./oracle.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
 import { classifySqliteError } from "./sqlite-errors.js";
@@ -308,7 +309,8 @@ function schemaStatements(reader: RangeConnection): string[] {
     )
     .pluck(true)
     .all() as string[];
-  return [...objects, ...statistics(database)];
+  const sequence = database.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'").get();
+  return [...(sequence === undefined ? [] : MAKE_SEQUENCE), ...objects, ...statistics(database)];
 }
 
 function statistics(database: RangeConnection["database"]): string[] {

@@ -197,7 +197,8 @@ describe("applying", () => {
     expect(query(store, "select id from p")).toEqual([[1n], [2n], [7n], [10n]]);
     expect(query(store, "select p from c")).toEqual([[7n]]);
     expect(store.outcome(transactionId("t1"))).toBe("committed");
-    expect(store.outcome(transactionId("t2"))).toBe("aborted");
+    // Still open as far as the log knows: it may be committed yet.
+    expect(store.outcome(transactionId("t2"))).toBeUndefined();
   });
 
   it("applies session flags to their own command only", () => {

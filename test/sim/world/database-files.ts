@@ -1,0 +1,173 @@
+/**
+ * The real SQLite files of one simulated machine, and what a crash leaves of them.
+ *
+ * Each life of a process has a folder of its own; the next one begins with an image of what was durable: the database
+ * file as the last checkpoint left it (nothing else writes to it), and of the write-ahead log what was synced and
+ * perhaps some of what came after, torn where it ends. A process that merely dies, on a machine that does not, loses
+ * nothing. The dead process's connections are closed on files that nobody looks at any more.
+ *
+ * Slow file work takes virtual time, in pieces, so that whatever must not happen meanwhile gets its chance.
+ */
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import type { Clock } from "../../../src/base/io.js";
+import type { FileWork, OpenedFile } from "../../../src/machines/range/files.js";
+import type { SimDisk } from "../sim-disk.js";
+import type { SimRandom } from "../sim-random.js";
+
+const PIECES = 3;
+/** Of a WAL file's header: what changes when the log starts over. */
+const SALT_OFFSET = 16;
+const SALT_BYTES = 8;
+
+export type CrashKind = "process" | "power";
+
+export class DatabaseFiles {
+  readonly #root: string;
+  readonly #dataDirectory: string;
+  readonly #disk: SimDisk;
+  readonly #random: SimRandom;
+  /** What of a WAL is durable, by its path: bytes, and the salt they belong to. */
+  readonly #synced = new Map<string, { readonly bytes: number; readonly salt: string }>();
+  #life = 0;
+
+  constructor(root: string, dataDirectory: string, disk: SimDisk, random: SimRandom) {
+    this.#root = root;
+    this.#dataDirectory = dataDirectory;
+    this.#disk = disk;
+    this.#random = random;
+    mkdirSync(this.#folder, { recursive: true });
+  }
+
+  get #folder(): string {
+    return join(this.#root, String(this.#life));
+  }
+
+  /** Where a path of the data directory really is in this life. */
+  real(path: string): string {
+    return path.startsWith(this.#dataDirectory)
+      ? join(this.#folder, path.slice(this.#dataDirectory.length))
+      : path;
+  }
+
+  /** Makes the next life's files; `close` ends the dead process's connections. */
+  crash(kind: CrashKind, close: () => void): void {
+    const before = this.#folder;
+    this.#life++;
+    mkdirSync(this.#folder, { recursive: true });
+    this.#image(before, this.#folder, kind);
+    this.#synced.clear();
+    close();
+    rmSync(before, { recursive: true, force: true });
+  }
+
+  wipe(close: () => void): void {
+    const before = this.#folder;
+    this.#life++;
+    mkdirSync(this.#folder, { recursive: true });
+    this.#synced.clear();
+    close();
+    rmSync(before, { recursive: true, force: true });
+  }
+
+  remove(): void {
+    rmSync(this.#root, { recursive: true, force: true });
+  }
+
+  #image(from: string, to: string, kind: CrashKind): void {
+    for (const entry of readdirSync(from, { withFileTypes: true })) {
+      const source = join(from, entry.name);
+      const target = join(to, entry.name);
+      if (entry.isDirectory()) {
+        mkdirSync(target, { recursive: true });
+        this.#image(source, target, kind);
+      } else if (entry.name.endsWith("-shm")) {
+        // Shared memory does not survive its processes.
+      } else if (entry.name.endsWith("-wal") && kind === "power") {
+        this.#cutLog(source, target);
+      } else copyFileSync(source, target);
+    }
+  }
+
+  #cutLog(source: string, target: string): void {
+    const { size } = statSync(source);
+    const synced = this.#synced.get(source);
+    const least = synced !== undefined && synced.salt === saltOf(source) ? synced.bytes : 0;
+    const kept = this.#random.chance(0.4) ? least : least + this.#random.below(Math.max(1, size - least + 1));
+    if (kept === 0) return;
+    copyFileSync(source, target);
+    truncateSync(target, Math.min(size, kept));
+  }
+
+  /** File work of one process, in the process's time. */
+  work(clock: Clock): FileWork {
+    const random = this.#random;
+    const pause = (): Promise<void> =>
+      new Promise((resolve) => void clock.setTimer(random.float() * 2 * this.#disk.slowness, resolve));
+    const bytesOf = (path: string): Buffer =>
+      existsSync(path) ? readFileSync(path) : Buffer.from(this.#disk.contents(path));
+    const inPieces = async (from: string, to: string, bytes: number): Promise<void> => {
+      mkdirSync(dirname(to), { recursive: true });
+      if (!existsSync(from)) {
+        writeFileSync(to, bytesOf(from));
+        await pause();
+        return;
+      }
+      const source = openSync(from, "r");
+      const target = openSync(to, "w");
+      try {
+        for (let i = 0; i < PIECES; i++) {
+          const low = Math.floor((bytes * i) / PIECES);
+          const piece = Buffer.alloc(Math.floor((bytes * (i + 1)) / PIECES) - low);
+          const read = readSync(source, piece, 0, piece.length, low);
+          writeSync(target, piece, 0, read, low);
+          await pause();
+        }
+      } finally {
+        closeSync(source);
+        closeSync(target);
+      }
+    };
+    return {
+      copy: (from, to) => inPieces(from, to, existsSync(from) ? statSync(from).size : 0),
+      copyPrefix: inPieces,
+      sync: async (path) => {
+        const durable = existsSync(path) && path.endsWith("-wal") ? { bytes: statSync(path).size, salt: saltOf(path) } : undefined;
+        await pause();
+        if (durable !== undefined) this.#synced.set(path, durable);
+      },
+      remove: async (path) => rmSync(path, { force: true }),
+      openForReading: async (path): Promise<OpenedFile> => {
+        const contents = bytesOf(path);
+        await pause();
+        return {
+          bytes: contents.length,
+          read: async (offset, length) => {
+            await pause();
+            return new Uint8Array(contents.subarray(offset, offset + length));
+          },
+          close: async () => undefined,
+        };
+      },
+    };
+  }
+}
+
+function saltOf(path: string): string {
+  const bytes = readFileSync(path);
+  return bytes.subarray(SALT_OFFSET, SALT_OFFSET + SALT_BYTES).toString("hex");
+}

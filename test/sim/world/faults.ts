@@ -1,0 +1,275 @@
+/**
+ * What goes wrong in a run: a list drawn from the seed before it begins, so that it can be printed, replayed and shrunk.
+ * Each fault begins at its time and most end by themselves; what would leave fewer than a quorum with data for good
+ * (a wiped disk, damage to a log) strikes one machine at most.
+ */
+import type { SimRandom } from "../sim-random.js";
+import { CALM, type NetworkWeather } from "./network.js";
+import type { CrashKind } from "./database-files.js";
+import type { World } from "./world.js";
+
+export type FaultKind =
+  | "crash"
+  | "crash leader"
+  | "crash all"
+  | "stop"
+  | "pause"
+  | "pause leader"
+  | "isolate"
+  | "isolate leader"
+  | "one way"
+  | "split in halves"
+  | "bridge"
+  | "ring"
+  | "clog"
+  | "weather"
+  | "slow disk"
+  | "fsync fails"
+  | "write fails"
+  | "disk full"
+  | "bit rot"
+  | "wipe"
+  | "wall clock jumps"
+  | "clock drifts"
+  | "transfer leadership";
+
+export interface Fault {
+  readonly atMs: number;
+  readonly kind: FaultKind;
+  /** Which machine, where it is not told by the leadership. */
+  readonly node: number;
+  readonly forMs: number;
+  /** Two numbers in [0, 1) for whatever else has to be chosen. */
+  readonly a: number;
+  readonly b: number;
+}
+
+const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
+  ["crash", 5],
+  ["crash leader", 5],
+  ["crash all", 1],
+  ["stop", 2],
+  ["pause", 3],
+  ["pause leader", 3],
+  ["isolate", 2],
+  ["isolate leader", 5],
+  ["one way", 4],
+  ["split in halves", 2],
+  ["bridge", 2],
+  ["ring", 1],
+  ["clog", 4],
+  ["weather", 5],
+  ["slow disk", 3],
+  ["fsync fails", 1],
+  ["write fails", 1],
+  ["disk full", 2],
+  ["bit rot", 0.3],
+  ["wipe", 0.5],
+  ["wall clock jumps", 3],
+  ["clock drifts", 2],
+  ["transfer leadership", 5],
+];
+
+export function drawFaults(random: SimRandom, nodes: readonly number[], fromMs: number, untilMs: number): Fault[] {
+  // Some runs see many kinds, some see few of them often, some nothing at all.
+  const kinds = WEIGHTS.filter(() => random.chance(0.6));
+  const everyMs = random.pick([400, 1_000, 2_500, 6_000]);
+  const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
+  const faults: Fault[] = [];
+  if (kinds.length === 0 || random.chance(0.03)) return faults;
+  let permanent = 0;
+  for (let atMs = fromMs + random.float() * 2 * everyMs; atMs < untilMs; atMs += random.float() * 2 * everyMs) {
+    let drawn = random.float() * total;
+    const kind = kinds.find(([, weight]) => (drawn -= weight) < 0)?.[0] ?? kinds[0]![0];
+    const fault: Fault = {
+      atMs: Math.round(atMs),
+      kind,
+      node: random.pick(nodes),
+      forMs: Math.round(random.pick([200, 1_000, 3_000, 8_000]) * (0.5 + random.float())),
+      a: random.float(),
+      b: random.float(),
+    };
+    if ((kind === "wipe" || kind === "bit rot") && ++permanent > 1) continue;
+    faults.push(fault);
+  }
+  return faults;
+}
+
+export function describeFault({ atMs, kind, node, forMs }: Fault): string {
+  return `${(atMs / 1000).toFixed(3)} s: ${kind} (node ${node}, ${forMs} ms)`;
+}
+
+/** Begins a fault and plans its end. */
+export function strike(world: World, fault: Fault): void {
+  const { kind, forMs } = fault;
+  const leader = world.leader()?.id ?? fault.node;
+  switch (kind) {
+    case "crash":
+      return crash(world, fault.node, fault);
+    case "crash leader":
+      return crash(world, leader, fault);
+    case "crash all":
+      for (const { id } of world.machines) crash(world, id, fault);
+      return;
+    case "stop":
+      return void stop(world, fault);
+    case "pause":
+      return world.machine(fault.node).clock.pause(Math.min(forMs, 5_000));
+    case "pause leader":
+      return world.machine(leader).clock.pause(Math.min(forMs, 5_000));
+    case "wipe":
+      return wipe(world, fault);
+    case "bit rot":
+      return rot(world, fault);
+    case "wall clock jumps":
+      world.machine(fault.node).clock.wallErrorMs = (fault.a - 0.5) * (fault.b < 0.5 ? 4_000 : 2 * 3_600_000);
+      return;
+    case "clock drifts":
+      world.machine(fault.node).clock.setRate(0.8 + 0.4 * fault.a);
+      return;
+    case "transfer leadership":
+      return transfer(world, fault);
+    case "slow disk":
+    case "fsync fails":
+    case "write fails":
+    case "disk full":
+      return disk(world, fault);
+    default:
+      return wires(world, fault, leader);
+  }
+}
+
+function crash(world: World, id: number, fault: Fault): void {
+  const machine = world.machine(id);
+  if (machine.process === undefined) return;
+  const kind: CrashKind = fault.a < 0.6 ? "power" : "process";
+  world.note(`crash (${kind})`);
+  machine.crash(kind);
+  world.after(Math.min(fault.forMs, 4_000) * fault.b, () => machine.start());
+}
+
+async function stop(world: World, fault: Fault): Promise<void> {
+  const machine = world.machine(fault.node);
+  if (!machine.serving) return;
+  world.note("orderly stop");
+  await machine.stop();
+  world.after(fault.forMs * fault.b, () => machine.start());
+}
+
+function wipe(world: World, { node, forMs }: Fault): void {
+  const machine = world.machine(node);
+  // A machine that never stored anything would only be new.
+  if (machine.starts === 0 || !machine.serving) return;
+  world.note("wiped disk");
+  machine.wipe();
+  world.invariants.forgotten(machine);
+  world.after(Math.min(forMs, 2_000), () => machine.start());
+}
+
+function rot(world: World, { node, forMs, a, b }: Fault): void {
+  const machine = world.machine(node);
+  if (machine.process === undefined) return;
+  machine.crash("process");
+  const paths = machine.disk.paths().filter((path) => path.includes("/log/"));
+  const path = paths[Math.floor(a * paths.length)];
+  if (path !== undefined) {
+    machine.damage.decayed = true;
+    const { length } = machine.disk.contents(path);
+    machine.disk.flipBit(path, Math.floor(b * length), 3);
+    world.note("bit rot in the log");
+  }
+  world.after(Math.min(forMs, 2_000), () => machine.start());
+}
+
+function transfer(world: World, { a, node }: Fault): void {
+  const leader = world.leader();
+  const groups = leader?.process?.host?.groups() ?? [];
+  const group = groups[Math.floor(a * groups.length)];
+  if (group === undefined || leader?.id === node) return;
+  world.note("leadership transfer asked for");
+  group.transferLeadership(node as never).then(
+    () => world.note("leadership transferred"),
+    () => undefined,
+  );
+}
+
+function disk(world: World, { node, kind, forMs, a }: Fault): void {
+  const machine = world.machine(node);
+  if (machine.process === undefined) return;
+  const { disk } = machine;
+  if (kind === "slow disk") {
+    disk.slowness = 20 + 400 * a * a;
+    world.after(forMs, () => {
+      disk.slowness = 1;
+    });
+  } else if (kind === "disk full") {
+    disk.capacityBytes = disk.usedBytes() + Math.floor(a * 40_000);
+    world.note("disk full");
+    world.after(forMs, () => {
+      disk.capacityBytes = Number.POSITIVE_INFINITY;
+    });
+  } else {
+    machine.damage.ioErrors = true;
+    world.note(kind);
+    disk.failNext(kind === "fsync fails" ? "sync" : "write", "EIO", /\/log\//);
+  }
+}
+
+function wires(world: World, fault: Fault, leader: number): void {
+  const { wires: net } = world;
+  const ids = world.machines.map(({ id }) => id);
+  const cuts: (readonly [number, number])[] = [];
+  const both = (a: number, b: number): void => void cuts.push([a, b], [b, a]);
+  const rotated = [...ids.slice(Math.floor(fault.a * ids.length)), ...ids.slice(0, Math.floor(fault.a * ids.length))];
+  switch (fault.kind) {
+    case "isolate":
+    case "isolate leader": {
+      const alone = fault.kind === "isolate" ? fault.node : leader;
+      for (const id of ids) if (id !== alone) both(alone, id);
+      break;
+    }
+    case "one way":
+      for (const id of ids) {
+        if (id === leader || (fault.b < 0.5 && id !== fault.node)) continue;
+        cuts.push(fault.a < 0.5 ? [leader, id] : [id, leader]);
+      }
+      break;
+    case "split in halves": {
+      const half = Math.ceil(rotated.length / 2);
+      for (const a of rotated.slice(0, half)) for (const b of rotated.slice(half)) both(a, b);
+      break;
+    }
+    case "bridge":
+      // Two that see each other only through the others.
+      both(rotated[0]!, rotated[1]!);
+      break;
+    case "ring":
+      rotated.forEach((id, i) => cuts.push([id, rotated[(i + 1) % rotated.length]!]));
+      break;
+    case "clog":
+      for (const id of ids)
+        if (id !== fault.node) {
+          net.clog(fault.node, id, fault.forMs * fault.a);
+          if (fault.b < 0.5) net.clog(id, fault.node, fault.forMs * fault.b);
+        }
+      return;
+    default: {
+      const weather: NetworkWeather = {
+        loss: [0, 0.02, 0.2][Math.floor(fault.a * 3)]!,
+        duplicate: fault.b < 0.5 ? 0 : 0.1,
+        reorder: fault.b > 0.3,
+        minDelayMs: 0.1,
+        maxDelayMs: [2, 20, 300][Math.floor(fault.b * 3)]!,
+      };
+      net.weather = weather;
+      world.after(fault.forMs, () => {
+        if (net.weather === weather) net.weather = { ...CALM };
+      });
+      return;
+    }
+  }
+  for (const [from, to] of cuts) net.cut(from, to);
+  world.after(fault.forMs, () => {
+    for (const [from, to] of cuts) net.mend(from, to);
+  });
+}

@@ -1,0 +1,267 @@
+/**
+ * One machine of the simulated cluster and the process that runs on it: the whole node, assembled from simulated parts.
+ * The machine's disk and clock outlive its processes. A crash ends a process at once: its timers, disk operations,
+ * messages and database connections never reach the world again.
+ */
+import type { OstrakaError } from "../../../src/base/errors.js";
+import type { Clock } from "../../../src/base/io.js";
+import { createInProcessRunnerPool } from "../../../src/machines/range/runner/pool.js";
+import { type LocalStores, openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
+import type { RangeStore, RunnerPool } from "../../../src/machines/range/types.js";
+import type { MultiRaft } from "../../../src/multiraft/host.js";
+import type { NodeConfig } from "../../../src/node/config.js";
+import { assembleNode, type NodeTuning, type RunningNode } from "../../../src/node/node.js";
+import { SimDisk } from "../sim-disk.js";
+import type { SimClock } from "../sim-clock.js";
+import type { SimRandom } from "../sim-random.js";
+import { type CrashKind, DatabaseFiles } from "./database-files.js";
+import { MachineClock } from "./machine-clock.js";
+import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
+
+export const ELECTION_TIMEOUT_MS = 1_000;
+const RESTART_AFTER_FAILURE_MS = 500;
+const LOG_LINES = 400;
+
+export interface WorldOfProcesses extends Surroundings {
+  readonly clock: SimClock;
+  readonly founders: readonly number[];
+  readonly tuning: NodeTuning;
+  readonly trace: (line: string) => void;
+  /** The node's own decision to go down. */
+  failed(machine: Machine, error: OstrakaError): void;
+  applied(machine: Machine, store: RangeStore, upTo: number): void;
+}
+
+/** What a machine has been through that excuses a node's refusal to go on. */
+export interface Damage {
+  wiped: boolean;
+  decayed: boolean;
+  ioErrors: boolean;
+}
+
+export class Process implements NetworkProcess {
+  dead = false;
+  readonly network: SimNodeNetwork;
+  readonly clock: Clock;
+  readonly pools: RunnerPool[] = [];
+  readonly stores: LocalStores[] = [];
+  host: MultiRaft | undefined;
+  running: RunningNode | undefined;
+  /** It gave up by itself. */
+  failure: OstrakaError | undefined;
+
+  constructor(
+    readonly id: number,
+    readonly machine: Machine,
+    world: WorldOfProcesses,
+  ) {
+    this.clock = machine.clock.mount(() => this.dead);
+    this.network = new SimNodeNetwork(id, world, () => this);
+  }
+}
+
+export class Machine {
+  readonly disk: SimDisk;
+  readonly files: DatabaseFiles;
+  readonly clock: MachineClock;
+  readonly damage: Damage = { wiped: false, decayed: false, ioErrors: false };
+  process: Process | undefined;
+  starts = 0;
+  /** Wants to be up: a process that fails is started again. */
+  wanted = true;
+  readonly lines: string[] = [];
+  readonly #world: WorldOfProcesses;
+  readonly #random: SimRandom;
+
+  constructor(
+    readonly id: number,
+    world: WorldOfProcesses,
+    random: SimRandom,
+    root: string,
+  ) {
+    this.#world = world;
+    this.#random = random;
+    this.clock = new MachineClock(world.clock);
+    this.disk = new SimDisk({
+      random: random.stream("disk"),
+      clock: this.clock.mount(() => false),
+      meanLatencyMs: 0.2,
+    });
+    this.files = new DatabaseFiles(`${root}/n${id}`, this.dataDirectory, this.disk, random.stream("files"));
+  }
+
+  get dataDirectory(): string {
+    return `/data-${this.id}`;
+  }
+
+  get serving(): boolean {
+    return this.process?.running !== undefined && this.process.network.gateway !== undefined;
+  }
+
+  start(): void {
+    if (this.process !== undefined) return;
+    this.wanted = true;
+    const process = new Process(this.id, this, this.#world);
+    this.process = process;
+    this.starts++;
+    void this.#run(process);
+  }
+
+  /** Power off, or (kind "process") SIGKILL. */
+  crash(kind: CrashKind): void {
+    const process = this.process;
+    if (process === undefined) return;
+    this.#end(process);
+    this.disk.crash(kind === "power" ? "some" : "all");
+    this.files.crash(kind, () => this.#abandon(process));
+  }
+
+  wipe(): void {
+    const process = this.process;
+    if (process !== undefined) this.#end(process);
+    this.damage.wiped = true;
+    this.disk.wipe();
+    this.files.wipe(() => process !== undefined && this.#abandon(process));
+  }
+
+  /** SIGTERM: drains and ends; it may then be started again. */
+  async stop(): Promise<void> {
+    const process = this.process;
+    if (process?.running === undefined) return;
+    this.wanted = false;
+    await process.running.stop();
+    if (this.process !== process) return;
+    this.#end(process);
+    this.disk.crash("all");
+    this.files.crash("process", () => this.#abandon(process));
+  }
+
+  #end(process: Process): void {
+    process.dead = true;
+    this.process = undefined;
+    this.clock.resume();
+  }
+
+  #abandon(process: Process): void {
+    for (const pool of process.pools) void pool.close();
+    for (const stores of process.stores) stores.abandon();
+  }
+
+  async #run(process: Process): Promise<void> {
+    const { clock } = process;
+    try {
+      const disk = this.disk.mount();
+      await disk.makeDirectory(this.dataDirectory);
+      const running = await assembleNode(this.#config(), {
+        clock,
+        disk,
+        random: this.#random.stream(`life-${this.starts}`),
+        logger: this.#logger(process),
+        network: process.network,
+        openStores: () => this.#openStores(process),
+        openRunners: (purpose) => {
+          const size = purpose === "statements" ? 4 : 8;
+          const pool = createInProcessRunnerPool({ clock, size });
+          process.pools.push(pool);
+          return pool;
+        },
+        lock: undefined,
+        defer: (run) => void clock.setTimer(0, run),
+        tuning: this.#world.tuning,
+        onHost: (host) => {
+          process.host = host;
+        },
+      });
+      if (process.dead) return;
+      process.running = running;
+      void running.failed.then((error) => this.#failed(process, error));
+    } catch (error) {
+      this.#failed(process, error as OstrakaError);
+    }
+  }
+
+  #failed(process: Process, error: OstrakaError): void {
+    if (process.dead || process.failure !== undefined) return;
+    process.failure = error;
+    this.#world.trace(`n${this.id} fails ${error.code ?? error.name}`);
+    this.#world.failed(this, error);
+    this.#world.after(1, () => {
+      if (process.dead) return;
+      // Whoever supervises it kills what has failed, and starts it anew.
+      this.crash("process");
+      if (this.wanted && error.code !== "OSTRAKA_WIPED" && error.code !== "OSTRAKA_CORRUPT")
+        this.#world.after(RESTART_AFTER_FAILURE_MS, () => this.wanted && this.start());
+    });
+  }
+
+  #openStores(process: Process): StoreWorker {
+    const { clock } = process;
+    const random = this.#random.stream(`worker-${this.starts}`);
+    const last = { request: 0, answer: 0 };
+    const stores = openLocalStores({
+      clock,
+      files: this.files.work(clock),
+      pause: () => new Promise((resolve) => void clock.setTimer(0.1, resolve)),
+      // As between threads: later, in order each way.
+      deliver: (direction, run) => {
+        const now = clock.monotonicMs();
+        last[direction] = Math.max(last[direction], now + random.float() * 0.3);
+        clock.setTimer(last[direction] - now, run);
+      },
+    });
+    process.stores.push(stores);
+    return {
+      close: () => stores.close(),
+      store: (path) => {
+        const store = stores.store(this.files.real(path));
+        const apply = store.apply.bind(store);
+        store.apply = async (entries, upTo) => {
+          const results = await apply(entries, upTo);
+          this.#world.applied(this, store, upTo);
+          return results;
+        };
+        return store;
+      },
+    };
+  }
+
+  #logger(process: Process) {
+    const line =
+      (level: string) =>
+      (fields: object, message: string): void => {
+        if (process.dead) return;
+        const { err, ...rest } = fields as { err?: unknown };
+        const told = err === undefined ? "" : ` ${String(err)}`;
+        this.lines.push(
+          `${this.#world.clock.monotonicMs().toFixed(2)} ${level} ${message} ${JSON.stringify(rest, safe)}${told}`,
+        );
+        if (this.lines.length > LOG_LINES) this.lines.shift();
+      };
+    return { debug: line("debug"), info: line("info"), warn: line("warn"), error: line("error") };
+  }
+
+  #config(): NodeConfig {
+    return {
+      nodeId: this.id,
+      dataDirectory: this.dataDirectory,
+      listen: { host: `node${this.id}`, port: PORT },
+      http: undefined,
+      advertise: undefined,
+      initialCluster: new Map(this.#world.founders.map((id) => [id, { host: `node${id}`, port: PORT }])),
+      join: undefined,
+      rangeMaxBytes: 64 * 1024 * 1024,
+      rangeMaxRows: undefined,
+      replicas: 3,
+      electionTimeoutMs: ELECTION_TIMEOUT_MS,
+      logLevel: "info",
+      authTokenFile: undefined,
+      clusterSecretFile: undefined,
+      tls: undefined,
+      insecure: true,
+    };
+  }
+}
+
+function safe(_: string, value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
+}

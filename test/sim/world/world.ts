@@ -1,0 +1,385 @@
+/**
+ * The whole system in one process, from one seed: nodes with all their code on simulated machines, clients, and
+ * whatever goes wrong. One source of randomness, split into named streams; one heap of events by (virtual time, order);
+ * between two events everything that can settle does. After each event the invariants are checked.
+ *
+ * A run: the cluster comes up and gets a schema; in the safety phase anything may fail; then everything heals, the
+ * clients finish what they are at, unknown outcomes are asked for, and replicas and histories are judged.
+ */
+import { mkdtempSync, existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { OstrakaError } from "../../../src/base/errors.js";
+import { FIRST_RANGE_GROUP, META_GROUP } from "../../../src/base/ids.js";
+import type { RangeStore } from "../../../src/machines/range/types.js";
+import type { PeerFrame } from "../../../src/multiraft/types.js";
+import type { NodeTuning } from "../../../src/node/node.js";
+import { SimClock, settle } from "../sim-clock.js";
+import { SimRandom } from "../sim-random.js";
+import type { Verdict } from "../checkers/verdict.js";
+import { SimClient } from "./client.js";
+import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
+import { check, Invariants, Violation } from "./invariants.js";
+import { SimNetwork } from "./network.js";
+import { Machine, type Process, type WorldOfProcesses } from "./process.js";
+import { Trace } from "./trace.js";
+import { History, judge, ROWS, SCHEMA, Worker } from "./workloads.js";
+
+const FIRST_CLIENT = 101;
+const START_MS = 60_000;
+const HEAL_MS = 90_000;
+
+export interface RunSettings {
+  readonly seed: number;
+  /** Instead of those that the seed gives. */
+  readonly faults?: readonly Fault[] | undefined;
+  readonly keepTrace?: boolean;
+}
+
+export interface RunReport {
+  readonly seed: number;
+  readonly violation: string | undefined;
+  readonly faults: readonly Fault[];
+  readonly hash: string;
+  readonly events: number;
+  readonly virtualMs: number;
+  readonly operations: number;
+  readonly sometimes: ReadonlyMap<string, number>;
+  readonly verdicts: ReadonlyMap<string, Verdict>;
+  /** The end of the trace and of the nodes' logs, when something went wrong. */
+  readonly lines: readonly string[];
+  readonly logs: readonly string[];
+}
+
+export class World implements WorldOfProcesses {
+  readonly seed: number;
+  readonly random: SimRandom;
+  readonly clock = new SimClock();
+  readonly wires: SimNetwork;
+  readonly invariants: Invariants;
+  readonly machines: Machine[];
+  readonly founders: readonly number[];
+  readonly tuning: NodeTuning;
+  readonly sometimes = new Map<string, number>();
+  readonly history = new History();
+  readonly #trace: Trace;
+  readonly #root: string;
+  #events = 0;
+  #violation: Error | undefined;
+
+  constructor({ seed, keepTrace = false }: RunSettings) {
+    this.seed = seed;
+    this.random = new SimRandom(seed, "world");
+    this.#trace = new Trace(keepTrace);
+    this.#trace.now = () => this.clock.monotonicMs();
+    this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
+    this.wires = new SimNetwork(this.clock, this.random.stream("network"));
+    this.invariants = new Invariants((what) => this.note(what));
+    this.tuning = drawTuning(this.random.stream("tuning"));
+    this.founders = [1, 2, 3];
+    this.machines = this.founders.map(
+      (id) => new Machine(id, this, this.random.stream(`machine-${id}`), this.#root),
+    );
+  }
+
+  // --- what processes and clients ask of the world --------------------------------------------------------------
+
+  note(what: string): void {
+    this.sometimes.set(what, (this.sometimes.get(what) ?? 0) + 1);
+  }
+
+  readonly trace = (line: string): void => this.#trace.add(line);
+
+  after(ms: number, run: () => void): void {
+    this.clock.setTimer(ms, run);
+  }
+
+  machine(id: number): Machine {
+    return this.machines[id - 1]!;
+  }
+
+  process(id: number): Process | undefined {
+    return this.machines[id - 1]?.process;
+  }
+
+  onMachine(id: number, run: () => void): void {
+    const wait = this.machines[id - 1]?.clock.pausedMs ?? 0;
+    if (wait > 0) this.clock.setTimer(wait, () => this.onMachine(id, run));
+    else run();
+  }
+
+  observe(from: number, to: number, frame: PeerFrame, bytes: Uint8Array): void {
+    this.#trace.bytes(from * 16 + to, bytes);
+    const process = this.process(from);
+    if (process === undefined) return;
+    try {
+      this.invariants.sent(process, frame);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  applied(machine: Machine, store: RangeStore, upTo: number): void {
+    this.trace(`n${machine.id} applied ${upTo}`);
+    void store;
+  }
+
+  failed(machine: Machine, error: OstrakaError): void {
+    this.note(`a node went down by itself: ${error.code}`);
+    const { wiped, decayed, ioErrors } = machine.damage;
+    const excused =
+      (wiped && error.code === "OSTRAKA_WIPED") ||
+      (decayed && /CORRUPT|IO/.test(error.code)) ||
+      (ioErrors && /IO/.test(error.code)) ||
+      error.family === "retry" ||
+      error.code === "OSTRAKA_DISK_FULL";
+    if (!excused)
+      this.fail(new Violation(`node ${machine.id} went down by itself: ${error.code} ${error.message}\n${error.stack}`));
+  }
+
+  /** Whether some machine has been damaged in a way that explains unusual errors. */
+  get excused(): boolean {
+    return this.machines.some(({ damage }) => damage.decayed || damage.ioErrors || damage.wiped);
+  }
+
+  allows(error: OstrakaError): boolean {
+    return error.code.startsWith("SQLITE_CONSTRAINT") || /duplicate column/.test(error.message);
+  }
+
+  fail(error: unknown): void {
+    this.#violation ??= error instanceof Error ? error : new Error(String(error));
+  }
+
+  /** The machine whose process leads the range, in the newest term. */
+  leader(): Machine | undefined {
+    let newest = -1;
+    let found: Machine | undefined;
+    for (const machine of this.machines) {
+      const status = machine.process?.host?.findGroup(FIRST_RANGE_GROUP)?.status();
+      if (status?.role === "leader" && status.term > newest) [newest, found] = [status.term, machine];
+    }
+    return found;
+  }
+
+  // --- running --------------------------------------------------------------------------------------------------
+
+  /** One event, everything it sets going, and a look at what has come of it. */
+  async #step(): Promise<boolean> {
+    if (!this.clock.fireNext()) return false;
+    this.#events++;
+    await settle();
+    try {
+      this.invariants.step(this.machines);
+    } catch (error) {
+      this.fail(error);
+    }
+    if (this.#violation !== undefined) throw this.#violation;
+    return true;
+  }
+
+  async until(done: () => boolean, what: string, limitMs: number): Promise<void> {
+    const end = this.clock.monotonicMs() + limitMs;
+    while (!done()) {
+      check((this.clock.nextAt() ?? Number.POSITIVE_INFINITY) <= end, () => `${what}: not within ${limitMs} ms`);
+      await this.#step();
+    }
+  }
+
+  async during<T>(promise: Promise<T>, what: string, limitMs: number): Promise<T> {
+    let settled = false;
+    const watched = promise.finally(() => {
+      settled = true;
+    });
+    watched.catch(() => undefined);
+    await settle();
+    await this.until(() => settled, what, limitMs);
+    return watched;
+  }
+
+  async run(faults: readonly Fault[] | undefined): Promise<RunReport> {
+    let planned: readonly Fault[] = faults ?? [];
+    let verdicts: ReadonlyMap<string, Verdict> = new Map();
+    try {
+      for (const machine of this.machines) machine.start();
+      await this.until(() => this.machines.every(({ serving }) => serving), "the cluster comes up", START_MS);
+      const setup = new SimClient(this, FIRST_CLIENT - 1, this.random.stream("setup"));
+      await this.during(this.#createSchema(setup), "the schema is made", START_MS);
+      const start = this.clock.monotonicMs();
+      const safetyMs = this.random.stream("length").pick([5_000, 10_000, 20_000, 40_000]);
+      planned = faults ?? drawFaults(this.random.stream("faults"), this.founders, start, start + safetyMs);
+      const workers = this.#employ();
+      await this.#safety(planned, start + safetyMs);
+      verdicts = await this.#liveness(workers);
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      await this.#destroy();
+    }
+    return this.#report(planned, verdicts);
+  }
+
+  async #createSchema(client: SimClient): Promise<void> {
+    for (const sql of [...SCHEMA, ...ROWS]) {
+      const end = await client.write(sql, []);
+      check(end.outcome === "committed", () => `${sql}: ${end.outcome}`);
+    }
+  }
+
+  #employ(): { worker: Worker; done: Promise<void> }[] {
+    const random = this.random.stream("clients");
+    const count = random.between(3, 8);
+    return Array.from({ length: count }, (_, i) => {
+      const mine = this.random.stream(`client-${i}`);
+      const client = new SimClient(this, FIRST_CLIENT + i, mine.stream("driver"));
+      const worker = new Worker(client, this.history, mine.stream("work"), i === 0);
+      const done = worker.run().catch((error: unknown) => this.fail(error));
+      return { worker, done };
+    });
+  }
+
+  async #safety(faults: readonly Fault[], untilMs: number): Promise<void> {
+    for (const fault of faults)
+      this.clock.setTimer(Math.max(0, fault.atMs - this.clock.monotonicMs()), () => {
+        this.trace(`fault ${describeFault(fault)}`);
+        this.note(`fault: ${fault.kind}`);
+        strike(this, fault);
+      });
+    let over = false;
+    this.clock.setTimer(Math.max(0, untilMs - this.clock.monotonicMs()), () => {
+      over = true;
+    });
+    await this.until(() => over, "the safety phase", Number.POSITIVE_INFINITY);
+  }
+
+  /** Machines whose data is gone or damaged need not come back; all others must. */
+  #survivors(): Machine[] {
+    return this.machines.filter(
+      ({ damage, serving }) => !(damage.wiped || damage.decayed) || serving,
+    );
+  }
+
+  async #liveness(workers: readonly { worker: Worker; done: Promise<void> }[]): Promise<ReadonlyMap<string, Verdict>> {
+    this.trace("everything heals");
+    this.wires.heal();
+    for (const machine of this.machines) {
+      machine.clock.resume();
+      machine.clock.setRate(1);
+      machine.disk.capacityBytes = Number.POSITIVE_INFINITY;
+      machine.disk.slowness = 1;
+      machine.disk.failNext = () => undefined;
+      machine.wanted = true;
+      machine.start();
+    }
+    for (const { worker } of workers) worker.stopped = true;
+    await this.during(Promise.all(workers.map(({ done }) => done)), `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`, HEAL_MS);
+    await this.until(
+      () => this.#survivors().every(({ serving }) => serving) && this.#survivors().length >= 2,
+      "all nodes serve again",
+      HEAL_MS,
+    );
+    const readers = this.#survivors().map(({ id }) => {
+      const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
+      client.pin(id);
+      return client;
+    });
+    await this.during(this.#resolveDoubts(readers[0]!), "outcomes are told", HEAL_MS);
+    const verdicts = await this.during(
+      judge(this.history, readers, () => this.clock.monotonicMs()),
+      "the last reads",
+      HEAL_MS,
+    );
+    for (const [name, { verdict, problems }] of verdicts)
+      check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
+    await this.#compareReplicas();
+    return verdicts;
+  }
+
+  async #resolveDoubts(client: SimClient): Promise<void> {
+    for (const { id, resolve } of this.history.doubted) {
+      const end = await client.resolve(id, 20);
+      this.note(`a doubt was resolved at the end: ${end.outcome}`);
+      resolve(end.outcome);
+    }
+  }
+
+  /** Equal state at equal applied index, on all replicas of every group. */
+  async #compareReplicas(): Promise<void> {
+    const hosts = this.#survivors().map(({ process }) => process!.host!);
+    for (const group of [META_GROUP, FIRST_RANGE_GROUP]) {
+      const handles = hosts.map((host) => host.group(group));
+      const behind = (): boolean => {
+        const target = Math.max(...handles.map((handle) => handle.status().commit));
+        return handles.some((handle) => handle.status().applied < target);
+      };
+      await this.until(() => !behind(), `all replicas of group ${group} catch up`, HEAL_MS);
+      const digests = await this.during(Promise.all(handles.map((handle) => handle.digest())), "digests", HEAL_MS);
+      const byIndex = new Map<number, string>();
+      for (const { appliedIndex, digest } of digests) {
+        const known = byIndex.get(appliedIndex);
+        check(
+          known === undefined || known === digest,
+          () => `replicas of group ${group} differ at ${appliedIndex}: ${JSON.stringify(digests)}`,
+        );
+        byIndex.set(appliedIndex, digest);
+      }
+      if (byIndex.size < digests.length) this.note(`digests compared (group ${group})`);
+    }
+  }
+
+  async #destroy(): Promise<void> {
+    for (const machine of this.machines) {
+      if (machine.process !== undefined) machine.crash("process");
+      machine.files.remove();
+    }
+    await settle();
+  }
+
+  #report(faults: readonly Fault[], verdicts: ReadonlyMap<string, Verdict>): RunReport {
+    const violation = this.#violation;
+    return {
+      seed: this.seed,
+      violation: violation === undefined ? undefined : violation instanceof Violation ? violation.message : String(violation.stack),
+      faults,
+      hash: this.#trace.hash,
+      events: this.#events,
+      virtualMs: this.clock.monotonicMs(),
+      operations: this.history.operations,
+      sometimes: this.sometimes,
+      verdicts,
+      lines: this.#trace.last(400),
+      logs: this.machines.flatMap(({ id, lines }) => lines.map((line) => `n${id} ${line}`)),
+    };
+  }
+}
+
+/** Small bounds, so that rare paths are met often; now and then the usual ones. */
+function drawTuning(random: SimRandom): NodeTuning {
+  if (random.chance(0.1)) return {};
+  const maxLogEntries = random.pick([30, 100, 400]);
+  return {
+    segmentBytes: random.pick([16 * 1024, 64 * 1024]),
+    host: {
+      maxLogEntries,
+      maxLogBytes: 256 * 1024,
+      tailEntries: random.pick([0, 5, maxLogEntries / 2]),
+      tailBytes: 64 * 1024,
+      maxAppendBytes: random.pick([512, 16 * 1024]),
+      maxReadyBytes: random.pick([512, 64 * 1024]),
+      maxInflightMessages: random.pick([2, 64]),
+      maxApplyBytes: random.pick([4 * 1024, 4 * 1024 * 1024]),
+      quiesceTicks: random.pick([0, 5, 30]),
+    },
+    // What is scanned runs in a process, on a pin or a private copy, once the file is larger than this.
+    gateway: { availabilityMs: random.pick([3_000, 10_000, 20_000]), scanBytes: random.pick([0, 1024 * 1024]) },
+    leader: {
+      scanBytes: random.pick([0, 1024 * 1024]),
+      maxRememberedKeys: random.pick([4, 50, 200_000]),
+      reservationMs: random.pick([50, 1_000]),
+      maxReplayMs: random.pick([0, 4]),
+    },
+  };
+}
+
+export async function runSeed(settings: RunSettings): Promise<RunReport> {
+  return new World(settings).run(settings.faults);
+}
