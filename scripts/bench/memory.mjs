@@ -20,7 +20,10 @@ export async function memoryPhase(cluster, client, seconds, say) {
       running = false;
     });
     while (running) {
-      lowest = Math.min(lowest, (await cluster.metric("ostraka_nodejs_heap_size_used_bytes")) ?? Number.POSITIVE_INFINITY);
+      lowest = Math.min(
+        lowest,
+        (await cluster.metric("ostraka_nodejs_heap_size_used_bytes")) ?? Number.POSITIVE_INFINITY,
+      );
       await Promise.race([delay(250), loading]);
     }
     operations += (await loading).operations;
