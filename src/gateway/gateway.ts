@@ -9,6 +9,7 @@ import type { IdempotencyKey } from "../machines/range/types.js";
 import type { Gateway, Session } from "../rpc/gateway.js";
 import { Deadline } from "./deadline.js";
 import type { Replica } from "./replica.js";
+import type { RunningStatements } from "./running.js";
 import { GatewaySession, type SessionContext } from "./session.js";
 import type { SpoolSpace } from "./spool.js";
 import { StatementCache } from "./statements.js";
@@ -20,6 +21,7 @@ export interface GatewayOptions {
   readonly replica: Replica;
   readonly space: SpoolSpace;
   readonly systemTables: SystemTables;
+  readonly running: RunningStatements;
   readonly admin: Readonly<Record<string, AdminVerb>>;
 }
 
@@ -44,6 +46,7 @@ export class NodeGateway implements Gateway {
       space: options.space,
       statements: new StatementCache(),
       systemTables: options.systemTables,
+      running: options.running,
       nextKey: () => this.#nextKey(),
       nextTransactionId: () => this.#nextTransactionId(),
       closed: (session) => this.#sessions.delete(session),

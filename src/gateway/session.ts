@@ -23,6 +23,7 @@ import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import { type Replica, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
+import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
 import { changesDatabase, type StatementCache } from "./statements.js";
@@ -35,6 +36,7 @@ export interface SessionContext {
   readonly space: SpoolSpace;
   readonly statements: StatementCache;
   readonly systemTables: SystemTables;
+  readonly running: RunningStatements;
   readonly nextKey: () => IdempotencyKey;
   readonly nextTransactionId: () => TransactionId;
   readonly closed: (session: GatewaySession) => void;
@@ -120,8 +122,12 @@ export class GatewaySession implements Session {
     return run;
   }
 
-  async #timed<T>(request: RequestTail, work: (deadline: Deadline) => Promise<T>): Promise<T> {
+  async #timed<T>(
+    request: RequestTail & { readonly sql?: string },
+    work: (deadline: Deadline) => Promise<T>,
+  ): Promise<T> {
     const { clock, limits } = this.#context.replica;
+    const ended = this.#context.running.begin(this.#kind, request.sql ?? "(batch)");
     const deadline = new Deadline(clock, request.timeoutMs, limits.availabilityMs, request);
     try {
       return await work(deadline);
@@ -132,6 +138,7 @@ export class GatewaySession implements Session {
       throw error;
     } finally {
       deadline.dispose();
+      ended();
       this.#idleSince = clock.monotonicMs();
     }
   }

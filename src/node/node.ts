@@ -14,6 +14,7 @@ import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
 import { remoteRange, serveRange } from "../gateway/range-rpc.js";
 import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
+import { RunningStatements } from "../gateway/running.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
@@ -34,6 +35,7 @@ import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
 import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
+import { WalGuard } from "./wal-guard.js";
 
 export interface RunningNode {
   readonly nodeId: number;
@@ -86,6 +88,9 @@ export async function assembleNode(config: NodeConfig, parts: NodeParts): Promis
   }
 }
 
+/** A database's write-ahead log beyond which the oldest snapshots in use are given up. */
+const MAX_WAL_BYTES = 256 * 1024 * 1024;
+
 class NodeAssembly {
   readonly #config: NodeConfig;
   readonly #parts: NodeParts;
@@ -104,6 +109,7 @@ class NodeAssembly {
   #gateway: NodeGateway | undefined;
   #http: HttpServer | undefined;
   #membership: Membership | undefined;
+  #walGuard: WalGuard | undefined;
   #spools = 0;
   #stopping: Promise<void> | undefined;
 
@@ -144,6 +150,7 @@ class NodeAssembly {
     await this.#addMeta(host, identity);
     const store = await this.#addRange(host, identity);
     const replica = await this.#replica(self, network, store);
+    const running = new RunningStatements(this.#clock);
     const view: ClusterView = {
       self,
       clock: this.#clock,
@@ -151,6 +158,7 @@ class NodeAssembly {
       groups: this.#groups,
       store,
       calls: network.calls,
+      running,
       settings: () => this.#settings(),
     };
     serveOperations(view);
@@ -164,6 +172,7 @@ class NodeAssembly {
         maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
       },
       systemTables: systemTables(view),
+      running,
       admin: operations(view),
     });
     this.#gateway = gateway;
@@ -264,6 +273,8 @@ class NodeAssembly {
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
+    this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
+    this.#walGuard.start();
     const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node));
     return {
       clock: this.#clock,
@@ -362,6 +373,7 @@ class NodeAssembly {
 
   async #stop(): Promise<void> {
     this.#membership?.stop();
+    this.#walGuard?.stop();
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, this.#groups.values(), this.#clock);
     await this.#gateway?.close();

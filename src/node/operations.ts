@@ -8,6 +8,7 @@ import { type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
 import type { SqlValue } from "../base/values.js";
 import type { AdminVerb } from "../gateway/gateway.js";
+import type { RunningStatements } from "../gateway/running.js";
 import type { SystemTables } from "../gateway/system-tables.js";
 import type { MetaMachine, MetaNode } from "../machines/meta/meta.js";
 import type { RangeStore } from "../machines/range/types.js";
@@ -25,6 +26,7 @@ export interface ClusterView {
   readonly groups: ReadonlyMap<GroupId, GroupHandle>;
   readonly store: RangeStore;
   readonly calls: NodeCalls;
+  readonly running: RunningStatements;
   readonly settings: () => ReadonlyMap<string, string>;
 }
 
@@ -70,6 +72,7 @@ export function localReport(view: ClusterView): Record<string, unknown> {
 /** What other nodes ask this one for. */
 export function serveOperations(view: ClusterView): void {
   view.calls.serve("node.report", async () => localReport(view));
+  view.calls.serve("node.statements", async () => view.running.list());
   view.calls.serve("node.digest", async ([group]) => digestOf(view, group as GroupId));
 }
 
@@ -222,11 +225,37 @@ export function systemTables(view: ClusterView): SystemTables {
       async () => [],
     ),
     ostraka_outbox: table("ostraka_outbox", ["id", "destination", "kind", "created_ms"], async () => []),
-    ostraka_statements: table("ostraka_statements", ["statement", "session", "running_ms"], async () => []),
+    ostraka_statements: table(
+      "ostraka_statements",
+      ["node_id", "statement_id", "kind", "statement", "running_ms"],
+      async () => listStatements(view),
+    ),
     ostraka_settings: table("ostraka_settings", ["name", "value"], async () =>
       [...view.settings()].map(([name, value]) => [name, value]),
     ),
   };
+}
+
+/** The statements that run on any node that answers. */
+async function listStatements(view: ClusterView): Promise<readonly (readonly SqlValue[])[]> {
+  const perNode = await Promise.all(
+    view.meta.state.nodes.map(async ({ id }) => {
+      const statements = id === view.self ? view.running.list() : await askStatements(view, nodeId(id));
+      return statements.map((item) => [
+        BigInt(id),
+        BigInt(item.id),
+        item.kind,
+        item.sql,
+        Math.round(item.runningMs),
+      ]);
+    }),
+  );
+  return perNode.flat();
+}
+
+function askStatements(view: ClusterView, node: NodeId): Promise<ReturnType<RunningStatements["list"]>> {
+  const asked = view.calls.call(node, "node.statements", [], { timeoutMs: ASK_MS });
+  return asked.then((answer) => answer as ReturnType<RunningStatements["list"]>).catch(() => []);
 }
 
 function rangeRow(view: ClusterView, range: number, generation: number): readonly SqlValue[] {
