@@ -184,7 +184,7 @@ export class GatewaySession implements Session {
   }
 
   async #executeOne(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
-    if (this.#closed) throw new UserError("OSTRAKA_UNSUPPORTED", "the session is closed");
+    if (this.#closed) throw new RetryError("OSTRAKA_RETRY", "the session was closed: its node is stopping");
     const { sql, class: kind } = this.#context.statements.get(request.sql);
     if (this.#failed !== undefined) {
       if (kind.kind !== "rollback") throw this.#failed;
