@@ -200,7 +200,7 @@ export interface Database extends Executor {
    * "aborted" is final: it will never commit.
    */
   outcome(transactionId: string, options?: CallOptions): Promise<Outcome>;
-  /** An operation of the cluster ("node list", "range split", "check", ...); arguments and answer are plain objects. */
+  /** An operation of the cluster ("node.list", "node.status", "check", ...); arguments and answer are plain objects. */
   admin(verb: string, args?: Readonly<Record<string, unknown>>, options?: CallOptions): Promise<unknown>;
   /** Rejects what is outstanding and lets go of every connection. Idempotent. */
   close(): Promise<void>;

@@ -117,12 +117,14 @@ async function join(context: FoundingContext, addresses: readonly Address[]): Pr
     try {
       const result = await strangers.join(address, wanted);
       if (!result.ok) throw new FatalError("OSTRAKA_JOIN_REFUSED", result.reason);
+      const { nodes } = await strangers.probe(address);
       logger.info({ node: result.nodeId, clusterId: result.clusterId }, "joined the cluster");
       return await writeIdentity(context.disk, config.dataDirectory, {
         nodeId: result.nodeId,
         clusterId: result.clusterId,
         incarnation,
         founders: {},
+        seeds: Object.fromEntries(nodes.map((node) => [node.id, node.address])),
       });
     } catch (error) {
       if (error instanceof FatalError) throw error;

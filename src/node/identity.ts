@@ -16,6 +16,8 @@ export interface Identity {
   readonly incarnation: string;
   /** The first membership, where this node was one of the founders; empty when it joined. */
   readonly founders: Readonly<Record<string, string>>;
+  /** Where other nodes were when this one joined: whom to ask until meta says where they are now. */
+  readonly seeds?: Readonly<Record<string, string>>;
   readonly format: number;
 }
 

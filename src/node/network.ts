@@ -2,7 +2,7 @@
  * What a node needs of a network: to be reached by clients and peers, and to reach them. PeerNetwork is the real one;
  * LocalNetwork is that of a cluster of one inside somebody's process.
  */
-import { RetryError } from "../base/errors.js";
+import { type OstrakaError, RetryError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
 import type { PeerTransport } from "../multiraft/types.js";
@@ -28,6 +28,8 @@ export interface NodeNetwork extends Strangers {
   /** HOST:PORT as bound, or what stands for it. */
   readonly address: string;
   readonly clientCount: number;
+  /** Resolves when a peer will not have this node, however often it asks: its data was lost. */
+  readonly refused?: Promise<OstrakaError>;
   readonly calls: NodeCalls;
   readonly transport: PeerTransport;
   /** From now on this node is somebody: peers are let in, and can be reached by what meta (or the founders) say. */

@@ -144,6 +144,7 @@ class NodeAssembly {
       http,
     });
     network.identify(identity, this.#meta);
+    void network.refused?.then((reason) => this.#stopFor(reason));
     const self = nodeId(identity.nodeId);
 
     const host = await this.#openHost(self, network);

@@ -5,7 +5,8 @@
  */
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
-import { RetryError } from "../base/errors.js";
+import { join } from "node:path";
+import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
@@ -18,6 +19,7 @@ import { RpcServer, type ServerTls } from "../rpc/server.js";
 import { type Address, formatAddress, type NodeConfig, type NodeSecrets } from "./config.js";
 import type { ClusterProbe } from "./founding.js";
 import type { Identity } from "./identity.js";
+import { KnownPeers } from "./known-peers.js";
 import type { Logger } from "./logger.js";
 import type { NodeNetwork, StrangerService } from "./network.js";
 
@@ -39,6 +41,8 @@ export class PeerNetwork implements NodeNetwork {
   readonly #options: PeerNetworkOptions;
   readonly #server: RpcServer;
   readonly #identity = new LateIdentity();
+  readonly refused: Promise<OstrakaError>;
+  #refuse!: (error: OstrakaError) => void;
   readonly #strangers: PeerCalls;
   readonly #secret: string | undefined;
   readonly #tls: ServerTls | undefined;
@@ -48,6 +52,9 @@ export class PeerNetwork implements NodeNetwork {
 
   constructor(options: PeerNetworkOptions) {
     this.#options = options;
+    this.refused = new Promise((resolve) => {
+      this.#refuse = resolve;
+    });
     const { config, secrets, clock, logger, random } = options;
     this.#tls = secrets.tls;
     this.#secret = clusterSecret(secrets);
@@ -92,20 +99,23 @@ export class PeerNetwork implements NodeNetwork {
 
   /** From now on this node is somebody: peers are let in, and can be reached by what meta (or the founders) say. */
   identify(identity: Identity, meta: MetaMachine): void {
-    const { clock, random, logger } = this.#options;
+    const { clock, random, logger, config } = this.#options;
     const address = (node: NodeId): string | undefined =>
-      meta.node(node)?.address ?? identity.founders[String(node)];
+      meta.node(node)?.address ?? identity.founders[String(node)] ?? identity.seeds?.[String(node)];
     this.#channels = new PeerChannels({
       clusterId: identity.clusterId,
       nodeId: nodeId(identity.nodeId),
       incarnation: identity.incarnation,
       address,
+      onRefused: (_node, reason) => {
+        if (reason.includes(KNOWN_OTHERWISE)) this.#refuse(new FatalError("OSTRAKA_WIPED", reason));
+      },
       clusterSecret: this.#secret,
       tls: this.#tls,
     });
     this.#calls = new PeerCalls({ channels: this.#channels, clock, random, logger });
     this.#transport = new GrpcPeerTransport({ channels: this.#channels, clock, random, logger });
-    this.#identity.become(identity, meta);
+    this.#identity.become(identity, meta, new KnownPeers(join(config.dataDirectory, "peers.json")));
   }
 
   get calls(): PeerCalls {
@@ -180,10 +190,12 @@ export class PeerNetwork implements NodeNetwork {
 class LateIdentity implements PeerIdentity {
   #identity: Identity | undefined;
   #meta: MetaMachine | undefined;
+  #peers: KnownPeers | undefined;
 
-  become(identity: Identity, meta: MetaMachine): void {
+  become(identity: Identity, meta: MetaMachine, peers: KnownPeers): void {
     this.#identity = identity;
     this.#meta = meta;
+    this.#peers = peers;
   }
 
   /** Until it is known, what no peer can ask for. */
@@ -200,9 +212,22 @@ class LateIdentity implements PeerIdentity {
   }
 
   refuse(hello: PeerHello): string | undefined {
-    const known = this.#meta?.node(hello.fromNode);
-    if (known === undefined || known.incarnation === hello.incarnation) return undefined;
-    return `node ${hello.fromNode} ${KNOWN_OTHERWISE} (incarnation ${known.incarnation}): a node that lost its data must be removed and join anew under another id`;
+    const { fromNode, incarnation } = hello;
+    const peers = this.#peers;
+    if (peers === undefined) return "the node is starting";
+    const met = peers.get(fromNode);
+    const known = [met, this.#meta?.node(fromNode)?.incarnation].find(
+      (other) => (other ?? incarnation) !== incarnation,
+    );
+    if (known !== undefined)
+      return `node ${fromNode} ${KNOWN_OTHERWISE} (incarnation ${known}): a node that lost its data must be removed and join anew under another id`;
+    if (met !== undefined) return undefined;
+    try {
+      peers.remember(fromNode, incarnation);
+      return undefined;
+    } catch (error) {
+      return `node ${fromNode} was not met before and cannot be remembered: ${String(error)}`;
+    }
   }
 }
 

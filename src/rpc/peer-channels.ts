@@ -2,7 +2,7 @@
  * How this node calls others: addresses, credentials, and the hello that goes before every stream. Snapshots travel on
  * a connection of their own, so that the agreement engine's frames never wait in a socket behind one.
  */
-import { ChannelCredentials, Client, Metadata } from "@grpc/grpc-js";
+import { ChannelCredentials, Client, Metadata, status } from "@grpc/grpc-js";
 import type { NodeId } from "../base/ids.js";
 import { PEER_PROTOCOL_VERSION, PeerHeader } from "./auth.js";
 import { type CallerHandler, GrpcCallerPipe } from "./client-pipe.js";
@@ -14,6 +14,8 @@ export interface PeerChannelOptions {
   readonly incarnation: string;
   /** host:port, or undefined while it is not known. Asked before every stream: addresses change. */
   readonly address: (node: NodeId) => string | undefined;
+  /** A node did not want this one for a peer. */
+  readonly onRefused?: (node: NodeId, reason: string) => void;
   readonly clusterSecret?: string | undefined;
   readonly tls?: { readonly ca: Uint8Array; readonly cert: Uint8Array; readonly key: Uint8Array } | undefined;
 }
@@ -64,6 +66,7 @@ export class PeerChannels {
       onDrain: () => handler.onDrain(),
       onClose: (reason, code) => {
         this.#pipes.delete(pipe);
+        if (code === status.FAILED_PRECONDITION) this.#options.onRefused?.(node, reason);
         handler.onClose(reason, code);
       },
     });
