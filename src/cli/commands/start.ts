@@ -1,12 +1,7 @@
 /**
  * `ostraka start`: one node, in this process. Prints `ready node=… grpc=… http=…` on standard output when it serves.
-<<<<<<< HEAD
- * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. A node
- * that has to stop by itself (a failed disk, a broken invariant) ends with 1 and the reason.
-=======
  * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. It exits
  * with 1 when it has to stop by itself (disk failure, corruption, a broken invariant), for a supervisor to see.
->>>>>>> main
  */
 import { type Command, Option } from "commander";
 import { NODE_DEFAULTS, type NodeFlags, parseNodeConfig } from "../../node/config.js";
@@ -53,15 +48,7 @@ async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Pr
   const stopped = untilStopped(() => node.stop(), flags.exitWithParent === true);
   process.stdout.write(`ready node=${node.nodeId} grpc=${node.grpc} http=${node.http ?? "off"}\n`);
   const failure = await Promise.race([stopped, node.failed]);
-<<<<<<< HEAD
   if (failure !== undefined) giveUp(failure);
-=======
-  if (failure !== undefined) {
-    process.stderr.write(`Error: the node stops: ${describeError(failure)}\n`);
-    // What is left cannot be trusted to end in order; the log has all that was answered.
-    process.exit(EXIT.failure);
-  }
->>>>>>> main
   // Nothing that is left running may keep a drained node alive.
   process.exit(EXIT.ok);
 }
