@@ -2,11 +2,16 @@
  * The range's leader as seen from any node: calls go to the local leader directly, or over the peer connection to the
  * node believed to lead. A RouteError's hint is remembered; trying again is the caller's business (Deadline.persist).
  *
+ * A leader that hangs would keep its callers waiting long after others have replaced it. Once this node knows of
+ * another leader, calls to the old one are given up after a grace in which a live one answers (it waits that long
+ * itself for the log to tell what became of its proposals); the caller tries again, writes under their keys.
+ *
  * Read points asked for while a round is under way share the next one: only who asked before a round began may use it.
  */
 
-import { RouteError } from "../base/errors.js";
-import type { GroupId, NodeId, TransactionId } from "../base/ids.js";
+import { AmbiguousError, RouteError } from "../base/errors.js";
+import { type GroupId, NO_NODE, type NodeId, type TransactionId } from "../base/ids.js";
+import type { Clock } from "../base/io.js";
 import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
 import type {
@@ -34,8 +39,21 @@ export class RangeClient implements RangeService {
   #gathering: Promise<ReadPoint> | undefined;
   /** Settles when the round under way has ended, however. */
   #running: Promise<void> | undefined;
+  /** Calls to other nodes that wait for an answer: how to give each up. */
+  readonly #waiting = new Map<NodeId, Set<(error: AmbiguousError) => void>>();
+  readonly #clock: Clock;
+  readonly #graceMs: number;
 
-  constructor(self: NodeId, local: RangeService, handle: GroupHandle, remote: RemoteRange) {
+  constructor(
+    self: NodeId,
+    local: RangeService,
+    handle: GroupHandle,
+    remote: RemoteRange,
+    patience: { readonly clock: Clock; readonly graceMs: number },
+  ) {
+    this.#clock = patience.clock;
+    this.#graceMs = patience.graceMs;
+    handle.onChange(({ leader }) => this.#replaced(leader));
     this.group = local.group;
     this.#self = self;
     this.#local = local;
@@ -43,10 +61,14 @@ export class RangeClient implements RangeService {
     this.#remote = remote;
   }
 
-  #leader(): RangeService {
+  #target(): NodeId {
     const known = this.#handle.leader;
     const leader = known !== 0 ? known : this.#hint;
     if (leader === undefined) throw new RouteError("no leader is known", undefined);
+    return leader;
+  }
+
+  #service(leader: NodeId): RangeService {
     if (leader === this.#self) return this.#local;
     let remote = this.#remotes.get(leader);
     if (remote === undefined) {
@@ -63,10 +85,42 @@ export class RangeClient implements RangeService {
 
   async #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
     try {
-      return await work(this.#leader());
+      const leader = this.#target();
+      const answer = work(this.#service(leader));
+      return await (leader === this.#self ? answer : this.#unlessReplaced(leader, answer));
     } catch (error) {
       if (error instanceof RouteError) this.#hint = error.leader;
       throw error;
+    }
+  }
+
+  async #unlessReplaced<T>(leader: NodeId, answer: Promise<T>): Promise<T> {
+    const waiting = this.#waiting.get(leader) ?? new Set();
+    this.#waiting.set(leader, waiting);
+    let giveUp!: (error: AmbiguousError) => void;
+    const replaced = new Promise<never>((_, reject) => {
+      giveUp = reject;
+    });
+    waiting.add(giveUp);
+    try {
+      return await Promise.race([answer, replaced]);
+    } finally {
+      waiting.delete(giveUp);
+    }
+  }
+
+  #replaced(leader: NodeId): void {
+    if (leader === NO_NODE) return;
+    for (const [node, waiting] of this.#waiting) {
+      if (node === leader || waiting.size === 0) continue;
+      const before = [...waiting];
+      this.#clock.setTimer(this.#graceMs, () => {
+        const error = new AmbiguousError(
+          `node ${node} was replaced as leader and does not answer`,
+          undefined,
+        );
+        for (const giveUp of before) if (waiting.has(giveUp)) giveUp(error);
+      });
     }
   }
 

@@ -276,7 +276,10 @@ class NodeAssembly {
     this.#pools = [runners, heldRunners];
     this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
     this.#walGuard.start();
-    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node));
+    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node), {
+      clock: this.#clock,
+      graceMs: this.#config.electionTimeoutMs,
+    });
     return {
       clock: this.#clock,
       random: this.#random,

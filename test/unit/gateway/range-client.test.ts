@@ -1,0 +1,86 @@
+/** Calls to a leader that was replaced: answered by it within a grace, or given up for the caller to try again. */
+import { beforeEach, expect, it } from "vitest";
+import { AmbiguousError } from "../../../src/base/errors.js";
+import { type NodeId, nodeId } from "../../../src/base/ids.js";
+import { RangeClient } from "../../../src/gateway/range-client.js";
+import type { GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
+import type { RangeService, ReadPoint } from "../../../src/range/types.js";
+import { ManualClock } from "../../sim/manual-clock.js";
+
+const GRACE_MS = 500;
+
+let clock: ManualClock;
+let client: RangeClient;
+let leader: NodeId;
+let listeners: ((status: GroupStatus) => void)[];
+/** Answers outstanding, by the node asked. */
+let asked: { readonly node: number; answer(point: ReadPoint): void }[];
+
+beforeEach(() => {
+  clock = new ManualClock();
+  listeners = [];
+  asked = [];
+  leader = nodeId(2);
+  const handle = {
+    get leader() {
+      return leader;
+    },
+    onChange: (listener: (status: GroupStatus) => void) => listeners.push(listener),
+  } as unknown as GroupHandle;
+  const remote = (node: NodeId) =>
+    ({
+      readPoint: () => new Promise<ReadPoint>((answer) => asked.push({ node, answer })),
+    }) as unknown as RangeService;
+  client = new RangeClient(nodeId(1), { group: 3 } as unknown as RangeService, handle, remote, {
+    clock,
+    graceMs: GRACE_MS,
+  });
+});
+
+function lead(node: number): void {
+  leader = nodeId(node);
+  for (const listener of listeners) listener({ leader } as GroupStatus);
+}
+
+async function settledBy<T>(promise: Promise<T>): Promise<T | Error | "waiting"> {
+  const outcome = promise.catch((error: Error) => error);
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+  return Promise.race([outcome, Promise.resolve("waiting" as const)]);
+}
+
+it("gives up a call to a leader that hangs, a grace after another one is known", async () => {
+  const point = client.readPoint();
+  point.catch(() => undefined);
+  await settledBy(point);
+  expect(asked.map(({ node }) => node)).toEqual([2]);
+  lead(0);
+  await clock.advance(10 * GRACE_MS);
+  expect(await settledBy(point)).toBe("waiting");
+  lead(3);
+  await clock.advance(GRACE_MS - 1);
+  expect(await settledBy(point)).toBe("waiting");
+  await clock.advance(1);
+  expect(await settledBy(point)).toBeInstanceOf(AmbiguousError);
+  void client.readPoint().catch(() => undefined);
+  await settledBy(point);
+  expect(asked.map(({ node }) => node)).toEqual([2, 3]);
+});
+
+it("takes the answer of a replaced leader that is alive", async () => {
+  const point = client.readPoint();
+  await settledBy(point);
+  lead(3);
+  asked[0]!.answer({ index: 7 } as unknown as ReadPoint);
+  expect(await settledBy(point)).toEqual({ index: 7 });
+  await clock.advance(GRACE_MS);
+});
+
+it("leaves calls to the new leader alone", async () => {
+  leader = nodeId(3);
+  const point = client.readPoint();
+  point.catch(() => undefined);
+  await settledBy(point);
+  lead(3);
+  await clock.advance(2 * GRACE_MS);
+  expect(await settledBy(point)).toBe("waiting");
+});
