@@ -4,7 +4,8 @@
  *
  * Invariants:
  * 1. Apply, reads and speculation are synchronous, so at any moment the file's last commit is `appliedIndex`.
- * 2. No checkpoint runs while a copy is made (files.ts).
+ * 2. No checkpoint runs while a copy is made (files.ts), and a copy that takes in the log is only made while the log
+ *    cannot start over.
  * 3. After a FatalError nothing has been applied of the batch that met it. OSTRAKA_DISK_FULL may be tried again.
  */
 import { mkdirSync, statSync } from "node:fs";
@@ -78,6 +79,8 @@ export class StoreCore {
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
   #pageBytes = 0;
+  /** The last checkpoint moved all of the log into the file. */
+  #logMayStartOver = true;
   /** Until something changes it. */
   #size: StoreSize | undefined;
   #closing = false;
@@ -185,6 +188,11 @@ export class StoreCore {
   /** The caller removes the copy (`removeDatabase`). */
   async copy(): Promise<PrivateCopy> {
     this.#use();
+    // A log that is in the file whole starts over with the next write: beside a copy that needs it, it must not be.
+    while (this.#copies.size > 0 && this.#logMayStartOver) {
+      await Promise.allSettled([...this.#copies]);
+      this.#use();
+    }
     const { appliedIndex } = this;
     const path = `${this.path}.copy-${++this.#copyCount}`;
     const complete = this.#copies.size === 0 && this.#checkpoint();
@@ -263,6 +271,7 @@ export class StoreCore {
         checkpointed: bigint;
       }[];
       const complete = row !== undefined && row.busy === 0n && row.log === row.checkpointed;
+      this.#logMayStartOver = complete;
       const walBytes = fileSize(`${this.path}-wal`);
       this.#nextCheckpointBytes = complete
         ? CHECKPOINT_BYTES
