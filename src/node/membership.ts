@@ -10,7 +10,7 @@ import type { GroupHandle } from "../multiraft/types.js";
 import type { RpcLogger } from "../rpc/logger.js";
 
 const CHECK_MS = 500;
-/** A learner this close to the leader's last entry is made a voter. */
+/** A learner this close to the leader's last entry is made a voter; one that has never answered is not close. */
 const CAUGHT_UP_ENTRIES = 256;
 
 export class Membership {
@@ -66,7 +66,8 @@ export class Membership {
     const { replicas, nodes } = this.#meta.state;
     if (conf.voters.length >= replicas) return undefined;
     for (const learner of conf.learners) {
-      if ((match.get(learner) ?? 0) + CAUGHT_UP_ENTRIES >= lastIndex)
+      const matched = match.get(learner) ?? 0;
+      if (matched > 0 && matched + CAUGHT_UP_ENTRIES >= lastIndex)
         return { kind: "voter" as const, node: learner };
     }
     if (conf.voters.length + conf.learners.length >= replicas) return undefined;
