@@ -3,7 +3,13 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "n
 import { dirname, join } from "node:path";
 import ts from "typescript";
 
-const OPTIONS = { target: "es2023", module: "esnext", verbatimModuleSyntax: true, sourceMap: false, inlineSourceMap: true };
+const OPTIONS = {
+  target: "es2023",
+  module: "esnext",
+  verbatimModuleSyntax: true,
+  sourceMap: false,
+  inlineSourceMap: true,
+};
 
 /** Answers the folder. */
 export function transpile(folder, parts = ["src", "test/sim"]) {

@@ -115,17 +115,23 @@ class ListAppend {
   }
 
   #judgeValues(key: string, list: readonly number[], at: number): void {
-    if (new Set(list).size !== list.length) this.#problems.push(`${this.#name(at)} sees a value of ${key} twice`);
+    if (new Set(list).size !== list.length)
+      this.#problems.push(`${this.#name(at)} sees a value of ${key} twice`);
     for (const value of list) {
       const appender = this.#appenders.get(`${key}:${value}`);
-      if (appender === undefined) this.#problems.push(`${this.#name(at)} sees ${key}:${value}, which nobody appended`);
+      if (appender === undefined)
+        this.#problems.push(`${this.#name(at)} sees ${key}:${value}, which nobody appended`);
       else if (this.#history[appender.transaction]!.outcome === "aborted")
-        this.#problems.push(`${this.#name(at)} sees ${key}:${value} of the aborted ${this.#name(appender.transaction)}`);
+        this.#problems.push(
+          `${this.#name(at)} sees ${key}:${value} of the aborted ${this.#name(appender.transaction)}`,
+        );
     }
     const last = list.at(-1);
     const appender = last === undefined ? undefined : this.#appenders.get(`${key}:${last}`);
     if (appender?.intermediate === true && appender.transaction !== at)
-      this.#problems.push(`${this.#name(at)} sees an intermediate state of ${this.#name(appender.transaction)}`);
+      this.#problems.push(
+        `${this.#name(at)} sees an intermediate state of ${this.#name(appender.transaction)}`,
+      );
   }
 
   #edge(from: number, to: number, kind: EdgeKind, key: string): void {

@@ -108,7 +108,10 @@ export class SimClient {
       };
       const arrive = (): void => {
         const gateway = process.network.gateway;
-        if (process.dead || gateway === undefined) return lost();
+        if (process.dead || gateway === undefined) {
+          lost();
+          return;
+        }
         new Promise<T>((answer) => answer(work(gateway))).then(
           (value) => back(() => resolve(value)),
           (error: Error) => back(() => reject(error)),
@@ -138,12 +141,21 @@ export class SimClient {
     });
   }
 
-  #request(sql: string, params: readonly SqlValue[], key: IdempotencyKey | undefined, options: RunOptions): ExecuteRequest {
+  #request(
+    sql: string,
+    params: readonly SqlValue[],
+    key: IdempotencyKey | undefined,
+    options: RunOptions,
+  ): ExecuteRequest {
     return { sql, params, key, timeoutMs: options.timeoutMs, signal: undefined };
   }
 
   /** An autocommit read; undefined when it was not answered. */
-  async read(sql: string, params: readonly SqlValue[] = [], options: RunOptions = {}): Promise<Rows | undefined> {
+  async read(
+    sql: string,
+    params: readonly SqlValue[] = [],
+    options: RunOptions = {},
+  ): Promise<Rows | undefined> {
     for (let attempt = 0; attempt < 3; attempt++) {
       try {
         return (await this.#execute(this.#process(), this.#request(sql, params, undefined, options))).rows;
@@ -190,7 +202,12 @@ export class SimClient {
   #newKey(): IdempotencyKey {
     const sequence = ++this.#sequence;
     this.#unanswered.add(sequence);
-    return { client: this.name, sequence, lowestUnanswered: this.#lowest(), issuedMs: this.world.clock.wallMs() };
+    return {
+      client: this.name,
+      sequence,
+      lowestUnanswered: this.#lowest(),
+      issuedMs: this.world.clock.wallMs(),
+    };
   }
 
   #lowest(): number {
@@ -225,7 +242,12 @@ export class SimClient {
     return { process, session, broken: false };
   }
 
-  async run(on: RemoteSession, sql: string, params: readonly SqlValue[] = [], more: Partial<ExecuteRequest> = {}): Promise<Answer> {
+  async run(
+    on: RemoteSession,
+    sql: string,
+    params: readonly SqlValue[] = [],
+    more: Partial<ExecuteRequest> = {},
+  ): Promise<Answer> {
     if (on.broken) throw new Lost();
     try {
       return await this.request(on.process, async () =>
@@ -291,7 +313,10 @@ export class SimClient {
         const doubted = id ?? (error instanceof AmbiguousError ? error.transactionId : undefined);
         this.world.note("the answer to COMMIT was lost");
         this.moveOn();
-        return { end: doubted === undefined ? { outcome: "unknown", id: "" } : await this.resolve(doubted), value };
+        return {
+          end: doubted === undefined ? { outcome: "unknown", id: "" } : await this.resolve(doubted),
+          value,
+        };
       }
       if (how !== "refused") this.moveOn();
       return { end: { outcome: "aborted", error: error instanceof OstrakaError ? error : undefined }, value };

@@ -146,7 +146,10 @@ export class DatabaseFiles {
       copy: (from, to) => inPieces(from, to, existsSync(from) ? statSync(from).size : 0),
       copyPrefix: inPieces,
       sync: async (path) => {
-        const durable = existsSync(path) && path.endsWith("-wal") ? { bytes: statSync(path).size, salt: saltOf(path) } : undefined;
+        const durable =
+          existsSync(path) && path.endsWith("-wal")
+            ? { bytes: statSync(path).size, salt: saltOf(path) }
+            : undefined;
         await pause();
         if (durable !== undefined) this.#synced.set(path, durable);
       },

@@ -4,8 +4,8 @@
  * (a wiped disk, damage to a log) strikes one machine at most.
  */
 import type { SimRandom } from "../sim-random.js";
-import { CALM, type NetworkWeather } from "./network.js";
 import type { CrashKind } from "./database-files.js";
+import { CALM, type NetworkWeather } from "./network.js";
 import type { World } from "./world.js";
 
 export type FaultKind =
@@ -44,6 +44,8 @@ export interface Fault {
   readonly b: number;
 }
 
+const MAX_PAUSE_MS = 5_000;
+
 const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["crash", 5],
   ["crash leader", 5],
@@ -70,7 +72,12 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["transfer leadership", 5],
 ];
 
-export function drawFaults(random: SimRandom, nodes: readonly number[], fromMs: number, untilMs: number): Fault[] {
+export function drawFaults(
+  random: SimRandom,
+  nodes: readonly number[],
+  fromMs: number,
+  untilMs: number,
+): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
   const kinds = WEIGHTS.filter(() => random.chance(0.6));
   const everyMs = random.pick([400, 1_000, 2_500, 6_000]);
@@ -78,9 +85,12 @@ export function drawFaults(random: SimRandom, nodes: readonly number[], fromMs: 
   const faults: Fault[] = [];
   if (kinds.length === 0 || random.chance(0.03)) return faults;
   let permanent = 0;
-  for (let atMs = fromMs + random.float() * 2 * everyMs; atMs < untilMs; atMs += random.float() * 2 * everyMs) {
-    let drawn = random.float() * total;
-    const kind = kinds.find(([, weight]) => (drawn -= weight) < 0)?.[0] ?? kinds[0]![0];
+  for (
+    let atMs = fromMs + random.float() * 2 * everyMs;
+    atMs < untilMs;
+    atMs += random.float() * 2 * everyMs
+  ) {
+    const kind = pickWeighted(kinds, random.float() * total);
     const fault: Fault = {
       atMs: Math.round(atMs),
       kind,
@@ -95,48 +105,55 @@ export function drawFaults(random: SimRandom, nodes: readonly number[], fromMs: 
   return faults;
 }
 
+function pickWeighted(kinds: readonly (readonly [FaultKind, number])[], drawn: number): FaultKind {
+  let left = drawn;
+  for (const [kind, weight] of kinds) {
+    left -= weight;
+    if (left < 0) return kind;
+  }
+  return kinds[0]![0];
+}
+
 export function describeFault({ atMs, kind, node, forMs }: Fault): string {
   return `${(atMs / 1000).toFixed(3)} s: ${kind} (node ${node}, ${forMs} ms)`;
 }
 
+type Strike = (world: World, fault: Fault, leader: number) => void;
+
+const STRIKES: Readonly<Record<FaultKind, Strike>> = {
+  crash: (world, fault) => crash(world, fault.node, fault),
+  "crash leader": (world, fault, leader) => crash(world, leader, fault),
+  "crash all": (world, fault) => {
+    for (const { id } of world.machines) crash(world, id, fault);
+  },
+  stop: (world, fault) => void stop(world, fault),
+  pause: (world, { node, forMs }) => world.machine(node).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
+  "pause leader": (world, { forMs }, leader) =>
+    world.machine(leader).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
+  isolate: wires,
+  "isolate leader": wires,
+  "one way": wires,
+  "split in halves": wires,
+  bridge: wires,
+  ring: wires,
+  clog: wires,
+  weather: wires,
+  "slow disk": disk,
+  "fsync fails": disk,
+  "write fails": disk,
+  "disk full": disk,
+  "bit rot": rot,
+  wipe,
+  "wall clock jumps": (world, { node, a, b }) => {
+    world.machine(node).clock.wallErrorMs = (a - 0.5) * (b < 0.5 ? 4_000 : 2 * 3_600_000);
+  },
+  "clock drifts": (world, { node, a }) => world.machine(node).clock.setRate(0.8 + 0.4 * a),
+  "transfer leadership": transfer,
+};
+
 /** Begins a fault and plans its end. */
 export function strike(world: World, fault: Fault): void {
-  const { kind, forMs } = fault;
-  const leader = world.leader()?.id ?? fault.node;
-  switch (kind) {
-    case "crash":
-      return crash(world, fault.node, fault);
-    case "crash leader":
-      return crash(world, leader, fault);
-    case "crash all":
-      for (const { id } of world.machines) crash(world, id, fault);
-      return;
-    case "stop":
-      return void stop(world, fault);
-    case "pause":
-      return world.machine(fault.node).clock.pause(Math.min(forMs, 5_000));
-    case "pause leader":
-      return world.machine(leader).clock.pause(Math.min(forMs, 5_000));
-    case "wipe":
-      return wipe(world, fault);
-    case "bit rot":
-      return rot(world, fault);
-    case "wall clock jumps":
-      world.machine(fault.node).clock.wallErrorMs = (fault.a - 0.5) * (fault.b < 0.5 ? 4_000 : 2 * 3_600_000);
-      return;
-    case "clock drifts":
-      world.machine(fault.node).clock.setRate(0.8 + 0.4 * fault.a);
-      return;
-    case "transfer leadership":
-      return transfer(world, fault);
-    case "slow disk":
-    case "fsync fails":
-    case "write fails":
-    case "disk full":
-      return disk(world, fault);
-    default:
-      return wires(world, fault, leader);
-  }
+  STRIKES[fault.kind](world, fault, world.leader()?.id ?? fault.node);
 }
 
 function crash(world: World, id: number, fault: Fault): void {
@@ -220,7 +237,10 @@ function wires(world: World, fault: Fault, leader: number): void {
   const ids = world.machines.map(({ id }) => id);
   const cuts: (readonly [number, number])[] = [];
   const both = (a: number, b: number): void => void cuts.push([a, b], [b, a]);
-  const rotated = [...ids.slice(Math.floor(fault.a * ids.length)), ...ids.slice(0, Math.floor(fault.a * ids.length))];
+  const rotated = [
+    ...ids.slice(Math.floor(fault.a * ids.length)),
+    ...ids.slice(0, Math.floor(fault.a * ids.length)),
+  ];
   switch (fault.kind) {
     case "isolate":
     case "isolate leader": {
@@ -244,7 +264,7 @@ function wires(world: World, fault: Fault, leader: number): void {
       both(rotated[0]!, rotated[1]!);
       break;
     case "ring":
-      rotated.forEach((id, i) => cuts.push([id, rotated[(i + 1) % rotated.length]!]));
+      for (const [i, id] of rotated.entries()) cuts.push([id, rotated[(i + 1) % rotated.length]!]);
       break;
     case "clog":
       for (const id of ids)

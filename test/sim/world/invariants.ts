@@ -14,6 +14,15 @@ export function check(condition: boolean, message: () => string): asserts condit
   if (!condition) throw new Violation(message());
 }
 
+/** What is said in a term only by one who will remember it. */
+const BINDING: ReadonlySet<MessageType> = new Set([
+  MessageType.Vote,
+  MessageType.VoteResponse,
+  MessageType.Append,
+  MessageType.AppendResponse,
+  MessageType.Heartbeat,
+]);
+
 interface Seen {
   term: number;
   commit: number;
@@ -66,7 +75,8 @@ export class Invariants {
   forgotten(machine: Machine): void {
     for (const memory of this.#groups.values()) {
       memory.spoke.delete(machine.id);
-      for (const key of [...memory.votes.keys()]) if (key.startsWith(`${machine.id}@`)) memory.votes.delete(key);
+      for (const key of [...memory.votes.keys()])
+        if (key.startsWith(`${machine.id}@`)) memory.votes.delete(key);
     }
   }
 
@@ -78,11 +88,14 @@ export class Invariants {
       const hypothetical =
         message.type === MessageType.PreVote ||
         (message.type === MessageType.PreVoteResponse && !message.reject);
-      if (!hypothetical) {
-        check(replica === undefined || message.term <= replica.node.term, () => `node ${id} sends a term above its own in group ${group}`);
+      check(
+        hypothetical || replica === undefined || message.term <= replica.node.term,
+        () => `node ${id} sends a term above its own in group ${group}`,
+      );
+      if (BINDING.has(message.type) && !message.reject)
         memory.spoke.set(id, Math.max(memory.spoke.get(id) ?? 0, message.term));
-      }
-      if (message.type === MessageType.VoteResponse && !message.reject) this.#vote(memory, group, id, message.term, message.to);
+      if (message.type === MessageType.VoteResponse && !message.reject)
+        this.#vote(memory, group, id, message.term, message.to);
       if (message.type === MessageType.Vote) this.#vote(memory, group, id, message.term, id);
     }
   }
@@ -120,11 +133,19 @@ export class Invariants {
         () => `node ${machine.id} starts group ${group} in term ${term}, and had spoken in term ${spoke}`,
       );
     }
-    if (term === seen.term && commit === seen.commit && applied === seen.applied && (node.role !== "leader" || seen.led === term))
+    if (
+      term === seen.term &&
+      commit === seen.commit &&
+      applied === seen.applied &&
+      (node.role !== "leader" || seen.led === term)
+    )
       return;
     const where = (): string => `node ${machine.id}, group ${group}`;
     check(term >= seen.term, () => `${where()}: the term went back from ${seen.term} to ${term}`);
-    check(commit >= seen.commit, () => `${where()}: the commit index went back from ${seen.commit} to ${commit}`);
+    check(
+      commit >= seen.commit,
+      () => `${where()}: the commit index went back from ${seen.commit} to ${commit}`,
+    );
     check(applied >= seen.applied, () => `${where()}: the applied index went back`);
     check(applied <= commit, () => `${where()}: ${applied} is applied and only ${commit} committed`);
     const memory = this.#memory(group);
@@ -144,32 +165,46 @@ export class Invariants {
       memory.leaders.set(term, machine.id);
       this.#note("a leader was elected");
     }
-    check(known === undefined || known === machine.id, () => `nodes ${known} and ${machine.id} both lead term ${term} of group ${group}`);
+    check(
+      known === undefined || known === machine.id,
+      () => `nodes ${known} and ${machine.id} both lead term ${term} of group ${group}`,
+    );
     const base = log.base().index;
     for (const [index, entry] of memory.committed) {
       if (entry.inTerm >= term || index <= base) continue;
       const mine = log.term(index as LogIndex);
       check(
         mine === entry.term,
-        () => `node ${machine.id} leads term ${term} of group ${group} without the committed entry ${index} (has term ${mine}, committed ${entry.term})`,
+        () =>
+          `node ${machine.id} leads term ${term} of group ${group} without the committed entry ${index} (has term ${mine}, committed ${entry.term})`,
       );
     }
   }
 
-  #commits(machine: Machine, replica: Replica, memory: GroupMemory, from: number, machines: readonly Machine[]): void {
+  #commits(
+    machine: Machine,
+    replica: Replica,
+    memory: GroupMemory,
+    from: number,
+    machines: readonly Machine[],
+  ): void {
     const { node, group, log } = replica;
     // What a core has not handed out yet is not in its log; it is looked at when it is.
     const last = Math.min(node.commitIndex, log.lastIndex());
     for (let index = Math.max(from, log.base().index) + 1; index <= last; index++) {
       const entry = log.entries(index as LogIndex, (index + 1) as LogIndex, 1)[0];
-      check(entry !== undefined, () => `node ${machine.id} lacks the committed entry ${index} of group ${group}`);
+      check(
+        entry !== undefined,
+        () => `node ${machine.id} lacks the committed entry ${index} of group ${group}`,
+      );
       const hash = hashOf(entry);
       const known = memory.committed.get(index);
       if (known !== undefined) {
         if (node.status.durableIndex < index) continue;
         check(
           known.term === entry.term && known.hash === hash,
-          () => `node ${machine.id} commits another entry at ${index} of group ${group} than was committed (term ${entry.term}, was ${known.term})`,
+          () =>
+            `node ${machine.id} commits another entry at ${index} of group ${group} than was committed (term ${entry.term}, was ${known.term})`,
         );
         continue;
       }
@@ -180,9 +215,18 @@ export class Invariants {
     }
   }
 
-  #durableOnQuorum(machine: Machine, { node, group }: Replica, index: number, entry: Entry, memory: GroupMemory, machines: readonly Machine[]): void {
+  #durableOnQuorum(
+    machine: Machine,
+    { node, group }: Replica,
+    index: number,
+    entry: Entry,
+    memory: GroupMemory,
+    machines: readonly Machine[],
+  ): void {
     const holds = (voter: number): boolean => {
-      const other = machines.find(({ id }) => id === voter)?.process?.host?.findGroup(group) as Replica | undefined;
+      const other = machines.find(({ id }) => id === voter)?.process?.host?.findGroup(group) as
+        | Replica
+        | undefined;
       if (other === undefined) return (memory.durable.get(voter) ?? 0) >= index;
       if (other.log.base().index >= index) return true;
       return other.log.term(index as LogIndex) === entry.term && other.node.status.durableIndex >= index;
@@ -192,7 +236,8 @@ export class Invariants {
       const count = voters.filter(holds).length;
       check(
         count * 2 > voters.length,
-        () => `node ${machine.id} commits ${index} of group ${group} that only ${count} of ${voters.length} hold durably`,
+        () =>
+          `node ${machine.id} commits ${index} of group ${group} that only ${count} of ${voters.length} hold durably`,
       );
     }
   }

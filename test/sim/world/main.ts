@@ -78,7 +78,9 @@ async function main(): Promise<number> {
   let runs = 0;
   const failures: number[] = [];
   const seeds =
-    options.seed !== undefined ? [options.seed] : Array.from({ length: options.seeds }, (_, i) => options.first + i);
+    options.seed !== undefined
+      ? [options.seed]
+      : Array.from({ length: options.seeds }, (_, i) => options.first + i);
   for (const seed of seeds) {
     if (performance.now() - started > options.minutes * 60_000) break;
     const startedMs = performance.now();

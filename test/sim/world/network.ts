@@ -69,7 +69,9 @@ export class SimNetwork {
     if (this.#random.chance(loss)) return;
     const copies = this.#random.chance(duplicate) ? 2 : 1;
     for (let i = 0; i < copies; i++) {
-      const delay = reorder ? this.#draw(from, to) : this.#inOrder(`${from}>${to}/frames`, this.#draw(from, to));
+      const delay = reorder
+        ? this.#draw(from, to)
+        : this.#inOrder(`${from}>${to}/frames`, this.#draw(from, to));
       this.#clock.setTimer(delay, () => {
         if (this.passes(from, to)) arrive();
       });

@@ -5,7 +5,13 @@
  *
  * Calls: OSTRAKA_UNAVAILABLE says that the request has not left, AmbiguousError that it may have been carried out.
  */
-import { AmbiguousError, fromWireError, RetryError, toWireError, type WireError } from "../../../src/base/errors.js";
+import {
+  AmbiguousError,
+  fromWireError,
+  RetryError,
+  toWireError,
+  type WireError,
+} from "../../../src/base/errors.js";
 import { type NodeId, nodeId } from "../../../src/base/ids.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../../../src/machines/meta/meta.js";
 import type {
@@ -155,7 +161,12 @@ export class SimNodeNetwork implements NodeNetwork {
     const { wires } = this.#around;
     const target = this.#around.process(to);
     const lost = (): Error => new RetryError("OSTRAKA_UNAVAILABLE", "the snapshot was cut short");
-    if (!this.#alive || target === undefined || !target.network.#alive || target.network.#refuses(this) !== undefined)
+    if (
+      !this.#alive ||
+      target === undefined ||
+      !target.network.#alive ||
+      target.network.#refuses(this) !== undefined
+    )
       throw lost();
     const queue: (Uint8Array | Error | undefined)[] = [];
     let wake: (() => void) | undefined;
@@ -193,7 +204,10 @@ export class SimNodeNetwork implements NodeNetwork {
         );
       hop(this.#id, to, () => {
         const handler = target.network.#handler;
-        if (handler === undefined) return broken();
+        if (handler === undefined) {
+          broken();
+          return;
+        }
         handler.onSnapshot(nodeId(this.#id), header, chunks()).then(
           () => hop(to, this.#id, resolve),
           (error: unknown) => {
@@ -205,7 +219,12 @@ export class SimNodeNetwork implements NodeNetwork {
       const stream = async (): Promise<void> => {
         for (let offset = 0; offset < header.bytes; offset += CHUNK_BYTES) {
           const chunk = (await source.read(offset, Math.min(CHUNK_BYTES, header.bytes - offset))).slice();
-          await new Promise<void>((sent) => hop(this.#id, to, () => (push(chunk), sent())));
+          await new Promise<void>((sent) => {
+            hop(this.#id, to, () => {
+              push(chunk);
+              sent();
+            });
+          });
         }
         hop(this.#id, to, () => push(undefined));
       };
@@ -231,7 +250,13 @@ export class SimNodeNetwork implements NodeNetwork {
         reject: (error) => settle(() => reject(error)),
       };
       options.signal?.addEventListener("abort", () => waiting.reject(options.signal?.reason as Error));
-      this.#request(to, method, packMessages(args as unknown[]), options.timeoutMs ?? CALL_TIMEOUT_MS, waiting);
+      this.#request(
+        to,
+        method,
+        packMessages(args as unknown[]),
+        options.timeoutMs ?? CALL_TIMEOUT_MS,
+        waiting,
+      );
     });
   }
 
@@ -244,11 +269,21 @@ export class SimNodeNetwork implements NodeNetwork {
           waiting.reject(new RetryError("OSTRAKA_UNAVAILABLE", `node ${to} cannot be reached: ${why}`)),
         ),
       );
-    if (target === undefined || !target.network.#alive) return notSent("connection refused");
+    if (target === undefined || !target.network.#alive) {
+      notSent("connection refused");
+      return;
+    }
     const refusal = target.network.#refuses(this);
-    if (refusal !== undefined) return notSent(refusal);
-    if (!wires.connects(this.#id, to) && this.#around.wires.detectionMs() > 20) return notSent("timed out");
+    if (refusal !== undefined) {
+      notSent(refusal);
+      return;
+    }
+    if (!wires.connects(this.#id, to) && this.#around.wires.detectionMs() > 20) {
+      notSent("timed out");
+      return;
+    }
     const inDoubt = (why: string): void => {
+      if (waiting.settled()) return;
       this.#around.note("a call was left in doubt");
       waiting.reject(new AmbiguousError(`node ${to} ${why} during ${method}`, undefined));
     };
@@ -270,12 +305,18 @@ export class SimNodeNetwork implements NodeNetwork {
         arrive(to, () =>
           target.network.#serve(nodeId(this.#id), method, body, timeoutMs).then(
             (value) => {
-              if (target.dead) return lost();
+              if (target.dead) {
+                lost();
+                return;
+              }
               const bytes = packMessages([value]);
               answer(() => waiting.resolve(unpackMessages(bytes)[0]));
             },
             (error: unknown) => {
-              if (target.dead) return lost();
+              if (target.dead) {
+                lost();
+                return;
+              }
               const bytes = packMessages([toWireError(error)]);
               answer(() => waiting.reject(fromWireError(unpackMessages(bytes)[0] as WireError)));
             },
@@ -330,7 +371,10 @@ export class SimNodeNetwork implements NodeNetwork {
           this.#around.onMachine(to, () => {
             const target = this.#around.process(to);
             const service = target === undefined ? undefined : target.network.#strangers;
-            if (target === undefined || service === undefined || !target.network.#alive) return failed();
+            if (target === undefined || service === undefined || !target.network.#alive) {
+              failed();
+              return;
+            }
             const answer = (run: () => void): void => {
               if (!target.dead)
                 wires.stream(to, this.#id, () => this.#around.onMachine(this.#id, run), failed);

@@ -11,8 +11,8 @@ import type { RangeStore, RunnerPool } from "../../../src/machines/range/types.j
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { NodeConfig } from "../../../src/node/config.js";
 import { assembleNode, type NodeTuning, type RunningNode } from "../../../src/node/node.js";
-import { SimDisk } from "../sim-disk.js";
 import type { SimClock } from "../sim-clock.js";
+import { SimDisk } from "../sim-disk.js";
 import type { SimRandom } from "../sim-random.js";
 import { type CrashKind, DatabaseFiles } from "./database-files.js";
 import { MachineClock } from "./machine-clock.js";

@@ -2,12 +2,13 @@
  * What the clients do, what they were told, and what the checkers say of it at the end. All of it runs at once on one
  * database, so that every kind of statement meets every other on its way.
  */
-import type { SimRandom } from "../sim-random.js";
+
 import { checkBank } from "../checkers/bank.js";
 import { type AppendTransaction, checkListAppend, type MicroOperation } from "../checkers/list-append.js";
 import { checkMonotonic, type MonotonicEvent } from "../checkers/monotonic.js";
 import { type AddOutcome, checkCounter, checkSet } from "../checkers/set.js";
 import type { Verdict } from "../checkers/verdict.js";
+import type { SimRandom } from "../sim-random.js";
 import type { Rows, SimClient, WriteEnd } from "./client.js";
 import { check } from "./invariants.js";
 
@@ -70,7 +71,7 @@ export class History {
   }));
   readonly balances: number[][] = [];
   readonly appends: AppendTransaction[] = [];
-  readonly schema: MonotonicEvent[] = [];
+  readonly schema: MonotonicEvent[] = [{ kind: "write", value: 0, startMs: 0, endMs: 0, client: "" }];
   /** Outcomes to be asked for once the cluster is well. */
   readonly doubted: Doubted[] = [];
   operations = 0;
@@ -108,7 +109,10 @@ export class Worker {
     ];
     // A client has a character: some kinds of work it never does.
     const liked = all.filter(() => random.chance(0.7));
-    this.#weights = [...(liked.length > 0 ? liked : all), ...(alters ? [[2, () => this.#alter()] as const] : [])];
+    this.#weights = [
+      ...(liked.length > 0 ? liked : all),
+      ...(alters ? [[2, () => this.#alter()] as const] : []),
+    ];
   }
 
   get #now(): number {
@@ -166,11 +170,18 @@ export class Worker {
   }
 
   async #claim(): Promise<void> {
-    const claim: UniqueClaim = { k: this.#random.below(UNIQUE_KEYS), owner: this.#unique(), outcome: "unknown" };
+    const claim: UniqueClaim = {
+      k: this.#random.below(UNIQUE_KEYS),
+      owner: this.#unique(),
+      outcome: "unknown",
+    };
     this.busy = `claim ${claim.k}`;
     this.#history.claims.push(claim);
     const orIgnore = this.#random.chance(0.3);
-    const end = await this.#client.write(`INSERT ${orIgnore ? "OR IGNORE " : ""}INTO uniq(k, owner) VALUES (?, ?)`, [claim.k, claim.owner]);
+    const end = await this.#client.write(
+      `INSERT ${orIgnore ? "OR IGNORE " : ""}INTO uniq(k, owner) VALUES (?, ?)`,
+      [claim.k, claim.owner],
+    );
     this.#settle(end, (outcome) => {
       claim.outcome = addOutcome(outcome);
       // Ignored is committed and did nothing; without the answer it cannot be told.
@@ -285,7 +296,10 @@ export class Worker {
         begin,
         async (run) => {
           // A statement of unknown cost makes it go on in a private copy.
-          if (copies) await run("WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 5) INSERT INTO tokens(token) SELECT -i FROM r WHERE i > 9");
+          if (copies)
+            await run(
+              "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 5) INSERT INTO tokens(token) SELECT -i FROM r WHERE i > 9",
+            );
           for (const { key, append } of plan) {
             if (slow) await this.#client.pause(random.between(1, 800));
             if (append) operations.push(await this.#append(run, key));
@@ -300,7 +314,10 @@ export class Worker {
     }
   }
 
-  async #append(run: (sql: string, params?: readonly (number | string)[]) => Promise<Rows>, key: string): Promise<MicroOperation> {
+  async #append(
+    run: (sql: string, params?: readonly (number | string)[]) => Promise<Rows>,
+    key: string,
+  ): Promise<MicroOperation> {
     const value = this.#unique();
     const k = Number(key.slice(1));
     if (key.startsWith("t")) await run("UPDATE lists SET v = v || ' ' || ? WHERE k = ?", [String(value), k]);
@@ -344,7 +361,11 @@ export class Worker {
       const [key] = keys as [string];
       const rows = await this.#client.read(listSql(key), [Number(key.slice(1))]);
       if (rows !== undefined)
-        this.#recordAppend([{ kind: "read", key, list: listOf(key, rows) }], { outcome: "committed", answer: undefined }, startMs);
+        this.#recordAppend(
+          [{ kind: "read", key, list: listOf(key, rows) }],
+          { outcome: "committed", answer: undefined },
+          startMs,
+        );
       return;
     }
     if (this.#random.chance(0.4)) return this.#readAllLists(startMs);
@@ -375,10 +396,19 @@ export class Worker {
     const value = this.#columns + 1;
     this.busy = `alter ${value}`;
     const startMs = this.#now;
-    const end = await this.#client.write(`ALTER TABLE wide ADD COLUMN c${value} INTEGER DEFAULT ${value}`, []);
+    const end = await this.#client.write(
+      `ALTER TABLE wide ADD COLUMN c${value} INTEGER DEFAULT ${value}`,
+      [],
+    );
     // What is not known is not repeated under the same name: the next one looks.
     const rows = end.outcome === "committed" ? undefined : await this.#columnsSeen();
-    const event = (endMs: number): MonotonicEvent => ({ kind: "write", value, startMs, endMs, client: this.#client.name });
+    const event = (endMs: number): MonotonicEvent => ({
+      kind: "write",
+      value,
+      startMs,
+      endMs,
+      client: this.#client.name,
+    });
     if (end.outcome === "committed") {
       this.#columns = value;
       this.#history.schema.push(event(this.#now));
@@ -389,7 +419,10 @@ export class Worker {
     }
     if (this.#random.chance(0.3))
       await this.#client.write(
-        this.#random.pick(["CREATE INDEX IF NOT EXISTS wide_base ON wide(base)", "DROP INDEX IF EXISTS wide_base"]),
+        this.#random.pick([
+          "CREATE INDEX IF NOT EXISTS wide_base ON wide(base)",
+          "DROP INDEX IF EXISTS wide_base",
+        ]),
         [],
       );
   }
@@ -437,7 +470,9 @@ function numbers(rows: Rows): number[] {
 }
 
 function listSql(key: string): string {
-  return key.startsWith("t") ? "SELECT v FROM lists WHERE k = ?" : "SELECT v FROM items WHERE k = ? ORDER BY id";
+  return key.startsWith("t")
+    ? "SELECT v FROM lists WHERE k = ?"
+    : "SELECT v FROM items WHERE k = ? ORDER BY id";
 }
 
 function listOf(key: string, rows: Rows): number[] {
@@ -445,7 +480,10 @@ function listOf(key: string, rows: Rows): number[] {
 }
 
 function words(text: string): number[] {
-  return text.split(" ").filter((word) => word !== "").map(Number);
+  return text
+    .split(" ")
+    .filter((word) => word !== "")
+    .map(Number);
 }
 
 async function readList(
@@ -469,7 +507,11 @@ function allLists(rows: Rows): MicroOperation[] {
 }
 
 /** Reads everything a last time, on every node, and has the checkers judge. */
-export async function judge(history: History, readers: readonly SimClient[], now: () => number): Promise<Map<string, Verdict>> {
+export async function judge(
+  history: History,
+  readers: readonly SimClient[],
+  now: () => number,
+): Promise<Map<string, Verdict>> {
   const read = async (client: SimClient, sql: string): Promise<Rows> => {
     const rows = await client.read(sql);
     check(rows !== undefined, () => `a healed cluster does not answer ${sql}`);
@@ -483,7 +525,13 @@ export async function judge(history: History, readers: readonly SimClient[], now
       client,
       "SELECT 't' || k AS key, v AS value, k AS position FROM lists UNION ALL SELECT 'i' || k, v, id FROM items ORDER BY 1, 3",
     );
-    history.appends.push({ client: client.name, operations: allLists(all), outcome: "committed", startMs, endMs: now() });
+    history.appends.push({
+      client: client.name,
+      operations: allLists(all),
+      outcome: "committed",
+      startMs,
+      endMs: now(),
+    });
     history.balances.push(numbers(await read(client, "SELECT balance FROM accounts ORDER BY id")));
   }
   const reader = readers[0]!;

@@ -6,7 +6,7 @@
  * A run: the cluster comes up and gets a schema; in the safety phase anything may fail; then everything heals, the
  * clients finish what they are at, unknown outcomes are asked for, and replicas and histories are judged.
  */
-import { mkdtempSync, existsSync } from "node:fs";
+import { existsSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
@@ -14,9 +14,9 @@ import { FIRST_RANGE_GROUP, META_GROUP } from "../../../src/base/ids.js";
 import type { RangeStore } from "../../../src/machines/range/types.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
 import type { NodeTuning } from "../../../src/node/node.js";
+import type { Verdict } from "../checkers/verdict.js";
 import { SimClock, settle } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
-import type { Verdict } from "../checkers/verdict.js";
 import { SimClient } from "./client.js";
 import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
 import { check, Invariants, Violation } from "./invariants.js";
@@ -134,7 +134,11 @@ export class World implements WorldOfProcesses {
       error.family === "retry" ||
       error.code === "OSTRAKA_DISK_FULL";
     if (!excused)
-      this.fail(new Violation(`node ${machine.id} went down by itself: ${error.code} ${error.message}\n${error.stack}`));
+      this.fail(
+        new Violation(
+          `node ${machine.id} went down by itself: ${error.code} ${error.message}\n${error.stack}`,
+        ),
+      );
   }
 
   /** Whether some machine has been damaged in a way that explains unusual errors. */
@@ -180,7 +184,10 @@ export class World implements WorldOfProcesses {
   async until(done: () => boolean, what: string, limitMs: number): Promise<void> {
     const end = this.clock.monotonicMs() + limitMs;
     while (!done()) {
-      check((this.clock.nextAt() ?? Number.POSITIVE_INFINITY) <= end, () => `${what}: not within ${limitMs} ms`);
+      check(
+        (this.clock.nextAt() ?? Number.POSITIVE_INFINITY) <= end,
+        () => `${what}: not within ${limitMs} ms`,
+      );
       await this.#step();
     }
   }
@@ -253,12 +260,12 @@ export class World implements WorldOfProcesses {
 
   /** Machines whose data is gone or damaged need not come back; all others must. */
   #survivors(): Machine[] {
-    return this.machines.filter(
-      ({ damage, serving }) => !(damage.wiped || damage.decayed) || serving,
-    );
+    return this.machines.filter(({ damage, serving }) => !(damage.wiped || damage.decayed) || serving);
   }
 
-  async #liveness(workers: readonly { worker: Worker; done: Promise<void> }[]): Promise<ReadonlyMap<string, Verdict>> {
+  async #liveness(
+    workers: readonly { worker: Worker; done: Promise<void> }[],
+  ): Promise<ReadonlyMap<string, Verdict>> {
     this.trace("everything heals");
     this.wires.heal();
     for (const machine of this.machines) {
@@ -271,7 +278,11 @@ export class World implements WorldOfProcesses {
       machine.start();
     }
     for (const { worker } of workers) worker.stopped = true;
-    await this.during(Promise.all(workers.map(({ done }) => done)), `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`, HEAL_MS);
+    await this.during(
+      Promise.all(workers.map(({ done }) => done)),
+      `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
+      HEAL_MS,
+    );
     await this.until(
       () => this.#survivors().every(({ serving }) => serving) && this.#survivors().length >= 2,
       "all nodes serve again",
@@ -312,7 +323,11 @@ export class World implements WorldOfProcesses {
         return handles.some((handle) => handle.status().applied < target);
       };
       await this.until(() => !behind(), `all replicas of group ${group} catch up`, HEAL_MS);
-      const digests = await this.during(Promise.all(handles.map((handle) => handle.digest())), "digests", HEAL_MS);
+      const digests = await this.during(
+        Promise.all(handles.map((handle) => handle.digest())),
+        "digests",
+        HEAL_MS,
+      );
       const byIndex = new Map<number, string>();
       for (const { appliedIndex, digest } of digests) {
         const known = byIndex.get(appliedIndex);
@@ -338,7 +353,12 @@ export class World implements WorldOfProcesses {
     const violation = this.#violation;
     return {
       seed: this.seed,
-      violation: violation === undefined ? undefined : violation instanceof Violation ? violation.message : String(violation.stack),
+      violation:
+        violation === undefined
+          ? undefined
+          : violation instanceof Violation
+            ? violation.message
+            : String(violation.stack),
       faults,
       hash: this.#trace.hash,
       events: this.#events,
@@ -370,7 +390,10 @@ function drawTuning(random: SimRandom): NodeTuning {
       quiesceTicks: random.pick([0, 5, 30]),
     },
     // What is scanned runs in a process, on a pin or a private copy, once the file is larger than this.
-    gateway: { availabilityMs: random.pick([3_000, 10_000, 20_000]), scanBytes: random.pick([0, 1024 * 1024]) },
+    gateway: {
+      availabilityMs: random.pick([3_000, 10_000, 20_000]),
+      scanBytes: random.pick([0, 1024 * 1024]),
+    },
     leader: {
       scanBytes: random.pick([0, 1024 * 1024]),
       maxRememberedKeys: random.pick([4, 50, 200_000]),
