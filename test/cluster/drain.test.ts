@@ -1,0 +1,44 @@
+/** SIGTERM: leadership moves first, the node ends with 0, and its clients go on elsewhere without an error. */
+import { afterEach, expect, it } from "vitest";
+import { Cluster, until } from "./harness.js";
+import { FINE, verdict, Workload } from "./workload.js";
+
+let cluster: Cluster;
+afterEach(() => cluster?.dispose());
+
+it("drains every node in turn under writers that see no error", async () => {
+  cluster = await Cluster.create({ electionTimeoutMs: 1000 });
+  const workload = new Workload();
+  const clients = await Promise.all([1, 2, 3].map(() => cluster.connect()));
+  await Workload.prepare(clients[0]!);
+  for (const client of clients) workload.start(client, 2);
+  const pauses: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    await workload.progress();
+    const leader = await cluster.leader();
+    const momentMs = performance.now();
+    leader.signal("SIGTERM");
+    expect(await leader.exit).toEqual({ code: 0, signal: null });
+    await workload.progress();
+    pauses.push(workload.pauseMsAfter(momentMs));
+    await until("another node leads", async () => (await cluster.leader()) !== leader);
+    await leader.start();
+  }
+  await workload.progress();
+  await workload.stop();
+  expect([...workload.tokens.values()].filter((outcome) => outcome !== "acknowledged")).toEqual([]);
+  expect(await verdict(clients[0]!, [workload])).toEqual(FINE);
+  await cluster.checkDigests(clients[0]!);
+  const told = pauses.map((pause) => pause.toFixed(0)).join(" ");
+  process.stderr.write(`pauses of writes around a drain, in ms: ${told}\n`);
+});
+
+it("ends at SIGTERM while it waits for its peers", async () => {
+  cluster = await Cluster.create({ start: false });
+  const one = cluster.node(1);
+  one.spawn(cluster.foundingFlags(one));
+  await until("it waits for its peers", () => /founding peer not reached/.test(one.log));
+  await until("it has said who it is", async () => (await one.get("/health")).status === 503);
+  one.signal("SIGTERM");
+  await until("it ends", () => !one.running);
+});
