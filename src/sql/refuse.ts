@@ -5,7 +5,8 @@
 import { UserError } from "../base/errors.js";
 import { closingParen, mainVerb } from "./classify.js";
 import { isReadablePragmaFunction } from "./pragmas.js";
-import { lowerAscii, nameAt, TokenKind, type TokenList, tokenText, unquote, wordAt } from "./tokenizer.js";
+import { schemaTableAt } from "./rewrite.js";
+import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import type { StatementClass } from "./types.js";
 
 /** Names that begin so are ours: tables of the machine, hidden from users. */
@@ -55,11 +56,17 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
     if (name.startsWith("pragma_")) refusePragmaFunction(name, writes);
     if (name === "dbstat" && writes)
       throw unsupported("dbstat differs between replicas: it cannot feed a write");
-    if (writes && name === "rootpage") {
-      throw unsupported("root pages differ between replicas: rootpage cannot be used in a write");
+    if (name === "rootpage" && (writes || namesSchemaTable(tokens))) {
+      throw unsupported(
+        "root pages are not the same on every replica: rootpage of sqlite_schema cannot be used",
+      );
     }
   }
   if (statementClass.kind === "ddl") refuseDdl(tokens);
+}
+
+function namesSchemaTable(tokens: TokenList): boolean {
+  return tokens.kinds.some((_, i) => schemaTableAt(tokens, i) !== undefined);
 }
 
 function refusePragmaFunction(name: string, writes: boolean): void {
@@ -75,15 +82,6 @@ function refuseDdl(tokens: TokenList): void {
   const name = createdOrChangedName(tokens);
   if (name !== undefined && lowerAscii(name).startsWith(SYSTEM_PREFIX)) {
     throw new UserError("SQLITE_ERROR", `object name reserved for internal use: ${name}`);
-  }
-  const what = constantContext(tokens);
-  if (what === "index") refuseNow(tokens, 0, tokens.length, "an index");
-  if (what !== "table") return;
-  for (let i = 0; i < tokens.length; i++) {
-    const word = wordAt(tokens, i);
-    if ((word !== "CHECK" && word !== "AS") || tokens.kinds[i + 1] !== TokenKind.LeftParen) continue;
-    const end = closingParen(tokens, i + 1);
-    refuseNow(tokens, i + 1, end, word === "CHECK" ? "a CHECK constraint" : "a generated column");
   }
 }
 
@@ -101,54 +99,6 @@ function createdOrChangedName(tokens: TokenList): string | undefined {
   while (/^(TEMP|TEMPORARY|UNIQUE|VIRTUAL|TABLE|INDEX|VIEW|TRIGGER|IF|NOT|EXISTS)$/.test(wordAt(tokens, i)))
     i++;
   return nameAt(tokens, tokens.kinds[i + 1] === TokenKind.Dot ? i + 2 : i);
-}
-
-function constantContext(tokens: TokenList): "index" | "table" | undefined {
-  const verb = wordAt(tokens, 0);
-  for (let i = 1; i <= 3; i++) {
-    const word = wordAt(tokens, i);
-    if (word === "INDEX") return verb === "CREATE" ? "index" : undefined;
-    if (word === "TABLE") return verb === "DROP" ? undefined : "table";
-    if (!/^(TEMP|TEMPORARY|UNIQUE)$/.test(word)) return undefined;
-  }
-  return undefined;
-}
-
-const DATE_FUNCTIONS: ReadonlySet<string> = new Set([
-  "date",
-  "time",
-  "datetime",
-  "julianday",
-  "unixepoch",
-  "strftime",
-  "timediff",
-]);
-const CURRENT = /^CURRENT_(DATE|TIME|TIMESTAMP)$/;
-
-/** SQLite itself refuses these when they are evaluated; our own date functions are declared deterministic and would not. */
-function refuseNow(tokens: TokenList, from: number, to: number, where: string): void {
-  for (let i = from; i < to; i++) {
-    const word = wordAt(tokens, i);
-    if (CURRENT.test(word)) {
-      throw new UserError("SQLITE_ERROR", `non-deterministic use of ${lowerAscii(word)}() in ${where}`);
-    }
-    const name = lowerAscii(nameAt(tokens, i) ?? "");
-    if (!DATE_FUNCTIONS.has(name) || tokens.kinds[i + 1] !== TokenKind.LeftParen) continue;
-    const end = closingParen(tokens, i + 1);
-    let values = 0;
-    let now = false;
-    for (let j = i + 2; j < end; j++) {
-      values++;
-      const text =
-        tokens.kinds[j] === TokenKind.String ? lowerAscii(unquote(tokenText(tokens, j))).trim() : "";
-      if (text === "now" || text === "localtime" || text === "utc") now = true;
-    }
-    // Without a time value, or with only a format, the functions mean now.
-    const needed = name === "strftime" ? 2 : 1;
-    if (now || values < needed) {
-      throw new UserError("SQLITE_ERROR", `non-deterministic use of ${name}() in ${where}`);
-    }
-  }
 }
 
 /**

@@ -38,7 +38,7 @@ function applyEdits(sql: string, edits: readonly Edit[]): string {
 const SCHEMA_TABLE = /^sqlite_(temp_)?(master|schema)$/i;
 
 /** Which schema's table of contents is named at a token: SQLite takes sqlite_master of temp for sqlite_temp_master. */
-function schemaTableAt(tokens: TokenList, i: number): "main" | "temp" | undefined {
+export function schemaTableAt(tokens: TokenList, i: number): "main" | "temp" | undefined {
   const name = nameAt(tokens, i);
   if (name === undefined || tokens.kinds[i] === TokenKind.String) return undefined;
   const match = SCHEMA_TABLE.exec(name);
@@ -63,6 +63,7 @@ export function hideSchemaTable(tokens: TokenList): string {
   const rowid = /\b(_?rowid_?|oid)\b/i.test(sql);
   const mainView = rowid ? SCHEMA_ROWID_VIEW : SCHEMA_VIEW;
   const tempView = rowid ? TEMP_SCHEMA_ROWID_VIEW : TEMP_SCHEMA_VIEW;
+  const aliased = new Map<number, Edit>();
   const edits: Edit[] = [];
   for (let i = 0; i < tokens.length; i++) {
     const schema = schemaTableAt(tokens, i);
@@ -79,9 +80,10 @@ export function hideSchemaTable(tokens: TokenList): string {
     if (position === undefined) continue;
     const alias = position === "operand" || hasAlias(tokens, i) ? "" : ` AS ${tokenText(tokens, i)}`;
     const view = schema === "main" ? mainView : tempView;
+    for (const column of resultColumnsAround(tokens, i, 0)) aliased.set(column.at, column);
     edits.push({ at: start, until: tokens.ends[i]!, text: view + alias });
   }
-  return applyEdits(sql, edits);
+  return applyEdits(sql, [...edits, ...aliased.values()]);
 }
 
 /** Whether a name stands where a table is read: in FROM, or (as an operand) behind IN. */

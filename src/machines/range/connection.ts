@@ -17,9 +17,10 @@ import Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
 import { UserError } from "../../base/errors.js";
 import { type SqlValue, ValueWriter } from "../../base/values.js";
-import { SessionFlag, type SessionFlags } from "../../sql/types.js";
-import { defineFunctions, StampClock } from "./functions.js";
+import { type OpcodeRow, SessionFlag, type SessionFlags } from "../../sql/types.js";
+import { defineFunctions, defineLike, StampClock } from "./functions.js";
 import { bindArguments, firstWord, type ParameterPlan, planParameters } from "./parameters.js";
+import { mayHoldPureDates, pureDatesOf } from "./pure-dates.js";
 import { classifySqliteError } from "./sqlite-errors.js";
 import type { Stamp, StampedStatement, StatementOutcome } from "./types.js";
 
@@ -63,6 +64,19 @@ const SCHEMA_WORDS = new Set([
   "rollback",
 ]);
 
+/** Statements that may compute what an index, a generated column or a CHECK says. */
+const MAY_COMPUTE = new Set([
+  "select",
+  "values",
+  "with",
+  "insert",
+  "replace",
+  "update",
+  "delete",
+  "create",
+  "alter",
+]);
+
 interface Prepared {
   readonly statement: Database.Statement;
   readonly plan: ParameterPlan;
@@ -70,7 +84,18 @@ interface Prepared {
   readonly changesSchema: boolean;
   /** The text itself asks for last_insert_rowid() or changes(). */
   readonly asksSession: boolean;
+  /** Date functions that may not ask for the time in it: see pure-dates.ts. */
+  readonly timeless: ReadonlyMap<string, string> | undefined;
   columns: { readonly names: readonly string[]; readonly types: readonly (string | null)[] } | undefined;
+}
+
+interface SchemaTraits {
+  /** Triggers or foreign keys may change rows. */
+  readonly indirectChanges: boolean;
+  /** The schema itself asks for last_insert_rowid() or changes(). */
+  readonly asksSession: boolean;
+  /** An index, a generated column or a CHECK may call a date function. */
+  readonly pureDates: boolean;
 }
 
 /** Rows pulled step by step; the connection can do nothing else until it is done or closed. */
@@ -105,10 +130,10 @@ export class RangeConnection {
   readonly #session: Database.Statement;
   #primed = 0;
   #flags: SessionFlags = 0;
+  #likeDefined = false;
   /** What last_insert_rowid() answers now, when known. */
   #lastInsertRowid: bigint | undefined;
-  /** Whether triggers or foreign keys may change rows, and whether the schema itself asks for session values. */
-  #schemaTraits: { readonly indirectChanges: boolean; readonly asksSession: boolean } | undefined;
+  #schemaTraits: SchemaTraits | undefined;
 
   constructor(path: string, options: ConnectionOptions) {
     this.path = path;
@@ -182,8 +207,10 @@ export class RangeConnection {
       this.database.pragma(`defer_foreign_keys = ${onOff(flags & SessionFlag.DeferForeignKeys)}`);
     if (changed & SessionFlag.RecursiveTriggers)
       this.database.pragma(`recursive_triggers = ${onOff(flags & SessionFlag.RecursiveTriggers)}`);
-    if (changed & SessionFlag.CaseSensitiveLike)
-      this.database.pragma(`case_sensitive_like = ${onOff(flags & SessionFlag.CaseSensitiveLike)}`);
+    if (changed & SessionFlag.CaseSensitiveLike && !this.#likeDefined) {
+      this.#likeDefined = true;
+      defineLike(this.database, () => (this.#flags & SessionFlag.CaseSensitiveLike) !== 0);
+    }
     if (changed & SessionFlag.IgnoreCheckConstraints)
       this.database.pragma(`ignore_check_constraints = ${onOff(flags & SessionFlag.IgnoreCheckConstraints)}`);
     this.#flags = flags;
@@ -312,6 +339,7 @@ export class RangeConnection {
     this.#clock.set(stamped.stamp);
     this.setFlags(stamped.flags);
     const prepared = this.#prepare(stamped.sql);
+    this.#clock.timeless = prepared.timeless;
     if (stamped.params.length !== prepared.plan.count)
       throw new UserError(
         "SQLITE_RANGE",
@@ -346,6 +374,7 @@ export class RangeConnection {
       readonly: statement.readonly,
       changesSchema: SCHEMA_WORDS.has(firstWord(sql)),
       asksSession: /changes|last_insert_rowid/i.test(sql),
+      timeless: this.#timeless(sql, plan),
       columns: undefined,
     };
     if (sql.length <= LONGEST_CACHED_TEXT && !prepared.changesSchema) {
@@ -354,6 +383,16 @@ export class RangeConnection {
         this.#statements.delete(this.#statements.keys().next().value as string);
     }
     return prepared;
+  }
+
+  #timeless(sql: string, plan: ParameterPlan): Prepared["timeless"] {
+    const word = firstWord(sql);
+    if (!MAY_COMPUTE.has(word)) return undefined;
+    if (!this.#traits().pureDates && (word !== "create" || !mayHoldPureDates("index", sql))) return undefined;
+    const rows = this.database.prepare(`EXPLAIN ${plan.sql}`).safeIntegers(false);
+    return pureDatesOf(
+      rows.all(...bindArguments(plan, new Array<null>(plan.count).fill(null))) as OpcodeRow[],
+    );
   }
 
   #totalBefore(prepared: Prepared): bigint {
@@ -370,7 +409,7 @@ export class RangeConnection {
     return { changes: own, totalChanges: before < 0n ? own : Number(total - before), lastInsertRowid };
   }
 
-  #traits(): { readonly indirectChanges: boolean; readonly asksSession: boolean } {
+  #traits(): SchemaTraits {
     if (this.#schemaTraits === undefined) {
       const row = this.database
         .prepare(
@@ -381,7 +420,18 @@ export class RangeConnection {
         )
         .raw(true)
         .get() as [bigint | null, bigint | null];
-      this.#schemaTraits = { indirectChanges: row[0] === 1n, asksSession: row[1] === 1n };
+      const computed = this.database
+        .prepare(
+          `SELECT type, sql FROM main.sqlite_schema WHERE sql GLOB '*[Dd][Aa][Tt][Ee]*'
+           OR sql GLOB '*[Tt][Ii][Mm][Ee]*' OR sql GLOB '*[Jj][Uu][Ll][Ii][Aa][Nn]*' OR sql GLOB '*[Ee][Pp][Oo][Cc][Hh]*'`,
+        )
+        .raw(true)
+        .all() as [string, string][];
+      this.#schemaTraits = {
+        indirectChanges: row[0] === 1n,
+        asksSession: row[1] === 1n,
+        pureDates: computed.some(([type, sql]) => mayHoldPureDates(type, sql)),
+      };
     }
     return this.#schemaTraits;
   }
@@ -418,7 +468,6 @@ function pinPragmas(database: Database.Database, { readonly, role, spill }: Conn
   database.pragma("foreign_keys = ON");
   database.pragma("recursive_triggers = OFF");
   database.pragma("ignore_check_constraints = OFF");
-  database.pragma("case_sensitive_like = OFF");
   database.pragma("legacy_alter_table = OFF");
   // Our functions are called from defaults, triggers and views, which an untrusted schema would forbid.
   database.pragma("trusted_schema = ON");

@@ -6,6 +6,9 @@
  * 2. The time zone of every replica is UTC: the modifiers 'localtime' and 'utc' change nothing.
  * 3. Date functions are declared deterministic (the stamp is constant while a statement runs), random ones are not.
  *
+ * 4. As in SQLite, what is stored in an index, a generated column or judged by a CHECK may not ask for the time:
+ *    declared deterministic, these functions could be used there, so they refuse (see pure-dates.ts).
+ *
  * The arithmetic of dates and formats is SQLite's own: calls are passed to a helper connection in memory after 'now'
  * has been replaced. changes() and last_insert_rowid() stay SQLite's, because triggers read their inner value.
  */
@@ -23,6 +26,10 @@ const MAX_MEMO = 64;
 class Builtins {
   readonly #database = new Database(":memory:");
   readonly #statements = new Map<string, Database.Statement>();
+
+  constructor(caseSensitiveLike: boolean) {
+    if (caseSensitiveLike) this.#database.pragma("case_sensitive_like = ON");
+  }
 
   call(name: string, args: readonly SqlValue[]): SqlValue {
     const key = `${name}/${args.length}`;
@@ -48,8 +55,14 @@ class Builtins {
 
 let shared: Builtins | undefined;
 function builtins(): Builtins {
-  shared ??= new Builtins();
+  shared ??= new Builtins(false);
   return shared;
+}
+
+let caseSensitive: Builtins | undefined;
+function caseSensitiveBuiltins(): Builtins {
+  caseSensitive ??= new Builtins(true);
+  return caseSensitive;
 }
 
 /** sfc32: small, fast, and the same everywhere. */
@@ -86,6 +99,8 @@ export class StampClock {
   #wallMs = 0;
   #iso: string | undefined;
   readonly #memo = new Map<string, SqlValue>();
+  /** Functions that may not ask for the time in the statement that runs, and where they stand. */
+  timeless: ReadonlyMap<string, string> | undefined;
 
   set(stamp: Stamp): void {
     this.#seed = stamp.seed;
@@ -102,6 +117,13 @@ export class StampClock {
       this.#seeded = true;
     }
     return this.#random.next();
+  }
+
+  /** Throws as SQLite does when `name` stands where its answer must never change. */
+  admit(name: string): void {
+    const where = this.timeless?.get(name);
+    if (where !== undefined)
+      throw new UserError("SQLITE_ERROR", `non-deterministic use of ${name}() in ${where}`);
   }
 
   /** "YYYY-MM-DD HH:MM:SS.SSS", in UTC. */
@@ -138,9 +160,15 @@ export function defineFunctions(database: Database.Database, clock: StampClock):
     const n = builtins().integer(length as SqlValue);
     return Buffer.alloc(n < 0n ? 0 : bounded(n));
   });
-  database.function("current_timestamp", fixed, () => clock.now().slice(0, 19));
-  database.function("current_date", fixed, () => clock.now().slice(0, 10));
-  database.function("current_time", fixed, () => clock.now().slice(11, 19));
+  const current = (name: string, from: number, until: number): void => {
+    database.function(name, fixed, () => {
+      clock.admit(name);
+      return clock.now().slice(from, until);
+    });
+  };
+  current("current_timestamp", 0, 19);
+  current("current_date", 0, 10);
+  current("current_time", 11, 19);
   const variable = { ...fixed, varargs: true };
   for (const name of ["date", "time", "datetime", "julianday", "unixepoch"])
     database.function(name, variable, (...args: unknown[]) =>
@@ -185,6 +213,7 @@ function timeValue(clock: StampClock, value: SqlValue): SqlValue {
 
 /** `first`: position of the time value; the modifiers follow it. */
 function dateFunction(clock: StampClock, name: string, args: SqlValue[], first: number): SqlValue {
+  if (clock.timeless !== undefined && asksForTime(args, first)) clock.admit(name);
   return clock.memo(name, args, () => {
     const passed = args.slice(0, first);
     const value = args[first];
@@ -195,6 +224,29 @@ function dateFunction(clock: StampClock, name: string, args: SqlValue[], first: 
       if (typeof modifier !== "string" || !/^\s*(localtime|utc)\s*$/i.test(modifier)) passed.push(modifier);
     return builtins().call(name, passed);
   });
+}
+
+function asksForTime(args: readonly SqlValue[], first: number): boolean {
+  const value = args[first];
+  if (value === undefined) return true;
+  if (typeof value === "string" && /^(now|subsec(ond)?)$/i.test(value)) return true;
+  return args
+    .slice(first + 1)
+    .some((modifier) => typeof modifier === "string" && /^\s*(localtime|utc)\s*$/i.test(modifier));
+}
+
+/**
+ * LIKE as PRAGMA case_sensitive_like wants it. The pragma itself leaves LIKE marked as not deterministic for the rest of
+ * the connection's life, so that partial indexes with LIKE could not even be loaded; the answer is SQLite's own.
+ */
+export function defineLike(database: Database.Database, isCaseSensitive: () => boolean): void {
+  const like = (...args: unknown[]): SqlValue =>
+    (isCaseSensitive() ? caseSensitiveBuiltins() : builtins()).call("like", args as SqlValue[]);
+  const options = { safeIntegers: true, deterministic: true };
+  database.function("like", options, (pattern: unknown, text: unknown) => like(pattern, text));
+  database.function("like", options, (pattern: unknown, text: unknown, sign: unknown) =>
+    like(pattern, text, sign),
+  );
 }
 
 function formatFunction(name: string, args: SqlValue[]): SqlValue {

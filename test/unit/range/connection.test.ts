@@ -215,6 +215,46 @@ describe("execution", () => {
     expect(rows(c, "select * from t")).toEqual([[1n, 5n]]);
   });
 
+  it("keeps LIKE fit for partial indexes whatever case_sensitive_like was", () => {
+    const c = scratch();
+    const run = (sql: string, flags: number) => c.execute(stamped(sql, [], { flags }), LIMITS);
+    run("create table l(a)", 0);
+    const first = run("select 'A' like 'a', 'Ab' like 'A_' , 'a%' like 'a#%' escape '#'", 0);
+    const sensitive = run(
+      "select 'A' like 'a', 'Ab' like 'A_', 'a%' like 'a#%' escape '#'",
+      SessionFlag.CaseSensitiveLike,
+    );
+    expect(decodeRows(first.rows)).toEqual([[1n, 1n, 1n]]);
+    expect(decodeRows(sensitive.rows)).toEqual([[0n, 1n, 1n]]);
+    expect(decodeRows(run("select 'A' like 'a'", 0).rows)).toEqual([[1n]]);
+    run("create index li on l(a) where a like 'x%'", 0);
+    run("insert into l values ('X1')", SessionFlag.CaseSensitiveLike);
+  });
+
+  it("lets nothing that is stored or judged by the schema ask for the time, as SQLite", () => {
+    const c = scratch();
+    const run = (sql: string) => c.execute(stamped(sql), LIMITS);
+    run("create table d(a, b, g as (datetime(b)) stored, check (b is null or date(b) > '2000-01-01'))");
+    run("create index di on d(time(a))");
+    run("insert into d(a, b) values ('2020-01-02 03:04', '2020-01-02')");
+    expect(() => run("insert into d(a) values ('now')")).toThrow(
+      "non-deterministic use of time() in an index",
+    );
+    expect(() => run("insert into d(b) values ('now')")).toThrow(
+      /non-deterministic use of (date|datetime)\(\) in a/,
+    );
+    run("insert into d(a, b) values (julianday('now'), strftime('%Y-%m-%d', 'now'))");
+    run("create table e(a check (a < julianday('now')))");
+    expect(() => run("insert into e values (1)")).toThrow(
+      "non-deterministic use of julianday() in a CHECK constraint",
+    );
+    expect(() => run("insert into e values (julianday('now') - 1)")).toThrow(
+      "non-deterministic use of julianday()",
+    );
+    run("create table f(a, at default (datetime('now')))");
+    run("insert into f(a) values (1)");
+  });
+
   it("puts session flags in force and takes them back", () => {
     const c = scratch();
     rows(c, "create table p(a integer primary key)");
