@@ -21,6 +21,8 @@ enum Tag {
 }
 
 const SMALL_LIMIT = 255 - Tag.SmallInteger;
+/** Up to here texts are encoded without the encoder; the length fits one byte. */
+const SHORT_TEXT = 127;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
@@ -39,6 +41,11 @@ export class ValueWriter {
     return this.#length;
   }
 
+  /** Forgets what was written. */
+  reset(): void {
+    this.#length = 0;
+  }
+
   /** The bytes written so far, copied; the writer is empty afterwards and may be used again. */
   take(): Uint8Array {
     const out = this.#bytes.slice(0, this.#length);
@@ -48,14 +55,48 @@ export class ValueWriter {
 
   vector(values: readonly SqlValue[]): void {
     this.#varint(values.length);
-    for (const value of values) this.value(value);
+    for (let i = 0; i < values.length; i++) this.value(values[i]!);
+  }
+
+  // What surrounds values in formats built on this one; each has its counterpart in ValueReader.
+
+  byte(byte: number): void {
+    this.#byte(byte);
+  }
+
+  /** A whole number from 0 to 2^53. */
+  uint(value: number): void {
+    this.#varint(value);
+  }
+
+  /** A whole number of at most 52 bits and a sign. */
+  int(value: number): void {
+    this.#varint(value < 0 ? -2 * value - 1 : 2 * value);
+  }
+
+  string(text: string): void {
+    this.#string(text);
+  }
+
+  bytes(bytes: Uint8Array): void {
+    this.#varint(bytes.length);
+    this.raw(bytes);
+  }
+
+  /** What was encoded elsewhere. */
+  raw(bytes: Uint8Array): void {
+    this.#reserve(bytes.length);
+    this.#bytes.set(bytes, this.#length);
+    this.#length += bytes.length;
   }
 
   value(value: SqlValue): void {
     if (value === null) this.#byte(Tag.Null);
     else if (typeof value === "bigint") this.#integer(value);
-    else if (typeof value === "string") this.#text(value);
-    else if (typeof value === "number") {
+    else if (typeof value === "string") {
+      this.#byte(Tag.Text);
+      this.#string(value);
+    } else if (typeof value === "number") {
       this.#reserve(9);
       this.#bytes[this.#length] = Tag.Real;
       this.#view.setFloat64(this.#length + 1, value, true);
@@ -84,8 +125,8 @@ export class ValueWriter {
     }
   }
 
-  #text(value: string): void {
-    this.#byte(Tag.Text);
+  #string(value: string): void {
+    if (value.length <= SHORT_TEXT && this.#shortAscii(value)) return;
     const room = value.length * 3;
     // The length is written first, so encode behind the longest length it can have, then close the gap.
     this.#reserve(room + 9);
@@ -94,6 +135,22 @@ export class ValueWriter {
     this.#varint(written);
     this.#bytes.copyWithin(this.#length, start, start + written);
     this.#length += written;
+  }
+
+  /** Most texts; the encoder costs more than they do. False, and nothing written, when the text is not ASCII. */
+  #shortAscii(value: string): boolean {
+    const { length } = value;
+    this.#reserve(length + 1);
+    const bytes = this.#bytes;
+    const start = this.#length + 1;
+    for (let i = 0; i < length; i++) {
+      const unit = value.charCodeAt(i);
+      if (unit > 127) return false;
+      bytes[start + i] = unit;
+    }
+    bytes[start - 1] = length;
+    this.#length = start + length;
+    return true;
   }
 
   #byte(byte: number): void {
@@ -144,6 +201,30 @@ export class ValueReader {
     return values;
   }
 
+  byte(): number {
+    return this.#byte();
+  }
+
+  uint(): number {
+    return this.#varint();
+  }
+
+  int(): number {
+    const n = this.#varint();
+    return n % 2 === 0 ? n / 2 : -(n + 1) / 2;
+  }
+
+  string(): string {
+    return this.#string();
+  }
+
+  /** A view, not a copy. */
+  bytes(): Uint8Array {
+    const length = this.#varint();
+    const at = this.#take(length);
+    return this.#bytes.subarray(at, at + length);
+  }
+
   value(): SqlValue {
     const tag = this.#byte();
     if (tag >= Tag.SmallInteger) return BigInt(tag - Tag.SmallInteger);
@@ -162,11 +243,8 @@ export class ValueReader {
         const at = this.#take(8);
         return this.#view.getFloat64(at, true);
       }
-      case Tag.Text: {
-        const length = this.#varint();
-        const at = this.#take(length);
-        return decoder.decode(this.#bytes.subarray(at, at + length));
-      }
+      case Tag.Text:
+        return this.#string();
       case Tag.Blob: {
         const length = this.#varint();
         const at = this.#take(length);
@@ -176,6 +254,12 @@ export class ValueReader {
       default:
         throw new RangeError(`unknown value tag ${tag}`);
     }
+  }
+
+  #string(): string {
+    const length = this.#varint();
+    const at = this.#take(length);
+    return decoder.decode(this.#bytes.subarray(at, at + length));
   }
 
   #byte(): number {

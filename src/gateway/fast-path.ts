@@ -4,7 +4,7 @@
  * starts again on the general path, writes under the same idempotency key.
  */
 import { AmbiguousError, fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
-import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
+import type { IdempotencyKey } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement } from "../sql/types.js";
@@ -36,43 +36,60 @@ export function executeFast(
       !runsInWorker(replica, analysis)
     )
       return undefined;
-    statement = { sql: known.sql, params: bindParameters(analysis.parameters, request.params) };
+    const params = bindParameters(analysis.parameters, request.params);
+    statement = { sql: known.sql, params, vector: params === request.params ? request.vector : undefined };
   } catch {
     // Perhaps this replica's schema is behind; the general path finds out.
     return undefined;
   }
-  const slowly = (error: unknown): Promise<ExecuteResult> =>
-    isPassing(error) ? session.executeSlowly(request) : Promise.reject(error);
-  if (analysis.readonly) return read(context, { sql: analysis.sql, params: statement.params }).catch(slowly);
-  if (request.key === undefined) return undefined;
-  return write(context, session, statement, request, request.key).catch(slowly);
+  if (!analysis.readonly) return request.key && write(context, session, statement, request, request.key);
+  return read(context, session, { sql: analysis.sql, params: statement.params }, request);
 }
 
-async function read({ replica }: SessionContext, statement: Statement): Promise<ExecuteResult> {
-  const point = await replica.leader.readPoint();
-  if (replica.store.appliedIndex() < point.index)
-    throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
-  const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
-  const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
-  return { kind: "outcome", outcome };
+function slowly(session: GatewaySession, request: ExecuteRequest, error: unknown): Promise<ExecuteResult> {
+  return isPassing(error) ? session.executeSlowly(request) : Promise.reject(error);
 }
 
-async function write(
+async function read(
+  { replica }: SessionContext,
+  session: GatewaySession,
+  statement: Statement,
+  request: ExecuteRequest,
+): Promise<ExecuteResult> {
+  try {
+    const point = await replica.leader.readPoint();
+    if (replica.store.appliedIndex() < point.index)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
+    const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
+    const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
+    return { kind: "outcome", outcome };
+  } catch (error) {
+    return slowly(session, request, error);
+  }
+}
+
+/** Most of all traffic: as few promises as there are waits. */
+function write(
   { replica }: SessionContext,
   session: GatewaySession,
   statement: Statement,
   request: ExecuteRequest,
   key: IdempotencyKey,
 ): Promise<ExecuteResult> {
-  const result: CommandResult | { readonly ok: "move" } = await replica.leader.write({
-    key,
-    statement,
-    flags: 0,
-    lastInsertRowid: 0n,
-  });
-  if (result.ok === true) return { kind: "outcome", outcome: result.outcomes[0]! };
-  if (result.ok === "move") return session.executeSlowly(request);
-  throw fromWireError(result.error);
+  let written: ReturnType<typeof replica.leader.write>;
+  try {
+    written = replica.leader.write({ key, statement, flags: 0, lastInsertRowid: 0n });
+  } catch (error) {
+    return slowly(session, request, error);
+  }
+  return written.then(
+    (result): ExecuteResult | Promise<ExecuteResult> => {
+      if (result.ok === true) return { kind: "outcome", outcome: result.outcomes[0]! };
+      if (result.ok === "move") return session.executeSlowly(request);
+      return slowly(session, request, fromWireError(result.error));
+    },
+    (error: unknown) => slowly(session, request, error),
+  );
 }
 
 function isPassing(error: unknown): boolean {

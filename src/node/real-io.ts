@@ -29,7 +29,7 @@ export class RealRandom implements Random {
 
   uint32(): number {
     if (this.#at + 4 > this.#block.length) {
-      this.#block = randomBytes(1024);
+      this.#block = randomBytes(8192);
       this.#at = 0;
     }
     const value = this.#block.readUInt32LE(this.#at);

@@ -19,15 +19,21 @@ export function unpack(bytes: Uint8Array): unknown {
   return packr.unpack(bytes);
 }
 
-type Packed<T> = Omit<T, "params"> & { readonly params: Uint8Array };
+type Packed<T> = Omit<T, "params" | "vector"> & { readonly params: Uint8Array };
 type PackedChange = { readonly table: string; readonly key: Uint8Array; readonly row: Uint8Array | null };
 type BatchRequest = Parameters<RangeService["batch"]>[0];
 
-function packParams<T extends { readonly params: readonly SqlValue[] }>(statement: T): Packed<T> {
-  return { ...statement, params: encodeVector(statement.params) };
+interface WithParams {
+  readonly params: readonly SqlValue[];
+  readonly vector?: Uint8Array | undefined;
 }
 
-function unpackParams<T extends { readonly params: readonly SqlValue[] }>(packed: Packed<T>): T {
+function packParams<T extends WithParams>(statement: T): Packed<T> {
+  const { vector, ...rest } = statement;
+  return { ...rest, params: vector ?? encodeVector(statement.params) } as Packed<T>;
+}
+
+function unpackParams<T extends WithParams>(packed: Packed<T>): T {
   return { ...packed, params: decodeVector(packed.params) } as unknown as T;
 }
 

@@ -188,8 +188,10 @@ export class RangeLeader implements RangeService {
     const { statement, flags, lastInsertRowid } = request;
     const analysis = this.#deps.schema.analyse(statement.sql);
     if (!this.#runsInWorker(analysis)) return Promise.resolve(MOVE);
-    const { params } = statement;
-    const stamped = this.#stamped(analysis, params, flags, lastInsertRowid);
+    const { params, vector } = statement;
+    const stamp = this.#stamp(lastInsertRowid);
+    // The parameters go into the log as they came; whatever is kept longer must not hold on to the message.
+    const stamped: StampedStatement = { sql: analysis.sql, params, vector, flags, stamp, told: undefined };
     const command: Command = {
       kind: "execute",
       key: request.key,
@@ -197,10 +199,11 @@ export class RangeLeader implements RangeService {
       statement: stamped,
     };
     const writes = (): readonly Span[] => analysis.footprint(params).writes;
-    const submit = () => this.#submit(command, transactions.term, writes, analysis.class.kind === "ddl");
-    return this.#line.empty
-      ? submit()
-      : this.#line.waitFor(spansOf(analysis.footprint(params)), undefined).then(submit);
+    const { term } = transactions;
+    const changesSchema = analysis.class.kind === "ddl";
+    if (this.#line.empty) return this.#submit(command, term, writes, changesSchema);
+    const turn = this.#line.waitFor(spansOf(analysis.footprint(params)), undefined);
+    return turn.then(() => this.#submit(command, term, writes, changesSchema));
   }
 
   #stamped(

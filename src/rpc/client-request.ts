@@ -3,7 +3,7 @@
  * that says what was wrong with it.
  */
 import { UserError } from "../base/errors.js";
-import { decodeVector, type SqlValue } from "../base/values.js";
+import { type SqlValue, ValueReader } from "../base/values.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
 import type { ExecuteRequest, Params } from "./gateway.js";
 
@@ -27,7 +27,10 @@ export function readString(value: unknown, what: string): string {
 function readVector(bytes: unknown): SqlValue[] {
   if (!(bytes instanceof Uint8Array)) throw protocolError("parameters must be bytes");
   try {
-    return decodeVector(bytes);
+    const reader = new ValueReader(bytes);
+    const values = reader.vector();
+    if (!reader.done) throw new RangeError("there are bytes after the last value");
+    return values;
   } catch (error) {
     throw protocolError(`parameters: ${error instanceof Error ? error.message : String(error)}`);
   }
@@ -91,7 +94,13 @@ export class ServedRequest implements ExecuteRequest {
     readonly key: IdempotencyKey | undefined,
     readonly timeoutMs: number | undefined,
     readonly retry: { attempt: number; ageMs: number } | undefined,
+    readonly vector: Uint8Array | undefined,
   ) {}
+
+  /** For what runs no statement. */
+  static plain(id: number, bytes: number): ServedRequest {
+    return new ServedRequest(id, bytes, "", NO_PARAMS, undefined, undefined, undefined, undefined);
+  }
 
   get signal(): AbortSignal {
     if (this.#controller === undefined) {

@@ -307,7 +307,7 @@ export class ClientConnection implements PipeHandler {
     const session = this.#session(name);
     if (name === 0) throw protocolError("session 0 cannot be closed");
     this.#sessions.delete(name);
-    const request = this.#begin(id, 0, "", [], undefined, undefined, undefined);
+    const request = this.#begin(ServedRequest.plain(id, 0));
     session.close().then(
       () => this.#answer(request, [ServerOp.Done, id], 0),
       (error: unknown) => this.#answerError(request, error, undefined),
@@ -322,8 +322,11 @@ export class ClientConnection implements PipeHandler {
     const key = readKey(message[5]);
     const timeoutMs = readTimeout(message[6]);
     const want = readId(message[7], "the number of chunks");
-    const bytes = sql.length + (message[4] instanceof Uint8Array ? message[4].length : 64);
-    const request = this.#begin(id, bytes, sql, params, key, timeoutMs, readRetry(message[8]));
+    const vector = message[4] instanceof Uint8Array ? message[4] : undefined;
+    const bytes = sql.length + (vector?.length ?? 64);
+    const request = this.#begin(
+      new ServedRequest(id, bytes, sql, params, key, timeoutMs, readRetry(message[8]), vector),
+    );
     session.execute(request).then(
       (result) => this.#executed(request, session, result, want),
       (error: unknown) => this.#answerError(request, error, session),
@@ -408,7 +411,18 @@ export class ClientConnection implements PipeHandler {
       bytes += sql.length + (item[1] instanceof Uint8Array ? item[1].length : 64);
       return { sql, params: readParams(item[1]) };
     });
-    const request = this.#begin(id, bytes, "", [], readKey(message[4]), readTimeout(message[5]), undefined);
+    const request = this.#begin(
+      new ServedRequest(
+        id,
+        bytes,
+        "",
+        [],
+        readKey(message[4]),
+        readTimeout(message[5]),
+        undefined,
+        undefined,
+      ),
+    );
     session.batch(statements, request).then(
       (outcomes) => this.#batched(request, session, outcomes),
       (error: unknown) => this.#answerError(request, error, session),
@@ -485,7 +499,7 @@ export class ClientConnection implements PipeHandler {
   }
 
   #json(id: number, value: Promise<unknown>): void {
-    const request = this.#begin(id, 64, "", [], undefined, undefined, undefined);
+    const request = this.#begin(ServedRequest.plain(id, 64));
     value
       .then((answer) => {
         // What cannot be packed must fail here and not when the turn's frame is made, where others would suffer.
@@ -497,15 +511,10 @@ export class ClientConnection implements PipeHandler {
 
   // --- Requests ---
 
-  #begin(
-    id: number,
-    bytes: number,
-    ...rest: Tail<ConstructorParameters<typeof ServedRequest>>
-  ): ServedRequest {
-    const request = new ServedRequest(id, bytes, ...rest);
-    this.#running.set(id, request);
+  #begin(request: ServedRequest): ServedRequest {
+    this.#running.set(request.id, request);
     this.#requests++;
-    this.#requestBytes += bytes;
+    this.#requestBytes += request.bytes;
     return request;
   }
 
@@ -536,8 +545,6 @@ export class ClientConnection implements PipeHandler {
     this.#answer(request, [ServerOp.Error, request.id, wire, state], wire[2].length);
   }
 }
-
-type Tail<T extends readonly unknown[]> = T extends readonly [unknown, unknown, ...infer Rest] ? Rest : never;
 
 function isControl(message: unknown): boolean {
   const op = Array.isArray(message) ? message[0] : undefined;

@@ -11,6 +11,8 @@ export type Params = readonly SqlValue[] | ReadonlyMap<string, SqlValue>;
 export interface ExecuteRequest {
   readonly sql: string;
   readonly params: Params;
+  /** Positional `params` as they came, encoded; need not be there. */
+  readonly vector?: Uint8Array | undefined;
   /** For writes; undefined lets the gateway make one (then a lost answer cannot be asked for again). */
   readonly key: IdempotencyKey | undefined;
   readonly timeoutMs: number | undefined;

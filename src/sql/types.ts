@@ -8,6 +8,8 @@ import type { SqlValue } from "../base/values.js";
 export interface Statement {
   readonly sql: string;
   readonly params: readonly SqlValue[];
+  /** `params` as they came, encoded (src/base/values.ts), for whoever passes them on; need not be there. */
+  readonly vector?: Uint8Array | undefined;
 }
 
 /** Session settings that change what a statement does; they travel with commands. */

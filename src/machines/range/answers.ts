@@ -11,10 +11,10 @@
  * 3. A command whose answer may have gone is refused (OSTRAKA_UNKNOWN_OUTCOME), never executed again.
  */
 import type Database from "better-sqlite3";
-import { Packr } from "msgpackr";
 import { AmbiguousError, RetryError, toWireError } from "../../base/errors.js";
 import type { TransactionId } from "../../base/ids.js";
-import { packResult, unpackResult } from "./command.js";
+import { ValueReader, ValueWriter } from "../../base/values.js";
+import { readResult, writeResult } from "./command.js";
 import {
   ANSWER_AGE_MS,
   MAX_ANSWER_ROWS,
@@ -26,8 +26,13 @@ import {
 } from "./state.js";
 import type { CommandResult, IdempotencyKey } from "./types.js";
 
-/** `result` is null when it was too long to keep. */
-type Answer = [client: string, sequence: number, lowestUnanswered: number, result: unknown[] | null];
+interface Answer {
+  readonly client: string;
+  readonly sequence: number;
+  readonly lowestUnanswered: number;
+  /** Undefined when it was too long to keep. */
+  readonly result: CommandResult | undefined;
+}
 
 interface Client {
   floor: number;
@@ -40,7 +45,7 @@ interface Row {
   readonly ageMs: number;
 }
 
-const packr = new Packr({ useRecords: false, moreTypes: false, int64AsType: "bigint" });
+const writer = new ValueWriter(16 * 1024);
 
 export class Answers {
   readonly #state: RangeState;
@@ -77,7 +82,7 @@ export class Answers {
     for (const [index, ageMs, bytes] of this.#selectAll.iterate() as IterableIterator<
       [number, number, Uint8Array]
     >) {
-      const answers = packr.unpack(bytes) as Answer[];
+      const answers = decodeAnswers(bytes);
       this.#rows.set(index, { live: 0, ageMs });
       for (const answer of answers) this.#remember(index, answer);
       if (this.#state.partial > 0 && index > this.#state.appliedIndex)
@@ -104,12 +109,12 @@ export class Answers {
   record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
     // The mark never sinks, so that the newest row that is left carries it.
     const floor = Math.max(key.lowestUnanswered, this.#clients.get(key.client)?.floor ?? 0);
-    const answer: Answer = [
-      key.client,
-      key.sequence,
-      Math.min(floor, key.sequence),
-      rowBytes(result) <= MAX_KEPT_ANSWER_BYTES ? packResult(result) : null,
-    ];
+    const answer: Answer = {
+      client: key.client,
+      sequence: key.sequence,
+      lowestUnanswered: Math.min(floor, key.sequence),
+      result: rowBytes(result) <= MAX_KEPT_ANSWER_BYTES ? result : undefined,
+    };
     if (this.#pending?.index !== index) {
       this.#pending = { index, answers: [], ageMs: 0 };
       this.#rows.set(index, { live: 0, ageMs: 0 });
@@ -123,7 +128,7 @@ export class Answers {
   flush(): void {
     if (this.#pending === undefined) return;
     const { index, answers, ageMs } = this.#pending;
-    this.#insert.run(BigInt(index), BigInt(ageMs), packr.pack(answers));
+    this.#insert.run(BigInt(index), BigInt(ageMs), encodeAnswers(answers));
   }
 
   /** At the end of each entry: its row goes in, rows that nobody can ask for go out. */
@@ -146,7 +151,7 @@ export class Answers {
     this.#state.answerFloorMs = Math.max(this.#state.answerFloorMs, oldest);
   }
 
-  #remember(index: number, [name, sequence, lowest]: Answer): void {
+  #remember(index: number, { client: name, sequence, lowestUnanswered: lowest }: Answer): void {
     let client = this.#clients.get(name);
     if (client === undefined) {
       client = { floor: 0, answered: new Map() };
@@ -173,7 +178,7 @@ export class Answers {
 
   /** Removes a row that is still answering. */
   #forget(index: number): void {
-    for (const [name, sequence] of packr.unpack(this.#select.get(BigInt(index)) as Uint8Array) as Answer[]) {
+    for (const { client: name, sequence } of this.#read(index)) {
       const client = this.#clients.get(name);
       if (client === undefined || client.answered.get(sequence) !== index) continue;
       client.answered.delete(sequence);
@@ -184,18 +189,18 @@ export class Answers {
   }
 
   #repeat(index: number, key: IdempotencyKey): CommandResult {
-    const answers =
-      this.#pending?.index === index
-        ? this.#pending.answers
-        : (packr.unpack(this.#select.get(BigInt(index)) as Uint8Array) as Answer[]);
-    const answer = answers.find(([client, sequence]) => client === key.client && sequence === key.sequence);
-    const packed = answer?.[3] ?? undefined;
-    if (packed === undefined)
+    const answers = this.#pending?.index === index ? this.#pending.answers : this.#read(index);
+    const answer = answers.find(({ client, sequence }) => client === key.client && sequence === key.sequence);
+    const result = answer?.result;
+    if (result === undefined)
       return failed(
         new AmbiguousError("the command was applied; its answer was too long to be kept", undefined),
       );
-    const result = unpackResult(packed);
     return result.ok ? { ...result, repeated: true } : result;
+  }
+
+  #read(index: number): Answer[] {
+    return decodeAnswers(this.#select.get(BigInt(index)) as Uint8Array);
   }
 }
 
@@ -241,6 +246,46 @@ export class Transactions {
       this.#state.transactionFloorMs = Math.max(this.#state.transactionFloorMs, age + 1);
     }
   }
+}
+
+/** Clients by number, each named where it first occurs: count | client, sequence, lowest, whether kept, result ... */
+function encodeAnswers(answers: readonly Answer[]): Uint8Array {
+  const clients = new Map<string, number>();
+  writer.reset();
+  writer.uint(answers.length);
+  for (const { client, sequence, lowestUnanswered, result } of answers) {
+    const known = clients.get(client);
+    writer.uint(known ?? clients.size);
+    if (known === undefined) {
+      clients.set(client, clients.size);
+      writer.string(client);
+    }
+    writer.uint(sequence);
+    writer.uint(lowestUnanswered);
+    writer.byte(result === undefined ? 0 : 1);
+    if (result !== undefined) writeResult(writer, result);
+  }
+  return writer.take();
+}
+
+function decodeAnswers(bytes: Uint8Array): Answer[] {
+  const reader = new ValueReader(bytes);
+  const clients: string[] = [];
+  const answers: Answer[] = [];
+  for (let left = reader.uint(); left > 0; left--) {
+    const number = reader.uint();
+    if (number === clients.length) clients.push(reader.string());
+    const sequence = reader.uint();
+    const lowestUnanswered = reader.uint();
+    const kept = reader.byte() === 1;
+    answers.push({
+      client: clients[number]!,
+      sequence,
+      lowestUnanswered,
+      result: kept ? readResult(reader) : undefined,
+    });
+  }
+  return answers;
 }
 
 function rowBytes(result: CommandResult): number {

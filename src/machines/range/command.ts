@@ -2,16 +2,20 @@
  * The bytes of a range's log entries and of their results. One entry carries a batch of commands, all that a leader
  * gathered in one turn; its result carries one result for each.
  *
- * msgpackr over positional arrays, no records and no shared structures: an entry can be read on its own, for ever.
- * The first element is the format's version. SQL values travel as vectors of src/base/values.ts, which keep the
- * storage classes exact. What msgpack would alter (a lone surrogate in a text) is altered here, before the log:
- * the leader applies the decoded bytes like everybody else.
+ * The first byte is the format's version. Then come, in an entry, the texts that its commands name (clients,
+ * statements), each once, and the commands, in the encoding of src/base/values.ts: most are one bounded statement, and
+ * those are written and read without anything in between. The bodies of the others are msgpack over positional arrays,
+ * without records or shared structures: an entry can be read on its own, for ever. Likewise results: an autocommit
+ * write without rows is three numbers.
+ *
+ * What encoding would alter (a lone surrogate in a text) is altered here, before the log: the leader applies the
+ * decoded bytes like everybody else.
  */
 import { Packr } from "msgpackr";
 import { unreachable } from "../../base/assert.js";
 import { FatalError, type WireError } from "../../base/errors.js";
 import { transactionId } from "../../base/ids.js";
-import { decodeRows, decodeVector, encodeVector, ValueWriter } from "../../base/values.js";
+import { decodeRows, decodeVector, encodeVector, ValueReader, ValueWriter } from "../../base/values.js";
 import type {
   Command,
   CommandResult,
@@ -22,7 +26,7 @@ import type {
   TransactionDecision,
 } from "./types.js";
 
-const FORMAT = 1;
+const FORMAT = 2;
 const KIND = { execute: 0, transaction: 1, rows: 2, tombstone: 3, pragma: 4 } as const;
 const PRAGMAS = ["user_version", "application_id"] as const;
 const NO_VALUES = new Uint8Array(0);
@@ -35,8 +39,9 @@ const packr = new Packr({
   variableMapSize: true,
 });
 const rowWriter = new ValueWriter(4096);
+/** For what is written in one go, without calling anything that may use it too. */
+const writer = new ValueWriter(64 * 1024);
 
-type PackedKey = [client: string, sequence: number, lowestUnanswered: number, issuedMs: number];
 type PackedStatement = [
   sql: string,
   params: Uint8Array,
@@ -55,70 +60,156 @@ type PackedOutcome = [
   totalChanges: number,
   lastInsertRowid: number | bigint,
 ];
-type PackedCommand = [kind: number, wallMs: number, key: PackedKey, ...body: unknown[]];
 type PackedChanges = [table: string, present: Uint8Array, values: Uint8Array][];
 
+/** Texts that occur again and again, each written where it first occurs. */
+class TextWriter {
+  readonly #numbers = new Map<string, number>();
+
+  write(text: string): void {
+    const known = this.#numbers.get(text);
+    if (known !== undefined) {
+      writer.uint(known);
+      return;
+    }
+    const number = this.#numbers.size;
+    this.#numbers.set(text, number);
+    writer.uint(number);
+    writer.string(text);
+  }
+}
+
+class TextReader {
+  readonly #texts: string[] = [];
+
+  read(reader: ValueReader): string {
+    const number = reader.uint();
+    if (number < this.#texts.length) return this.#texts[number]!;
+    const text = reader.string();
+    this.#texts.push(text);
+    return text;
+  }
+}
+
 export function encodeCommands(commands: readonly Command[]): Uint8Array {
-  return packr.pack([FORMAT, commands.map(packCommand)]);
+  const texts = new TextWriter();
+  writer.reset();
+  writer.byte(FORMAT);
+  writer.uint(commands.length);
+  for (const command of commands) writeCommand(command, texts);
+  return writer.take();
 }
 
 export function decodeCommands(bytes: Uint8Array): Command[] {
-  return (unpack(bytes) as PackedCommand[]).map(unpackCommand);
+  const reader = readerOf(bytes);
+  const texts = new TextReader();
+  const commands: Command[] = [];
+  for (let left = reader.uint(); left > 0; left--) commands.push(readCommand(reader, texts));
+  return commands;
 }
 
 export function encodeResults(results: readonly CommandResult[]): Uint8Array {
-  return packr.pack([FORMAT, results.map(packResult)]);
+  writer.reset();
+  writer.byte(FORMAT);
+  writer.uint(results.length);
+  for (const result of results) writeResult(writer, result);
+  return writer.take();
 }
 
 export function decodeResults(bytes: Uint8Array): CommandResult[] {
-  return (unpack(bytes) as unknown[][]).map(unpackResult);
+  const reader = readerOf(bytes);
+  const results: CommandResult[] = [];
+  for (let left = reader.uint(); left > 0; left--) results.push(readResult(reader));
+  return results;
 }
 
-function unpack(bytes: Uint8Array): unknown {
-  const [format, body] = packr.unpack(bytes) as [number, unknown];
+/** Keys are read out of names that clients make up: any number may stand there. */
+function count(value: number): number {
+  return value >= 0 && value <= Number.MAX_SAFE_INTEGER ? value : Number.MAX_SAFE_INTEGER;
+}
+
+function readerOf(bytes: Uint8Array): ValueReader {
+  const reader = new ValueReader(bytes);
+  const format = reader.byte();
   if (format !== FORMAT)
     throw new FatalError("OSTRAKA_FORMAT", `a command of format ${format}; this version reads ${FORMAT}`);
-  return body;
+  return reader;
 }
 
-function packCommand(command: Command): PackedCommand {
+/** kind | wall time | key: client, sequence, lowest unanswered, issue time | body */
+function writeCommand(command: Command, texts: TextWriter): void {
   const { key, wallMs } = command;
-  const packedKey: PackedKey = [key.client, key.sequence, key.lowestUnanswered, key.issuedMs];
+  writer.byte(KIND[command.kind]);
+  writer.uint(wallMs);
+  texts.write(key.client);
+  writer.uint(count(key.sequence));
+  writer.uint(count(key.lowestUnanswered));
+  writer.uint(count(key.issuedMs));
+  if (command.kind === "execute") writeStatement(command.statement, wallMs, texts);
+  else writer.bytes(packr.pack(packBody(command)));
+}
+
+function readCommand(reader: ValueReader, texts: TextReader): Command {
+  const kind = reader.byte();
+  const wallMs = reader.uint();
+  const client = texts.read(reader);
+  const sequence = reader.uint();
+  const lowestUnanswered = reader.uint();
+  const key: IdempotencyKey = { client, sequence, lowestUnanswered, issuedMs: reader.uint() };
+  if (kind === KIND.execute)
+    return { kind: "execute", key, wallMs, statement: readStatement(reader, wallMs, texts) };
+  return unpackBody(kind, key, wallMs, packr.unpack(reader.bytes()) as unknown[]);
+}
+
+/** text | parameters | flags | wall time after the command's | seed | last_insert_rowid() | told digest or "" */
+function writeStatement(statement: StampedStatement, commandWallMs: number, texts: TextWriter): void {
+  const { stamp, vector } = statement;
+  texts.write(statement.sql);
+  if (vector !== undefined) writer.raw(vector);
+  else writer.vector(statement.params);
+  writer.uint(statement.flags);
+  writer.int(stamp.wallMs - commandWallMs);
+  writer.uint(stamp.seed);
+  writer.value(stamp.lastInsertRowid);
+  writer.string(statement.told ?? "");
+}
+
+function readStatement(reader: ValueReader, commandWallMs: number, texts: TextReader): StampedStatement {
+  const sql = texts.read(reader);
+  const params = reader.vector();
+  const flags = reader.uint();
+  const wallMs = commandWallMs + reader.int();
+  const seed = reader.uint();
+  const lastInsertRowid = reader.value() as bigint;
+  const told = reader.string();
+  return {
+    sql,
+    params,
+    flags,
+    stamp: { wallMs, seed, lastInsertRowid },
+    told: told === "" ? undefined : told,
+  };
+}
+
+type OtherCommand = Exclude<Command, { readonly kind: "execute" }>;
+
+function packBody(command: OtherCommand): unknown[] {
   switch (command.kind) {
-    case "execute":
-      return [KIND.execute, wallMs, packedKey, packStatement(command.statement)];
     case "transaction":
-      return [
-        KIND.transaction,
-        wallMs,
-        packedKey,
-        command.transaction,
-        command.statements.map(packStatement),
-      ];
+      return [command.transaction, command.statements.map(packStatement)];
     case "rows":
-      return [
-        KIND.rows,
-        wallMs,
-        packedKey,
-        command.transaction,
-        packChanges(command.changes),
-        command.outcomes.map(packOutcome),
-      ];
+      return [command.transaction, packChanges(command.changes), command.outcomes.map(packOutcome)];
     case "tombstone":
-      return [KIND.tombstone, wallMs, packedKey, command.transaction];
+      return [command.transaction];
     case "pragma":
-      return [KIND.pragma, wallMs, packedKey, PRAGMAS.indexOf(command.name), command.value];
+      return [PRAGMAS.indexOf(command.name), command.value];
     default:
       return unreachable(command);
   }
 }
 
-function unpackCommand([kind, wallMs, packedKey, ...body]: PackedCommand): Command {
-  const [client, sequence, lowestUnanswered, issuedMs] = packedKey;
-  const key: IdempotencyKey = { client, sequence, lowestUnanswered, issuedMs };
+function unpackBody(kind: number, key: IdempotencyKey, wallMs: number, body: unknown[]): Command {
   switch (kind) {
-    case KIND.execute:
-      return { kind: "execute", key, wallMs, statement: unpackStatement(body[0] as PackedStatement) };
     case KIND.transaction:
       return {
         kind: "transaction",
@@ -145,8 +236,42 @@ function unpackCommand([kind, wallMs, packedKey, ...body]: PackedCommand): Comma
   }
 }
 
-/** Exported for the messages between threads and processes, which carry single statements. */
-export function packStatement(statement: StampedStatement): PackedStatement {
+const RESULT = { packed: 0, write: 1, repeatedWrite: 2 } as const;
+const NO_COLUMNS: readonly string[] = [];
+
+/** kind | changes, total changes, last_insert_rowid(), or the packed result. */
+export function writeResult(to: ValueWriter, result: CommandResult): void {
+  const only = result.ok && result.outcomes.length === 1 ? result.outcomes[0]! : undefined;
+  if (only === undefined || only.columns.length > 0 || (result.ok && result.decision !== undefined)) {
+    to.byte(RESULT.packed);
+    to.bytes(packr.pack(packResult(result)));
+    return;
+  }
+  to.byte(result.ok && result.repeated ? RESULT.repeatedWrite : RESULT.write);
+  to.uint(only.changes);
+  to.uint(only.totalChanges);
+  to.value(only.lastInsertRowid);
+}
+
+export function readResult(reader: ValueReader): CommandResult {
+  const kind = reader.byte();
+  if (kind === RESULT.packed) return unpackResult(packr.unpack(reader.bytes()) as unknown[]);
+  const changes = reader.uint();
+  const totalChanges = reader.uint();
+  const lastInsertRowid = reader.value() as bigint;
+  const outcome = {
+    columns: NO_COLUMNS,
+    columnTypes: NO_COLUMNS,
+    rows: NO_VALUES,
+    rowCount: 0,
+    changes,
+    totalChanges,
+    lastInsertRowid,
+  };
+  return { ok: true, outcomes: [outcome], repeated: kind === RESULT.repeatedWrite };
+}
+
+function packStatement(statement: StampedStatement): PackedStatement {
   const { stamp, params } = statement;
   return [
     statement.sql,
@@ -159,7 +284,7 @@ export function packStatement(statement: StampedStatement): PackedStatement {
   ];
 }
 
-export function unpackStatement(packed: PackedStatement): StampedStatement {
+function unpackStatement(packed: PackedStatement): StampedStatement {
   const [sql, params, flags, wallMs, seed, lastInsertRowid, told] = packed;
   return {
     sql,
@@ -236,7 +361,6 @@ function unpackChanges(packed: PackedChanges): RowChange[] {
   return changes;
 }
 
-/** The form in which a result is kept for repetitions, inside other packed arrays. */
 export function packResult(result: CommandResult): unknown[] {
   return result.ok
     ? [result.repeated ? 2 : 1, result.outcomes.map(packOutcome), result.decision ?? null]

@@ -14,7 +14,7 @@ import { type LogIndex, logIndex } from "../../base/ids.js";
 import { MAX_VALUE_BYTES } from "./functions.js";
 
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
-const APPLY_CODE_VERSION = 1;
+const APPLY_CODE_VERSION = 2;
 
 /** An answer with more bytes of rows than this is not kept; a repetition of its command learns only that the outcome is past telling. */
 export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;

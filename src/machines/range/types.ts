@@ -24,6 +24,8 @@ export interface Stamp {
 export interface StampedStatement {
   readonly sql: string;
   readonly params: readonly SqlValue[];
+  /** `params` as they came, encoded; need not be there. */
+  readonly vector?: Uint8Array | undefined;
   readonly flags: SessionFlags;
   readonly stamp: Stamp;
   /**

@@ -56,7 +56,38 @@ const commands: Command[] = [
   { kind: "pragma", key, wallMs: 5, name: "application_id", value: -7 },
 ];
 
+const written: StatementOutcome = {
+  columns: [],
+  columnTypes: [],
+  rows: new Uint8Array(0),
+  rowCount: 0,
+  changes: 70_000,
+  totalChanges: 140_000,
+  lastInsertRowid: 12n,
+};
+
 describe("the command codec", () => {
+  it("takes parameters as they came", () => {
+    const [command] = commands as [Extract<Command, { kind: "execute" }>];
+    const vector = encodeVector(command.statement.params);
+    const asTheyCame = { ...command, statement: { ...command.statement, vector } };
+    expect(encodeCommands([asTheyCame])).toEqual(encodeCommands([command]));
+  });
+
+  it("carries whatever number a key may be made of", () => {
+    const odd = {
+      client: "c",
+      sequence: 1e60,
+      lowestUnanswered: 2 ** 53 - 1,
+      issuedMs: Number.POSITIVE_INFINITY,
+    };
+    const [command] = decodeCommands(
+      encodeCommands([{ kind: "tombstone", key: odd, wallMs: 5, transaction }]),
+    );
+    const most = Number.MAX_SAFE_INTEGER;
+    expect(command?.key).toEqual({ client: "c", sequence: most, lowestUnanswered: most, issuedMs: most });
+  });
+
   it("carries every command exactly", () => {
     const decoded = decodeCommands(encodeCommands(commands));
     expect(decoded).toEqual(commands);
@@ -67,6 +98,8 @@ describe("the command codec", () => {
   it("carries every result exactly", () => {
     const results: CommandResult[] = [
       { ok: true, outcomes: [outcome, { ...outcome, lastInsertRowid: 2n ** 62n }], repeated: false },
+      { ok: true, outcomes: [written], repeated: false },
+      { ok: true, outcomes: [{ ...written, changes: 1, lastInsertRowid: -(2n ** 63n) }], repeated: true },
       { ok: true, outcomes: [], repeated: true },
       { ok: true, outcomes: [], repeated: false, decision: "aborted" },
       { ok: false, error: ["user", "SQLITE_CONSTRAINT", "no", null], statement: 2 },
@@ -81,7 +114,7 @@ describe("the command codec", () => {
 
   it("refuses another format", () => {
     const bytes = Uint8Array.from(encodeCommands([]));
-    bytes[1] = 99;
+    bytes[0] = 99;
     expect(() => decodeCommands(bytes)).toThrow(/format 99/);
   });
 });
