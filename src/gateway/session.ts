@@ -11,10 +11,11 @@
 
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
 import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
-import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type { IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
+import { AutocommitStatements, autocommitId, changesTempSchema } from "./autocommit.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { executeFast } from "./fast-path.js";
@@ -26,8 +27,8 @@ import { runOptions } from "./run-options.js";
 import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
 import type { SpoolSpace } from "./spool.js";
-import { changesDatabase, type StatementCache } from "./statements.js";
-import { type SystemTables, systemTablesFor } from "./system-tables.js";
+import type { StatementCache } from "./statements.js";
+import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
 
@@ -44,14 +45,12 @@ export interface SessionContext {
 
 type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
 
-/** How often an autocommit statement that lost a race is run again before its caller is told. */
-const AUTOCOMMIT_ATTEMPTS = 12;
-
 export class GatewaySession implements Session {
   readonly #context: SessionContext;
   readonly #kind: "session" | "autocommit";
   readonly settings = new SessionSettings();
   readonly temp: TempSpace;
+  readonly #autocommit: AutocommitStatements;
   #transaction: Transaction | undefined;
   #failed: RetryError | undefined;
   #queue: Promise<unknown> = Promise.resolve();
@@ -62,6 +61,7 @@ export class GatewaySession implements Session {
     this.#context = context;
     this.#kind = kind;
     this.temp = new TempSpace(context.replica);
+    this.#autocommit = new AutocommitStatements(context, this.settings, this.temp);
     this.#idleSince = context.replica.clock.monotonicMs();
   }
 
@@ -150,8 +150,8 @@ export class GatewaySession implements Session {
       if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
-          ? this.#read(statement, analysis, deadline)
-          : this.#write(statement, analysis, request, deadline);
+          ? this.#autocommit.read(statement, analysis, deadline)
+          : this.#autocommit.write(statement, analysis, request, deadline);
       }
     }
     return this.#executeOther(sql, kind, request, deadline);
@@ -349,16 +349,16 @@ export class GatewaySession implements Session {
         analysis,
         this.settings,
         deadline,
-        await this.#systemTables(analysis),
+        await this.#autocommit.systemTables(analysis),
       );
       if (changesTempSchema(analysis)) await this.temp.learn(transaction, deadline);
       return result;
     }
     if (analysis.touchesTemp && (this.temp.inUse || analysis.systemTables.length === 0 || !analysis.readonly))
-      return this.#withTemp(statement, analysis, request, deadline);
+      return this.#autocommit.withTemp(statement, analysis, request, deadline);
     return analysis.readonly
-      ? this.#read(statement, analysis, deadline)
-      : this.#write(statement, analysis, request, deadline);
+      ? this.#autocommit.read(statement, analysis, deadline)
+      : this.#autocommit.write(statement, analysis, request, deadline);
   }
 
   /** As the open transaction and the session's TEMP objects see the schema. */
@@ -410,134 +410,6 @@ export class GatewaySession implements Session {
 
   #bind(sql: string, analysis: Analysis, params: Params): Statement {
     return { sql, params: bindParameters(analysis.parameters, params) };
-  }
-
-  async #systemTables(analysis: Analysis) {
-    return analysis.systemTables.length === 0
-      ? []
-      : systemTablesFor(this.#context.systemTables, analysis.systemTables);
-  }
-
-  async #read(statement: Statement, analysis: Analysis, deadline: Deadline): Promise<ExecuteResult> {
-    const { replica, space } = this.#context;
-    const final = { sql: analysis.sql, params: statement.params };
-    return autocommitRead(
-      replica,
-      space,
-      final,
-      analysis,
-      this.settings,
-      deadline,
-      await this.#systemTables(analysis),
-    );
-  }
-
-  async #write(
-    statement: Statement,
-    analysis: Analysis,
-    request: RequestTail,
-    deadline: Deadline,
-  ): Promise<ExecuteResult> {
-    const { replica } = this.#context;
-    const key = request.key ?? this.#context.nextKey();
-    const inDoubt = { transaction: autocommitId(key), repeatable: true };
-    if (runsInWorker(replica, analysis) && !analysis.rowChangesOnly && analysis.systemTables.length === 0) {
-      const write = {
-        key,
-        statement,
-        flags: this.settings.flags,
-        lastInsertRowid: this.settings.lastInsertRowid,
-      };
-      const result = await deadline.persist(() => replica.leader.write(write), inDoubt);
-      if (result.ok !== "move") return this.#wrote(result);
-    }
-    return this.#writeInCopy(statement, analysis, key, deadline);
-  }
-
-  #wrote(result: CommandResult): ExecuteResult {
-    if (!result.ok) throw fromWireError(result.error);
-    const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
-    this.settings.wrote(outcome);
-    return { kind: "outcome", outcome };
-  }
-
-  /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
-  async #writeInCopy(
-    statement: Statement,
-    analysis: Analysis,
-    key: IdempotencyKey,
-    deadline: Deadline,
-  ): Promise<ExecuteResult> {
-    const { replica, space } = this.#context;
-    const startedMs = replica.clock.monotonicMs();
-    for (let attempt = 0; ; attempt++) {
-      const transaction = new Transaction(replica, space, {
-        id: brandTransactionId(autocommitId(key)),
-        mode: "deferred",
-        age: replica.clock.monotonicMs() - startedMs,
-        reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
-        needsCopy: true,
-        borrow: (wait) => this.temp.borrow(wait),
-      });
-      try {
-        const ran = await transaction.run(
-          statement,
-          analysis,
-          this.settings,
-          deadline,
-          await this.#systemTables(analysis),
-        );
-        if (changesTempSchema(analysis)) await this.temp.learn(transaction, deadline);
-        const result = await transaction.commit(key, deadline);
-        if (result.ok) return ran;
-        throw fromWireError(result.error);
-      } catch (failure) {
-        const error = await this.#keepWhatItDid(transaction, failure, key, deadline);
-        await transaction.rollback();
-        if (
-          !(error instanceof RetryError && error.code === "OSTRAKA_RETRY") ||
-          attempt + 1 >= AUTOCOMMIT_ATTEMPTS
-        )
-          throw error;
-      }
-    }
-  }
-
-  /** OR FAIL and RAISE(FAIL) fail and keep what was done before. Answers the error to be told. */
-  async #keepWhatItDid(
-    transaction: Transaction,
-    error: unknown,
-    key: IdempotencyKey,
-    deadline: Deadline,
-  ): Promise<unknown> {
-    const its = error instanceof UserError && error.code.startsWith("SQLITE_");
-    if (!its || error instanceof RolledBack || transaction.ended) return error;
-    try {
-      if (!(await transaction.leftChanges())) return error;
-      const result = await transaction.commit(key, deadline);
-      return result.ok ? error : fromWireError(result.error);
-    } catch (unkept) {
-      return unkept;
-    }
-  }
-
-  /** Autocommit statements on TEMP objects: in the session's own process, on a pin, or on a copy if they also write. */
-  async #withTemp(
-    statement: Statement,
-    analysis: Analysis,
-    request: RequestTail,
-    deadline: Deadline,
-  ): Promise<ExecuteResult> {
-    if (changesDatabase(analysis, statement.params)) {
-      return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
-    }
-    return this.temp.run(
-      { sql: analysis.sql, params: statement.params },
-      analysis,
-      this.settings,
-      deadline,
-      await this.#systemTables(analysis),
-    );
   }
 
   async #batch(
@@ -637,16 +509,8 @@ function analysed(replica: Replica, sql: string): Analysis | undefined {
 }
 
 /** It may make, drop or rewrite TEMP objects. */
-function changesTempSchema(analysis: Analysis): boolean {
-  return analysis.touchesTemp && analysis.class.kind === "ddl";
-}
-
 const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
-
-export function autocommitId(key: IdempotencyKey): string {
-  return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
-}
 
 const UNANALYSED_READ: Analysis = {
   class: { kind: "select" },

@@ -1,0 +1,169 @@
+/**
+ * Autocommit statements of one session, on the general path: reads at a read point, bounded writes at the leader, all
+ * other writes as transactions of one statement on a private copy, where they can be stopped.
+ */
+import { fromWireError, RetryError, UserError } from "../base/errors.js";
+import { transactionId } from "../base/ids.js";
+import type { CommandResult, IdempotencyKey, SystemTable } from "../machines/range/types.js";
+import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
+import type { Analysis, Statement } from "../sql/types.js";
+import type { Deadline } from "./deadline.js";
+import { emptyOutcome } from "./outcomes.js";
+import { autocommitRead, runsInWorker } from "./reads.js";
+import type { SessionContext } from "./session.js";
+import type { SessionSettings } from "./settings.js";
+import { changesDatabase } from "./statements.js";
+import { systemTablesFor } from "./system-tables.js";
+import type { TempSpace } from "./temp-space.js";
+import { RolledBack, Transaction } from "./transaction.js";
+
+/** How often a statement that lost a race is run again before its caller is told. */
+const ATTEMPTS = 12;
+
+type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
+
+export class AutocommitStatements {
+  readonly #context: SessionContext;
+  readonly #settings: SessionSettings;
+  readonly #temp: TempSpace;
+
+  constructor(context: SessionContext, settings: SessionSettings, temp: TempSpace) {
+    this.#context = context;
+    this.#settings = settings;
+    this.#temp = temp;
+  }
+
+  async systemTables(analysis: Analysis): Promise<readonly SystemTable[]> {
+    return analysis.systemTables.length === 0
+      ? []
+      : systemTablesFor(this.#context.systemTables, analysis.systemTables);
+  }
+
+  async read(statement: Statement, analysis: Analysis, deadline: Deadline): Promise<ExecuteResult> {
+    const { replica, space } = this.#context;
+    const final = { sql: analysis.sql, params: statement.params };
+    return autocommitRead(
+      replica,
+      space,
+      final,
+      analysis,
+      this.#settings,
+      deadline,
+      await this.systemTables(analysis),
+    );
+  }
+
+  async write(
+    statement: Statement,
+    analysis: Analysis,
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const { replica } = this.#context;
+    const key = request.key ?? this.#context.nextKey();
+    const inDoubt = { transaction: autocommitId(key), repeatable: true };
+    if (runsInWorker(replica, analysis) && !analysis.rowChangesOnly && analysis.systemTables.length === 0) {
+      const write = {
+        key,
+        statement,
+        flags: this.#settings.flags,
+        lastInsertRowid: this.#settings.lastInsertRowid,
+      };
+      const result = await deadline.persist(() => replica.leader.write(write), inDoubt);
+      if (result.ok !== "move") return this.#wrote(result);
+    }
+    return this.#writeInCopy(statement, analysis, key, deadline);
+  }
+
+  #wrote(result: CommandResult): ExecuteResult {
+    if (!result.ok) throw fromWireError(result.error);
+    const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
+    this.#settings.wrote(outcome);
+    return { kind: "outcome", outcome };
+  }
+
+  /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
+  async #writeInCopy(
+    statement: Statement,
+    analysis: Analysis,
+    key: IdempotencyKey,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const { replica, space } = this.#context;
+    const startedMs = replica.clock.monotonicMs();
+    for (let attempt = 0; ; attempt++) {
+      const transaction = new Transaction(replica, space, {
+        id: transactionId(autocommitId(key)),
+        mode: "deferred",
+        age: replica.clock.monotonicMs() - startedMs,
+        reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
+        needsCopy: true,
+        borrow: (wait) => this.#temp.borrow(wait),
+      });
+      try {
+        const ran = await transaction.run(
+          statement,
+          analysis,
+          this.#settings,
+          deadline,
+          await this.systemTables(analysis),
+        );
+        if (changesTempSchema(analysis)) await this.#temp.learn(transaction, deadline);
+        const result = await transaction.commit(key, deadline);
+        if (result.ok) return ran;
+        throw fromWireError(result.error);
+      } catch (failure) {
+        const error = await this.#keepWhatItDid(transaction, failure, key, deadline);
+        await transaction.rollback();
+        if (!(error instanceof RetryError && error.code === "OSTRAKA_RETRY") || attempt + 1 >= ATTEMPTS)
+          throw error;
+      }
+    }
+  }
+
+  /** OR FAIL and RAISE(FAIL) fail and keep what was done before. Answers the error to be told. */
+  async #keepWhatItDid(
+    transaction: Transaction,
+    error: unknown,
+    key: IdempotencyKey,
+    deadline: Deadline,
+  ): Promise<unknown> {
+    const its = error instanceof UserError && error.code.startsWith("SQLITE_");
+    if (!its || error instanceof RolledBack || transaction.ended) return error;
+    try {
+      if (!(await transaction.leftChanges())) return error;
+      const result = await transaction.commit(key, deadline);
+      return result.ok ? error : fromWireError(result.error);
+    } catch (unkept) {
+      return unkept;
+    }
+  }
+
+  /** Autocommit statements on TEMP objects: in the session's own process, on a pin, or on a copy if they also write. */
+  async withTemp(
+    statement: Statement,
+    analysis: Analysis,
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    if (changesDatabase(analysis, statement.params)) {
+      return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
+    }
+    return this.#temp.run(
+      { sql: analysis.sql, params: statement.params },
+      analysis,
+      this.#settings,
+      deadline,
+      await this.systemTables(analysis),
+    );
+  }
+}
+
+/** Names the outcome of a write that has no transaction of its own. */
+export function autocommitId(key: IdempotencyKey): string {
+  return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
+}
+
+export function changesTempSchema(analysis: Analysis): boolean {
+  return analysis.touchesTemp && analysis.class.kind === "ddl";
+}
