@@ -210,7 +210,11 @@ export class Invariants {
       }
       if (node.role !== "leader") continue;
       this.#durableOnQuorum(machine, replica, index, entry, memory, machines);
-      memory.committed.set(index, { term: entry.term, hash, inTerm: node.term });
+      memory.committed.set(index, {
+        term: entry.term,
+        hash,
+        inTerm: node.term,
+      });
       memory.highest = Math.max(memory.highest, index);
     }
   }

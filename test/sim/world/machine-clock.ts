@@ -13,6 +13,7 @@ export class MachineClock {
   #originWorldMs = 0;
   #originLocalMs = 0;
   #pausedUntilMs = 0;
+  readonly #arrived: (() => void)[] = [];
   /** Added to the world's wall time. */
   wallErrorMs = 0;
 
@@ -42,6 +43,26 @@ export class MachineClock {
 
   resume(): void {
     this.#pausedUntilMs = 0;
+  }
+
+  /** Runs at once, or in order of arrival once the machine runs again. */
+  whenAwake(run: () => void): void {
+    if (this.pausedMs === 0 && this.#arrived.length === 0) {
+      run();
+      return;
+    }
+    this.#arrived.push(run);
+    if (this.#arrived.length === 1) this.#drainLater();
+  }
+
+  #drainLater(): void {
+    this.#world.setTimer(this.pausedMs, () => {
+      if (this.pausedMs > 0) {
+        this.#drainLater();
+        return;
+      }
+      for (const run of this.#arrived.splice(0)) run();
+    });
   }
 
   get pausedMs(): number {

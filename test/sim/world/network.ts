@@ -18,14 +18,20 @@ export interface NetworkWeather {
   maxDelayMs: number;
 }
 
-export const CALM: NetworkWeather = { loss: 0, duplicate: 0, reorder: false, minDelayMs: 0.1, maxDelayMs: 1 };
+export const CALM: NetworkWeather = {
+  loss: 0,
+  duplicate: 0,
+  reorder: false,
+  minDelayMs: 0.1,
+  maxDelayMs: 1,
+};
 
 export class SimNetwork {
   readonly #clock: SimClock;
   readonly #random: SimRandom;
   readonly #cuts = new Set<string>();
   readonly #clogs = new Map<string, number>();
-  readonly #lastArrival = new Map<string, number>();
+  readonly #queues = new Map<string, InOrder>();
   weather: NetworkWeather = { ...CALM };
   sent = 0;
 
@@ -68,20 +74,20 @@ export class SimNetwork {
     const { loss, duplicate, reorder } = this.weather;
     if (this.#random.chance(loss)) return;
     const copies = this.#random.chance(duplicate) ? 2 : 1;
+    const landed = (): void => {
+      if (this.passes(from, to)) arrive();
+    };
     for (let i = 0; i < copies; i++) {
-      const delay = reorder
-        ? this.#draw(from, to)
-        : this.#inOrder(`${from}>${to}/frames`, this.#draw(from, to));
-      this.#clock.setTimer(delay, () => {
-        if (this.passes(from, to)) arrive();
-      });
+      const delay = this.#draw(from, to);
+      if (reorder) this.#clock.setTimer(delay, landed);
+      else this.#inOrder(`${from}>${to}/frames`, delay, landed);
     }
   }
 
   /** Of a connection: in order. `lost` runs instead of `arrive` when the wire is cut on arrival. */
   stream(from: number, to: number, arrive: () => void, lost: () => void): void {
     this.sent++;
-    this.#clock.setTimer(this.#inOrder(`${from}>${to}/stream`, this.#draw(from, to)), () => {
+    this.#inOrder(`${from}>${to}/stream`, this.#draw(from, to), () => {
       if (this.connects(from, to)) arrive();
       else lost();
     });
@@ -99,10 +105,25 @@ export class SimNetwork {
     return Math.max(0, clogged) + drawn;
   }
 
-  #inOrder(wire: string, delayMs: number): number {
+  #inOrder(wire: string, delayMs: number, arrive: () => void): void {
     const now = this.#clock.monotonicMs();
-    const arrival = Math.max(now + delayMs, this.#lastArrival.get(wire) ?? 0);
-    this.#lastArrival.set(wire, arrival);
-    return arrival - now;
+    let queue = this.#queues.get(wire);
+    if (queue === undefined) {
+      queue = new InOrder();
+      this.#queues.set(wire, queue);
+    }
+    queue.push(now, delayMs, arrive, (ms, run) => void this.#clock.setTimer(ms, run));
+  }
+}
+
+/** First in, first out, each after its delay at the earliest; no rounding of times changes the order. */
+export class InOrder {
+  readonly #waiting: (() => void)[] = [];
+  #last = 0;
+
+  push(now: number, delayMs: number, run: () => void, after: (ms: number, run: () => void) => void): void {
+    this.#last = Math.max(now + delayMs, this.#last);
+    this.#waiting.push(run);
+    after(this.#last - now, () => this.#waiting.shift()?.());
   }
 }

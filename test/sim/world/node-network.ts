@@ -340,7 +340,11 @@ export class SimNodeNetwork implements NodeNetwork {
     const handler = this.#methods.get(method);
     if (handler === undefined)
       throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${this.#id} does not serve ${method}`);
-    const context: PeerCallContext = { from, timeoutMs, signal: new AbortController().signal };
+    const context: PeerCallContext = {
+      from,
+      timeoutMs,
+      signal: new AbortController().signal,
+    };
     return handler(unpackMessages(body) as unknown[], context);
   }
 

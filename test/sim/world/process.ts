@@ -16,6 +16,7 @@ import { SimDisk } from "../sim-disk.js";
 import type { SimRandom } from "../sim-random.js";
 import { type CrashKind, DatabaseFiles } from "./database-files.js";
 import { MachineClock } from "./machine-clock.js";
+import { InOrder } from "./network.js";
 import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
 
 export const ELECTION_TIMEOUT_MS = 1_000;
@@ -197,17 +198,19 @@ export class Machine {
   #openStores(process: Process): StoreWorker {
     const { clock } = process;
     const random = this.#random.stream(`worker-${this.starts}`);
-    const last = { request: 0, answer: 0 };
+    const queues = { request: new InOrder(), answer: new InOrder() };
     const stores = openLocalStores({
       clock,
       files: this.files.work(clock),
       pause: () => new Promise((resolve) => void clock.setTimer(0.1, resolve)),
       // As between threads: later, in order each way.
-      deliver: (direction, run) => {
-        const now = clock.monotonicMs();
-        last[direction] = Math.max(last[direction], now + random.float() * 0.3);
-        clock.setTimer(last[direction] - now, run);
-      },
+      deliver: (direction, run) =>
+        queues[direction].push(
+          clock.monotonicMs(),
+          random.float() * 0.3,
+          run,
+          (ms, fire) => void clock.setTimer(ms, fire),
+        ),
     });
     process.stores.push(stores);
     return {
@@ -237,7 +240,12 @@ export class Machine {
         );
         if (this.lines.length > LOG_LINES) this.lines.shift();
       };
-    return { debug: line("debug"), info: line("info"), warn: line("warn"), error: line("error") };
+    return {
+      debug: line("debug"),
+      info: line("info"),
+      warn: line("warn"),
+      error: line("error"),
+    };
   }
 
   #config(): NodeConfig {

@@ -55,8 +55,16 @@ interface CounterRun {
   acknowledged: number;
   unknown: number;
   /** Values that RETURNING told. */
-  readonly told: { readonly value: number; readonly startMs: number; readonly endMs: number }[];
-  readonly reads: { readonly value: number; readonly startMs: number; readonly endMs: number }[];
+  readonly told: {
+    readonly value: number;
+    readonly startMs: number;
+    readonly endMs: number;
+  }[];
+  readonly reads: {
+    readonly value: number;
+    readonly startMs: number;
+    readonly endMs: number;
+  }[];
 }
 
 /** Everything the clients were told. */
@@ -212,7 +220,11 @@ export class Worker {
     const startMs = this.#now;
     const rows = await this.#client.read("SELECT n FROM counters WHERE id = ?", [id]);
     if (rows === undefined) return;
-    this.#history.counters[id]!.reads.push({ value: Number(rows[0]![0]), startMs, endMs: this.#now });
+    this.#history.counters[id]!.reads.push({
+      value: Number(rows[0]![0]),
+      startMs,
+      endMs: this.#now,
+    });
   }
 
   async #transfer(): Promise<void> {
@@ -282,7 +294,10 @@ export class Worker {
   async #appendInTransaction(): Promise<void> {
     const random = this.#random;
     const count = random.between(1, 4);
-    const plan = Array.from({ length: count }, () => ({ key: this.#key(), append: random.chance(0.6) }));
+    const plan = Array.from({ length: count }, () => ({
+      key: this.#key(),
+      append: random.chance(0.6),
+    }));
     if (!plan.some(({ append }) => append) && random.chance(0.5)) plan[0]!.append = true;
     this.busy = `list transaction ${plan.map(({ key, append }) => `${append ? "+" : "?"}${key}`).join(" ")}`;
     const begin = random.pick(["BEGIN", "BEGIN", "BEGIN", "BEGIN IMMEDIATE"]);
@@ -437,7 +452,13 @@ export class Worker {
     const startMs = this.#now;
     const value = await this.#columnsSeen();
     if (value === undefined) return;
-    this.#history.schema.push({ kind: "read", value, startMs, endMs: this.#now, client: this.#client.name });
+    this.#history.schema.push({
+      kind: "read",
+      value,
+      startMs,
+      endMs: this.#now,
+      client: this.#client.name,
+    });
   }
 
   async #insertWide(): Promise<void> {
@@ -490,7 +511,11 @@ async function readList(
   run: (sql: string, params?: readonly number[]) => Promise<Rows>,
   key: string,
 ): Promise<MicroOperation> {
-  return { kind: "read", key, list: listOf(key, await run(listSql(key), [Number(key.slice(1))])) };
+  return {
+    kind: "read",
+    key,
+    list: listOf(key, await run(listSql(key), [Number(key.slice(1))])),
+  };
 }
 
 function allLists(rows: Rows): MicroOperation[] {
@@ -553,7 +578,14 @@ export async function judge(
     const twice = told.length - new Set(told.map(({ value }) => value)).size;
     check(twice === 0, () => `counter ${id} told the same value ${twice} times too often`);
   }
-  note("bank", checkBank({ total: ACCOUNTS * INITIAL, accounts: ACCOUNTS, reads: history.balances }));
+  note(
+    "bank",
+    checkBank({
+      total: ACCOUNTS * INITIAL,
+      accounts: ACCOUNTS,
+      reads: history.balances,
+    }),
+  );
   note("lists", checkListAppend(history.appends));
   note("schema", checkMonotonic(history.schema));
   return verdicts;
@@ -561,7 +593,13 @@ export async function judge(
 
 /** What RETURNING told was seen, as by a read; who wrote it may have been somebody whose answer was lost. */
 function counterEvents(told: CounterRun["told"], reads: CounterRun["reads"]): MonotonicEvent[] {
-  const ceiling: MonotonicEvent = { kind: "write", value: NEVER, startMs: 0, endMs: NEVER, client: "" };
+  const ceiling: MonotonicEvent = {
+    kind: "write",
+    value: NEVER,
+    startMs: 0,
+    endMs: NEVER,
+    client: "",
+  };
   const event = ({ value, startMs, endMs }: CounterRun["reads"][number]): MonotonicEvent => ({
     kind: "read",
     value,

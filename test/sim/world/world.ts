@@ -103,9 +103,9 @@ export class World implements WorldOfProcesses {
   }
 
   onMachine(id: number, run: () => void): void {
-    const wait = this.machines[id - 1]?.clock.pausedMs ?? 0;
-    if (wait > 0) this.clock.setTimer(wait, () => this.onMachine(id, run));
-    else run();
+    const machine = this.machines[id - 1];
+    if (machine === undefined) run();
+    else machine.clock.whenAwake(run);
   }
 
   observe(from: number, to: number, frame: PeerFrame, bytes: Uint8Array): void {
