@@ -6,7 +6,7 @@ import { UserError } from "../base/errors.js";
 import { closingParen, mainVerb } from "./classify.js";
 import { isReadablePragmaFunction } from "./pragmas.js";
 import { schemaTableAt } from "./rewrite.js";
-import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
+import { lowerAscii, nameAt, TokenKind, type TokenList, tokenText, wordAt } from "./tokenizer.js";
 import type { StatementClass } from "./types.js";
 
 /** Names that begin so are ours: tables of the machine, hidden from users. */
@@ -62,7 +62,22 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
       );
     }
   }
+  if (tokens.kinds.some((_, i) => ROWID.test(nameAt(tokens, i) ?? ""))) refuseRowidBesideStar(tokens);
   if (statementClass.kind === "ddl") refuseDdl(tokens);
+}
+
+const ROWID = /^(_?rowid_?|oid)$/i;
+
+/** The view that stands for sqlite_schema shows its rowid only where it is named, and then as a column like others. */
+function refuseRowidBesideStar(tokens: TokenList): void {
+  const everything = tokens.kinds.some(
+    (kind, i) =>
+      kind === TokenKind.Operator &&
+      tokenText(tokens, i) === "*" &&
+      (tokens.kinds[i - 1] === TokenKind.Dot || /^(SELECT|DISTINCT|ALL)$/.test(wordAt(tokens, i - 1))),
+  );
+  if (everything && namesSchemaTable(tokens))
+    throw unsupported("rowid of sqlite_schema cannot be used beside *: name the columns");
 }
 
 function namesSchemaTable(tokens: TokenList): boolean {
