@@ -6,10 +6,13 @@
  *    it are done, and nothing is handed over while it runs.
  * 2. Data bytes held here are bounded: beyond `maxApplyBytes` only the position is remembered, and the entries come
  *    back out of the log when their turn comes (the log keeps whatever is not applied).
- * 3. A machine that fails is fatal: what it did is unknown.
+ * 3. A machine that fails is fatal: what it did is unknown. Only a full disk is waited for (OSTRAKA_DISK_FULL, from a
+ *    machine that refuses whatever follows the call that failed): once the calls under way have ended, everything from
+ *    the first index not applied on is handed over again.
  */
 import { assert } from "../base/assert.js";
 import { type LogIndex, logIndex, type Term } from "../base/ids.js";
+import { isDiskFull } from "../log/writer.js";
 import { type Entry, EntryKind, type LogReader, type SnapshotMeta } from "../raft/types.js";
 import type { GroupMachine } from "./types.js";
 
@@ -18,6 +21,10 @@ export interface ApplierHooks {
   applied(entries: readonly Entry[], results: ReadonlyMap<LogIndex, Uint8Array>, upTo: LogIndex): void;
   restored(meta: SnapshotMeta): void;
   failed(error: unknown): void;
+  /** The machine has no disk space; to be called back after a while. */
+  blocked(reason: string, retry: () => void): void;
+  /** It has space again. */
+  unblocked(): void;
 }
 
 export interface ApplierLimits {
@@ -49,6 +56,9 @@ export class Applier {
   #done: Promise<unknown> = Promise.resolve();
   #restore: Restore | undefined;
   #restoring = false;
+  /** Why the machine has no space; nothing is handed over until it is time to try again. */
+  #blocked: string | undefined;
+  #trying = true;
   #stopped = false;
 
   constructor(
@@ -118,7 +128,7 @@ export class Applier {
   }
 
   #pump(): void {
-    if (this.#stopped || this.#restoring) return;
+    if (this.#stopped || this.#restoring || !this.#trying) return;
     if (this.#restore !== undefined) {
       if (this.#calls === 0) this.#startRestore(this.#restore);
       return;
@@ -165,7 +175,11 @@ export class Applier {
     // Completions are delivered in order whatever the machine does.
     this.#done = Promise.all([call, this.#done]).then(
       ([results]) => this.#finishApply(batch, carried, results, bytes),
-      (error: unknown) => this.#fail(error),
+      (error: unknown) => {
+        this.#calls--;
+        this.#callBytes -= bytes;
+        this.#failOrWait(error);
+      },
     );
   }
 
@@ -179,6 +193,8 @@ export class Applier {
     this.#callBytes -= bytes;
     if (this.#stopped) return;
     try {
+      assert(this.#trying, "a machine went on behind a call that failed");
+      this.#unblock();
       assert(results.length === carried.length, `${results.length} results for ${carried.length} entries`);
       const byIndex = new Map<LogIndex, Uint8Array>();
       for (let i = 0; i < carried.length; i++)
@@ -197,7 +213,10 @@ export class Applier {
     this.#restoring = true;
     this.#done = this.#machine.restore(file).then(
       (applied) => this.#finishRestore(meta, applied),
-      (error: unknown) => this.#fail(error),
+      (error: unknown) => {
+        this.#restoring = false;
+        this.#failOrWait(error);
+      },
     );
   }
 
@@ -205,6 +224,7 @@ export class Applier {
     this.#restoring = false;
     if (this.#stopped) return;
     try {
+      this.#unblock();
       assert(applied === meta.index, `a snapshot at ${meta.index} restored the state of ${applied}`);
       this.#applied = meta.index;
       this.#appliedTerm = meta.term;
@@ -215,6 +235,34 @@ export class Applier {
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  #failOrWait(error: unknown): void {
+    if (this.#stopped) return;
+    if (!isDiskFull(error)) {
+      this.#fail(error);
+      return;
+    }
+    this.#trying = false;
+    this.#blocked = error.message;
+    if (this.#calls > 0 || this.#restoring) return;
+    this.#held = [];
+    this.#heldBytes = 0;
+    if (this.#restore === undefined) this.#next = logIndex(this.#applied + 1);
+    this.#hooks.blocked(error.message, () => {
+      this.#trying = true;
+      try {
+        this.#pump();
+      } catch (failure) {
+        this.#fail(failure);
+      }
+    });
+  }
+
+  #unblock(): void {
+    if (this.#blocked === undefined) return;
+    this.#blocked = undefined;
+    this.#hooks.unblocked();
   }
 
   #fail(error: unknown): void {

@@ -10,6 +10,7 @@
  */
 import { type LogIndex, logIndex } from "../base/ids.js";
 import type { DurableLog } from "../log/types.js";
+import { isDiskFull } from "../log/writer.js";
 import type { HostLogger, HostOptions } from "./options.js";
 import type { Replica } from "./replica.js";
 
@@ -93,8 +94,16 @@ export class Compactor {
         this.checkpoints++;
       } catch (error) {
         if (replica.closed) continue;
-        this.#host.fail(error);
-        return;
+        if (!isDiskFull(error)) {
+          this.#host.fail(error);
+          return;
+        }
+        // Nothing was cut, so nothing is lost; tried again when the log has grown further.
+        this.#host.logger.error(
+          { group: replica.group, reason: error.message },
+          "no disk space to checkpoint",
+        );
+        replica.lastCheckpoint = { index: replica.applier.appliedIndex, bytes: replica.logBytes };
       } finally {
         replica.checkpointing = false;
       }

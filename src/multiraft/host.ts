@@ -61,6 +61,8 @@ interface PendingAppend {
 
 /** Log pressure is looked at once in so many ticks. */
 const PRESSURE_TICKS = 10;
+/** A machine that had no disk space is tried again after this. */
+const APPLY_RETRY_MS = 500;
 
 export class MultiRaft implements ReplicaHost, PeerHandler {
   readonly nodeId: NodeId;
@@ -83,7 +85,8 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   #membersStale = false;
   #running = false;
   #stopped = false;
-  #diskFull: string | undefined;
+  /** Why there is no disk space: in the log, or for a group's machine. */
+  readonly #shortages = new Map<"log" | GroupId, string>();
   #ticks = 0;
   #groupTicks = 0;
   #turns = 0;
@@ -209,15 +212,19 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   // --- disk full ---------------------------------------------------------------------------------------------
 
   get diskFull(): string | undefined {
-    return this.#diskFull;
+    for (const reason of this.#shortages.values()) return reason;
+    return undefined;
   }
 
   /** With a reason: proposals are refused and leadership is handed away. Undefined: space is back. */
-  setDiskFull(reason: string | undefined): void {
-    if (reason === this.#diskFull) return;
-    this.#diskFull = reason;
-    this.#peers.diskFull = reason !== undefined;
-    if (reason === undefined) this.#logger.info({}, "there is disk space again");
+  setDiskFull(reason: string | undefined, where: "log" | GroupId = "log"): void {
+    const before = this.diskFull !== undefined;
+    if (reason === undefined) this.#shortages.delete(where);
+    else this.#shortages.set(where, reason);
+    const full = this.diskFull !== undefined;
+    if (full === before) return;
+    this.#peers.diskFull = full;
+    if (!full) this.#logger.info({}, "there is disk space again");
     else {
       this.#logger.error({ reason }, "no disk space: this node takes no writes and hands leadership away");
       this.#handLeadershipAway();
@@ -311,6 +318,17 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   restored(replica: Replica, meta: SnapshotMeta): void {
     this.#logger.info({ group: replica.group, index: meta.index, term: meta.term }, "snapshot installed");
     this.#receiver.restored(replica.group);
+  }
+
+  applyBlocked(replica: Replica, reason: string, retry: () => void): void {
+    this.setDiskFull(reason, replica.group);
+    this.#deps.clock.setTimer(APPLY_RETRY_MS, () => {
+      if (!replica.closed && !this.#stopped) retry();
+    });
+  }
+
+  applyUnblocked(replica: Replica): void {
+    this.setDiskFull(undefined, replica.group);
   }
 
   /** The node must go down: what is in memory may no longer be true. */
@@ -433,7 +451,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
         this.#wakeSleepersUnder(silent);
       if (this.#ticks % PRESSURE_TICKS === 0) {
         this.#relieveLog();
-        if (this.#diskFull !== undefined) this.#handLeadershipAway();
+        if (this.diskFull !== undefined) this.#handLeadershipAway();
       }
     } catch (error) {
       this.fail(error);

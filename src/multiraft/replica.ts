@@ -48,6 +48,9 @@ export interface ReplicaHost {
   membersChanged(): void;
   restored(replica: Replica, meta: SnapshotMeta): void;
   fail(error: unknown): void;
+  /** The replica's machine has no disk space: `retry` is called after a while. */
+  applyBlocked(replica: Replica, reason: string, retry: () => void): void;
+  applyUnblocked(replica: Replica): void;
 }
 
 interface Transfer {
@@ -107,6 +110,8 @@ export class Replica implements GroupHandle {
       applied: (entries, results, upTo) => this.#onApplied(entries, results, upTo),
       restored: (meta) => this.#onRestored(meta),
       failed: (error) => host.fail(error),
+      blocked: (reason, retry) => host.applyBlocked(this, reason, retry),
+      unblocked: () => host.applyUnblocked(this),
     });
     const { electionTicks, heartbeatTicks, maxAppendBytes, maxInflightMessages } = host.options;
     const { maxInflightBytes, maxUncommittedBytes, maxReadyBytes } = host.options;

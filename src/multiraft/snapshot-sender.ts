@@ -10,6 +10,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { FatalError } from "../base/errors.js";
 import type { LogIndex, NodeId } from "../base/ids.js";
+import { isDiskFull } from "../log/writer.js";
 import type { HostLogger } from "./options.js";
 import type { Replica } from "./replica.js";
 import type { MachineSnapshot, PeerTransport, SnapshotHeader } from "./types.js";
@@ -129,7 +130,7 @@ export class SnapshotSender {
       ok = await this.#send(request);
       if (ok) this.sent++;
     } catch (error) {
-      if (error instanceof FatalError && !replica.closed) this.#host.fail(error);
+      if (error instanceof FatalError && !isDiskFull(error) && !replica.closed) this.#host.fail(error);
       this.#host.logger.warn({ group: replica.group, to, err: error }, "a snapshot was not delivered");
     }
     this.#busyPeers.delete(to);

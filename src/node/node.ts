@@ -350,7 +350,7 @@ class NodeAssembly {
       address,
       authToken,
       registry,
-      unhealthy: () => this.#unhealthy(replica, 2_000),
+      unhealthy: async () => host.diskFull ?? (await this.#unhealthy(replica, 2_000)),
       describe: () => ({ node: view.self, clusterId: this.#meta.state.clusterId }),
     });
   }

@@ -107,12 +107,13 @@ export class Applier {
     this.#rollbackTo = database.prepare("ROLLBACK TO _ostraka_command");
   }
 
-  /** Entries at or below the applied index are skipped. */
+  /** Entries at or below the applied index, when a batch is tried again, are not run: they answer what they did. */
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const schemaBefore = this.state.schemaVersion;
     const tasksOf = entries.map((entry) => this.#tasks(entry));
     try {
-      this.#applyTasks(tasksOf.flat(), upTo);
+      const fresh = tasksOf.flat().filter((task) => task.index > this.state.appliedIndex);
+      this.#applyTasks(fresh, upTo);
     } catch (error) {
       this.#undo();
       throw error;
@@ -139,25 +140,29 @@ export class Applier {
   }
 
   #tasks(entry: Entry): Task[] {
-    if (entry.index <= this.state.appliedIndex) return [];
     const commands = decodeCommands(entry.data);
+    const done = entry.index <= this.state.appliedIndex;
     return commands.map((command, ordinal) => ({
       command,
       index: entry.index,
       term: entry.term,
       ordinal,
       last: ordinal === commands.length - 1,
-      result: undefined,
+      result: done ? this.#known(command) : undefined,
       admitted: false,
     }));
+  }
+
+  /** What a command answered that was applied before. */
+  #known({ key, wallMs }: Command): CommandResult {
+    return this.#answers.admit(key, wallMs) ?? failure(FORGOTTEN, 0);
   }
 
   #applyTasks(tasks: readonly Task[], upTo: LogIndex): void {
     // What was committed of the first entry before a crash, or before the disk was full.
     let at = 0;
     for (; at < tasks.length && at < this.state.partial; at++) {
-      const { key, wallMs } = tasks[at]!.command;
-      tasks[at]!.result = this.#answers.admit(key, wallMs) ?? failure(FORGOTTEN, 0);
+      tasks[at]!.result = this.#known(tasks[at]!.command);
     }
     let batchStart = at;
     while (at < tasks.length) {

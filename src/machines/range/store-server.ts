@@ -2,7 +2,8 @@
  * The serving side of a storage worker: owns the stores, executes a message's requests in order, and answers in one
  * message. Requests that take time (copies, digests, checkpoints that must wait for the disk) answer later.
  *
- * Applies of one store that come one after the other in a message become one batch.
+ * Applies of one store that come one after the other in a message become one batch. After one that failed, those that
+ * were sent behind it are refused: they would leave a gap.
  */
 import { toWireError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
@@ -24,6 +25,8 @@ const TRANSFER_BYTES = 16 * 1024;
 
 export class StoreServer {
   readonly #options: StoreOptions;
+  /** Stores that had no disk space at this index: whatever follows it is refused until it was tried again. */
+  readonly #full = new Map<number, { readonly index: LogIndex; readonly error: unknown }>();
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
   readonly #schemaTold = new Map<number, number>();
@@ -78,7 +81,15 @@ export class StoreServer {
   }
 
   #apply(run: readonly ApplyRequest[]): void {
-    this.#touched.add(run[0]!.store);
+    const { store, call } = run[0]!;
+    this.#touched.add(store);
+    const first = (call.entries.indexes[0] ?? call.upTo) as LogIndex;
+    const full = this.#full.get(store);
+    if (full !== undefined && first > full.index) {
+      for (const { id } of run) this.#answers.push({ id, error: toWireError(full.error) });
+      return;
+    }
+    this.#full.delete(store);
     try {
       const core = this.#store(run[0]!);
       const entries = run.map(({ call }) => unpackEntries(call.entries));
@@ -91,6 +102,7 @@ export class StoreServer {
         this.#answers.push({ id, value });
       });
     } catch (error) {
+      this.#full.set(store, { index: first, error });
       for (const { id } of run) this.#answers.push({ id, error: toWireError(error) });
     }
   }

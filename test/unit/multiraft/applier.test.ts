@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
 import { type LogIndex, logIndex, term } from "../../../src/base/ids.js";
 import { Applier } from "../../../src/multiraft/applier.js";
 import type { GroupMachine } from "../../../src/multiraft/types.js";
@@ -18,6 +19,7 @@ class Fixture {
   readonly applied: number[] = [];
   readonly results = new Map<number, number>();
   failure: unknown;
+  blocked: { readonly reason: string; retry(): void } | undefined;
   readBack = 0;
   readonly applier: Applier;
 
@@ -29,9 +31,9 @@ class Fixture {
           this.calls.push({ indexes: entries.map(({ index }) => index), upTo, finish, fail: reject });
         }),
       restore: (file) =>
-        new Promise((resolve) => {
+        new Promise((resolve, reject) => {
           const finish = (): void => resolve(logIndex(Number(file)));
-          this.calls.push({ indexes: [], upTo: -1, finish, fail: () => {} });
+          this.calls.push({ indexes: [], upTo: -1, finish, fail: reject });
         }),
     };
     const log: Partial<LogReader> = {
@@ -58,6 +60,12 @@ class Fixture {
       restored: (meta) => this.applied.push(-meta.index),
       failed: (error) => {
         this.failure = error;
+      },
+      blocked: (reason, retry) => {
+        this.blocked = { reason, retry };
+      },
+      unblocked: () => {
+        this.blocked = undefined;
       },
     });
   }
@@ -132,6 +140,35 @@ describe("applying", () => {
     expect(f.failure).toMatchObject({ message: "disk" });
     expect(f.calls).toEqual([]);
     expect(f.applier.appliedIndex).toBe(0 as LogIndex);
+  });
+
+  it("waits while the disk is full, then hands over again all from the first that was not applied", async () => {
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 2, maxReadyBytes: 10 });
+    const full = new FatalError("OSTRAKA_DISK_FULL", "no space");
+    f.push([entry(1), entry(2), entry(3)]);
+    f.calls.shift()!.fail(full);
+    await settle();
+    expect(f.blocked).toBeUndefined();
+    f.calls.shift()!.fail(full);
+    await settle();
+    expect(f.blocked?.reason).toBe("no space");
+    f.push([entry(4)]);
+    expect(f.calls).toEqual([]);
+    f.blocked!.retry();
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[1], [2]]);
+    await f.drain();
+    expect(f.applied).toEqual([1, 2, 3, 4]);
+    expect([f.blocked, f.failure]).toEqual([undefined, undefined]);
+  });
+
+  it("tries a snapshot again that had no room", async () => {
+    const f = new Fixture();
+    f.applier.restore({ index: logIndex(10), term: term(2), conf: CONF }, "10");
+    f.calls.shift()!.fail(new FatalError("OSTRAKA_DISK_FULL", "no space"));
+    await settle();
+    f.blocked!.retry();
+    await f.drain();
+    expect([f.applied, f.blocked, f.failure]).toEqual([[-10], undefined, undefined]);
   });
 
   it("takes a gap for a broken invariant", () => {
