@@ -23,6 +23,8 @@ enum Tag {
 const SMALL_LIMIT = 255 - Tag.SmallInteger;
 /** Up to here texts are encoded without the encoder; the length fits one byte. */
 const SHORT_TEXT = 127;
+/** A writer's buffer shrinks to this when it is emptied. */
+const KEPT_BYTES = 1024 * 1024;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
@@ -50,6 +52,8 @@ export class ValueWriter {
   take(): Uint8Array {
     const out = this.#bytes.slice(0, this.#length);
     this.#length = 0;
+    // What one large value took is not kept for ever.
+    if (this.#bytes.length > KEPT_BYTES) this.#replace(KEPT_BYTES);
     return out;
   }
 
@@ -171,10 +175,14 @@ export class ValueWriter {
   #reserve(more: number): void {
     const needed = this.#length + more;
     if (needed <= this.#bytes.length) return;
-    const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
-    grown.set(this.#bytes.subarray(0, this.#length));
-    this.#bytes = grown;
-    this.#view = new DataView(grown.buffer);
+    this.#replace(Math.max(needed, this.#bytes.length * 2));
+  }
+
+  #replace(capacity: number): void {
+    const bytes = new Uint8Array(capacity);
+    bytes.set(this.#bytes.subarray(0, this.#length));
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer);
   }
 }
 

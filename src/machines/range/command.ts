@@ -16,6 +16,7 @@ import { unreachable } from "../../base/assert.js";
 import { FatalError, type WireError } from "../../base/errors.js";
 import { transactionId } from "../../base/ids.js";
 import { decodeRows, decodeVector, encodeVector, ValueReader, ValueWriter } from "../../base/values.js";
+import { readStatement, TextReader, TextWriter, writeStatement } from "./statement-codec.js";
 import type {
   Command,
   CommandResult,
@@ -62,37 +63,8 @@ type PackedOutcome = [
 ];
 type PackedChanges = [table: string, present: Uint8Array, values: Uint8Array][];
 
-/** Texts that occur again and again, each written where it first occurs. */
-class TextWriter {
-  readonly #numbers = new Map<string, number>();
-
-  write(text: string): void {
-    const known = this.#numbers.get(text);
-    if (known !== undefined) {
-      writer.uint(known);
-      return;
-    }
-    const number = this.#numbers.size;
-    this.#numbers.set(text, number);
-    writer.uint(number);
-    writer.string(text);
-  }
-}
-
-class TextReader {
-  readonly #texts: string[] = [];
-
-  read(reader: ValueReader): string {
-    const number = reader.uint();
-    if (number < this.#texts.length) return this.#texts[number]!;
-    const text = reader.string();
-    this.#texts.push(text);
-    return text;
-  }
-}
-
 export function encodeCommands(commands: readonly Command[]): Uint8Array {
-  const texts = new TextWriter();
+  const texts = new TextWriter(writer);
   writer.reset();
   writer.byte(FORMAT);
   writer.uint(commands.length);
@@ -102,7 +74,7 @@ export function encodeCommands(commands: readonly Command[]): Uint8Array {
 
 export function decodeCommands(bytes: Uint8Array): Command[] {
   const reader = readerOf(bytes);
-  const texts = new TextReader();
+  const texts = new TextReader(reader);
   const commands: Command[] = [];
   for (let left = reader.uint(); left > 0; left--) commands.push(readCommand(reader, texts));
   return commands;
@@ -145,50 +117,20 @@ function writeCommand(command: Command, texts: TextWriter): void {
   writer.uint(count(key.sequence));
   writer.uint(count(key.lowestUnanswered));
   writer.uint(count(key.issuedMs));
-  if (command.kind === "execute") writeStatement(command.statement, wallMs, texts);
+  if (command.kind === "execute") writeStatement(writer, command.statement, wallMs, texts);
   else writer.bytes(packr.pack(packBody(command)));
 }
 
 function readCommand(reader: ValueReader, texts: TextReader): Command {
   const kind = reader.byte();
   const wallMs = reader.uint();
-  const client = texts.read(reader);
+  const client = texts.read();
   const sequence = reader.uint();
   const lowestUnanswered = reader.uint();
   const key: IdempotencyKey = { client, sequence, lowestUnanswered, issuedMs: reader.uint() };
   if (kind === KIND.execute)
     return { kind: "execute", key, wallMs, statement: readStatement(reader, wallMs, texts) };
   return unpackBody(kind, key, wallMs, packr.unpack(reader.bytes()) as unknown[]);
-}
-
-/** text | parameters | flags | wall time after the command's | seed | last_insert_rowid() | told digest or "" */
-function writeStatement(statement: StampedStatement, commandWallMs: number, texts: TextWriter): void {
-  const { stamp, vector } = statement;
-  texts.write(statement.sql);
-  if (vector !== undefined) writer.raw(vector);
-  else writer.vector(statement.params);
-  writer.uint(statement.flags);
-  writer.int(stamp.wallMs - commandWallMs);
-  writer.uint(stamp.seed);
-  writer.value(stamp.lastInsertRowid);
-  writer.string(statement.told ?? "");
-}
-
-function readStatement(reader: ValueReader, commandWallMs: number, texts: TextReader): StampedStatement {
-  const sql = texts.read(reader);
-  const params = reader.vector();
-  const flags = reader.uint();
-  const wallMs = commandWallMs + reader.int();
-  const seed = reader.uint();
-  const lastInsertRowid = reader.value() as bigint;
-  const told = reader.string();
-  return {
-    sql,
-    params,
-    flags,
-    stamp: { wallMs, seed, lastInsertRowid },
-    told: told === "" ? undefined : told,
-  };
 }
 
 type OtherCommand = Exclude<Command, { readonly kind: "execute" }>;

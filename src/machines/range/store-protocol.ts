@@ -8,13 +8,7 @@ import { type LogIndex, logIndex, type TransactionId, term } from "../../base/id
 import { type Entry, EntryKind } from "../../raft/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
-import type {
-  BoundedRead,
-  SchemaSnapshot,
-  Speculation,
-  SpeculationAnswer,
-  StatementOutcome,
-} from "./types.js";
+import type { SchemaSnapshot, Speculation, SpeculationAnswer } from "./types.js";
 
 /** Byte strings one after the other. */
 export interface Packed {
@@ -36,7 +30,8 @@ export type StoreCall =
   | { readonly op: "close" }
   | { readonly op: "schema" }
   | { readonly op: "restore"; readonly file: string }
-  | { readonly op: "read"; readonly read: BoundedRead }
+  /** Encoded by read-batch.ts, as are the answers. */
+  | { readonly op: "reads"; readonly reads: Uint8Array }
   | { readonly op: "speculate"; readonly speculation: Speculation }
   | { readonly op: "forget"; readonly transaction: TransactionId }
   | { readonly op: "outcome"; readonly transaction: TransactionId };
@@ -63,7 +58,7 @@ export interface AnswerValues {
   readonly close: undefined;
   readonly schema: SchemaSnapshot;
   readonly restore: LogIndex;
-  readonly read: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome };
+  readonly reads: { readonly appliedIndex: LogIndex; readonly answers: Uint8Array };
   readonly speculate: SpeculationAnswer;
   readonly forget: undefined;
   readonly outcome: "committed" | "aborted" | undefined;

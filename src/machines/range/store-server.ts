@@ -7,8 +7,10 @@
  */
 import { toWireError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
+import { decodeReads, ReadAnswerWriter } from "./read-batch.js";
 import { StoreCore, type StoreOptions } from "./store-core.js";
 import {
+  type AnswerValues,
   pack,
   type StoreAnswer,
   type StoreCall,
@@ -32,6 +34,7 @@ export class StoreServer {
   readonly #schemaTold = new Map<number, number>();
   /** Stores whose status may have changed since it was last told. */
   readonly #touched = new Set<number>();
+  readonly #answerWriter = new ReadAnswerWriter();
   #answers: StoreAnswer[] = [];
   #transfer: ArrayBuffer[] = [];
   #flushing = false;
@@ -143,11 +146,8 @@ export class StoreServer {
     }
     const core = this.#store(request);
     switch (call.op) {
-      case "read": {
-        const outcome = core.read(call.read);
-        this.#transferRows(outcome.rows);
-        return { appliedIndex: core.appliedIndex, outcome };
-      }
+      case "reads":
+        return this.#reads(core, call.reads);
       case "speculate": {
         const answer = core.speculate(call.speculation);
         if (answer.kind === "ran" && !Array.isArray(answer.outcome) && "rows" in answer.outcome)
@@ -173,6 +173,19 @@ export class StoreServer {
       default:
         throw new Error(`unknown request ${call.op}`);
     }
+  }
+
+  #reads(core: StoreCore, reads: Uint8Array): AnswerValues["reads"] {
+    for (const read of decodeReads(reads)) {
+      try {
+        this.#answerWriter.ran(core.read(read));
+      } catch (error) {
+        this.#answerWriter.failed(toWireError(error));
+      }
+    }
+    const answers = this.#answerWriter.take();
+    this.#transfer.push(answers.buffer as ArrayBuffer);
+    return { appliedIndex: core.appliedIndex, answers };
   }
 
   #transferRows(rows: Uint8Array): void {

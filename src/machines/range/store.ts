@@ -12,6 +12,7 @@ import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
+import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
   type AnswerValues,
@@ -113,6 +114,12 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   };
 }
 
+interface WaitingRead {
+  readonly read: BoundedRead;
+  readonly resolve: (answer: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 interface Waiting {
   readonly resolve: (value: never) => void;
   readonly reject: (error: unknown) => void;
@@ -194,6 +201,7 @@ class RemoteStore implements RangeStore {
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
+  #reads: WaitingRead[] = [];
 
   constructor(link: StoreLink, id: number, path: string) {
     this.#link = link;
@@ -254,7 +262,31 @@ class RemoteStore implements RangeStore {
   }
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
-    return this.#link.call(this.#id, { op: "read", read });
+    return new Promise((resolve, reject) => {
+      const gathered = this.#reads;
+      gathered.push({ read, resolve, reject });
+      if (gathered.length === 1) queueMicrotask(() => this.#sendReads());
+    });
+  }
+
+  /** All reads of a turn in one call. */
+  #sendReads(): void {
+    const gathered = this.#reads;
+    this.#reads = [];
+    const reads = encodeReads(gathered.map(({ read }) => read));
+    this.#link.call(this.#id, { op: "reads", reads }, [reads.buffer as ArrayBuffer]).then(
+      ({ appliedIndex, answers }) => {
+        const reader = new ReadAnswerReader(answers);
+        for (const { resolve, reject } of gathered) {
+          const answer = reader.next();
+          if (answer.ok) resolve({ appliedIndex, outcome: answer.outcome });
+          else reject(fromWireError(answer.error));
+        }
+      },
+      (error: unknown) => {
+        for (const { reject } of gathered) reject(error);
+      },
+    );
   }
 
   speculate(speculation: Speculation): Promise<SpeculationAnswer> {
