@@ -287,6 +287,11 @@ export class Transaction {
     this.#returnLoan();
   }
 
+  /** What ends or marks the transaction needs the copy as a statement does. */
+  async #revive(deadline: Deadline): Promise<void> {
+    if (this.#copy?.runner.dead === true) await this.#move(deadline);
+  }
+
   async #runInCopy(
     statement: Statement,
     analysis: Analysis,
@@ -331,16 +336,19 @@ export class Transaction {
   }
 
   async savepoint(name: string, deadline: Deadline): Promise<void> {
+    await this.#revive(deadline);
     this.history.savepoint(name, this.#ordinal);
     await this.#copy?.control(`SAVEPOINT ${quoted(name)}`, deadline);
   }
 
   async release(name: string, deadline: Deadline): Promise<void> {
+    await this.#revive(deadline);
     this.history.release(name);
     await this.#copy?.control(`RELEASE ${quoted(name)}`, deadline);
   }
 
   async rollbackTo(name: string, deadline: Deadline): Promise<void> {
+    await this.#revive(deadline);
     const ordinal = this.history.rollbackTo(name);
     if (this.#copy !== undefined) {
       await this.#copy.control(`ROLLBACK TO ${quoted(name)}`, deadline);
@@ -360,6 +368,7 @@ export class Transaction {
       await this.rollback();
       return { ok: true, outcomes: [], repeated: false };
     }
+    await this.#revive(deadline);
     const copied = this.#copy === undefined ? undefined : await this.#copy.prepareCommit(this.history);
     const attempt =
       copied === undefined
