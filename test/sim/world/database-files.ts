@@ -33,6 +33,9 @@ const PIECES = 3;
 /** Of a WAL file's header: what changes when the log starts over. */
 const SALT_OFFSET = 16;
 const SALT_BYTES = 8;
+const LOG_HEADER_BYTES = 32;
+const FRAME_HEADER_BYTES = 24;
+const INDEX_HEADER_BYTES = 136;
 
 export type CrashKind = "process" | "power";
 
@@ -106,11 +109,12 @@ export class DatabaseFiles {
   #cutLog(source: string, target: string): void {
     const { size } = statSync(source);
     const synced = this.#synced.get(source);
-    const least = synced !== undefined && synced.salt === saltOf(source) ? synced.bytes : 0;
-    const kept = this.#random.chance(0.4) ? least : least + this.#random.below(Math.max(1, size - least + 1));
+    const told = synced !== undefined && synced.salt === saltOf(source) ? synced.bytes : 0;
+    const least = Math.min(size, Math.max(told, movedBytes(source)));
+    const kept = this.#random.chance(0.4) ? least : least + this.#random.below(size - least + 1);
     if (kept === 0) return;
     copyFileSync(source, target);
-    truncateSync(target, Math.min(size, kept));
+    truncateSync(target, kept);
   }
 
   /** File work of one process, in the process's time. */
@@ -168,6 +172,23 @@ export class DatabaseFiles {
       },
     };
   }
+}
+
+/**
+ * How much of the log checkpoints have moved, or begun to move, into the file: they sync the log first. From the log's
+ * index in shared memory; see "WAL-Index Format" in SQLite's documentation of its file formats.
+ */
+function movedBytes(wal: string): number {
+  const path = wal.replace(/-wal$/, "-shm");
+  if (!existsSync(path)) return 0;
+  const index = readFileSync(path);
+  if (index.length < INDEX_HEADER_BYTES) return 0;
+  const log = readFileSync(wal).subarray(0, LOG_HEADER_BYTES);
+  // After it was started over in the index, the log still has its old header until the next write.
+  if (log.length < LOG_HEADER_BYTES || !index.subarray(32, 40).equals(log.subarray(SALT_OFFSET, 24)))
+    return 0;
+  const frames = index.readUInt32LE(128);
+  return frames === 0 ? 0 : LOG_HEADER_BYTES + frames * (log.readUInt32BE(8) + FRAME_HEADER_BYTES);
 }
 
 function saltOf(path: string): string {

@@ -43,7 +43,7 @@ class GroupMemory {
   readonly committed = new Map<number, Committed>();
   /** The highest term in which each node has spoken: what it may not forget. */
   readonly spoke = new Map<number, number>();
-  /** What is durable on machines that are down or starting, as last seen. */
+  /** What each has said it holds durably; for machines that are down or starting. */
   readonly durable = new Map<number, number>();
   highest = 0;
 }
@@ -51,6 +51,7 @@ class GroupMemory {
 export class Invariants {
   readonly #groups = new Map<number, GroupMemory>();
   readonly #seen = new WeakMap<Replica, Seen>();
+  readonly #results = new Map<number, { readonly summary: string; readonly by: number }>();
   readonly #note: (what: string) => void;
 
   constructor(note: (what: string) => void) {
@@ -94,6 +95,8 @@ export class Invariants {
       );
       if (BINDING.has(message.type) && !message.reject)
         memory.spoke.set(id, Math.max(memory.spoke.get(id) ?? 0, message.term));
+      if (message.type === MessageType.AppendResponse && !message.reject)
+        memory.durable.set(id, Math.max(memory.durable.get(id) ?? 0, message.index));
       if (message.type === MessageType.VoteResponse && !message.reject)
         this.#vote(memory, group, id, message.term, message.to);
       if (message.type === MessageType.Vote) this.#vote(memory, group, id, message.term, id);
@@ -108,6 +111,18 @@ export class Invariants {
       known === undefined || known === candidate,
       () => `node ${voter} votes for ${known} and ${candidate} in term ${term} of group ${group}`,
     );
+  }
+
+  /** Applying is a function of the log: what an entry did on one replica it did on all. */
+  result(machine: Machine, index: number, summary: string): void {
+    const known = this.#results.get(index);
+    if (known === undefined) this.#results.set(index, { summary, by: machine.id });
+    else
+      check(
+        known.summary === summary,
+        () =>
+          `entry ${index} did "${summary}" on node ${machine.id} and "${known.summary}" on node ${known.by}`,
+      );
   }
 
   /** After every step. */
@@ -149,7 +164,6 @@ export class Invariants {
     check(applied >= seen.applied, () => `${where()}: the applied index went back`);
     check(applied <= commit, () => `${where()}: ${applied} is applied and only ${commit} committed`);
     const memory = this.#memory(group);
-    memory.durable.set(machine.id, node.status.durableIndex);
     if (node.role === "leader" && seen.led !== term) this.#leads(machine, replica, memory);
     if (commit > seen.commit) this.#commits(machine, replica, memory, seen.commit, machines);
     if (node.role === "leader") seen.led = term;

@@ -7,10 +7,11 @@ import type { OstrakaError } from "../../../src/base/errors.js";
 import type { Clock } from "../../../src/base/io.js";
 import { createInProcessRunnerPool } from "../../../src/machines/range/runner/pool.js";
 import { type LocalStores, openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
-import type { RangeStore, RunnerPool } from "../../../src/machines/range/types.js";
+import type { RunnerPool } from "../../../src/machines/range/types.js";
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { NodeConfig } from "../../../src/node/config.js";
 import { assembleNode, type NodeTuning, type RunningNode } from "../../../src/node/node.js";
+import type { Entry } from "../../../src/raft/types.js";
 import type { SimClock } from "../sim-clock.js";
 import { SimDisk } from "../sim-disk.js";
 import type { SimRandom } from "../sim-random.js";
@@ -30,7 +31,7 @@ export interface WorldOfProcesses extends Surroundings {
   readonly trace: (line: string) => void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
-  applied(machine: Machine, store: RangeStore, upTo: number): void;
+  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void;
 }
 
 /** What a machine has been through that excuses a node's refusal to go on. */
@@ -220,7 +221,7 @@ export class Machine {
         const apply = store.apply.bind(store);
         store.apply = async (entries, upTo) => {
           const results = await apply(entries, upTo);
-          this.#world.applied(this, store, upTo);
+          this.#world.applied(this, entries, results, upTo);
           return results;
         };
         return store;

@@ -11,13 +11,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP } from "../../../src/base/ids.js";
-import type { RangeStore } from "../../../src/machines/range/types.js";
+import { decodeResults } from "../../../src/machines/range/command.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
 import type { NodeTuning } from "../../../src/node/node.js";
+import type { Entry } from "../../../src/raft/types.js";
 import type { Verdict } from "../checkers/verdict.js";
 import { SimClock, settle } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
 import { SimClient } from "./client.js";
+import { describeDifference } from "./difference.js";
 import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
 import { check, Invariants, Violation } from "./invariants.js";
 import { SimNetwork } from "./network.js";
@@ -119,9 +121,14 @@ export class World implements WorldOfProcesses {
     }
   }
 
-  applied(machine: Machine, store: RangeStore, upTo: number): void {
+  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void {
     this.trace(`n${machine.id} applied ${upTo}`);
-    void store;
+    try {
+      for (const [i, entry] of entries.entries())
+        this.invariants.result(machine, entry.index, summaryOf(results[i]!));
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   failed(machine: Machine, error: OstrakaError): void {
@@ -333,7 +340,8 @@ export class World implements WorldOfProcesses {
         const known = byIndex.get(appliedIndex);
         check(
           known === undefined || known === digest,
-          () => `replicas of group ${group} differ at ${appliedIndex}: ${JSON.stringify(digests)}`,
+          () =>
+            `replicas of group ${group} differ at ${appliedIndex}: ${JSON.stringify(digests)}\n  ${describeDifference(this.#survivors().map((machine) => machine.files.real(`${machine.dataDirectory}/ranges/${FIRST_RANGE_GROUP}/range.db`)))}`,
         );
         byIndex.set(appliedIndex, digest);
       }
@@ -370,6 +378,17 @@ export class World implements WorldOfProcesses {
       logs: this.machines.flatMap(({ id, lines }) => lines.map((line) => `n${id} ${line}`)),
     };
   }
+}
+
+/** What an entry's commands did, as every replica must find it; "repeated" depends on where a crash cut the entry. */
+function summaryOf(bytes: Uint8Array): string {
+  return decodeResults(bytes)
+    .map((result) =>
+      result.ok
+        ? `ok ${result.outcomes.map(({ changes, rowCount, lastInsertRowid }) => `${changes}/${rowCount}/${lastInsertRowid}`).join()}`
+        : `${result.error[1]} at ${result.statement}`,
+    )
+    .join("; ");
 }
 
 /** Small bounds, so that rare paths are met often; now and then the usual ones. */
