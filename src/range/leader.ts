@@ -17,7 +17,7 @@ import {
   toWireError,
   UserError,
 } from "../base/errors.js";
-import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
+import { type GroupId, type LogIndex, logIndex, type Term, type TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
@@ -264,8 +264,10 @@ export class RangeLeader implements RangeService {
     const { term } = this.#leading();
     if (options.reserve !== undefined) await this.#line.reserve(id, options.reserve, options.age);
     const point = await this.readPoint();
-    this.#open(id, point.index, term);
-    return point;
+    // What is applied by now has left the line and may be remembered by nobody: the transaction reads after it.
+    const index = logIndex(Math.max(point.index, this.#deps.store.appliedIndex()));
+    this.#open(id, index, term);
+    return { ...point, index };
   }
 
   #open(id: TransactionId, index: LogIndex, term: Term): OpenTransaction<StampedStatement> {
