@@ -73,7 +73,7 @@ export class DatabaseFiles {
     this.#life++;
     mkdirSync(this.#folder, { recursive: true });
     this.#image(before, this.#folder, kind);
-    this.#synced.clear();
+    this.#inherit(this.#folder);
     close();
     rmSync(before, { recursive: true, force: true });
   }
@@ -103,6 +103,16 @@ export class DatabaseFiles {
       } else if (entry.name.endsWith("-wal") && kind === "power") {
         this.#cutLog(source, target);
       } else copyFileSync(source, target);
+    }
+  }
+
+  /** What a life begins with has survived one crash and will survive the next. */
+  #inherit(folder: string): void {
+    this.#synced.clear();
+    for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
+      if (!entry.name.endsWith("-wal")) continue;
+      const path = join(entry.parentPath, entry.name);
+      this.#synced.set(path, { bytes: statSync(path).size, salt: saltOf(path) });
     }
   }
 
