@@ -7,7 +7,7 @@
 import { RetryError, UserError } from "../base/errors.js";
 import type { LogIndex, Term } from "../base/ids.js";
 import { ValueReader } from "../base/values.js";
-import { createOracle } from "../machines/range/oracle.js";
+import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   RowChange,
@@ -19,7 +19,7 @@ import type {
 } from "../machines/range/types.js";
 import type { CopyCommit, ReadPoint } from "../range/types.js";
 import { analyse } from "../sql/analyse.js";
-import { type Analysis, EVERY_TABLE, type SchemaOracle, type Span } from "../sql/types.js";
+import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { type Replica, reachReadPoint } from "./replica.js";
@@ -42,7 +42,7 @@ export class PrivateCopy {
   #ranMs = 0;
   #rowsNeeded = false;
   #schemaChanged = false;
-  #oracle: SchemaOracle | undefined;
+  #oracle: SessionOracle | undefined;
 
   private constructor(
     replica: Replica,
@@ -74,6 +74,7 @@ export class PrivateCopy {
       await runner.capture();
       await self.#replay(history, deadline);
     } catch (error) {
+      self.#forgetSchema();
       await copy.release();
       throw error;
     }
@@ -184,8 +185,13 @@ export class PrivateCopy {
       "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid",
       deadline,
     );
-    const oracle = createOracle({ version: -1, statements, appliedIndex: this.readAt });
-    this.#oracle = temp.length === 0 ? oracle : oracle.withTemp(temp);
+    this.#forgetSchema();
+    this.#oracle = createOracle({ version: -1, statements, appliedIndex: this.readAt }, temp);
+  }
+
+  #forgetSchema(): void {
+    this.#oracle?.close();
+    this.#oracle = undefined;
   }
 
   async #texts(sql: string, deadline: Deadline): Promise<string[]> {
@@ -214,6 +220,7 @@ export class PrivateCopy {
   ): Promise<Pick<CopyCommit, "readAt" | "readTerm" | "reads" | "writes" | "schemaVersion" | "body">> {
     const body = await this.#body(history);
     await this.#runner.closeCopy("commit");
+    this.#forgetSchema();
     await this.#releaseFile();
     return {
       readAt: this.readAt,
@@ -239,6 +246,7 @@ export class PrivateCopy {
   }
 
   async rollback(): Promise<void> {
+    this.#forgetSchema();
     if (!this.#runner.dead) await this.#runner.closeCopy("rollback").catch(() => this.#runner.kill());
     await this.#releaseFile();
   }

@@ -5,11 +5,11 @@
  */
 import { UserError } from "../base/errors.js";
 import { ValueReader } from "../base/values.js";
-import { createOracle } from "../machines/range/oracle.js";
+import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type { Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import { AnalysisCache } from "../sql/analyse.js";
-import type { Analysis, SchemaOracle, Statement } from "../sql/types.js";
+import type { Analysis, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./private-copy.js";
 import { type Replica, reachReadPoint, stampAt } from "./replica.js";
@@ -25,7 +25,7 @@ export class TempSpace {
   readonly #replica: Replica;
   #runner: Runner | undefined;
   #statements: readonly string[] = [];
-  #oracle: SchemaOracle | undefined;
+  #oracle: SessionOracle | undefined;
   #oracleVersion = -1;
   #cache = new AnalysisCache(CACHED_STATEMENTS);
   /** The transaction under way has changed which TEMP objects there are. */
@@ -93,6 +93,7 @@ export class TempSpace {
 
   #forget(statements: readonly string[]): void {
     this.#statements = statements;
+    this.#oracle?.close();
     this.#oracle = undefined;
     this.#cache = new AnalysisCache(CACHED_STATEMENTS);
   }
@@ -101,7 +102,8 @@ export class TempSpace {
     const { schema } = this.#replica;
     if (this.#oracle === undefined || this.#oracleVersion !== schema.version) {
       this.#oracleVersion = schema.version;
-      this.#oracle = createOracle(schema.snapshot).withTemp(this.#statements);
+      this.#oracle?.close();
+      this.#oracle = createOracle(schema.snapshot, this.#statements);
       this.#cache = new AnalysisCache(CACHED_STATEMENTS);
     }
     return this.#cache.analyse(sql, this.#oracle);

@@ -2,7 +2,7 @@
  * One replica's schema as the main thread knows it: the oracle that SQLite answers from, rebuilt when an apply changed
  * the schema, and the analyses of statements, cached by text until then.
  */
-import { createOracle } from "../machines/range/oracle.js";
+import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type { RangeStore, SchemaSnapshot } from "../machines/range/types.js";
 import { AnalysisCache } from "../sql/analyse.js";
 import type { Analysis, SchemaOracle } from "../sql/types.js";
@@ -11,7 +11,7 @@ const CACHED_STATEMENTS = 4096;
 
 export class Schema {
   #snapshot: SchemaSnapshot;
-  #oracle: SchemaOracle | undefined;
+  #oracle: SessionOracle | undefined;
   #cache = new AnalysisCache(CACHED_STATEMENTS);
 
   private constructor(snapshot: SchemaSnapshot) {
@@ -22,6 +22,7 @@ export class Schema {
     const schema = new Schema(await store.schema());
     store.onSchema((snapshot) => {
       schema.#snapshot = snapshot;
+      schema.#oracle?.close();
       schema.#oracle = undefined;
       schema.#cache = new AnalysisCache(CACHED_STATEMENTS);
     });
@@ -36,6 +37,7 @@ export class Schema {
     return this.#snapshot;
   }
 
+  /** Not to be kept: the next change of the schema closes it. */
   oracle(): SchemaOracle {
     this.#oracle ??= createOracle(this.#snapshot);
     return this.#oracle;

@@ -42,8 +42,9 @@ export interface SessionOracle extends SchemaOracle {
 
 const DEFAULT_FLAGS: SessionFlags = SessionFlag.RecursiveTriggers;
 
-export function createOracle(schema: SchemaSnapshot): SessionOracle {
-  return new SqliteOracle(schema, [], DEFAULT_FLAGS);
+/** Whoever makes one closes it: SQLite's memory is nothing that the garbage collector knows of. */
+export function createOracle(schema: SchemaSnapshot, temp: readonly string[] = []): SessionOracle {
+  return new SqliteOracle(schema, temp, DEFAULT_FLAGS);
 }
 
 const REFUSED: ReadonlySet<string> = new Set([
