@@ -40,7 +40,9 @@ const UNSUPPORTED: readonly RegExp[] = [
 
 /**
  * Differences that stay: the rows of pragma_function_list, where ours stand beside SQLite's; and changes() in a trigger
- * that has not changed anything itself yet, which tells of the session's last statement in SQLite.
+ * that has not changed anything itself yet, which tells of the session's last statement in SQLite. INSERT … SELECT *
+ * between tables with equal generated columns, which only SQLite's transfer optimization lets pass, is refused as SQLite
+ * refuses it otherwise wherever row changes are captured.
  */
 const KNOWN: ReadonlySet<string> = new Set([
   "pragma5 0",
@@ -48,6 +50,8 @@ const KNOWN: ReadonlySet<string> = new Set([
   "changes 158",
   "changes 167",
   "changes 176",
+  "gencol1 3",
+  "gencol1 4",
 ]);
 
 /** What a tally holds that nobody has accounted for. */
