@@ -15,10 +15,9 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import {
-  closeSync,
+  appendFileSync,
   existsSync,
   mkdtempSync,
-  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -176,14 +175,19 @@ export class ClusterNode {
   spawn(flags: readonly string[] = this.flags): void {
     if (this.running) throw new Error(`node ${this.id} runs already`);
     this.flags = flags;
-    const log = openSync(this.logFile, "a");
     const child = spawn(process.execPath, [MAIN, "start", ...flags, "--exit-with-parent"], {
-      stdio: ["pipe", "pipe", log],
+      stdio: ["pipe", "pipe", "pipe"],
     });
-    closeSync(log);
+    // Through a pipe: what is done to the process's files must not silence it.
+    child.stderr!.on("data", (chunk: Uint8Array) => appendFileSync(this.logFile, chunk));
     child.stdin!.on("error", () => undefined);
     this.#child = child;
-    this.#exit = once(child, "exit").then(([code, signal]) => ({ code, signal }) as Exit);
+    // What it has said last is read too, unless a process of its own that outlives it for a moment holds the pipe.
+    const closed = once(child, "close");
+    this.#exit = once(child, "exit").then(async ([code, signal]) => {
+      await Promise.race([closed, delay(1000, undefined, { ref: false })]);
+      return { code, signal } as Exit;
+    });
     this.#ready = this.#untilReady(child);
     this.#ready.catch(() => undefined);
   }
@@ -197,7 +201,7 @@ export class ClusterNode {
         clearTimeout(timer);
         resolve();
       });
-      child.once("exit", (code, signal) => {
+      child.once("close", (code, signal) => {
         clearTimeout(timer);
         reject(this.#trouble(`ended before it was ready (${signal ?? `exit code ${code}`})`));
       });
