@@ -8,6 +8,7 @@ import type { IdempotencyKey } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement } from "../sql/types.js";
+import { autocommitId } from "./autocommit.js";
 import { BOUNDED_RESULT_BYTES, runsInWorker } from "./reads.js";
 import { stampAt } from "./replica.js";
 import type { GatewaySession, SessionContext } from "./session.js";
@@ -88,8 +89,25 @@ function write(
       if (result.ok === "move") return session.executeSlowly(request);
       return slowly(session, request, fromWireError(result.error));
     },
-    (error: unknown) => slowly(session, request, error),
+    (error: unknown) =>
+      error instanceof AmbiguousError
+        ? inDoubt(session, request, key, error)
+        : slowly(session, request, error),
   );
+}
+
+/** The first attempt may yet be applied: that others were not says nothing of it. */
+async function inDoubt(
+  session: GatewaySession,
+  request: ExecuteRequest,
+  key: IdempotencyKey,
+  first: AmbiguousError,
+): Promise<ExecuteResult> {
+  try {
+    return await session.executeSlowly(request);
+  } catch (error) {
+    throw error instanceof RetryError ? new AmbiguousError(first.message, autocommitId(key)) : error;
+  }
 }
 
 function isPassing(error: unknown): boolean {
