@@ -186,11 +186,21 @@ export class SimNodeNetwork implements NodeNetwork {
         yield item;
       }
     };
-    return new Promise<void>((resolve, reject) => {
+    let over = false;
+    const ended = new Promise<void>((resolve, reject) => {
       const broken = (): void => {
+        if (over) return;
+        over = true;
         push(lost());
         this.#around.after(wires.detectionMs(), () => reject(lost()));
       };
+      // A process that dies ends its connections, whatever it was about to say.
+      const watch = (): void => {
+        if (over) return;
+        if (this.#self().dead || target.dead) broken();
+        else this.#around.after(250, watch);
+      };
+      watch();
       const hop = (from: number, arriveAt: number, run: () => void): void =>
         wires.stream(
           from,
@@ -229,6 +239,9 @@ export class SimNodeNetwork implements NodeNetwork {
         hop(this.#id, to, () => push(undefined));
       };
       stream().catch(reject);
+    });
+    return ended.finally(() => {
+      over = true;
     });
   }
 
