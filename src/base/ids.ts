@@ -25,5 +25,6 @@ export const NO_NODE = nodeId(0);
 
 /** Groups that exist from bootstrap on have fixed ids. */
 export const META_GROUP = groupId(1);
+/** @public kept for groups to come: its id is never another group's. */
 export const COORDINATOR_GROUP = groupId(2);
 export const FIRST_RANGE_GROUP = groupId(3);

@@ -1,3 +1,3 @@
 /** The node's durable log. */
 export { openLog } from "./durable-log.js";
-export type { DurableLog, GroupAppend, GroupLog, LogOptions } from "./types.js";
+export type { DurableLog, GroupAppend, GroupLog } from "./types.js";

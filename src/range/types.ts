@@ -3,12 +3,11 @@
  * reject with RouteError; the gateway retries within the statement's deadline.
  */
 import type { WireError } from "../base/errors.js";
-import type { GroupId, LogIndex, NodeId, Term, TransactionId } from "../base/ids.js";
+import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type {
   CommandResult,
   IdempotencyKey,
   RowChange,
-  Stamp,
   StampedStatement,
   StatementOutcome,
 } from "../machines/range/types.js";
@@ -114,12 +113,4 @@ export interface RangeService {
     value: number,
     key: IdempotencyKey,
   ): Promise<CommandResult>;
-}
-
-/** Stamps for statements that a gateway runs itself, from the leader's clock and seed. */
-export type StampSource = (lastInsertRowid: bigint) => Stamp;
-
-/** Where to find the leader of the range. */
-export interface RangeRouter {
-  leader(): NodeId | undefined;
 }

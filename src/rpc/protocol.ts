@@ -6,13 +6,10 @@
  *
  * Values travel as src/base/values.ts vectors. Errors as WireError. Versions are checked by the first message.
  */
-import type { WireError } from "../base/errors.js";
 
 export const PROTOCOL_VERSION = 1;
 /** Hard limit of a frame either way, above the largest statement. */
 export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
-/** Rows are chunked to about this; a cursor's first chunk comes with the head. */
-export const ROW_CHUNK_BYTES = 64 * 1024;
 
 export const ClientOp = {
   /** [op, version] — first message of a stream. Answer: Welcome, with id 0. */
@@ -71,4 +68,3 @@ export type SessionState = 0 | 1 | 2;
 
 export type WireKey = [client: string, sequence: number, lowestUnanswered: number, issuedMs: number];
 
-export type ErrorMessage = [op: number, id: number, error: WireError, state: SessionState];

@@ -10,7 +10,7 @@ import type { Executor } from "../../driver/types.js";
 import { CsvReader, type CsvRecord } from "../csv-reader.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { quoteName } from "../format/literals.js";
-import { type Progress, startProgress } from "../progress.js";
+import { startProgress } from "../progress.js";
 import { parseJsonObject } from "./json.js";
 import { Loader, type LoadTarget, RowError } from "./loader.js";
 
@@ -391,5 +391,3 @@ export async function* readText(
     throw new CommandFailure(EXIT.failure, "the text ends within a character");
   }
 }
-
-export type { Progress };
