@@ -15,15 +15,34 @@ const scratch = mkdtempSync(join(tmpdir(), "ostraka-check-"));
 const bin = (name) => join("node_modules", ".bin", name);
 const vitest = (name) => ({
   name,
-  command: [bin("vitest"), "run", "--project", name, "--reporter=dot", "--reporter=json", `--outputFile.json=${join(scratch, `${name}.json`)}`],
+  command: [
+    bin("vitest"),
+    "run",
+    "--project",
+    name,
+    "--reporter=dot",
+    "--reporter=json",
+    `--outputFile.json=${join(scratch, `${name}.json`)}`,
+  ],
   count: () => {
-    const { numPassedTests, numFailedTests } = JSON.parse(readFileSync(join(scratch, `${name}.json`), "utf8"));
+    const { numPassedTests, numFailedTests } = JSON.parse(
+      readFileSync(join(scratch, `${name}.json`), "utf8"),
+    );
     return [numPassedTests, numFailedTests];
   },
 });
 const slt = (name, nodes, paths) => ({
   name,
-  command: [process.execPath, "dist/cli/main.js", "slt", "--nodes", String(nodes), "--report", join(scratch, `${name}.json`), ...paths],
+  command: [
+    process.execPath,
+    "dist/cli/main.js",
+    "slt",
+    "--nodes",
+    String(nodes),
+    "--report",
+    join(scratch, `${name}.json`),
+    ...paths,
+  ],
   count: () => {
     const report = JSON.parse(readFileSync(join(scratch, `${name}.json`), "utf8"));
     return [report.passed, report.failed];
@@ -93,7 +112,9 @@ for (const step of steps) {
   if (code !== 0 && counted[1] === 0) counted[1] = 1;
   passed += counted[0];
   failed += counted[1];
-  lines.push(`${counted[1] === 0 ? "ok      " : "FAILED  "} ${step.name}: ${counted[0]} passed, ${counted[1]} failed, ${seconds} s`);
+  lines.push(
+    `${counted[1] === 0 ? "ok      " : "FAILED  "} ${step.name}: ${counted[0]} passed, ${counted[1]} failed, ${seconds} s`,
+  );
   if (step.name === "build" && code !== 0) break;
 }
 rmSync(scratch, { recursive: true, force: true });

@@ -67,4 +67,3 @@ export type Summary = [
 export type SessionState = 0 | 1 | 2;
 
 export type WireKey = [client: string, sequence: number, lowestUnanswered: number, issuedMs: number];
-

@@ -3,7 +3,23 @@ import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
 
-const LAYERS = ["base", "raft", "sql", "txn", "placement", "log", "multiraft", "machines", "range", "rpc", "gateway", "node", "driver", "embedded", "cli"];
+const LAYERS = [
+  "base",
+  "raft",
+  "sql",
+  "txn",
+  "placement",
+  "log",
+  "multiraft",
+  "machines",
+  "range",
+  "rpc",
+  "gateway",
+  "node",
+  "driver",
+  "embedded",
+  "cli",
+];
 const PURE = new Set(["base", "raft", "sql", "txn", "placement"]);
 /** The client library knows the wire and the language, never the server's inside. */
 const DRIVER_MAY = new Set(["base", "sql", "rpc", "driver"]);
@@ -23,7 +39,12 @@ function modules(): string[] {
 function importsOf(file: string): Import[] {
   const text = readFileSync(join(SRC, file), "utf8");
   const from = file.split("/")[0]!;
-  return [...text.matchAll(/^(import|export)\s+(type\s)?[^;]*?from\s+"([^"]+)"/gm)].map((match) => ({ file, from, target: match[3]!, typeOnly: match[2] !== undefined }));
+  return [...text.matchAll(/^(import|export)\s+(type\s)?[^;]*?from\s+"([^"]+)"/gm)].map((match) => ({
+    file,
+    from,
+    target: match[3]!,
+    typeOnly: match[2] !== undefined,
+  }));
 }
 
 const all = modules().flatMap(importsOf);
@@ -46,7 +67,9 @@ describe("layering", () => {
   });
 
   test("pure folders import no module of the platform and no package but the parser", () => {
-    const wrong = all.filter(({ from, target }) => PURE.has(from) && !target.startsWith(".") && target !== "sqlite3-parser");
+    const wrong = all.filter(
+      ({ from, target }) => PURE.has(from) && !target.startsWith(".") && target !== "sqlite3-parser",
+    );
     expect(wrong).toEqual([]);
   });
 

@@ -13,6 +13,11 @@ interface Flags {
   readonly keepGoing: boolean;
 }
 
+/** Another one each second. */
+function freshSeed(): number {
+  return (Math.floor(Date.now() / 1000) % 4_000_000) * 1000;
+}
+
 function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
@@ -27,7 +32,7 @@ function flags(argv: readonly string[]): Flags {
     seed: seed === undefined ? undefined : Number(seed),
     seeds: Number(value("--seeds") ?? 20),
     minutes: Number(value("--minutes") ?? 60 * 24),
-    first: Number(value("--first") ?? Math.floor(Date.now() / 1000) * 1000),
+    first: Number(value("--first") ?? freshSeed()),
     shrink: !argv.includes("--no-shrink"),
     twice: argv.includes("--twice"),
     verbose: argv.includes("--verbose"),

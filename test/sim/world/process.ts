@@ -29,6 +29,7 @@ export interface WorldOfProcesses extends Surroundings {
   readonly founders: readonly number[];
   readonly tuning: NodeTuning;
   readonly trace: (line: string) => void;
+  ended(process: Process): void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
   applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void;
@@ -139,6 +140,7 @@ export class Machine {
   }
 
   #end(process: Process): void {
+    this.#world.ended(process);
     process.dead = true;
     this.process = undefined;
     this.clock.resume();

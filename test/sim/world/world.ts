@@ -135,7 +135,8 @@ export class World implements WorldOfProcesses {
     this.note(`a node went down by itself: ${error.code}`);
     const { wiped, decayed, ioErrors } = machine.damage;
     const excused =
-      (wiped && error.code === "OSTRAKA_WIPED") ||
+      // A leader that knows what it had may reach it before it has found out itself.
+      (wiped && (error.code === "OSTRAKA_WIPED" || /the log was lost/.test(error.message))) ||
       (decayed && /CORRUPT|IO/.test(error.code)) ||
       (ioErrors && /IO/.test(error.code)) ||
       error.family === "retry" ||
@@ -151,6 +152,18 @@ export class World implements WorldOfProcesses {
   /** Whether some machine has been damaged in a way that explains unusual errors. */
   get excused(): boolean {
     return this.machines.some(({ damage }) => damage.decayed || damage.ioErrors || damage.wiped);
+  }
+
+  /** A process is gone: what it counted is kept. */
+  ended(process: Process): void {
+    const stats = process.host?.stats();
+    if (stats === undefined) return;
+    const count = (what: string, times: number): void => {
+      if (times > 0) this.sometimes.set(what, (this.sometimes.get(what) ?? 0) + times);
+    };
+    count("a snapshot was installed", stats.snapshotsInstalled);
+    count("a log was cut behind a checkpoint", stats.checkpoints);
+    count("a node ticked late after a pause", stats.stalls);
   }
 
   allows(error: OstrakaError): boolean {
