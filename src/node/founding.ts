@@ -18,6 +18,8 @@ import type { Logger } from "./logger.js";
 export interface ClusterProbe {
   readonly clusterId: string;
   readonly nodes: readonly MetaNode[];
+  /** A quorum confirmed that there is nothing newer: whoever is not among `nodes` is not known. */
+  readonly current: boolean;
 }
 
 /** Calls to nodes before this one has an identity. */
@@ -67,32 +69,11 @@ export async function resolveIdentity(context: FoundingContext): Promise<Identit
 }
 
 async function found(context: FoundingContext, members: ReadonlyMap<number, Address>): Promise<Identity> {
-  const { config, strangers, logger } = context;
+  const { config } = context;
   const id = config.nodeId;
   if (id === undefined || !members.has(id))
     throw new UserError("OSTRAKA_CONFIG", "--node-id must be one of --initial-cluster");
-  const others = [...members].filter(([other]) => other !== id);
-  const probes = await Promise.all(
-    others.map(([other, address]) =>
-      strangers.probe(address).catch((error: unknown) => {
-        logger.info(
-          { node: other, address: formatAddress(address), reason: String(error) },
-          "founding peer not reached yet",
-        );
-        return undefined;
-      }),
-    ),
-  );
-  for (const probe of probes) {
-    const mine = probe?.nodes.find((node) => node.id === id);
-    if (mine !== undefined) {
-      throw new FatalError(
-        "OSTRAKA_WIPED",
-        `the cluster ${probe!.clusterId} already knows node ${id} (incarnation ${mine.incarnation}), but ${config.dataDirectory} is empty. ` +
-          `A node that lost its data must not vote again under its old id: remove node ${id} and start with --join and a new id`,
-      );
-    }
-  }
+  await askWhetherKnown(context, id, members);
   const founders = Object.fromEntries(
     [...members].map(([member, address]) => [member, formatAddress(address)]),
   );
@@ -105,6 +86,45 @@ async function found(context: FoundingContext, members: ReadonlyMap<number, Addr
     incarnation: newIncarnation(context.random),
     founders,
   });
+}
+
+/**
+ * Returns when no reachable peer belongs to a cluster yet, or the cluster says by a quorum that it does not know this
+ * node. A peer that is behind may not have heard of the node that this one, without its data, would impersonate.
+ */
+async function askWhetherKnown(
+  { config, strangers, logger, clock }: FoundingContext,
+  id: number,
+  members: ReadonlyMap<number, Address>,
+): Promise<void> {
+  const others = [...members].filter(([other]) => other !== id);
+  for (;;) {
+    const asked = others.map(([other, address]) =>
+      strangers.probe(address).catch((error: unknown) => {
+        logger.info(
+          { node: other, address: formatAddress(address), reason: String(error) },
+          "founding peer not reached yet",
+        );
+        return undefined;
+      }),
+    );
+    const found = (await Promise.all(asked)).filter((probe) => probe !== undefined && probe.clusterId !== "");
+    for (const probe of found) {
+      const mine = probe?.nodes.find((node) => node.id === id);
+      if (mine === undefined) continue;
+      throw new FatalError(
+        "OSTRAKA_WIPED",
+        `the cluster ${probe!.clusterId} already knows node ${id} (incarnation ${mine.incarnation}), but ${config.dataDirectory} is empty. ` +
+          `A node that lost its data must not vote again under its old id: remove node ${id} and start with --join and a new id`,
+      );
+    }
+    if (found.length === 0 || found.some((probe) => probe?.current === true)) return;
+    logger.info(
+      {},
+      "the cluster exists, but no quorum of it can say whether it knows this node; asking again",
+    );
+    await new Promise<void>((resolve) => clock.setTimer(JOIN_PAUSE_MS, resolve));
+  }
 }
 
 async function join(context: FoundingContext, addresses: readonly Address[]): Promise<Identity> {

@@ -3,6 +3,7 @@
  * to be let in, and making this node known when it starts.
  */
 import { FatalError, RetryError } from "../base/errors.js";
+import type { LogIndex } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { DEFAULT_LIMITS } from "../gateway/replica.js";
@@ -23,6 +24,8 @@ import { KNOWN_OTHERWISE } from "./peer-network.js";
 
 const REGISTER_PAUSE_MS = 200;
 const CALL_MS = 5_000;
+/** Less than a stranger waits for its answer. */
+const CATCH_UP_MS = 2_000;
 
 export interface MetaClientOptions {
   readonly clock: Clock;
@@ -48,10 +51,34 @@ export class MetaClient {
       "meta.propose",
       async ([bytes]) => (await handle.propose(bytes as Uint8Array)).result,
     );
+    network.calls.serve("meta.readPoint", () => handle.readIndex());
     network.serveStrangers({
-      probe: async () => ({ clusterId: machine.state.clusterId, nodes: machine.state.nodes }),
+      probe: async () => {
+        const current = machine.state.clusterId !== "" && (await this.#catchUp());
+        return { clusterId: machine.state.clusterId, nodes: machine.state.nodes, current };
+      },
       join: (node) => this.propose({ kind: "join", node }),
     });
+  }
+
+  /** False when no quorum could be asked within the time that a probe has. */
+  async #catchUp(): Promise<boolean> {
+    const { clock, handle, network } = this.#options;
+    const deadline = new Deadline(clock, CATCH_UP_MS, CATCH_UP_MS, { signal: undefined });
+    try {
+      const index = await deadline.persist(async () => {
+        const { leader, role } = handle.status();
+        if (role === "leader" || leader === 0) return handle.readIndex();
+        const options = { timeoutMs: CATCH_UP_MS };
+        return (await network.calls.call(leader, "meta.readPoint", [], options)) as LogIndex;
+      });
+      await deadline.race(handle.waitApplied(index));
+      return true;
+    } catch {
+      return false;
+    } finally {
+      deadline.dispose();
+    }
   }
 
   async propose(command: MetaCommand): Promise<MetaResult> {
