@@ -180,7 +180,15 @@ function wipe(world: World, { node, forMs }: Fault): void {
   world.note("wiped disk");
   machine.wipe();
   world.invariants.forgotten(machine);
-  world.after(Math.min(forMs, 2_000), () => machine.start());
+  // Whoever brings it back makes sure that it can ask somebody: alone it cannot know that it is not new.
+  const restart = (): void => {
+    const answers = world.machines.some(
+      (other) => other.id !== node && other.serving && world.wires.connects(node, other.id),
+    );
+    if (answers) machine.start();
+    else world.after(250, restart);
+  };
+  world.after(Math.min(forMs, 2_000), restart);
 }
 
 function rot(world: World, { node, forMs, a, b }: Fault): void {
