@@ -80,7 +80,10 @@ const steps = [
 
 function run(command) {
   return new Promise((resolve) => {
-    const child = spawn(command[0], command.slice(1), { stdio: ["ignore", "inherit", "inherit"] });
+    const child = spawn(command[0], command.slice(1), {
+      stdio: ["ignore", "inherit", "inherit"],
+      env: { ...process.env, NO_COLOR: "1" },
+    });
     child.on("error", (error) => {
       console.error(String(error));
       resolve(1);
