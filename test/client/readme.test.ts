@@ -108,6 +108,8 @@ function directoryFor(name: string): string {
   const directory = join(scratch, name.replace(/\W+/g, "-"));
   mkdirSync(join(directory, "node_modules"), { recursive: true });
   symlinkSync(ROOT, join(directory, "node_modules", "ostraka"), "dir");
+  // A package of its own, whatever lies in the folders above.
+  writeFileSync(join(directory, "package.json"), '{ "name": "example", "private": true }');
   return directory;
 }
 

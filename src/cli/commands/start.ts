@@ -40,6 +40,8 @@ export function addStartCommand(program: Command): void {
     .action(run);
 }
 
+const LAST_CALLS_MS = 200;
+
 async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Promise<void> {
   const config = parseNodeConfig(flags);
   // Loaded here, so that the other commands start without the server's code.
@@ -56,6 +58,9 @@ async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Pr
 /** Ends at once, as if killed, and says why: what is in memory may be wrong, and calls under way need not be waited for. */
 function giveUp(failure: unknown): never {
   process.stderr.write(`Error: ${describeError(failure)}\n`);
+  // Storage threads are given no more work and the time to finish what they have: one that is ended in the middle of a
+  // call from SQLite would take the process down with SIGABRT.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LAST_CALLS_MS);
   process.exit(EXIT.failure);
 }
 

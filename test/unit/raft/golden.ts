@@ -35,7 +35,7 @@ interface Host {
   toApply: Entry[];
 }
 
-export interface Block {
+interface Block {
   readonly line: number;
   readonly commands: readonly string[];
   readonly expected: string;
