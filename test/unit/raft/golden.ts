@@ -35,12 +35,6 @@ interface Host {
   toApply: Entry[];
 }
 
-interface Block {
-  readonly line: number;
-  readonly commands: readonly string[];
-  readonly expected: string;
-}
-
 type Arguments = { readonly words: readonly string[]; readonly options: ReadonlyMap<string, string> };
 
 export class GoldenGroup {
