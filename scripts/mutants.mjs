@@ -81,7 +81,7 @@ function unitTests(tests) {
     if (status === 0) continue;
     let name = test;
     try {
-      const failed = JSON.parse(stdout)
+      const failed = JSON.parse(stdout.slice(stdout.indexOf('{"num')))
         .testResults.flatMap((file) => file.assertionResults)
         .find((result) => result.status === "failed");
       if (failed !== undefined) name = `${test}: ${failed.fullName}`;

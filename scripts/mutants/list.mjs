@@ -229,7 +229,7 @@ export const MUTANTS = [
     file: "src/range/leader.ts",
     find: "const index = logIndex(Math.max(point.index, this.#deps.store.appliedIndex()));",
     replace: "const { index } = point;",
-    tests: ["range"],
+    tests: ["range/leader"],
   },
   {
     name: "judge what lies below the memory's floor",

@@ -41,3 +41,34 @@ it("shows in every copy the very state it is said to be of", async () => {
   }
   await store.close();
 });
+
+it("keeps checkpoints out of the file while it is copied", async () => {
+  let proceed = (): void => undefined;
+  const store = new StoreCore(join(temporaryDirectory(), "range.db"), {
+    monotonicMs: () => 0,
+    pause: () => Promise.resolve(),
+    // Slow: what is in the file by the time it is let go is what is copied.
+    files: {
+      ...SYSTEM_FILES,
+      copy: async (from, to) => {
+        await new Promise<void>((resolve) => {
+          proceed = resolve;
+        });
+        await SYSTEM_FILES.copy(from, to);
+      },
+    },
+  });
+  store.open();
+  applySql(store, "create table t(id integer primary key, a)");
+  const copying = store.copy();
+  applySql(store, "insert into t(a) values (randomblob(3000))");
+  const checkpoint = store.checkpoint();
+  await new Promise((resolve) => setImmediate(resolve));
+  proceed();
+  const { path, appliedIndex } = await copying;
+  expect(await checkpoint).toBe(2);
+  const database = new Database(path, { readonly: true });
+  expect(database.prepare("select applied_index from _ostraka_state").pluck().get()).toBe(appliedIndex);
+  database.close();
+  await store.close();
+});
