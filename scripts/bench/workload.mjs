@@ -138,6 +138,9 @@ export async function serveCommands(commands) {
     const used = process.cpuUsage(before);
     const cpuMicros = used.user + used.system;
     process.stdout.write(`${JSON.stringify({ ...answer, cpuMicros })}\n`);
-    if (command === "quit") return;
+    if (command !== "quit") continue;
+    // An open pipe would keep the process.
+    process.stdin.destroy();
+    return;
   }
 }
