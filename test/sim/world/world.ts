@@ -6,7 +6,7 @@
  * A run: the cluster comes up and gets a schema; in the safety phase anything may fail; then everything heals, the
  * clients finish what they are at, unknown outcomes are asked for, and replicas and histories are judged.
  */
-import { existsSync, mkdtempSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
@@ -367,6 +367,7 @@ export class World implements WorldOfProcesses {
       if (machine.process !== undefined) machine.crash("process");
       machine.files.remove();
     }
+    rmSync(this.#root, { recursive: true, force: true });
     await settle();
   }
 
