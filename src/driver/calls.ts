@@ -104,11 +104,15 @@ export abstract class RetriedCall<T> implements PooledCall {
   }
 
   #send(): void {
-    this.pool.withLink((link) => {
-      if (this.#settled) return;
-      this.#link = link;
-      link.send(this);
-    });
+    const { current } = this.pool;
+    if (current !== undefined) this.#sendOn(current);
+    else this.pool.withLink((link) => this.#sendOn(link));
+  }
+
+  #sendOn(link: Link): void {
+    if (this.#settled) return;
+    this.#link = link;
+    link.send(this);
   }
 
   receive(message: readonly unknown[]): boolean {

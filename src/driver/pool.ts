@@ -144,6 +144,11 @@ export class Pool implements LinkOwner {
     this.#live.delete(call);
   }
 
+  /** The link that new calls go over; undefined while there is none. */
+  get current(): Link | undefined {
+    return this.#current;
+  }
+
   /** Calls `take` with a link as soon as there is one: at once, or later; never after `close`. */
   withLink(take: (link: Link) => void): void {
     if (this.#current !== undefined) take(this.#current);

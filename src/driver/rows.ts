@@ -23,7 +23,21 @@ interface Shape {
 const SHAPES_KEPT = 256;
 const shapes = new Map<string, Shape>();
 
+/** The one used last, which is most often the next. */
+let latest: Shape | undefined;
+
 function shapeOf(columns: readonly string[]): Shape {
+  if (latest === undefined || !sameNames(latest.columns, columns)) latest = findShape(columns);
+  return latest;
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+function findShape(columns: readonly string[]): Shape {
   const signature = JSON.stringify(columns);
   let shape = shapes.get(signature);
   if (shape === undefined) {

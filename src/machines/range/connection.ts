@@ -401,6 +401,9 @@ export class RangeConnection {
   }
 
   #finish(prepared: Prepared, before: bigint): ReturnType<RowCursor["summary"]> {
+    // Reading changes none of the three, and priming them asks for nothing either.
+    if (prepared.readonly && !prepared.changesSchema && this.#lastInsertRowid !== undefined)
+      return { changes: 0, totalChanges: 0, lastInsertRowid: this.#lastInsertRowid };
     if (prepared.changesSchema) this.schemaChanged();
     const [changes, total, lastInsertRowid] = this.#session.get() as [bigint, bigint, bigint];
     this.#lastInsertRowid = lastInsertRowid;
