@@ -32,10 +32,10 @@ import { fileURLToPath } from "node:url";
 import { type ConnectOptions, connect, type Database } from "../../src/driver/index.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-export const MAIN: string = join(ROOT, "dist", "cli", "main.js");
+const MAIN: string = join(ROOT, "dist", "cli", "main.js");
 const FIRST_PORT = 15_000;
 const LAST_PORT = 32_000;
-export const READY_MS = 60_000;
+const READY_MS = 60_000;
 const READY = /^ready node=(\d+) grpc=(\S+) http=(\S+)$/;
 /** The group that has the rows. */
 export const RANGE_GROUP = 3;
