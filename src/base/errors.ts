@@ -44,6 +44,8 @@ export class RouteError extends OstrakaError {
     message: string,
     /** The node believed to lead, if known. */
     readonly leader: NodeId | undefined,
+    /** The keys are not in the range that was asked: the descriptors that it knows instead, as JSON. */
+    readonly moved?: string | undefined,
   ) {
     super("OSTRAKA_ROUTE", message);
   }
@@ -74,7 +76,8 @@ export function isWireError(value: unknown): value is WireError {
 export function toWireError(error: unknown): WireError {
   if (error instanceof AmbiguousError)
     return ["ambiguous", error.code, error.message, error.transactionId ?? null];
-  if (error instanceof RouteError) return ["route", error.code, error.message, error.leader ?? null];
+  if (error instanceof RouteError)
+    return ["route", error.code, error.message, error.moved ?? error.leader ?? null];
   if (error instanceof OstrakaError) return [error.family, error.code, error.message, null];
   return ["fatal", "OSTRAKA_INTERNAL", error instanceof Error ? error.message : String(error), null];
 }
@@ -86,7 +89,11 @@ export function fromWireError([family, code, message, extra]: WireError): Ostrak
     case "retry":
       return new RetryError(code as RetryCode, message);
     case "route":
-      return new RouteError(message, typeof extra === "number" && extra > 0 ? (extra as NodeId) : undefined);
+      return new RouteError(
+        message,
+        typeof extra === "number" && extra > 0 ? (extra as NodeId) : undefined,
+        typeof extra === "string" ? extra : undefined,
+      );
     case "ambiguous":
       return new AmbiguousError(message, typeof extra === "string" ? extra : undefined);
     default:

@@ -186,7 +186,10 @@ export class PrivateCopy {
       deadline,
     );
     this.#forgetSchema();
-    this.#oracle = createOracle({ version: -1, statements, appliedIndex: this.readAt }, temp);
+    this.#oracle = createOracle(
+      { version: -1, statements, appliedIndex: this.readAt, tables: this.#replica.schema.snapshot.tables },
+      temp,
+    );
   }
 
   #forgetSchema(): void {

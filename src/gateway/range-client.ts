@@ -10,19 +10,26 @@
  */
 
 import { AmbiguousError, RouteError } from "../base/errors.js";
-import { type GroupId, NO_NODE, type NodeId, type TransactionId } from "../base/ids.js";
+import { type GroupId, NO_NODE, type NodeId, type Term, type TransactionId } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
-import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
+import type { Key } from "../base/keys.js";
+import type { CommandResult, IdempotencyKey, SchemaSnapshot } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
 import type {
   CopyCommit,
+  FencePoint,
   LocalRead,
+  PrepareRequest,
   RangeService,
+  RangeStatus,
   ReadPoint,
   TransactionStatement,
   TransactionStatementAnswer,
+  Vote,
   WriteRequest,
 } from "../range/types.js";
+import type { Span } from "../sql/types.js";
 
 /** Makes a RangeService that forwards to a node. */
 export type RemoteRange = (node: NodeId) => RangeService;
@@ -184,6 +191,50 @@ export class RangeClient implements RangeService {
     key: IdempotencyKey,
   ): Promise<CommandResult> {
     return this.#call((leader) => leader.setPragma(name, value, key));
+  }
+
+  read(request: Parameters<RangeService["read"]>[0]) {
+    return this.#call((leader) => leader.read(request));
+  }
+
+  awaitHolds(spans: readonly Span[]): Promise<void> {
+    return this.#call((leader) => leader.awaitHolds(spans));
+  }
+
+  prepare(request: PrepareRequest): Promise<Vote> {
+    return this.#call((leader) => leader.prepare(request));
+  }
+
+  resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void> {
+    return this.#call((leader) => leader.resolve(transaction, decision));
+  }
+
+  fence(id: string, spans: readonly Span[]): Promise<FencePoint> {
+    return this.#call((leader) => leader.fence(id, spans));
+  }
+
+  release(id: string, term: Term): Promise<boolean> {
+    return this.#call((leader) => leader.release(id, term));
+  }
+
+  split(at: Key | undefined, child: GroupId): Promise<RangeDescriptor> {
+    return this.#call((leader) => leader.split(at, child));
+  }
+
+  freeze(into: GroupId): Promise<RangeDescriptor> {
+    return this.#call((leader) => leader.freeze(into));
+  }
+
+  absorb(right: RangeDescriptor): Promise<RangeDescriptor> {
+    return this.#call((leader) => leader.absorb(right));
+  }
+
+  describe(): Promise<RangeStatus> {
+    return this.#call((leader) => leader.describe());
+  }
+
+  schema(): Promise<SchemaSnapshot> {
+    return this.#call((leader) => leader.schema());
   }
 }
 

@@ -48,6 +48,17 @@ export function remoteRange(calls: Caller, node: NodeId): RangeService {
     outcome: async (transaction) =>
       (await call("outcome", [transaction])) as "committed" | "aborted" | "unknown",
     setPragma: async (name, value, key) => (await call("setPragma", [name, value, key])) as CommandResult,
+    read: notBuilt,
+    awaitHolds: notBuilt,
+    prepare: notBuilt,
+    resolve: notBuilt,
+    fence: notBuilt,
+    release: notBuilt,
+    split: notBuilt,
+    freeze: notBuilt,
+    absorb: notBuilt,
+    describe: notBuilt,
+    schema: notBuilt,
   };
 }
 
@@ -81,4 +92,8 @@ export function serveRange(calls: Server, range: RangeService): void {
   serve("setPragma", ([name, value, key]) =>
     range.setPragma(name as "user_version" | "application_id", value as number, key as IdempotencyKey),
   );
+}
+
+function notBuilt(): never {
+  throw new Error("not built yet");
 }

@@ -555,6 +555,22 @@ export class RangeLeader implements RangeService {
       true,
     );
   }
+
+  read = notBuilt;
+  awaitHolds = notBuilt;
+  prepare = notBuilt;
+  resolve = notBuilt;
+  fence = notBuilt;
+  release = notBuilt;
+  split = notBuilt;
+  freeze = notBuilt;
+  absorb = notBuilt;
+  describe = notBuilt;
+  schema = notBuilt;
+}
+
+function notBuilt(): never {
+  throw new Error("not built yet");
 }
 
 function everything(): readonly Span[] {

@@ -3,14 +3,18 @@
  * reject with RouteError; the gateway retries within the statement's deadline.
  */
 import type { WireError } from "../base/errors.js";
-import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
+import type { GroupId, LogIndex, NodeId, Term, TransactionId } from "../base/ids.js";
+import type { Key } from "../base/keys.js";
 import type {
   CommandResult,
   IdempotencyKey,
+  PreparedTransaction,
   RowChange,
+  SchemaSnapshot,
   StampedStatement,
   StatementOutcome,
 } from "../machines/range/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
 import type { SessionFlags, Span, Statement } from "../sql/types.js";
 
 /** A point from which a replica may serve a linearizable read once it has applied `index`. */
@@ -19,6 +23,11 @@ export interface ReadPoint {
   readonly term: Term;
   /** For the stamps of what is run at this point elsewhere. */
   readonly wallMs: number;
+  /**
+   * Spans that transactions between vote and decision may yet change (absent: none). Whoever reads any of them waits with
+   * `awaitHolds` and asks again: the decision may have been told to somebody.
+   */
+  readonly held?: readonly Span[] | undefined;
 }
 
 export interface WriteRequest {
@@ -77,6 +86,39 @@ export interface LocalRead {
   readonly spans: readonly Span[];
 }
 
+/** A part of a commit across ranges, for one of them. */
+export interface PrepareRequest {
+  readonly transaction: TransactionId;
+  readonly key: IdempotencyKey;
+  readonly coordinator: GroupId;
+  /** What was read in this range and where: of pins, copies and at the leader (known to it by the transaction's id). */
+  readonly reads: readonly LocalRead[];
+  readonly writes: readonly Span[];
+  readonly schemaVersion: number;
+  readonly body: PreparedTransaction["body"];
+}
+
+export type Vote =
+  | { readonly vote: "yes" }
+  /** The write was applied here before, under the same key: this is what it answered. */
+  | { readonly vote: "known"; readonly result: CommandResult }
+  | { readonly vote: "no"; readonly error: WireError };
+
+/** Everything in flight on the spans has been applied at `index`, and no write of them is let in until `release`. */
+export interface FencePoint extends ReadPoint {
+  readonly schemaVersion: number;
+}
+
+export interface RangeStatus {
+  readonly descriptor: RangeDescriptor;
+  readonly leader: NodeId;
+  readonly term: Term;
+  readonly applied: LogIndex;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly prepared: number;
+}
+
 export interface RangeService {
   readonly group: GroupId;
   /** Confirmed by a quorum round begun after the call. */
@@ -113,4 +155,33 @@ export interface RangeService {
     value: number,
     key: IdempotencyKey,
   ): Promise<CommandResult>;
+
+  // --- several ranges -------------------------------------------------------------------------------------------
+
+  /** A bounded read at the leader, for gateways without a replica. Rejects with OSTRAKA_TOO_LARGE beyond `maxBytes`. */
+  read(request: {
+    readonly statement: StampedStatement;
+    readonly maxBytes: number;
+  }): Promise<{ readonly outcome: StatementOutcome; readonly wallMs: number }>;
+  /** Resolves once nothing that is held now may change these spans. */
+  awaitHolds(spans: readonly Span[]): Promise<void>;
+  /** Validates, then logs and votes. Waits a bounded time for reservations and fences in its way, never for another prepared transaction: then it votes no (OSTRAKA_RETRY). */
+  prepare(request: PrepareRequest): Promise<Vote>;
+  /** Tells the decision; idempotent, never blocked. Resolves once it is applied. */
+  resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;
+  /**
+   * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled.
+   * Expires by itself after a bounded time. Fences do not exclude one another.
+   */
+  fence(id: string, spans: readonly Span[]): Promise<FencePoint>;
+  /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */
+  release(id: string, term: Term): Promise<boolean>;
+  /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */
+  split(at: Key | undefined, child: GroupId): Promise<RangeDescriptor>;
+  /** The first half of a merge, at the right range; then `absorb` at the left one. */
+  freeze(into: GroupId): Promise<RangeDescriptor>;
+  absorb(right: RangeDescriptor): Promise<RangeDescriptor>;
+  describe(): Promise<RangeStatus>;
+  /** The schema as this range has it, for gateways without a replica of any range. */
+  schema(): Promise<SchemaSnapshot>;
 }

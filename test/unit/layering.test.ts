@@ -13,6 +13,7 @@ const LAYERS = [
   "multiraft",
   "machines",
   "range",
+  "coordinator",
   "rpc",
   "gateway",
   "node",

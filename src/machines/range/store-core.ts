@@ -158,6 +158,7 @@ export class StoreCore {
       version: applier.state.schemaVersion,
       statements: schemaStatements(reader),
       appliedIndex: applier.state.appliedIndex,
+      tables: [],
     };
   }
 

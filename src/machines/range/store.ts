@@ -7,7 +7,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { FatalError, fromWireError } from "../../base/errors.js";
-import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
@@ -26,6 +26,7 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  RangeState,
   RangeStore,
   SchemaSnapshot,
   Speculation,
@@ -194,6 +195,12 @@ class StoreLink {
   }
 }
 
+const WHOLE: RangeState = {
+  descriptor: { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1 },
+  frozenInto: undefined,
+  untrimmed: false,
+};
+
 class RemoteStore implements RangeStore {
   readonly path: string;
   readonly #link: StoreLink;
@@ -318,4 +325,16 @@ class RemoteStore implements RangeStore {
     const { path, appliedIndex } = await this.#link.call(this.#id, { op: "copy" });
     return { path, appliedIndex, release: () => removeDatabase(path, this.#link.files) };
   }
+
+  state(): RangeState {
+    return WHOLE;
+  }
+
+  onState(): void {}
+
+  onSplit(): void {}
+
+  prepared = async () => [];
+  rowCounts = async () => new Map();
+  splitKey = async () => undefined;
 }

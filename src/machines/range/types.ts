@@ -5,10 +5,13 @@
  */
 
 import type { WireError } from "../../base/errors.js";
-import type { LogIndex, TransactionId } from "../../base/ids.js";
+import type { GroupId, LogIndex, TransactionId } from "../../base/ids.js";
+import type { Key } from "../../base/keys.js";
 import type { SqlValue } from "../../base/values.js";
 import type { GroupMachine } from "../../multiraft/types.js";
-import type { SessionFlags } from "../../sql/types.js";
+import type { RangeDescriptor, TableKey, TableSlice } from "../../placement/descriptor.js";
+import type { ConfState } from "../../raft/types.js";
+import type { SessionFlags, Span } from "../../sql/types.js";
 
 /** Decided by the leader before the log; the only source of time, randomness and connection state at apply. */
 export interface Stamp {
@@ -96,7 +99,112 @@ export type Command =
       readonly wallMs: number;
       readonly name: "user_version" | "application_id";
       readonly value: number;
+    }
+  /**
+   * First half of a commit across ranges. The body is tried in a savepoint and undone; what it reads and writes is held
+   * from then on, durably, until `resolve`. Its result is the vote: ok is yes; an error is no, and nothing is held
+   * (and, but for a repeated command, the transaction is recorded as aborted here). A transaction known to be aborted
+   * (a tombstone) is refused; one that is prepared already votes yes again.
+   */
+  | {
+      readonly kind: "prepare";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly prepared: PreparedTransaction;
+    }
+  /** Second half, idempotent: applies or drops what was prepared, records the outcome, and ends the hold. */
+  | {
+      readonly kind: "resolve";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly transaction: TransactionId;
+      readonly decision: "committed" | "aborted";
+    }
+  /**
+   * Gives the keys from `at` on to a new range. Refused (deterministically, changing nothing) unless `generation` is the
+   * range's own, `at` lies strictly inside it and nothing is prepared. The child begins as a copy of the file as of this
+   * entry, with the log index of this entry; rows that are the other's stay in both files until `trim` deletes them,
+   * and nobody looks at them: statements reach a range only for keys of its slice.
+   */
+  | {
+      readonly kind: "split";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly generation: number;
+      readonly at: Key;
+      readonly child: GroupId;
+      /** The parent's membership, with which the child begins. */
+      readonly conf: ConfState;
+    }
+  /** Deletes at most `maxRows` rows that lie outside the range's slice; the result's change count is 0 once there are none. */
+  | {
+      readonly kind: "trim";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly maxRows: number;
+    }
+  /** Ends a range for ever, so that its left neighbour can take it in: after this nothing but reads of it pass. */
+  | {
+      readonly kind: "freeze";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly generation: number;
+      readonly into: GroupId;
+    }
+  /**
+   * Takes in the frozen right neighbour, whose replica must lie on this node and have applied its freeze (whoever
+   * proposes has seen to it that it has, on all of them).
+   */
+  | {
+      readonly kind: "absorb";
+      readonly key: IdempotencyKey;
+      readonly wallMs: number;
+      readonly generation: number;
+      readonly right: RangeDescriptor;
     };
+
+/** What a participant keeps of a transaction between its vote and the decision. */
+export interface PreparedTransaction {
+  readonly transaction: TransactionId;
+  /** The group to ask what became of it. */
+  readonly coordinator: GroupId;
+  /** Stamped wall time of the prepare, for telling how long it has been in doubt. */
+  readonly preparedMs: number;
+  readonly reads: readonly Span[];
+  readonly writes: readonly Span[];
+  readonly schemaVersion: number;
+  readonly body:
+    | { readonly kind: "nothing" }
+    | { readonly kind: "rows"; readonly changes: readonly RowChange[] }
+    /**
+     * Texts to be run at the commit, foreign keys off, then row changes: schema changes. Nobody else touches the range
+     * between vote and decision (the spans are everything).
+     */
+    | {
+        readonly kind: "schema";
+        readonly statements: readonly StampedStatement[];
+        readonly changes: readonly RowChange[];
+      };
+}
+
+/** What a range knows of itself; part of its replicated state. */
+export interface RangeState {
+  readonly descriptor: Omit<RangeDescriptor, "replicas">;
+  /** Set by `freeze`: the range is being taken in by this one and takes no commands. */
+  readonly frozenInto: GroupId | undefined;
+  /** Rows outside the slice are known to be left. */
+  readonly untrimmed: boolean;
+}
+
+/** A range that a split has made and whose file is complete at `path`; hosting it is the node's business. */
+export interface SplitChild {
+  readonly descriptor: Omit<RangeDescriptor, "replicas">;
+  readonly path: string;
+  readonly parent: GroupId;
+  /** The log index that the child's log begins after. */
+  readonly index: LogIndex;
+  readonly conf: ConfState;
+}
 
 /** What a statement did and returned. */
 export interface StatementOutcome {
@@ -136,6 +244,8 @@ export interface SchemaSnapshot {
   readonly version: number;
   readonly statements: readonly string[];
   readonly appliedIndex: LogIndex;
+  /** How each table's rows are spread over ranges. */
+  readonly tables: readonly TableKey[];
 }
 
 /** How big the state is, told with every apply answer; for cost decisions and splits. */
@@ -195,6 +305,27 @@ export interface RangeStore extends GroupMachine {
   onSchema(listener: (schema: SchemaSnapshot) => void): void;
   /** A private copy of the file for a runner to write to. */
   copy(): Promise<{ readonly path: string; readonly appliedIndex: LogIndex; release(): Promise<void> }>;
+  /** The range's slice and state as of the applied index told last. */
+  state(): RangeState;
+  /** Called when `state()` has changed, before the results of the apply that changed it are delivered. */
+  onState(listener: (state: RangeState) => void): void;
+  /** Called when a child's file is complete and durable; again after a restart while the parent's log still has the split. */
+  onSplit(listener: (child: SplitChild) => void): void;
+  /** Transactions that wait for their decision, as of the applied index. */
+  prepared(): Promise<readonly PreparedTransaction[]>;
+  /** Rows within the slice, by table; counted on the reader, for splits by rows and for ostraka_ranges. */
+  rowCounts(): Promise<ReadonlyMap<string, number>>;
+  /** A key that halves the slice by rows (of the tables that can be split), undefined when there is none. */
+  splitKey(): Promise<Key | undefined>;
+}
+
+/** Rows of one table to be placed in a scratch database. */
+export interface ScratchLoad {
+  readonly table: string;
+  /** Rows of the range's own slice, perhaps narrowed to what a statement can touch. */
+  readonly slice: TableSlice;
+  /** SQL over the table's columns that rows must meet, with parameters; a slice of the user's own text. */
+  readonly where?: { readonly sql: string; readonly params: readonly SqlValue[] } | undefined;
 }
 
 /** Rows of a query, pulled at the consumer's pace from where they are spooled. */
@@ -237,6 +368,23 @@ export interface Runner {
   unpin(how?: "commit" | "rollback"): Promise<void>;
   /** Opens a private, writable copy and begins a transaction on it. */
   openCopy(path: string): Promise<void>;
+  /**
+   * Makes an empty database with this schema in a new file and begins a transaction on it; used like a private copy
+   * (run, capture, captured, closeCopy) over rows that `load` and `fill` bring from several ranges. Loading fires no
+   * triggers, checks no constraints between tables, and is not captured. Sequences (AUTOINCREMENT) of loaded tables are
+   * the maximum over all sources.
+   */
+  openScratch(path: string, schema: SchemaSnapshot): Promise<void>;
+  /** Pins a range's file as a source; answers its number and applied index. */
+  addSource(path: string): Promise<{ readonly source: number; readonly appliedIndex: LogIndex }>;
+  /** Copies rows from a source into the scratch database, also while its transaction is open. Rows already there stay. */
+  load(source: number, loads: readonly ScratchLoad[], maxBytes: number): Promise<{ readonly rows: number }>;
+  /** Streams rows of a source that another node's scratch database needs: each row vector is rowid or key columns are not repeated; columns as `fill` takes them. */
+  scan(source: number, load: ScratchLoad, options: RunOptions): Promise<RowStream>;
+  /** Row vectors as `scan` gives them, from another node. */
+  fill(table: string, rows: Uint8Array): Promise<void>;
+  /** Lets all sources go. */
+  dropSources(): Promise<void>;
   /** Ends the private copy; TEMP objects stay. `commit` fails as COMMIT would (deferred foreign keys), leaving it open. */
   closeCopy(how: "commit" | "rollback"): Promise<void>;
   /** Runs a statement on whichever is open. Its error rejects the call or the first `next()`. */

@@ -6,7 +6,7 @@ import { createOracle } from "../../../src/machines/range/oracle.js";
 import { SessionFlag } from "../../../src/sql/types.js";
 
 function oracle(...statements: string[]) {
-  return createOracle({ version: 7, statements, appliedIndex: 1 as LogIndex });
+  return createOracle({ version: 7, statements, tables: [], appliedIndex: 1 as LogIndex });
 }
 
 function errorOf(run: () => unknown): UserError {

@@ -60,6 +60,13 @@ interface Waiter {
 }
 
 export class RunnerClient implements Runner {
+  openScratch = notBuilt;
+  addSource = notBuilt;
+  load = notBuilt;
+  scan = notBuilt;
+  fill = notBuilt;
+  dropSources = notBuilt;
+
   readonly #link: RunnerLink;
   readonly #clock: Clock;
   readonly #waiters = new Map<number, Waiter>();
@@ -423,4 +430,8 @@ function ended(): RetryError {
 
 function interrupted(): UserError {
   return new UserError("SQLITE_INTERRUPT", "interrupted");
+}
+
+function notBuilt(): never {
+  throw new Error("not built yet");
 }
