@@ -91,6 +91,8 @@ export interface PrepareRequest {
   readonly transaction: TransactionId;
   readonly key: IdempotencyKey;
   readonly coordinator: GroupId;
+  /** Of the range, as the gateway knows it: another one is refused with a RouteError. */
+  readonly generation: number;
   /** What was read in this range and where: of pins, copies and at the leader (known to it by the transaction's id). */
   readonly reads: readonly LocalRead[];
   readonly writes: readonly Span[];
@@ -171,9 +173,10 @@ export interface RangeService {
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;
   /**
    * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled.
-   * Expires by itself after a bounded time. Fences do not exclude one another.
+   * Expires by itself after a bounded time. Fences do not exclude one another. The spans may reach beyond the range: what
+   * counts is its `generation`, another one is refused with a RouteError.
    */
-  fence(id: string, spans: readonly Span[]): Promise<FencePoint>;
+  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */
   release(id: string, term: Term): Promise<boolean>;
   /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */
