@@ -18,6 +18,7 @@ import type { LocalRange, RangesView } from "./ranges.js";
 import type { GatewayLimits, GatewayParts, Replica } from "./replica.js";
 import type { RemoteSources } from "./sources.js";
 import type { SpoolSpace } from "./spool.js";
+import { WarmScratches } from "./warm-scratch.js";
 
 export interface DatabaseOptions extends GatewayParts {
   readonly ranges: RangesView;
@@ -34,6 +35,7 @@ export class GatewayDatabase implements GatewayParts {
   readonly ranges: RangesView;
   readonly space: SpoolSpace;
   readonly sources: RemoteSources;
+  readonly scratches = new WarmScratches(this);
   readonly #replicas = new Map<GroupId, { readonly local: LocalRange; readonly replica: Replica }>();
   #wholeOf: RangeDirectory | undefined;
   #whole: Replica | undefined;

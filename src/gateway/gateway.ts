@@ -73,6 +73,7 @@ export class NodeGateway implements Gateway {
   async close(): Promise<void> {
     this.#idleTimer?.cancel();
     await Promise.all([...this.#sessions].map((session) => session.close()));
+    await this.#options.db.scratches.close();
   }
 
   #nextKey(): IdempotencyKey {

@@ -8,38 +8,29 @@ import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { ReadRequest } from "./reads.js";
 import { stampAt } from "./replica.js";
-import { Scratch } from "./scratch.js";
-import { takeSnapshot } from "./snapshot.js";
 import { SpooledRows } from "./spool.js";
 
-/** The process is free again once the rows are spooled here. */
+/** The scratch is free again once the rows are spooled here. */
 export async function wideRead(
   db: GatewayDatabase,
   { statement, settings, systemTables }: ReadRequest,
   spans: readonly Span[],
   deadline: Deadline,
 ): Promise<ExecuteResult> {
-  const runner = await db.runners.acquire(deadline.signal);
-  let scratch: Scratch | undefined;
-  const finish = async (): Promise<void> => {
-    await scratch?.close("rollback").catch(() => runner.kill());
-    db.runners.release(runner);
-  };
+  const touched = db.rangesOf(spans);
+  const loan = await db.scratches.borrow(touched.length === 0 ? [db.first] : touched, spans, deadline);
   try {
-    const everywhere = spans.some((span) => span.table === "*");
-    const snapshot = await takeSnapshot(db, runner, { spans, everywhere }, deadline);
-    scratch = await Scratch.open(db, runner, snapshot);
-    await scratch.ensure({ reads: spans, writes: [], checks: [] }, deadline);
+    await loan.scratch.ensure({ reads: spans, writes: [], checks: [] }, deadline);
     const stamped = {
       ...statement,
       flags: settings.flags,
-      stamp: stampAt(db, snapshot, settings.lastInsertRowid),
+      stamp: stampAt(db, loan.scratch.snapshot, settings.lastInsertRowid),
       told: undefined,
     };
-    const source = await scratch.run(stamped, deadline, systemTables);
-    return { kind: "stream", stream: new SpooledRows(source, db.space, () => void finish()) };
+    const source = await loan.scratch.run(stamped, deadline, systemTables);
+    return { kind: "stream", stream: new SpooledRows(source, db.space, () => loan.giveBack()) };
   } catch (error) {
-    await finish();
+    loan.giveBack();
     throw error;
   }
 }
