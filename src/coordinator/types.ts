@@ -18,7 +18,7 @@
  * nothing was done, AmbiguousError when it may have been.
  */
 import type { GroupId, TransactionId } from "../base/ids.js";
-import type { Decision } from "../txn/coordinator.js";
+import type { CoordinatedTransaction, Decision, OutboxRow } from "../txn/coordinator.js";
 
 export type { CoordinatedTransaction, Decision, OutboxRow } from "../txn/coordinator.js";
 
@@ -53,4 +53,12 @@ export interface CoordinatorService {
   inquire(
     transaction: TransactionId,
   ): Promise<{ readonly decision: Decision | "unknown"; readonly answer: Uint8Array | undefined }>;
+}
+
+/** What the coordinator's leader offers to other nodes: the service, and what system tables show of it. */
+export interface CoordinatorEndpoint extends CoordinatorService {
+  /** What is not over. */
+  list(): Promise<CoordinatedTransaction[]>;
+  /** Undelivered rows. */
+  outbox(): Promise<OutboxRow[]>;
 }
