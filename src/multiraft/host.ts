@@ -15,7 +15,15 @@
  */
 import { assert } from "../base/assert.js";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
-import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
+import {
+  type GroupId,
+  type LogIndex,
+  logIndex,
+  NO_NODE,
+  type NodeId,
+  type Term,
+  term as toTerm,
+} from "../base/ids.js";
 import type { GroupAppend, GroupLog } from "../log/types.js";
 import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
 import { Compactor } from "./compaction.js";
@@ -33,6 +41,16 @@ export interface GroupConfig {
   readonly machine: GroupMachine;
   /** The members that all start with; ignored where data exists. Without it the group waits for a leader's snapshot. */
   readonly bootstrap?: ConfState;
+  /**
+   * Where the log of a group that bootstraps begins, the same at all members: what its machine has applied when it is
+   * opened first. An empty machine's begins at BOOTSTRAP_INDEX in term 1.
+   */
+  readonly begins?: { readonly index: LogIndex; readonly term: Term };
+  /**
+   * What a replica of the group on this node had promised before it was removed; ignored where data exists. A node that
+   * comes back to a group must not vote again in a term in which it has.
+   */
+  readonly promised?: { readonly term: Term; readonly vote: NodeId };
 }
 
 /** What the host counts; for metrics and tests. */
@@ -507,19 +525,24 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
 
   // --- opening and closing -----------------------------------------------------------------------------------
 
-  async #openLog({ group, bootstrap }: GroupConfig): Promise<GroupLog> {
+  async #openLog({ group, bootstrap, begins, promised }: GroupConfig): Promise<GroupLog> {
     const { log } = this.#deps;
-    if (bootstrap !== undefined && !log.groups().includes(group)) {
-      const term = toTerm(1);
+    if (log.groups().includes(group)) return log.group(group);
+    if (bootstrap !== undefined) {
+      assert(promised === undefined, `group ${group} was here before and cannot begin anew`);
+      // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
+      const { index, term } = begins ?? { index: BOOTSTRAP_INDEX, term: toTerm(1) };
       await log.append([
         {
           group,
-          hardState: { term, vote: NO_NODE, commit: BOOTSTRAP_INDEX },
+          hardState: { term, vote: NO_NODE, commit: index },
           entries: [],
-          // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
-          snapshot: { index: BOOTSTRAP_INDEX, term, conf: bootstrap },
+          snapshot: { index, term, conf: bootstrap },
         },
       ]);
+    } else if (promised !== undefined) {
+      const hardState = { ...promised, commit: logIndex(0) };
+      await log.append([{ group, hardState, entries: [], snapshot: undefined }]);
     }
     return log.group(group);
   }
