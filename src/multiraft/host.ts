@@ -170,7 +170,8 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#opening.add(group);
     try {
       await this.#deps.disk.makeDirectory(this.options.snapshotDirectory);
-      const log = await this.#openLog(config);
+      await this.begin(config);
+      const log = this.#deps.log.group(group);
       const applied = await this.#openMachine(group, machine, log);
       const replica = new Replica(this, group, machine, log, applied);
       this.#replicas.set(group, replica);
@@ -183,12 +184,19 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     }
   }
 
-  /** Closes a group and forgets its log; the machine's own files are the caller's to remove. */
-  async removeGroup(group: GroupId): Promise<void> {
+  /**
+   * Closes a group and forgets its log; the machine's own files are the caller's to remove. `remember` is given what the
+   * replica has promised, once it can promise nothing more and before the log forgets it.
+   */
+  async removeGroup(
+    group: GroupId,
+    remember?: (promised: { readonly term: Term; readonly vote: NodeId }) => Promise<void>,
+  ): Promise<void> {
     const replica = this.#replicas.get(group);
     if (replica === undefined) return;
     this.#replicas.delete(group);
     await this.#close(replica, `group ${group} was removed from this node`);
+    await remember?.(replica.hardState);
     await this.#deps.log.removeGroup(group);
     await this.#receiver.discard(group);
     this.#membersStale = true;
@@ -525,14 +533,18 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
 
   // --- opening and closing -----------------------------------------------------------------------------------
 
-  async #openLog({ group, bootstrap, begins, promised }: GroupConfig): Promise<GroupLog> {
+  /**
+   * Writes a group's first record, as opening it would, and queues it before this returns: whatever is written
+   * afterwards, of this or another group, is not durable before it.
+   */
+  begin({ group, bootstrap, begins, promised }: Omit<GroupConfig, "machine">): Promise<void> {
     const { log } = this.#deps;
-    if (log.groups().includes(group)) return log.group(group);
+    if (log.groups().includes(group)) return Promise.resolve();
     if (bootstrap !== undefined) {
       assert(promised === undefined, `group ${group} was here before and cannot begin anew`);
       // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
       const { index, term } = begins ?? { index: BOOTSTRAP_INDEX, term: toTerm(1) };
-      await log.append([
+      return log.append([
         {
           group,
           hardState: { term, vote: NO_NODE, commit: index },
@@ -540,11 +552,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
           snapshot: { index, term, conf: bootstrap },
         },
       ]);
-    } else if (promised !== undefined) {
-      const hardState = { ...promised, commit: logIndex(0) };
-      await log.append([{ group, hardState, entries: [], snapshot: undefined }]);
     }
-    return log.group(group);
+    if (promised === undefined) return Promise.resolve();
+    const hardState = { ...promised, commit: logIndex(0) };
+    return log.append([{ group, hardState, entries: [], snapshot: undefined }]);
   }
 
   /** Finishes a snapshot's installation if one was cut short; answers the applied index. */

@@ -235,6 +235,10 @@ export class Replica implements GroupHandle {
     return this.node.conf;
   }
 
+  termAt(index: LogIndex): Term | undefined {
+    return this.log.term(index);
+  }
+
   get hardState(): { readonly term: Term; readonly vote: NodeId } {
     const { term, vote } = this.log.hardState();
     return { term, vote };

@@ -16,7 +16,7 @@ import { remoteRange, serveRange } from "../gateway/range-rpc.js";
 import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import { MetaMachine } from "../machines/meta/meta.js";
+import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
 import type { RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
@@ -301,10 +301,8 @@ class NodeAssembly {
       machine: this.#meta,
       network,
       founding: {
-        replicas: this.#config.replicas,
-        ranges: [
-          { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
-        ],
+        settings: clusterSettings(this.#config),
+        ranges: [{ range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] }],
       },
     });
   }
@@ -359,7 +357,7 @@ class NodeAssembly {
     const { config } = { config: this.#config };
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.replicas),
+        replicas: String(this.#meta.state.settings.replicas),
         "range-max-bytes": String(config.rangeMaxBytes),
         "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
         "election-timeout-ms": String(config.electionTimeoutMs),
@@ -390,4 +388,14 @@ class NodeAssembly {
     await this.#engine?.closeLog();
     this.#parts.lock?.release();
   }
+}
+
+/** What a cluster begins with. */
+function clusterSettings({ replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs }: NodeConfig): ClusterSettings {
+  return {
+    replicas,
+    rangeMaxBytes,
+    rangeMaxRows: rangeMaxRows ?? 0,
+    nodeDeadMs: nodeDeadMs ?? DEFAULT_SETTINGS.nodeDeadMs,
+  };
 }
