@@ -276,9 +276,14 @@ class NodeAssembly {
     this.#pools = [runners, heldRunners];
     this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
     this.#walGuard.start();
-    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node), {
+    const leader = new RangeClient({
+      range: FIRST_RANGE_GROUP,
+      self,
       clock: this.#clock,
       graceMs: this.#config.electionTimeoutMs,
+      hosted: { handle, service: local },
+      candidates: () => [],
+      remote: (node) => remoteRange(network.calls, node),
     });
     return {
       clock: this.#clock,

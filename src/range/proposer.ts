@@ -16,31 +16,40 @@ import type { GroupHandle } from "../multiraft/types.js";
 const MAX_ENTRY_COMMANDS = 512;
 
 /** A command on its way through the log. */
-export interface Proposal {
-  readonly command: Command;
+export interface Proposal<C = Command, R = CommandResult> {
+  readonly command: C;
   /** Called once, before the result is told: the command is in the log at `index`, or (undefined) may not be. */
-  settled(index: LogIndex | undefined, result: CommandResult | undefined): void;
+  settled(index: LogIndex | undefined, result: R | undefined): void;
 }
 
-interface Waiting {
-  readonly proposal: Proposal;
-  readonly resolve: (result: CommandResult) => void;
+/** The bytes of an entry of many commands, and those of its result. */
+export interface BatchCodec<C, R> {
+  encode(commands: readonly C[]): Uint8Array;
+  decode(results: Uint8Array): readonly R[];
+}
+
+interface Waiting<P, R> {
+  readonly proposal: P;
+  readonly resolve: (result: R) => void;
   readonly reject: (error: unknown) => void;
 }
 
-export class Proposer<P extends Proposal> {
+/** For any machine whose entries are batches of commands; a range's own is below. */
+export class BatchProposer<P extends Proposal<C, R>, C, R> {
   readonly #handle: GroupHandle;
-  #queue: Waiting[] = [];
+  readonly #codec: BatchCodec<C, R>;
+  #queue: Waiting<P, R>[] = [];
   #queueTerm: Term | undefined;
-  readonly #proposed = new Set<readonly Waiting[]>();
+  readonly #proposed = new Set<readonly Waiting<P, R>[]>();
   readonly #flushQueue = (): void => this.#flush();
 
-  constructor(handle: GroupHandle) {
+  constructor(handle: GroupHandle, codec: BatchCodec<C, R>) {
     this.#handle = handle;
+    this.#codec = codec;
   }
 
   /** Queues a command admitted in `term`; resolves once it is applied on this node. */
-  submit(proposal: P, term: Term): Promise<CommandResult> {
+  submit(proposal: P, term: Term): Promise<R> {
     if (this.#queueTerm !== term) this.#flush();
     if (this.#queue.length === 0) {
       this.#queueTerm = term;
@@ -54,8 +63,8 @@ export class Proposer<P extends Proposal> {
 
   /** Everything queued or proposed and not settled, in log order. */
   *onTheirWay(): Generator<P> {
-    for (const batch of this.#proposed) for (const { proposal } of batch) yield proposal as P;
-    for (const { proposal } of this.#queue) yield proposal as P;
+    for (const batch of this.#proposed) for (const { proposal } of batch) yield proposal;
+    for (const { proposal } of this.#queue) yield proposal;
   }
 
   #flush(): void {
@@ -63,11 +72,11 @@ export class Proposer<P extends Proposal> {
     if (waiting.length === 0 || this.#queueTerm === undefined) return;
     this.#queue = [];
     this.#proposed.add(waiting);
-    const data = encodeCommands(waiting.map(({ proposal }) => proposal.command));
+    const data = this.#codec.encode(waiting.map(({ proposal }) => proposal.command));
     this.#handle.propose(data, { onlyInTerm: this.#queueTerm }).then(
       ({ index, result }) => {
         this.#proposed.delete(waiting);
-        const results = decodeResults(result);
+        const results = this.#codec.decode(result);
         waiting.forEach(({ proposal }, i) => {
           proposal.settled(index, results[i]);
         });
@@ -79,5 +88,13 @@ export class Proposer<P extends Proposal> {
         for (const item of waiting) item.reject(error);
       },
     );
+  }
+}
+
+const RANGE_CODEC: BatchCodec<Command, CommandResult> = { encode: encodeCommands, decode: decodeResults };
+
+export class Proposer<P extends Proposal> extends BatchProposer<P, Command, CommandResult> {
+  constructor(handle: GroupHandle) {
+    super(handle, RANGE_CODEC);
   }
 }
