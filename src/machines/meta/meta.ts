@@ -52,6 +52,7 @@ const EMPTY: MetaState = {
   nextRangeId: 1,
   nodes: [],
   ranges: [],
+  merged: [],
   wishes: [],
 };
 
@@ -97,7 +98,7 @@ export class MetaMachine implements StateMachine {
         return { ok: true, nodeId: 0, clusterId: this.#state.clusterId, range };
       }
       case "report":
-        this.#report(this.#directory.with(command.ranges));
+        this.#report(this.#directory.with(command.ranges.filter(({ range }) => !this.isMerged(range))));
         return this.#accepted(0);
       case "heard":
         return this.#heard(command);
@@ -129,11 +130,14 @@ export class MetaMachine implements StateMachine {
   }
 
   #report(directory: RangeDirectory): void {
-    if (directory === this.#directory) return;
+    const before = this.#directory;
+    if (directory === before) return;
     this.#directory = directory;
+    const merged = before.ranges.map(({ range }) => range).filter((range) => !directory.get(range));
     const wishes = this.#state.wishes.filter(({ range }) => directory.get(range) !== undefined);
     this.#change({
       ranges: directory.ranges,
+      merged: [...this.#state.merged, ...merged].sort((a, b) => a - b),
       wishes: wishes.length === this.#state.wishes.length ? this.#state.wishes : wishes,
     });
   }
@@ -207,6 +211,10 @@ export class MetaMachine implements StateMachine {
 
   #accepted(nodeId: number): MetaResult {
     return { ok: true, nodeId, clusterId: this.#state.clusterId };
+  }
+
+  isMerged(range: GroupId): boolean {
+    return this.#state.merged.includes(range);
   }
 
   wish(range: GroupId): RangeWish | undefined {

@@ -51,6 +51,8 @@ export interface MetaState {
   readonly nextRangeId: number;
   readonly nodes: readonly MetaNode[];
   readonly ranges: readonly RangeDescriptor[];
+  /** Ranges that were merged into others, ascending: they do not come back. */
+  readonly merged: readonly GroupId[];
   readonly wishes: readonly RangeWish[];
 }
 

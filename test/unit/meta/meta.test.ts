@@ -79,6 +79,7 @@ describe("ranges", () => {
     meta.run({ kind: "report", ranges: [range(3, "", "", 4)] });
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
     expect(meta.machine.state.wishes).toEqual([]);
+    expect(meta.machine.isMerged(groupId(4))).toBe(true);
     // Its last leader does not bring it back.
     meta.run({ kind: "report", ranges: [range(4, MIDDLE, "", 3)] });
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
