@@ -19,7 +19,7 @@ import { DEFAULT_LIMITS, type GatewayLimits, type Replica, reachReadPoint } from
 import { RunningStatements } from "../gateway/running.js";
 import { RemoteSources } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import { MetaMachine } from "../machines/meta/meta.js";
+import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
 import type { RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
@@ -319,10 +319,8 @@ class NodeAssembly {
       machine: this.#meta,
       network,
       founding: {
-        replicas: this.#config.replicas,
-        ranges: [
-          { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
-        ],
+        settings: clusterSettings(this.#config),
+        ranges: [{ range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] }],
       },
     });
   }
@@ -377,7 +375,7 @@ class NodeAssembly {
     const { config } = { config: this.#config };
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.replicas),
+        replicas: String(this.#meta.state.settings.replicas),
         "range-max-bytes": String(config.rangeMaxBytes),
         "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
         "election-timeout-ms": String(config.electionTimeoutMs),
@@ -410,6 +408,16 @@ class NodeAssembly {
   }
 }
 
+/** What a cluster begins with. */
+function clusterSettings({ replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs }: NodeConfig): ClusterSettings {
+  return {
+    replicas,
+    rangeMaxBytes,
+    rangeMaxRows: rangeMaxRows ?? 0,
+    nodeDeadMs: nodeDeadMs ?? DEFAULT_SETTINGS.nodeDeadMs,
+  };
+}
+
 function oneRange(replica: Replica): RangesView {
   const directory = new RangeDirectory([
     { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] },
@@ -417,6 +425,7 @@ function oneRange(replica: Replica): RangesView {
   return {
     directory: () => directory,
     learn: () => {},
+    onChange: () => () => {},
     refresh: async () => {},
     client: () => replica.leader,
     local: () => replica,

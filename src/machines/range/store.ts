@@ -11,7 +11,7 @@ import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
-import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
+import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -26,6 +26,7 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  RangeBeginning,
   RangeState,
   RangeStore,
   SchemaSnapshot,
@@ -39,6 +40,8 @@ import type {
 export interface StoreWorker {
   /** A store over this file; nothing happens to it before `open()`. */
   store(path: string): RangeStore;
+  /** Removes the folder of a store that is closed, or was never opened here, and all that is in it. */
+  remove(path: string): Promise<void>;
   /** Closes what is still open, then the worker. */
   close(): Promise<void>;
 }
@@ -67,6 +70,7 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
   });
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       closing = true;
       await link.closeStores();
@@ -107,6 +111,7 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   );
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       await link.closeStores();
       await server.close();
@@ -206,6 +211,8 @@ class RemoteStore implements RangeStore {
   readonly #link: StoreLink;
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
+  readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
@@ -214,12 +221,23 @@ class RemoteStore implements RangeStore {
     this.#link = link;
     this.#id = id;
     this.path = path;
-    this.#status = { store: id, appliedIndex: logIndex(0), lastWallMs: 0, databaseBytes: 0, walBytes: 0 };
+    this.#status = {
+      store: id,
+      appliedIndex: logIndex(0),
+      lastWallMs: 0,
+      databaseBytes: 0,
+      walBytes: 0,
+      liveBytes: 0,
+    };
   }
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
     if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+    if (status.range !== undefined) {
+      this.#range = status.range;
+      for (const listener of this.#stateListeners) listener(status.range.state);
+    }
   }
 
   open(): Promise<LogIndex> {
@@ -265,7 +283,7 @@ class RemoteStore implements RangeStore {
   }
 
   size(): StoreSize {
-    return { databaseBytes: this.#status.databaseBytes, walBytes: this.#status.walBytes };
+    return this.#status;
   }
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
@@ -327,10 +345,16 @@ class RemoteStore implements RangeStore {
   }
 
   state(): RangeState {
-    return WHOLE;
+    return this.#range.state;
   }
 
-  onState(): void {}
+  beginning(): RangeBeginning | undefined {
+    return this.#range.beginning;
+  }
+
+  onState(listener: (state: RangeState) => void): void {
+    this.#stateListeners.push(listener);
+  }
 
   onSplit(): void {}
 
