@@ -220,7 +220,9 @@ export class PrivateCopy {
   /** Runs COMMIT on the copy (deferred constraints are checked: it may fail and stay open), then says what to propose. */
   async prepareCommit(
     history: History,
-  ): Promise<Pick<CopyCommit, "readAt" | "readTerm" | "reads" | "writes" | "schemaVersion" | "body">> {
+  ): Promise<
+    Pick<CopyCommit, "readAt" | "readTerm" | "reads" | "writes" | "checks" | "schemaVersion" | "body">
+  > {
     const body = await this.#body(history);
     await this.#runner.closeCopy("commit");
     this.#forgetSchema();
@@ -230,6 +232,7 @@ export class PrivateCopy {
       readTerm: this.readTerm,
       reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
       writes: this.#writes,
+      checks: this.#checks,
       schemaVersion: this.schemaVersion,
       body,
     };

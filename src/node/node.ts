@@ -12,7 +12,7 @@ import type { Clock, Disk, Random } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
-import { remoteRange, serveRange } from "../gateway/range-rpc.js";
+import { remoteRange, serveRanges } from "../gateway/range-rpc.js";
 import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
@@ -269,17 +269,25 @@ class NodeAssembly {
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LEADER_LIMITS, ...this.#parts.tuning?.leader },
+      // One range: nothing is ever prepared.
+      inquire: () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "there is no coordinator")),
     });
-    serveRange(network.calls, local);
+    serveRanges(network.calls, (group) => (group === FIRST_RANGE_GROUP ? local : undefined));
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
     this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
     this.#walGuard.start();
-    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node), {
-      clock: this.#clock,
-      graceMs: this.#config.electionTimeoutMs,
-    });
+    const leader = new RangeClient(
+      self,
+      local,
+      handle,
+      (node) => remoteRange(network.calls, node, FIRST_RANGE_GROUP),
+      {
+        clock: this.#clock,
+        graceMs: this.#config.electionTimeoutMs,
+      },
+    );
     return {
       clock: this.#clock,
       random: this.#random,
