@@ -9,12 +9,15 @@ import { join } from "node:path";
 import { type OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
 import { remoteRange, serveRanges } from "../gateway/range-rpc.js";
-import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
+import type { RangesView } from "../gateway/ranges.js";
+import { DEFAULT_LIMITS, type GatewayLimits, type Replica, reachReadPoint } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
+import { RemoteSources } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
@@ -22,6 +25,7 @@ import type { RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
 import type { HostOptions } from "../multiraft/options.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import { RangeDirectory } from "../placement/directory.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../range/leader.js";
 import { Schema } from "../range/schema.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
@@ -166,12 +170,20 @@ class NodeAssembly {
     const meta = this.#metaClient(network);
     meta.serve();
     const gateway = new NodeGateway({
-      replica,
-      space: {
-        disk: this.#disk,
-        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
-        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
-      },
+      db: new GatewayDatabase({
+        clock: this.#clock,
+        random: this.#random,
+        limits: replica.limits,
+        runners: replica.runners,
+        heldRunners: replica.heldRunners,
+        ranges: oneRange(replica),
+        space: {
+          disk: this.#disk,
+          temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
+          maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
+        },
+        sources: new RemoteSources(network.calls, self),
+      }),
       systemTables: systemTables(view),
       running,
       admin: operations(view),
@@ -278,17 +290,17 @@ class NodeAssembly {
     this.#pools = [runners, heldRunners];
     this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
     this.#walGuard.start();
-    const leader = new RangeClient(
+    const leader = new RangeClient({
+      range: FIRST_RANGE_GROUP,
       self,
-      local,
-      handle,
-      (node) => remoteRange(network.calls, node, FIRST_RANGE_GROUP),
-      {
-        clock: this.#clock,
-        graceMs: this.#config.electionTimeoutMs,
-      },
-    );
+      clock: this.#clock,
+      graceMs: this.#config.electionTimeoutMs,
+      hosted: { handle, service: local },
+      candidates: () => [],
+      remote: (node) => remoteRange(network.calls, node, FIRST_RANGE_GROUP),
+    });
     return {
+      range: FIRST_RANGE_GROUP,
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
@@ -398,4 +410,25 @@ class NodeAssembly {
     await this.#engine?.closeLog();
     this.#parts.lock?.release();
   }
+}
+
+function oneRange(replica: Replica): RangesView {
+  const directory = new RangeDirectory([
+    { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] },
+  ]);
+  return {
+    directory: () => directory,
+    learn: () => {},
+    refresh: async () => {},
+    client: () => replica.leader,
+    local: () => replica,
+    schema: () => replica.schema,
+    refreshSchema: async () => {
+      const deadline = new Deadline(replica.clock, undefined, replica.limits.availabilityMs, {
+        signal: undefined,
+      });
+      await reachReadPoint(replica, deadline);
+    },
+    coordinator: undefined as never,
+  };
 }

@@ -182,8 +182,9 @@ export interface RangeService {
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;
   /**
    * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled.
-   * Expires by itself after a bounded time. Fences do not exclude one another. Rejects with OSTRAKA_UNAVAILABLE when that
-   * took too long: the other fences are to be released, and all of it tried again under another id.
+   * Expires by itself after a bounded time. Fences do not exclude one another. The spans may reach beyond the range: what
+   * counts is its `generation`, another one is refused with a RouteError. Rejects with OSTRAKA_UNAVAILABLE when it took
+   * too long: the other fences are to be released, and all of it tried again under another id.
    */
   fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */

@@ -326,6 +326,8 @@ export interface ScratchLoad {
   readonly slice: TableSlice;
   /** SQL over the table's columns that rows must meet, with parameters; a slice of the user's own text. */
   readonly where?: { readonly sql: string; readonly params: readonly SqlValue[] } | undefined;
+  /** Only the last row of the slice by key: what the next rowid follows from. */
+  readonly last?: boolean | undefined;
 }
 
 /** Rows of a query, pulled at the consumer's pace from where they are spooled. */
