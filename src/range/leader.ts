@@ -17,6 +17,7 @@
 import { RouteError } from "../base/errors.js";
 import type { GroupId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
+import { ANY_GENERATION } from "../machines/range/command.js";
 import type {
   Command,
   CommandResult,
@@ -248,6 +249,7 @@ export class RangeLeader implements RangeService {
       leadership,
       () => [],
       false,
+      ANY_GENERATION,
     );
     if (named === null) return (result.ok ? result.decision : undefined) ?? "unknown";
     if (result.ok) return "committed";

@@ -308,6 +308,7 @@ export class LeaderContext {
     leadership: Leadership,
     writes: () => readonly Span[],
     changesSchema: boolean,
+    generation = this.generation,
   ): Promise<CommandResult> {
     if (this.current !== leadership) return Promise.reject(new RouteError("leadership changed", undefined));
     // What is analysed against a schema that is about to change might write more than it says.
@@ -316,7 +317,7 @@ export class LeaderContext {
     const proposal = new WriteProposal(command, spans, this, changesSchema);
     const { transactions, term } = leadership;
     if (transactions.remembering) proposal.remember(transactions);
-    return this.#proposer.submit(proposal, term, this.generation);
+    return this.#proposer.submit(proposal, term, generation);
   }
 
   /** A command that changes the generation, in an entry of its own: after it others are admitted under another one. */

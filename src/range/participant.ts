@@ -14,6 +14,7 @@ import { assert } from "../base/assert.js";
 import { AmbiguousError, fromWireError, RouteError, type WireError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
+import { ANY_GENERATION } from "../machines/range/command.js";
 import type { Command } from "../machines/range/types.js";
 import type { Span } from "../sql/types.js";
 import type { Passage } from "../txn/gate.js";
@@ -245,6 +246,7 @@ export class Participant {
       leadership,
       () => (committed ? writes : NOTHING),
       committed && changesSchema(writes),
+      ANY_GENERATION,
     );
     if (!result.ok) throw fromWireError(result.error);
     this.#resolved.set(id, decision);

@@ -111,7 +111,7 @@ function tell<C, R>({ proposal, resolve, reject }: Waiting<Proposal<C, R>, R>, r
 }
 
 const RANGE_CODEC: BatchCodec<Command, CommandResult> = {
-  encode: (commands) => encodeCommands(commands),
+  encode: encodeCommands,
   decode: decodeResults,
 };
 

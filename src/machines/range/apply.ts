@@ -20,6 +20,7 @@ import {
   isWireError,
   type OstrakaError,
   RetryError,
+  RouteError,
   toWireError,
   UserError,
   type WireError,
@@ -28,14 +29,16 @@ import type { LogIndex, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
 import { SessionFlag } from "../../sql/types.js";
 import { Answers, Transactions } from "./answers.js";
-import { decodeCommands, encodeResults } from "./command.js";
+import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
 import type { RangeConnection } from "./connection.js";
 import { refuseAtApply } from "./guard.js";
 import { firstWord } from "./parameters.js";
 import { applyRowImages } from "./row-images.js";
 import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
+import { SliceState } from "./slice-state.js";
 import { classifySqliteError } from "./sqlite-errors.js";
 import { MAX_APPLY_RESULT_BYTES, RangeState } from "./state.js";
+import { TableRegistry } from "./table-keys.js";
 import { toldDigest } from "./told.js";
 import type { Command, CommandResult, StampedStatement, StatementOutcome } from "./types.js";
 
@@ -61,9 +64,11 @@ interface Task {
   readonly term: number;
   readonly ordinal: number;
   readonly last: boolean;
+  /** Of the range, when the leader admitted the command. */
+  readonly generation: number;
   result: CommandResult | undefined;
-  /** The result was not come by now: it is remembered, or a refusal to execute. */
-  admitted: boolean;
+  /** The result was not come by now (it is remembered, or a refusal to execute), and is not to be remembered. */
+  passing: boolean;
 }
 
 export interface Applied {
@@ -74,7 +79,9 @@ export interface Applied {
 
 export class Applier {
   readonly state: RangeState;
+  readonly slice: SliceState;
   readonly transactions: Transactions;
+  readonly #tables: TableRegistry;
   readonly #connection: RangeConnection;
   readonly #answers: Answers;
   readonly #begin: Database.Statement;
@@ -95,6 +102,8 @@ export class Applier {
     const { database } = connection;
     this.#connection = connection;
     this.state = new RangeState(database);
+    this.slice = new SliceState(database);
+    this.#tables = new TableRegistry(database);
     this.#answers = new Answers(database, this.state);
     this.transactions = new Transactions(database, this.state);
     this.#rowids = new RowidLimit(connection);
@@ -127,9 +136,10 @@ export class Applier {
   /** Takes the file's word for everything, after a batch was undone or destroyed. */
   #undo(): void {
     if (this.#connection.inTransaction) this.#rollback.run();
-    this.#schemaChanged();
+    this.#schemaUndone();
     this.#lastRowidUsed = false;
     this.state.load();
+    this.slice.load();
     this.#answers.load();
   }
 
@@ -139,8 +149,13 @@ export class Applier {
     this.#deferredKeys = undefined;
   }
 
+  #schemaUndone(): void {
+    this.#schemaChanged();
+    this.#tables.forget();
+  }
+
   #tasks(entry: Entry): Task[] {
-    const commands = decodeCommands(entry.data);
+    const { generation, commands } = decodeCommands(entry.data);
     const done = entry.index <= this.state.appliedIndex;
     return commands.map((command, ordinal) => ({
       command,
@@ -148,8 +163,9 @@ export class Applier {
       term: entry.term,
       ordinal,
       last: ordinal === commands.length - 1,
+      generation,
       result: done ? this.#known(command) : undefined,
-      admitted: false,
+      passing: false,
     }));
   }
 
@@ -224,7 +240,7 @@ export class Applier {
     const { command, result } = task;
     assert(result !== undefined, "a command is finished without a result");
     this.state.wallMs = Math.max(this.state.wallMs, command.wallMs);
-    if (!task.admitted) this.#answers.record(task.index, command.key, command.wallMs, result);
+    if (!task.passing) this.#answers.record(task.index, command.key, command.wallMs, result);
     if (!task.last) {
       this.state.partial = task.ordinal + 1;
       return;
@@ -301,8 +317,12 @@ export class Applier {
   /** Executes a command inside the open batch. May return with the batch destroyed. */
   #perform(task: Task): CommandResult {
     const { command } = task;
+    if (task.generation !== ANY_GENERATION && task.generation !== this.slice.generation) {
+      task.passing = true;
+      return failure(new RouteError("the range has changed since the command was admitted", undefined), 0);
+    }
     const admitted = this.#answers.admit(command.key, command.wallMs);
-    task.admitted = admitted !== undefined;
+    task.passing = admitted !== undefined;
     if (admitted !== undefined) return admitted;
     switch (command.kind) {
       case "execute":
@@ -414,7 +434,7 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#rollbackTo.run();
         this.#release.run();
-        this.#schemaChanged();
+        this.#schemaUndone();
         this.state.schemaVersion = schemaVersion;
       }
       return failure(error.cause, error.statement);
@@ -447,6 +467,8 @@ export class Applier {
 
   #run(statement: StampedStatement): StatementOutcome {
     refuseAtApply(statement.sql);
+    const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
+    if (changesSchema) this.#tables.before();
     let outcome: StatementOutcome;
     try {
       outcome = this.#connection.execute(statement, LIMITS);
@@ -455,8 +477,10 @@ export class Applier {
       throw full && this.#rowids.explainsFull() ? new TableFull() : error;
     }
     if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
-    if (SCHEMA_STATEMENTS.has(firstWord(statement.sql))) {
+    if (changesSchema) {
       this.state.schemaVersion++;
+      this.#tables.after(() => this.slice.nextTableId());
+      this.#connection.disturbed();
       this.#schemaChanged();
     } else if (this.#rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;

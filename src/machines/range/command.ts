@@ -2,8 +2,9 @@
  * The bytes of a range's log entries and of their results. One entry carries a batch of commands, all that a leader
  * gathered in one turn; its result carries one result for each.
  *
- * The first byte is the format's version. Then come, in an entry, the texts that its commands name (clients,
- * statements), each once, and the commands, in the encoding of src/base/values.ts: most are one bounded statement, and
+ * The first byte is the format's version. Then come, in an entry, the generation of the range that its commands were
+ * admitted under and the commands, in the encoding of src/base/values.ts, with the texts that they name (clients,
+ * statements) written where they first occur: most are one bounded statement, and
  * those are written and read without anything in between. The bodies of the others are msgpack over positional arrays,
  * without records or shared structures: an entry can be read on its own, for ever. Likewise results: an autocommit
  * write without rows is three numbers.
@@ -26,7 +27,7 @@ import type {
   TransactionDecision,
 } from "./types.js";
 
-const FORMAT = 2;
+const FORMAT = 3;
 const KIND = {
   execute: 0,
   transaction: 1,
@@ -74,21 +75,35 @@ type PackedOutcome = [
 ];
 type PackedChanges = [table: string, present: Uint8Array, values: Uint8Array][];
 
-export function encodeCommands(commands: readonly Command[]): Uint8Array {
+/** The generation of commands that hold whatever has become of the range. */
+export const ANY_GENERATION = 0;
+
+export interface DecodedEntry {
+  readonly generation: number;
+  readonly commands: readonly Command[];
+}
+
+/** `generation`: of the descriptor that the commands were admitted under; applied under another one they are refused. */
+export function encodeCommands(
+  commands: readonly Command[],
+  generation: number = ANY_GENERATION,
+): Uint8Array {
   const texts = new TextWriter(writer);
   writer.reset();
   writer.byte(FORMAT);
+  writer.uint(generation);
   writer.uint(commands.length);
   for (const command of commands) writeCommand(command, texts);
   return writer.take();
 }
 
-export function decodeCommands(bytes: Uint8Array): Command[] {
+export function decodeCommands(bytes: Uint8Array): DecodedEntry {
   const reader = readerOf(bytes);
+  const generation = reader.uint();
   const texts = new TextReader(reader);
   const commands: Command[] = [];
   for (let left = reader.uint(); left > 0; left--) commands.push(readCommand(reader, texts));
-  return commands;
+  return { generation, commands };
 }
 
 export function encodeResults(results: readonly CommandResult[]): Uint8Array {

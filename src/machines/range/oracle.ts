@@ -348,7 +348,8 @@ function createdName(statement: string): string | undefined {
   return name.slice(1, -1).replaceAll(quote + quote, quote);
 }
 
-function withoutQuoted(sql: string): string {
+/** SQL without comments, texts and quoted names. */
+export function withoutQuoted(sql: string): string {
   return sql.replace(
     /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]/g,
     " ",

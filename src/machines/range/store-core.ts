@@ -29,11 +29,15 @@ import {
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
+import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
 import { classifySqliteError } from "./sqlite-errors.js";
+import { readTableKeys } from "./table-keys.js";
 import type {
   BoundedRead,
+  RangeBeginning,
+  RangeState,
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
@@ -61,6 +65,7 @@ interface Opened {
   readonly applier: Applier;
   readonly speculator: Speculator;
   readonly pageCount: Database.Statement;
+  readonly freePages: Database.Statement;
 }
 
 export interface PrivateCopy {
@@ -112,6 +117,15 @@ export class StoreCore {
     return this.#opened?.applier.state.schemaVersion ?? 0;
   }
 
+  /** The same object until it changes; undefined when the store is not open. */
+  get rangeState(): RangeState | undefined {
+    return this.#opened?.applier.slice.state;
+  }
+
+  beginning(): RangeBeginning | undefined {
+    return readBeginning(this.#use().reader.database);
+  }
+
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const { applier, reader, speculator } = this.#use();
     speculator.close();
@@ -158,14 +172,19 @@ export class StoreCore {
       version: applier.state.schemaVersion,
       statements: schemaStatements(reader),
       appliedIndex: applier.state.appliedIndex,
-      tables: [],
+      tables: readTableKeys(reader.database),
     };
   }
 
   size(): StoreSize {
     if (this.#size === undefined) {
-      const pages = this.#use().pageCount.get() as bigint;
-      this.#size = { databaseBytes: Number(pages) * this.#pageBytes, walBytes: fileSize(`${this.path}-wal`) };
+      const { pageCount, freePages } = this.#use();
+      const pages = Number(pageCount.get());
+      this.#size = {
+        databaseBytes: pages * this.#pageBytes,
+        walBytes: fileSize(`${this.path}-wal`),
+        liveBytes: (pages - Number(freePages.get())) * this.#pageBytes,
+      };
     }
     return this.#size;
   }
@@ -235,7 +254,8 @@ export class StoreCore {
       const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
       const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
-      this.#opened = { writer, reader, applier, speculator, pageCount };
+      const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
+      this.#opened = { writer, reader, applier, speculator, pageCount, freePages };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
       this.#size = undefined;

@@ -8,7 +8,14 @@ import { type LogIndex, logIndex, type TransactionId, term } from "../../base/id
 import { type Entry, EntryKind } from "../../raft/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
-import type { SchemaSnapshot, Speculation, SpeculationAnswer } from "./types.js";
+import type {
+  RangeBeginning,
+  RangeState,
+  SchemaSnapshot,
+  Speculation,
+  SpeculationAnswer,
+  StoreSize,
+} from "./types.js";
 
 /** Byte strings one after the other. */
 export interface Packed {
@@ -65,14 +72,14 @@ export interface AnswerValues {
 }
 
 /** How a store is after the requests of a message; comes before the answers. */
-export interface StoreStatus {
+export interface StoreStatus extends StoreSize {
   readonly store: number;
   readonly appliedIndex: LogIndex;
   readonly lastWallMs: number;
-  readonly databaseBytes: number;
-  readonly walBytes: number;
   /** Present when it has changed. */
   readonly schema?: SchemaSnapshot;
+  /** Present when the range's state has changed. */
+  readonly range?: { readonly state: RangeState; readonly beginning: RangeBeginning | undefined };
 }
 
 export interface StoreReply {

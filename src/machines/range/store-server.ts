@@ -19,6 +19,7 @@ import {
   type StoreStatus,
   unpackEntries,
 } from "./store-protocol.js";
+import type { RangeState } from "./types.js";
 
 type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "apply" }> };
 
@@ -32,6 +33,7 @@ export class StoreServer {
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
   readonly #schemaTold = new Map<number, number>();
+  readonly #rangeTold = new Map<number, RangeState>();
   /** Stores whose status may have changed since it was last told. */
   readonly #touched = new Set<number>();
   readonly #answerWriter = new ReadAnswerWriter();
@@ -215,9 +217,16 @@ export class StoreServer {
     const appliedIndex: LogIndex = core.appliedIndex;
     const status = { store, appliedIndex, lastWallMs: core.lastWallMs, ...core.size() };
     const version = core.schemaVersion;
-    if (this.#schemaTold.get(store) === version) return [status];
+    const state = core.rangeState;
+    if (this.#schemaTold.get(store) === version && this.#rangeTold.get(store) === state) return [status];
+    const schema = this.#schemaTold.get(store) === version ? undefined : core.schema();
+    const range =
+      state === undefined || this.#rangeTold.get(store) === state
+        ? undefined
+        : { state, beginning: core.beginning() };
     this.#schemaTold.set(store, version);
-    return [{ ...status, schema: core.schema() }];
+    if (state !== undefined) this.#rangeTold.set(store, state);
+    return [{ ...status, ...(schema && { schema }), ...(range && { range }) }];
   }
 }
 

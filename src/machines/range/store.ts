@@ -26,6 +26,7 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  RangeBeginning,
   RangeState,
   RangeStore,
   SchemaSnapshot,
@@ -206,6 +207,8 @@ class RemoteStore implements RangeStore {
   readonly #link: StoreLink;
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
+  readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
@@ -214,12 +217,23 @@ class RemoteStore implements RangeStore {
     this.#link = link;
     this.#id = id;
     this.path = path;
-    this.#status = { store: id, appliedIndex: logIndex(0), lastWallMs: 0, databaseBytes: 0, walBytes: 0 };
+    this.#status = {
+      store: id,
+      appliedIndex: logIndex(0),
+      lastWallMs: 0,
+      databaseBytes: 0,
+      walBytes: 0,
+      liveBytes: 0,
+    };
   }
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
     if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+    if (status.range !== undefined) {
+      this.#range = status.range;
+      for (const listener of this.#stateListeners) listener(status.range.state);
+    }
   }
 
   open(): Promise<LogIndex> {
@@ -265,7 +279,7 @@ class RemoteStore implements RangeStore {
   }
 
   size(): StoreSize {
-    return { databaseBytes: this.#status.databaseBytes, walBytes: this.#status.walBytes };
+    return this.#status;
   }
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
@@ -327,10 +341,16 @@ class RemoteStore implements RangeStore {
   }
 
   state(): RangeState {
-    return WHOLE;
+    return this.#range.state;
   }
 
-  onState(): void {}
+  beginning(): RangeBeginning | undefined {
+    return this.#range.beginning;
+  }
+
+  onState(listener: (state: RangeState) => void): void {
+    this.#stateListeners.push(listener);
+  }
 
   onSplit(): void {}
 

@@ -5,7 +5,7 @@
  */
 
 import type { WireError } from "../../base/errors.js";
-import type { GroupId, LogIndex, TransactionId } from "../../base/ids.js";
+import type { GroupId, LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import type { SqlValue } from "../../base/values.js";
 import type { GroupMachine } from "../../multiraft/types.js";
@@ -192,18 +192,25 @@ export interface RangeState {
   readonly descriptor: Omit<RangeDescriptor, "replicas">;
   /** Set by `freeze`: the range is being taken in by this one and takes no commands. */
   readonly frozenInto: GroupId | undefined;
-  /** Rows outside the slice are known to be left. */
+  /** Rows outside the slice may be left. */
   readonly untrimmed: boolean;
+  /** Ranges that it has taken in: what is asked of those is answered here. */
+  readonly absorbed?: readonly GroupId[] | undefined;
+}
+
+/** How a range came to be: where its log begins, and with which members. */
+export interface RangeBeginning {
+  readonly parent: GroupId;
+  /** The log index that its log begins after: that of the split in the parent's log. */
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly conf: ConfState;
 }
 
 /** A range that a split has made and whose file is complete at `path`; hosting it is the node's business. */
-export interface SplitChild {
+export interface SplitChild extends RangeBeginning {
   readonly descriptor: Omit<RangeDescriptor, "replicas">;
   readonly path: string;
-  readonly parent: GroupId;
-  /** The log index that the child's log begins after. */
-  readonly index: LogIndex;
-  readonly conf: ConfState;
 }
 
 /** What a statement did and returned. */
@@ -252,6 +259,8 @@ export interface SchemaSnapshot {
 export interface StoreSize {
   readonly databaseBytes: number;
   readonly walBytes: number;
+  /** Of the database, without its free pages. */
+  readonly liveBytes: number;
 }
 
 /** A bounded read or write run in the storage worker. Limits are exact: beyond them OSTRAKA_TOO_LARGE. */
@@ -305,8 +314,10 @@ export interface RangeStore extends GroupMachine {
   onSchema(listener: (schema: SchemaSnapshot) => void): void;
   /** A private copy of the file for a runner to write to. */
   copy(): Promise<{ readonly path: string; readonly appliedIndex: LogIndex; release(): Promise<void> }>;
-  /** The range's slice and state as of the applied index told last. */
+  /** The range's slice and state as of the applied index told last. Means nothing before anything is applied. */
   state(): RangeState;
+  /** How the range began, once it is open; undefined for the first range. */
+  beginning(): RangeBeginning | undefined;
   /** Called when `state()` has changed, before the results of the apply that changed it are delivered. */
   onState(listener: (state: RangeState) => void): void;
   /** Called when a child's file is complete and durable; again after a restart while the parent's log still has the split. */

@@ -81,15 +81,15 @@ describe("the command codec", () => {
       lowestUnanswered: 2 ** 53 - 1,
       issuedMs: Number.POSITIVE_INFINITY,
     };
-    const [command] = decodeCommands(
-      encodeCommands([{ kind: "tombstone", key: odd, wallMs: 5, transaction }]),
-    );
+    const {
+      commands: [command],
+    } = decodeCommands(encodeCommands([{ kind: "tombstone", key: odd, wallMs: 5, transaction }]));
     const most = Number.MAX_SAFE_INTEGER;
     expect(command?.key).toEqual({ client: "c", sequence: most, lowestUnanswered: most, issuedMs: most });
   });
 
   it("carries every command exactly", () => {
-    const decoded = decodeCommands(encodeCommands(commands));
+    const decoded = decodeCommands(encodeCommands(commands)).commands;
     expect(decoded).toEqual(commands);
     const first = decoded[0] as Extract<Command, { kind: "execute" }>;
     expect(Object.is(first.statement.params[2], -0)).toBe(true);
@@ -109,7 +109,9 @@ describe("the command codec", () => {
   });
 
   it("is the same bytes each time", () => {
-    expect(encodeCommands(commands)).toEqual(encodeCommands(decodeCommands(encodeCommands(commands))));
+    expect(encodeCommands(commands)).toEqual(
+      encodeCommands(decodeCommands(encodeCommands(commands)).commands),
+    );
   });
 
   it("refuses another format", () => {
