@@ -227,6 +227,7 @@ export class PrivateCopy implements Workspace {
         readTerm: this.readTerm,
         reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
         writes: this.#writes,
+        checks: this.#checks,
         schemaVersion: this.schemaVersion,
         body,
       },

@@ -13,7 +13,7 @@ import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
-import { remoteRange, serveRange } from "../gateway/range-rpc.js";
+import { remoteRange, serveRanges } from "../gateway/range-rpc.js";
 import type { RangesView } from "../gateway/ranges.js";
 import { DEFAULT_LIMITS, type GatewayLimits, type Replica, reachReadPoint } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
@@ -281,8 +281,10 @@ class NodeAssembly {
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LEADER_LIMITS, ...this.#parts.tuning?.leader },
+      // One range: nothing is ever prepared.
+      inquire: () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "there is no coordinator")),
     });
-    serveRange(network.calls, local);
+    serveRanges(network.calls, (group) => (group === FIRST_RANGE_GROUP ? local : undefined));
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
@@ -295,7 +297,7 @@ class NodeAssembly {
       graceMs: this.#config.electionTimeoutMs,
       hosted: { handle, service: local },
       candidates: () => [],
-      remote: (node) => remoteRange(network.calls, node),
+      remote: (node) => remoteRange(network.calls, node, FIRST_RANGE_GROUP),
     });
     return {
       range: FIRST_RANGE_GROUP,
