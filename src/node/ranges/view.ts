@@ -17,6 +17,7 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
 import { Schema } from "../../range/schema.js";
 import type { RangeService } from "../../range/types.js";
+import { anyIntersect, SCHEMA } from "../../txn/spans.js";
 import type { MetaClient } from "../meta-client.js";
 import type { HostedRange } from "./hosted-range.js";
 import type { Ranges, RangesListener } from "./ranges.js";
@@ -199,13 +200,23 @@ export class NodeRangesView implements RangesView, RangesListener {
   }
 
   async refreshSchema(): Promise<void> {
-    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return;
+    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return this.#catchUp(hosted);
     const [first] = this.#directory.ranges;
     if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
     const snapshot = await this.client(first.range).schema();
     if (this.#remoteSchema === undefined)
       this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
     else this.#remoteSchema.update(snapshot);
+  }
+
+  /** A change of the schema that was decided, and told, before the call is applied here when it resolves. */
+  async #catchUp({ range, handle }: HostedRange): Promise<void> {
+    const client = this.client(range);
+    for (;;) {
+      const { index, held } = await client.readPoint();
+      if (held === undefined || !anyIntersect(held, [SCHEMA])) return handle.waitApplied(index);
+      await client.awaitHolds([SCHEMA]);
+    }
   }
 }
 
