@@ -62,7 +62,11 @@ async function read(
     if (replica.store.appliedIndex() < point.index)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
     const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
-    const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
+    const { outcome } = await replica.store.read({
+      statement: stamped,
+      maxBytes: BOUNDED_RESULT_BYTES,
+      mayBeAhead: true,
+    });
     return { kind: "outcome", outcome };
   } catch (error) {
     return slowly(session, request, error);

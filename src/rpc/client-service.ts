@@ -27,6 +27,7 @@ import {
   ServedRequest,
 } from "./client-request.js";
 import type { ExecuteResult, Gateway, Session } from "./gateway.js";
+import { IdTable } from "./id-table.js";
 import type { RpcLogger } from "./logger.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import {
@@ -82,7 +83,7 @@ export class ClientConnection implements PipeHandler {
   readonly #writer: FrameWriter;
   readonly #peer: string;
   readonly #sessions = new Map<number, Session>();
-  readonly #running = new Map<number, Running>();
+  readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
   #requests = 0;
   #requestBytes = 0;

@@ -35,11 +35,15 @@ export interface ConnectionOptions {
   readonly role: ConnectionRole;
   /** Large sorts and TEMP tables go to temporary files instead of memory; for statements of unknown size. */
   readonly spill?: boolean;
+  /** How long to wait for a lock; a second unless given, and for the writer not at all. */
+  readonly busyMs?: number;
 }
 
 export interface ExecuteLimits {
   /** Of encoded rows; beyond it OSTRAKA_TOO_LARGE. */
   readonly maxBytes: number;
+  /** There can be only a few: to take them all at once costs less than one by one. */
+  readonly fewRows?: boolean;
 }
 
 /** Prefix of our own tables inside the range's file. */
@@ -141,7 +145,7 @@ export class RangeConnection {
     this.database = new Database(path, {
       readonly: options.readonly,
       fileMustExist: options.readonly,
-      timeout: options.role === "apply" ? 0 : 1000,
+      timeout: options.busyMs ?? (options.role === "apply" ? 0 : 1000),
     });
     this.database.defaultSafeIntegers(true);
     pinPragmas(this.database, options);
@@ -228,7 +232,8 @@ export class RangeConnection {
       const before = this.#totalBefore(prepared);
       if (!prepared.statement.reader) return this.#run(prepared, args, before);
       let count = 0;
-      for (const row of prepared.statement.iterate(...args)) {
+      const { statement } = prepared;
+      for (const row of limits.fewRows === true ? statement.all(...args) : statement.iterate(...args)) {
         this.#writer.vector(row as SqlValue[]);
         count++;
         if (this.#writer.length > limits.maxBytes) throw tooLarge(limits.maxBytes);

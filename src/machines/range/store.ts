@@ -12,6 +12,7 @@ import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
+import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -44,9 +45,11 @@ export interface StoreWorker {
 
 /** A storage worker in a thread of its own. */
 export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker {
-  void options;
   const worker = new Worker(new URL("./store-worker.js", import.meta.url));
-  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES);
+  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES, {
+    monotonicMs: () => options.clock.monotonicMs(),
+    defer: setImmediate,
+  });
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));
   worker.on("error", (error: Error) =>
@@ -100,6 +103,7 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   const link: StoreLink = new StoreLink(
     (requests) => deliver("request", () => server.handle(requests)),
     files,
+    { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
   );
   const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
     deliver("answer", () => link.receive(reply)),
@@ -110,14 +114,11 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
       await link.closeStores();
       await server.close();
     },
-    abandon: () => server.abandon(),
+    abandon: () => {
+      link.closeReaders();
+      server.abandon();
+    },
   };
-}
-
-interface WaitingRead {
-  readonly read: BoundedRead;
-  readonly resolve: (answer: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }) => void;
-  readonly reject: (error: unknown) => void;
 }
 
 interface Waiting {
@@ -136,11 +137,15 @@ class StoreLink {
   #nextStore = 1;
   #failure: FatalError | undefined;
 
+  readonly readers: MainReaders;
+
   constructor(
     post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void,
     readonly files: FileWork,
+    reading: MainReaderParts,
   ) {
     this.#post = post;
+    this.readers = new MainReaders(reading);
   }
 
   store(path: string): RangeStore {
@@ -179,8 +184,13 @@ class StoreLink {
     }
   }
 
+  closeReaders(): void {
+    for (const store of this.#stores.values()) store.closeReader();
+  }
+
   fail(error: FatalError): void {
     this.#failure ??= error;
+    this.closeReaders();
     for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
     this.#waiting.clear();
   }
@@ -202,17 +212,25 @@ class RemoteStore implements RangeStore {
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
+  readonly #reader: MainReader;
 
   constructor(link: StoreLink, id: number, path: string) {
     this.#link = link;
     this.#id = id;
     this.path = path;
+    this.#reader = link.readers.reader(path, (waiting) => this.#readInWorker(waiting));
     this.#status = { store: id, appliedIndex: logIndex(0), lastWallMs: 0, databaseBytes: 0, walBytes: 0 };
   }
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
-    if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+    if (status.schema === undefined) return;
+    this.#reader.schemaTold(status.schema.version);
+    for (const listener of this.#schemaListeners) listener(status.schema);
+  }
+
+  closeReader(): void {
+    this.#reader.close();
   }
 
   open(): Promise<LogIndex> {
@@ -235,8 +253,13 @@ class RemoteStore implements RangeStore {
     return snapshotOfCopy(path, appliedIndex, this.#link.files);
   }
 
-  restore(file: string): Promise<LogIndex> {
-    return this.#link.call(this.#id, { op: "restore", file });
+  async restore(file: string): Promise<LogIndex> {
+    this.#reader.pause();
+    try {
+      return await this.#link.call(this.#id, { op: "restore", file });
+    } finally {
+      this.#reader.resume();
+    }
   }
 
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
@@ -246,6 +269,7 @@ class RemoteStore implements RangeStore {
   async close(): Promise<void> {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
+    this.closeReader();
     if (wasOpen) await this.#link.call(this.#id, { op: "close" });
   }
 
@@ -263,10 +287,14 @@ class RemoteStore implements RangeStore {
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
     return new Promise((resolve, reject) => {
-      const gathered = this.#reads;
-      gathered.push({ read, resolve, reject });
-      if (gathered.length === 1) queueMicrotask(() => this.#sendReads());
+      const waiting = { read, resolve, reject };
+      if (read.mayBeAhead !== true || !this.#reader.take(waiting)) this.#readInWorker(waiting);
     });
+  }
+
+  #readInWorker(waiting: WaitingRead): void {
+    this.#reads.push(waiting);
+    if (this.#reads.length === 1) queueMicrotask(() => this.#sendReads());
   }
 
   /** All reads of a turn in one call. */
