@@ -6,7 +6,7 @@
  * 1. A call is sent only after the node said welcome, so a call that waits has surely not been executed.
  * 2. When the link goes down every call in flight hears `lost` exactly once, and nothing after it.
  */
-import { IdTable } from "../rpc/id-table.js";
+import { IdTable } from "../base/id-table.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "../rpc/pipe.js";
 import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../rpc/protocol.js";
 import { MalformedFrame, unpackMessages } from "../rpc/wire.js";

@@ -61,7 +61,8 @@ async function read(
     const point = await replica.leader.readPoint();
     if (replica.store.appliedIndex() < point.index)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
-    const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
+    const { sql, params } = statement;
+    const stamped = { sql, params, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
     const { outcome } = await replica.store.read({
       statement: stamped,
       maxBytes: BOUNDED_RESULT_BYTES,

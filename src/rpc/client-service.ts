@@ -13,6 +13,7 @@
  * Control messages (Fetch, Cancel, CloseCursor) overtake requests that wait for room: they are what makes room.
  */
 import { toWireError, UserError } from "../base/errors.js";
+import { IdTable } from "../base/id-table.js";
 import type { Clock, Timer } from "../base/io.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
@@ -27,7 +28,6 @@ import {
   ServedRequest,
 } from "./client-request.js";
 import type { ExecuteResult, Gateway, Session } from "./gateway.js";
-import { IdTable } from "./id-table.js";
 import type { RpcLogger } from "./logger.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import {

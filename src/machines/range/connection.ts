@@ -240,12 +240,17 @@ export class RangeConnection {
       }
       const columns = columnsOf(prepared);
       const rows = count === 0 ? NO_BYTES : this.#writer.take();
+      // Written out: to spread an object into a literal costs more than a small read.
+      const { changes, totalChanges, lastInsertRowid } = this.#finish(prepared, before);
+      const { names, types } = columns;
       return {
-        columns: columns.names,
-        columnTypes: columns.types,
+        columns: names,
+        columnTypes: types,
         rows,
         rowCount: count,
-        ...this.#finish(prepared, before),
+        changes,
+        totalChanges,
+        lastInsertRowid,
       };
     } catch (error) {
       this.#writer.take();
@@ -336,7 +341,15 @@ export class RangeConnection {
       this.#lastInsertRowid = rowid;
       did = { changes: Number(changes), totalChanges: Number(changes), lastInsertRowid: rowid };
     } else did = this.#finish(prepared, before);
-    return { columns: NO_COLUMNS, columnTypes: NO_COLUMNS, rows: NO_BYTES, rowCount: 0, ...did };
+    return {
+      columns: NO_COLUMNS,
+      columnTypes: NO_COLUMNS,
+      rows: NO_BYTES,
+      rowCount: 0,
+      changes: did.changes,
+      totalChanges: did.totalChanges,
+      lastInsertRowid: did.lastInsertRowid,
+    };
   }
 
   /** Everything that must be in place before the statement's first step. */
@@ -366,8 +379,11 @@ export class RangeConnection {
   #prepare(sql: string): Prepared {
     const cached = this.#statements.get(sql);
     if (cached !== undefined) {
-      this.#statements.delete(sql);
-      this.#statements.set(sql, cached);
+      // Refreshed only where space is short: a Map that entries leave and come back to is rebuilt all the time.
+      if (this.#statements.size * 2 > CACHED_STATEMENTS) {
+        this.#statements.delete(sql);
+        this.#statements.set(sql, cached);
+      }
       return cached;
     }
     const plan = planParameters(sql);

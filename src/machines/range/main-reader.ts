@@ -27,8 +27,13 @@ import { refuseAtRead } from "./guard.js";
 import { bindArguments, planParameters } from "./parameters.js";
 import type { BoundedRead, StatementOutcome } from "./types.js";
 
-/** Reads between which nothing else runs. */
-const SLICE_READS = 32;
+/**
+ * Reads between which nothing else runs: a share of those that wait, so that the work here and that of whoever gets
+ * the answers overlap, but not so few that sending them costs more than reading.
+ */
+const LEAST_SLICE_READS = 32;
+const MOST_SLICE_READS = 128;
+const SLICES = 4;
 /** A slice that takes longer for each read was slow. */
 const SLOW_READ_MS = 1;
 /** After a slow slice reads go to the worker for this many times as long. */
@@ -147,8 +152,9 @@ export class MainReader {
     const startMs = parts.monotonicMs();
     const all = this.#waiting;
     const resting = startMs < this.#restUntilMs;
-    const slice = all.length <= SLICE_READS || resting ? all : all.slice(0, SLICE_READS);
-    this.#waiting = slice === all ? [] : all.slice(SLICE_READS);
+    const count = resting ? all.length : sliceOf(all.length);
+    const slice = all.length <= count ? all : all.slice(0, count);
+    this.#waiting = slice === all ? [] : all.slice(count);
     if (resting || this.#state !== "reading" || !this.#read(slice)) {
       for (const waiting of slice) this.#elsewhere(waiting);
     } else {
@@ -203,6 +209,10 @@ export class MainReader {
     this.#readers.used(this);
     return this.#opened;
   }
+}
+
+function sliceOf(waiting: number): number {
+  return Math.max(LEAST_SLICE_READS, Math.min(MOST_SLICE_READS, Math.ceil(waiting / SLICES)));
 }
 
 function openReader(path: string): Opened {

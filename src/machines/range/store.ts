@@ -7,6 +7,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { FatalError, fromWireError } from "../../base/errors.js";
+import { IdTable } from "../../base/id-table.js";
 import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
@@ -129,7 +130,7 @@ interface Waiting {
 /** Numbers requests, batches them per turn, and matches answers. */
 class StoreLink {
   readonly #post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void;
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #waiting = new IdTable<Waiting>();
   readonly #stores = new Map<number, RemoteStore>();
   #requests: StoreRequest[] = [];
   #transfer: ArrayBuffer[] = [];
