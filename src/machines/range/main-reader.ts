@@ -40,8 +40,8 @@ const SLOW_READ_MS = 1;
 const REST_FACTOR = 10;
 /** Texts judged, at most. */
 const MAX_JUDGED = 1024;
-/** Connections open at a time in one thread; the one used longest ago makes room. */
-const MAX_OPEN = 64;
+/** Connections open at a time in one thread, each with some megabytes of pages; the one used longest ago makes room. */
+const MAX_OPEN = 16;
 
 export interface WaitingRead {
   readonly read: BoundedRead;
@@ -74,6 +74,11 @@ export class MainReaders {
   /** `elsewhere` takes the reads that are not for here. */
   reader(path: string, elsewhere: (waiting: WaitingRead) => void): MainReader {
     return new MainReader(path, this, elsewhere);
+  }
+
+  /** Connections open now. */
+  get open(): number {
+    return this.#open.size;
   }
 
   used(reader: MainReader): void {
@@ -232,7 +237,7 @@ function openReader(path: string): Opened {
   }
 }
 
-/** Throws the statement's error where it does not compile. */
+/** Throws what SQLite does where the statement does not compile; the worker will say it properly. */
 function explain(connection: RangeConnection, sql: string): OpcodeRow[] {
   // Pragmas act as soon as they are prepared, in EXPLAIN too.
   refuseAtRead(sql);
