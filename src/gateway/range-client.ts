@@ -1,20 +1,11 @@
 /**
- * The range's leader as seen from any node: calls go to the local leader directly, or over the peer connection to the
- * node believed to lead. A RouteError's hint is remembered; trying again is the caller's business (Deadline.persist).
- *
- * A leader that hangs would keep its callers waiting long after others have replaced it. Once this node knows of
- * another leader, calls to the old one are given up after a grace in which a live one answers (it waits that long
- * itself for the log to tell what became of its proposals); the caller tries again, writes under their keys.
+ * The range's leader as seen from any node, with or without a replica of the range: group-route.ts finds it.
  *
  * Read points asked for while a round is under way share the next one: only who asked before a round began may use it.
  */
-
-import { AmbiguousError, RouteError } from "../base/errors.js";
-import { type GroupId, NO_NODE, type NodeId, type Term, type TransactionId } from "../base/ids.js";
-import type { Clock } from "../base/io.js";
+import type { GroupId, NodeId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import type { CommandResult, IdempotencyKey, SchemaSnapshot } from "../machines/range/types.js";
-import type { GroupHandle } from "../multiraft/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import type {
   CopyCommit,
@@ -30,105 +21,41 @@ import type {
   WriteRequest,
 } from "../range/types.js";
 import type { Span } from "../sql/types.js";
+import { GroupRoute, type GroupRouteOptions, type Hosted } from "./group-route.js";
 
 /** Makes a RangeService that forwards to a node. */
 export type RemoteRange = (node: NodeId) => RangeService;
 
+export interface RangeClientOptions extends Omit<GroupRouteOptions<RangeService>, "remote"> {
+  readonly range: GroupId;
+  readonly remote: RemoteRange;
+}
+
 export class RangeClient implements RangeService {
   readonly group: GroupId;
-  readonly #self: NodeId;
-  readonly #local: RangeService;
-  readonly #handle: GroupHandle;
-  readonly #remote: RemoteRange;
-  readonly #remotes = new Map<NodeId, RangeService>();
-  #hint: NodeId | undefined;
+  readonly #route: GroupRoute<RangeService>;
   /** The round that has not begun: whoever asks now shares it. */
   #gathering: Promise<ReadPoint> | undefined;
   /** Settles when the round under way has ended, however. */
   #running: Promise<void> | undefined;
-  /** Calls to other nodes that wait for an answer: how to give each up. */
-  readonly #waiting = new Map<NodeId, Set<(error: AmbiguousError) => void>>();
-  readonly #clock: Clock;
-  readonly #graceMs: number;
 
-  constructor(
-    self: NodeId,
-    local: RangeService,
-    handle: GroupHandle,
-    remote: RemoteRange,
-    patience: { readonly clock: Clock; readonly graceMs: number },
-  ) {
-    this.#clock = patience.clock;
-    this.#graceMs = patience.graceMs;
-    handle.onChange(({ leader }) => this.#replaced(leader));
-    this.group = local.group;
-    this.#self = self;
-    this.#local = local;
-    this.#handle = handle;
-    this.#remote = remote;
+  constructor(options: RangeClientOptions) {
+    this.group = options.range;
+    this.#route = new GroupRoute(options);
   }
 
-  #target(): NodeId {
-    const known = this.#handle.leader;
-    const leader = known !== 0 ? known : this.#hint;
-    if (leader === undefined) throw new RouteError("no leader is known", undefined);
-    return leader;
+  /** A replica of the range is on this node from now on. */
+  attach(hosted: Hosted<RangeService>): void {
+    this.#route.attach(hosted);
   }
 
-  #service(leader: NodeId): RangeService {
-    if (leader === this.#self) return this.#local;
-    let remote = this.#remotes.get(leader);
-    if (remote === undefined) {
-      remote = this.#remote(leader);
-      this.#remotes.set(leader, remote);
-    }
-    return remote;
+  /** The replica was moved away. */
+  detach(): void {
+    this.#route.detach();
   }
 
-  /** Leads this node, calls go straight through: its RouteErrors bring no hint that its status does not have. */
-  get #leadsHere(): boolean {
-    return this.#handle.leader === this.#self;
-  }
-
-  async #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
-    try {
-      const leader = this.#target();
-      const answer = work(this.#service(leader));
-      return await (leader === this.#self ? answer : this.#unlessReplaced(leader, answer));
-    } catch (error) {
-      if (error instanceof RouteError) this.#hint = error.leader;
-      throw error;
-    }
-  }
-
-  async #unlessReplaced<T>(leader: NodeId, answer: Promise<T>): Promise<T> {
-    const waiting = this.#waiting.get(leader) ?? new Set();
-    this.#waiting.set(leader, waiting);
-    let giveUp!: (error: AmbiguousError) => void;
-    const replaced = new Promise<never>((_, reject) => {
-      giveUp = reject;
-    });
-    waiting.add(giveUp);
-    try {
-      return await Promise.race([answer, replaced]);
-    } finally {
-      waiting.delete(giveUp);
-    }
-  }
-
-  #replaced(leader: NodeId): void {
-    if (leader === NO_NODE) return;
-    for (const [node, waiting] of this.#waiting) {
-      if (node === leader || waiting.size === 0) continue;
-      const before = [...waiting];
-      this.#clock.setTimer(this.#graceMs, () => {
-        const error = new AmbiguousError(
-          `node ${node} was replaced as leader and does not answer`,
-          undefined,
-        );
-        for (const giveUp of before) if (waiting.has(giveUp)) giveUp(error);
-      });
-    }
+  #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
+    return this.#route.call(work);
   }
 
   readPoint(): Promise<ReadPoint> {
@@ -145,7 +72,8 @@ export class RangeClient implements RangeService {
   }
 
   write(request: WriteRequest) {
-    if (this.#leadsHere) return this.#local.write(request);
+    const here = this.#route.leadingHere;
+    if (here !== undefined) return here.write(request);
     return this.#call((leader) => leader.write(request));
   }
 
@@ -209,8 +137,8 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.resolve(transaction, decision));
   }
 
-  fence(id: string, spans: readonly Span[]): Promise<FencePoint> {
-    return this.#call((leader) => leader.fence(id, spans));
+  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
+    return this.#call((leader) => leader.fence(id, spans, generation));
   }
 
   release(id: string, term: Term): Promise<boolean> {

@@ -9,19 +9,23 @@ import { join } from "node:path";
 import { type OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { RangeClient } from "../gateway/range-client.js";
-import { remoteRange, serveRange } from "../gateway/range-rpc.js";
-import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
+import { remoteRange, serveRanges } from "../gateway/range-rpc.js";
+import type { RangesView } from "../gateway/ranges.js";
+import { DEFAULT_LIMITS, type GatewayLimits, type Replica, reachReadPoint } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
+import { RemoteSources } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import { MetaMachine } from "../machines/meta/meta.js";
+import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
 import type { RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
 import type { HostOptions } from "../multiraft/options.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import { RangeDirectory } from "../placement/directory.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../range/leader.js";
 import { Schema } from "../range/schema.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
@@ -166,12 +170,20 @@ class NodeAssembly {
     const meta = this.#metaClient(network);
     meta.serve();
     const gateway = new NodeGateway({
-      replica,
-      space: {
-        disk: this.#disk,
-        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
-        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
-      },
+      db: new GatewayDatabase({
+        clock: this.#clock,
+        random: this.#random,
+        limits: replica.limits,
+        runners: replica.runners,
+        heldRunners: replica.heldRunners,
+        ranges: oneRange(replica),
+        space: {
+          disk: this.#disk,
+          temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
+          maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
+        },
+        sources: new RemoteSources(network.calls, self),
+      }),
       systemTables: systemTables(view),
       running,
       admin: operations(view),
@@ -269,18 +281,26 @@ class NodeAssembly {
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LEADER_LIMITS, ...this.#parts.tuning?.leader },
+      // One range: nothing is ever prepared.
+      inquire: () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "there is no coordinator")),
     });
-    serveRange(network.calls, local);
+    serveRanges(network.calls, (group) => (group === FIRST_RANGE_GROUP ? local : undefined));
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
     this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
     this.#walGuard.start();
-    const leader = new RangeClient(self, local, handle, (node) => remoteRange(network.calls, node), {
+    const leader = new RangeClient({
+      range: FIRST_RANGE_GROUP,
+      self,
       clock: this.#clock,
       graceMs: this.#config.electionTimeoutMs,
+      hosted: { handle, service: local },
+      candidates: () => [],
+      remote: (node) => remoteRange(network.calls, node, FIRST_RANGE_GROUP),
     });
     return {
+      range: FIRST_RANGE_GROUP,
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
@@ -301,10 +321,8 @@ class NodeAssembly {
       machine: this.#meta,
       network,
       founding: {
-        replicas: this.#config.replicas,
-        ranges: [
-          { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
-        ],
+        settings: clusterSettings(this.#config),
+        ranges: [{ range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] }],
       },
     });
   }
@@ -359,7 +377,7 @@ class NodeAssembly {
     const { config } = { config: this.#config };
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.replicas),
+        replicas: String(this.#meta.state.settings.replicas),
         "range-max-bytes": String(config.rangeMaxBytes),
         "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
         "election-timeout-ms": String(config.electionTimeoutMs),
@@ -390,4 +408,36 @@ class NodeAssembly {
     await this.#engine?.closeLog();
     this.#parts.lock?.release();
   }
+}
+
+/** What a cluster begins with. */
+function clusterSettings({ replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs }: NodeConfig): ClusterSettings {
+  return {
+    replicas,
+    rangeMaxBytes,
+    rangeMaxRows: rangeMaxRows ?? 0,
+    nodeDeadMs: nodeDeadMs ?? DEFAULT_SETTINGS.nodeDeadMs,
+  };
+}
+
+function oneRange(replica: Replica): RangesView {
+  const directory = new RangeDirectory([
+    { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] },
+  ]);
+  return {
+    directory: () => directory,
+    learn: () => {},
+    onChange: () => () => {},
+    refresh: async () => {},
+    client: () => replica.leader,
+    local: () => replica,
+    schema: () => replica.schema,
+    refreshSchema: async () => {
+      const deadline = new Deadline(replica.clock, undefined, replica.limits.availabilityMs, {
+        signal: undefined,
+      });
+      await reachReadPoint(replica, deadline);
+    },
+    coordinator: undefined as never,
+  };
 }

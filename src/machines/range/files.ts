@@ -93,6 +93,15 @@ export async function removeDatabase(path: string, files: FileWork): Promise<voi
   for (const suffix of ["", "-wal", "-shm", "-journal"]) await files.remove(`${path}${suffix}`);
 }
 
+/** The folder of a range that is no longer here. */
+export async function removeFolder(path: string): Promise<void> {
+  try {
+    await rm(dirname(path), { recursive: true, force: true });
+  } catch (error) {
+    throw diskTrouble(error);
+  }
+}
+
 async function openForReading(path: string): Promise<OpenedFile> {
   const file = await open(path, "r");
   const { size } = await file.stat();

@@ -11,7 +11,7 @@ import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
-import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
+import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -41,6 +41,8 @@ import type {
 export interface StoreWorker {
   /** A store over this file; nothing happens to it before `open()`. */
   store(path: string): RangeStore;
+  /** Removes the folder of a store that is closed, or was never opened here, and all that is in it. */
+  remove(path: string): Promise<void>;
   /** Closes what is still open, then the worker. */
   close(): Promise<void>;
 }
@@ -69,6 +71,7 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
   });
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       closing = true;
       await link.closeStores();
@@ -109,6 +112,7 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   );
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       await link.closeStores();
       await server.close();

@@ -1,7 +1,7 @@
 /** Calls to a leader that was replaced: answered by it within a grace, or given up for the caller to try again. */
 import { beforeEach, expect, it } from "vitest";
 import { AmbiguousError } from "../../../src/base/errors.js";
-import { type NodeId, nodeId } from "../../../src/base/ids.js";
+import { FIRST_RANGE_GROUP, type NodeId, nodeId } from "../../../src/base/ids.js";
 import { RangeClient } from "../../../src/gateway/range-client.js";
 import type { GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
 import type { RangeService, ReadPoint } from "../../../src/range/types.js";
@@ -31,9 +31,14 @@ beforeEach(() => {
     ({
       readPoint: () => new Promise<ReadPoint>((answer) => asked.push({ node, answer })),
     }) as unknown as RangeService;
-  client = new RangeClient(nodeId(1), { group: 3 } as unknown as RangeService, handle, remote, {
+  client = new RangeClient({
+    range: FIRST_RANGE_GROUP,
+    self: nodeId(1),
     clock,
     graceMs: GRACE_MS,
+    hosted: { handle, service: { group: 3 } as unknown as RangeService },
+    candidates: () => [],
+    remote,
   });
 });
 
