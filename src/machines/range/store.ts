@@ -28,6 +28,7 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  PreparedTransaction,
   RangeBeginning,
   RangeState,
   RangeStore,
@@ -389,7 +390,10 @@ class RemoteStore implements RangeStore {
 
   onSplit(): void {}
 
-  prepared = async () => [];
+  prepared(): Promise<readonly PreparedTransaction[]> {
+    return this.#link.call(this.#id, { op: "prepared" });
+  }
+
   rowCounts = async () => new Map();
   splitKey = async () => undefined;
 }
