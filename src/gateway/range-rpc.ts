@@ -1,4 +1,5 @@
 /** RangeService over the peer connections: what a gateway calls on another node's leader, and the serving side. */
+import { RouteError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, type NodeId, type TransactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
 import {
@@ -63,11 +64,15 @@ export function remoteRange(calls: Caller, node: NodeId): RangeService {
 }
 
 /** Answers other nodes' calls from the local leader. */
-export function serveRange(calls: Server, range: RangeService): void {
+export function serveRange(calls: Server, find: () => RangeService | undefined): void {
+  let range!: RangeService;
   const serve = (method: string, handler: (args: unknown[]) => Promise<unknown>): void =>
-    calls.serve(`range.${method}`, async (args) =>
-      pack((await handler(unpack(args[0] as Uint8Array) as unknown[])) ?? null),
-    );
+    calls.serve(`range.${method}`, async (args) => {
+      const found = find();
+      if (found === undefined) throw new RouteError("the range is not on this node", undefined);
+      range = found;
+      return pack((await handler(unpack(args[0] as Uint8Array) as unknown[])) ?? null);
+    });
   serve("readPoint", () => range.readPoint());
   serve("write", ([request]) => range.write(writeCodec.unpack(request)));
   serve("batch", ([request]) => range.batch(batchCodec.unpack(request)));

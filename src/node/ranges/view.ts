@@ -119,7 +119,9 @@ export class NodeRangesView implements RangesView, RangesListener {
       if (leftMs <= 0)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "where all of the ranges are could not be found out");
       await metaClient.catchUp(leftMs).catch((error: unknown) => {
-        throw new RetryError("OSTRAKA_UNAVAILABLE", `meta does not answer: ${String(error)}`, { cause: error });
+        throw new RetryError("OSTRAKA_UNAVAILABLE", `meta does not answer: ${String(error)}`, {
+          cause: error,
+        });
       });
       this.#takeMeta();
       // One half of a split may be reported before the other.
@@ -141,8 +143,7 @@ export class NodeRangesView implements RangesView, RangesListener {
     if (frozenInto !== undefined) return;
     // Of who has a replica, one that hears no leader may be the last to know.
     const known = this.#directory.get(hosted.range)?.generation ?? 0;
-    if (descriptor.generation > known || hosted.handle.leader !== NO_NODE)
-      this.#merge([hosted.descriptor()]);
+    if (descriptor.generation > known || hosted.handle.leader !== NO_NODE) this.#merge([hosted.descriptor()]);
   }
 
   closed(hosted: HostedRange): void {
@@ -229,4 +230,3 @@ function isDescriptor(value: unknown): value is RangeDescriptor {
     replicas.every((node) => Number.isSafeInteger(node))
   );
 }
-
