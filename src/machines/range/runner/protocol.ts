@@ -59,7 +59,13 @@ export type WireLoad = [
   low: Uint8Array | null,
   high: Uint8Array | null,
   where: WireCondition | null,
+  which: WireSelection | null,
 ];
+/** What is rarely asked for. */
+interface WireSelection extends Pick<ScratchLoad, "last" | "first" | "query"> {
+  readonly lowAfter?: boolean | undefined;
+  readonly highAfter?: boolean | undefined;
+}
 type WireCondition = [
   sql: string,
   params: Uint8Array,
@@ -78,7 +84,12 @@ export type WireRun = [
   maxResultBytes: number,
   systemTables: readonly WireSystemTable[],
 ];
-type WireSystemTable = [name: string, columns: readonly string[], rows: Uint8Array];
+type WireSystemTable = [
+  name: string,
+  columns: readonly string[],
+  rows: Uint8Array,
+  types: readonly string[] | null,
+];
 
 export const Kind = {
   Ok: 0,
@@ -187,7 +198,9 @@ export function toWireRun(
     stamp.seed,
     stamp.lastInsertRowid,
     maxResultBytes,
-    systemTables.map(({ name, columns, rows }): WireSystemTable => [name, columns, encodeRows(rows)]),
+    systemTables.map(
+      ({ name, columns, rows, types }): WireSystemTable => [name, columns, encodeRows(rows), types ?? null],
+    ),
   ];
 }
 
@@ -206,14 +219,28 @@ export function fromWireRun(run: WireRun): {
       told: undefined,
     },
     maxResultBytes,
-    systemTables: systemTables.map(([name, columns, rows]) => ({ name, columns, rows: decodeAll(rows) })),
+    systemTables: systemTables.map(([name, columns, rows, types]) => ({
+      name,
+      columns,
+      types: types ?? undefined,
+      rows: decodeAll(rows),
+    })),
   };
 }
 
-export function toWireLoad({ table, slice, where }: ScratchLoad): WireLoad {
+export function toWireLoad({ table, slice, where, ...rest }: ScratchLoad): WireLoad {
+  const { lowAfter, highAfter } = slice;
+  const which = { lowAfter, highAfter, ...rest };
+  const plain = Object.values(which).every((value) => value === undefined || value === false);
   const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
     values === undefined ? null : encodeVector(values);
-  return [table, bound(slice.low), bound(slice.high), where === undefined ? null : toWireCondition(where)];
+  return [
+    table,
+    bound(slice.low),
+    bound(slice.high),
+    where === undefined ? null : toWireCondition(where),
+    plain ? null : which,
+  ];
 }
 
 function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
@@ -221,11 +248,12 @@ function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition)
   return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
 }
 
-export function fromWireLoad([table, low, high, where]: WireLoad): ScratchLoad {
+export function fromWireLoad([table, low, high, where, which]: WireLoad): ScratchLoad {
+  const { lowAfter, highAfter, ...rest } = which ?? {};
   const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
     bytes === null ? undefined : decodeVector(bytes);
-  const slice = { low: bound(low), high: bound(high) };
-  return { table, slice, where: where === null ? undefined : fromWireCondition(where) };
+  const slice = { low: bound(low), high: bound(high), lowAfter, highAfter };
+  return { ...rest, table, slice, where: where === null ? undefined : fromWireCondition(where) };
 }
 
 function fromWireCondition([sql, params, alias, flags, stamp]: WireCondition): ScratchCondition {
