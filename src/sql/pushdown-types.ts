@@ -78,6 +78,8 @@ export type OneTableForm = MergedRows | FirstRows | PartialAggregates;
 export const PARTIAL_TABLE = "_ostraka_partial";
 
 export interface Pushdown {
+  /** Of the schema that it is right for. */
+  readonly version: number;
   /** By table (lower-case): what its rows must meet, one of them at least. Tables that are not here are needed whole. */
   readonly filters: ReadonlyMap<string, readonly TableFilter[]>;
   readonly form: OneTableForm | undefined;

@@ -36,13 +36,14 @@ function planned(sql: string, statement: StatementNode, schema: PushdownSchema):
     const form = formOf(sql, statement, slices, schema);
     if (all.size === 0 && form === undefined) return undefined;
     const { columns, columnTypes } = schema.oracle.prepare(sql);
-    return { filters: all, form, columns, columnTypes };
+    return { version: schema.oracle.version, filters: all, form, columns, columnTypes };
   }
   if (statement.type !== "UpdateStmt" && statement.type !== "DeleteStmt") return undefined;
   const filters = filtersOfWrite(all, statement.tblName.objName.text, () =>
     writesOnlyWhatItFinds(sql, statement, schema),
   );
-  return filters.size === 0 ? undefined : { filters, form: undefined, columns: [], columnTypes: [] };
+  if (filters.size === 0) return undefined;
+  return { version: schema.oracle.version, filters, form: undefined, columns: [], columnTypes: [] };
 }
 
 function formOf(

@@ -211,11 +211,11 @@ export class RunnerSession {
       this.#watch?.ready(statement.flags);
       this.#begin(connection, statement);
       const inForce = { ...statement, flags: this.#flagsInForce(connection, statement.flags) };
+      placeSystemTables(connection, systemTables);
       if (this.#watch !== undefined) {
         connection.setFlags(inForce.flags);
         this.#watch.before(inForce, leading);
       }
-      placeSystemTables(connection, systemTables);
       if (guarded) connection.database.exec(`SAVEPOINT ${SAVEPOINT}`);
       savepoint = guarded;
       const cursor = connection.iterate(inForce, { maxBytes });
