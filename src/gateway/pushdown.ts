@@ -48,3 +48,17 @@ export function conditionsOf({ filters }: Pushdown, statement: StampedStatement)
     ]),
   );
 }
+
+/**
+ * As `conditionsOf`, for statements of a transaction, which cannot begin again when a condition fails that the statement
+ * would not have come to. `snapshot`: the version of the schema that it runs on.
+ */
+export function safeConditions(
+  plan: Pushdown | undefined,
+  statement: StampedStatement,
+  snapshot: number,
+): Conditions | undefined {
+  if (plan === undefined || plan.version !== snapshot) return undefined;
+  for (const filters of plan.filters.values()) if (filters.some(({ mayRaise }) => mayRaise)) return undefined;
+  return plan.filters.size === 0 ? undefined : conditionsOf(plan, statement);
+}

@@ -62,7 +62,11 @@ export function described({ form, filters }: Pushdown, params: readonly SqlValue
 }
 
 function loadOf(
-  { table, alias, where }: { readonly table: string; readonly alias: string | undefined; readonly where: string },
+  {
+    table,
+    alias,
+    where,
+  }: { readonly table: string; readonly alias: string | undefined; readonly where: string },
   { params, flags, stamp }: StampedStatement,
 ): Omit<ScratchLoad, "slice"> {
   return { table, where: { sql: where, alias, params, flags, stamp } };
@@ -155,14 +159,14 @@ async function firstRows(
 
 /** How many rows of each range may be among the first of all; undefined when they are too many to be looked up. */
 function wanted({ limit, offset }: FirstRows, params: readonly SqlValue[]): number | undefined {
-  const count = valueOf(limit, params);
-  const before = offset === undefined ? 0n : valueOf(offset, params);
+  const count = numberOf(limit, params);
+  const before = offset === undefined ? 0n : numberOf(offset, params);
   if (count === undefined || before === undefined || count < 0n) return undefined;
   const sum = count + (before < 0n ? 0n : before);
   return sum <= MOST_FIRST_ROWS ? Number(sum) : undefined;
 }
 
-function valueOf(count: Count, params: readonly SqlValue[]): bigint | undefined {
+function numberOf(count: Count, params: readonly SqlValue[]): bigint | undefined {
   const value = "value" in count ? count.value : params[count.parameter];
   return typeof value === "bigint" ? value : undefined;
 }
@@ -229,7 +233,5 @@ function renamed(stream: RowStream, { columns, columnTypes }: Pushdown): RowStre
 
 /** An error of the statement itself: it is run again as it is, to see whether it has one at all. */
 export function isOwnError(error: unknown): boolean {
-  return (
-    error instanceof UserError && error.code.startsWith("SQLITE_") && error.code !== "SQLITE_INTERRUPT"
-  );
+  return error instanceof UserError && error.code.startsWith("SQLITE_") && error.code !== "SQLITE_INTERRUPT";
 }

@@ -158,11 +158,7 @@ export class Scratch {
   }
 
   /** Loads rows of one slice; answers how many were new. */
-  bring(
-    { pin, slice }: PinnedSlice,
-    load: Omit<ScratchLoad, "slice">,
-    deadline: Deadline,
-  ): Promise<number> {
+  bring({ pin, slice }: PinnedSlice, load: Omit<ScratchLoad, "slice">, deadline: Deadline): Promise<number> {
     return this.#bring(pin, [{ ...load, slice }], deadline);
   }
 

@@ -43,7 +43,10 @@ export async function wideRead(
   return { kind: "stream", stream };
 }
 
-function planOf(db: GatewayDatabase, { analysis, statement, systemTables }: ReadRequest): Pushdown | undefined {
+function planOf(
+  db: GatewayDatabase,
+  { analysis, statement, systemTables }: ReadRequest,
+): Pushdown | undefined {
   if (systemTables.length > 0 || statement.sql !== analysis.sql) return undefined;
   return pushdownOf(analysis, db.ranges.schema().oracle(), db.tables);
 }

@@ -122,7 +122,11 @@ class AggregateBuilder {
       const name = `_ostraka_g${groups.length}`;
       groups.push({ expr, canonical: this.#canonical(expr), name });
       this.#add(name, this.#query.slices.of(expr), type);
-      if (type !== "TEXT" && type !== "INTEGER") this.#checks.push(ofOneKind(name));
+      if (type !== "TEXT" && type !== "INTEGER") {
+        const kinds = `_ostraka_k${groups.length}`;
+        this.#add(kinds, kindsOf(`(${this.#query.slices.of(expr)}\n)`));
+        this.#checks.push(`max(${kinds}) = 2`, `${kindsOf(name)} = 2`);
+      }
     }
     this.#groups = groups;
     return groups.length === 0 || this.#inGroupOrder();
@@ -293,8 +297,9 @@ class AggregateBuilder {
   }
 }
 
-function ofOneKind(name: string): string {
-  return `max(typeof(${name}) = 'integer') + max(typeof(${name}) = 'real') = 2`;
+/** How many kinds of number there are in a group: 0, 1 or 2. */
+function kindsOf(text: string): string {
+  return `max(typeof(${text}) = 'integer') + max(typeof(${text}) = 'real')`;
 }
 
 function startOf({ expr, span }: ExprResultColumn): number {

@@ -34,9 +34,32 @@ export class Dice {
 }
 
 const INTEGERS = [0n, 1n, 1n, 2n, 3n, 4n, 5n, -1n, -7n, 10n];
-const HUGE = [9007199254740993n, -9007199254740993n, 9223372036854775807n, 6000000000000000000n, -6000000000000000000n];
+const HUGE = [
+  9007199254740993n,
+  -9007199254740993n,
+  9223372036854775807n,
+  6000000000000000000n,
+  -6000000000000000000n,
+];
 const REALS = [0.5, 1.5, 2.25, -0.1, 1e19, 0.1, 0.2, 100.0];
-const TEXTS = ["a", "A", "b", "B", "abc", "ABC", "Abd", "", "1", " 1", "1.0", "x'y", "2024-01-05", "é", '{"k":1}', '{"k":2}'];
+const TEXTS = [
+  "a",
+  "A",
+  "b",
+  "B",
+  "abc",
+  "ABC",
+  "Abd",
+  "",
+  "1",
+  " 1",
+  "1.0",
+  "x'y",
+  "2024-01-05",
+  "é",
+  '{"k":1}',
+  '{"k":2}',
+];
 const BLOBS = [new Uint8Array([1, 2]), new Uint8Array([]), new Uint8Array([97])];
 
 function value(dice: Dice, kind: "int" | "huge" | "text" | "real" | "any"): SqlValue {
@@ -80,7 +103,9 @@ export function randomDatabase(dice: Dice): RandomDatabase {
     value(dice, dice.chance(80) ? "int" : "any"),
     value(dice, "text"),
   ]);
-  const names = [...new Set(Array.from({ length: 4 + dice.below(14) }, () => `${dice.pick(TEXTS)}${dice.below(6)}`))];
+  const names = [
+    ...new Set(Array.from({ length: 4 + dice.below(14) }, () => `${dice.pick(TEXTS)}${dice.below(6)}`)),
+  ];
   const w = names.map((k) => [k, BigInt(dice.below(4)), value(dice, "int"), value(dice, "text")]);
   const u = Array.from({ length: dice.below(12) }, (_, i) => [
     BigInt(i * 3 + 1),
@@ -211,13 +236,15 @@ export class QueryMaker {
       return `(${this.condition(prefix, columns, depth + 1)} ${joined} ${this.condition(prefix, columns, depth + 1)})`;
     }
     return dice.pick([
-      () => `${column()} ${dice.pick(["=", "<", ">", "<=", ">=", "<>", "IS", "IS NOT", "=="])} ${this.#literal()}`,
+      () =>
+        `${column()} ${dice.pick(["=", "<", ">", "<=", ">=", "<>", "IS", "IS NOT", "=="])} ${this.#literal()}`,
       () => `${column()} ${dice.pick(["=", "<", ">"])} ${this.#literal()}`,
       () => `${scalar()} ${dice.pick(["=", "<", ">"])} ${scalar()}`,
       () => `${column()} IN (${this.#literal()}, ${this.#literal()})`,
       () => `${column()} NOT IN (${this.#literal()}, 3)`,
       () => `${column()} BETWEEN ${this.#literal()} AND ${this.#literal()}`,
-      () => `${column()} ${dice.pick(["LIKE", "GLOB", "NOT LIKE"])} ${dice.pick(["'a%'", "'A*'", "'%b%'", "'_'"])}`,
+      () =>
+        `${column()} ${dice.pick(["LIKE", "GLOB", "NOT LIKE"])} ${dice.pick(["'a%'", "'A*'", "'%b%'", "'_'"])}`,
       () => `${column()} LIKE 'a%' ESCAPE ${dice.pick(["'!'", "'ab'", column()])}`,
       () => `${column()} IS NULL`,
       () => `${column()} NOTNULL`,
@@ -225,7 +252,8 @@ export class QueryMaker {
       () => column(),
       () => "true",
       () => `${column()} = true`,
-      () => `EXISTS (SELECT 1 FROM u WHERE u.a = ${this.#dice.pick(["a", "1", prefix === "" ? "2" : `${prefix}.a`])})`,
+      () =>
+        `EXISTS (SELECT 1 FROM u WHERE u.a = ${this.#dice.pick(["a", "1", prefix === "" ? "2" : `${prefix}.a`])})`,
       () => `${column()} IN (SELECT a FROM t WHERE b > ${this.#literal()})`,
       () => `${column()} = ${column()}`,
       () => "rowid > 3",
@@ -290,7 +318,14 @@ export class QueryMaker {
   keyed(): string {
     const dice = this.#dice;
     const where = this.#where("w", ["k", "j", "m", "v"]).replaceAll("rowid", "j");
-    const order = dice.pick(["", " ORDER BY k, j", " ORDER BY k DESC, j DESC", " ORDER BY k", " ORDER BY m, k", " ORDER BY j, k"]);
+    const order = dice.pick([
+      "",
+      " ORDER BY k, j",
+      " ORDER BY k DESC, j DESC",
+      " ORDER BY k",
+      " ORDER BY m, k",
+      " ORDER BY j, k",
+    ]);
     const list = dice.pick(["*", "k, m", "v", "m, count(*)", "max(k), min(k), count(*)"]);
     const group = list === "m, count(*)" ? " GROUP BY m" : "";
     return `SELECT ${list} FROM w${where}${group}${group === "" ? order : ""}${this.#limit()}`;
@@ -319,7 +354,16 @@ export class QueryMaker {
     const dice = this.#dice;
     const prefix = "t";
     const around = (call: string): string =>
-      dice.pick([call, call, call, `${call} + 1`, `coalesce(${call}, 0)`, `-${call}`, `${call} > 2`, `${call} || ''`]);
+      dice.pick([
+        call,
+        call,
+        call,
+        `${call} + 1`,
+        `coalesce(${call}, 0)`,
+        `-${call}`,
+        `${call} > 2`,
+        `${call} || ''`,
+      ]);
     const calls = Array.from({ length: 1 + dice.below(3) }, () => around(this.#call(prefix)));
     const where = this.#where(prefix);
     if (dice.chance(40)) {
@@ -327,7 +371,24 @@ export class QueryMaker {
       return `SELECT ${calls.join(", ")} FROM t${where}${having}${this.#limit()}`;
     }
     const groups = dice.some(
-      ["a", "b", "n", "d", "e", "c", "g", "t.a", "lower(b)", "a % 2", "length(b)", "id", "CAST(d AS TEXT)", "x", "1", "substr(b, 1, 1)"],
+      [
+        "a",
+        "b",
+        "n",
+        "d",
+        "e",
+        "c",
+        "g",
+        "t.a",
+        "lower(b)",
+        "a % 2",
+        "length(b)",
+        "id",
+        "CAST(d AS TEXT)",
+        "x",
+        "1",
+        "substr(b, 1, 1)",
+      ],
       2,
     );
     const first = dice.pick(groups.filter((group) => group !== "x" && group !== "1").concat("a"));
@@ -335,7 +396,15 @@ export class QueryMaker {
     const having = dice.chance(25)
       ? ` HAVING ${dice.pick([`${this.#call(prefix)} > 1`, "x > 1", "x = 'a'", `${first} IS NOT NULL`, "count(*) > 1 AND max(a) > 0"])}`
       : "";
-    const order = dice.pick(["", "", " ORDER BY 1", " ORDER BY 2 DESC", " ORDER BY x DESC, 2", " ORDER BY count(*)", ` ORDER BY ${first}`]);
+    const order = dice.pick([
+      "",
+      "",
+      " ORDER BY 1",
+      " ORDER BY 2 DESC",
+      " ORDER BY x DESC, 2",
+      " ORDER BY count(*)",
+      ` ORDER BY ${first}`,
+    ]);
     const distinct = dice.chance(8) ? "DISTINCT " : "";
     return `SELECT ${distinct}${list} FROM t${where} GROUP BY ${groups.join(", ")}${having}${order}${this.#limit()}`;
   }
@@ -351,14 +420,29 @@ export class QueryMaker {
         () => " USING (a)",
         () => ` ON x.b = z.y AND z.a > ${this.#literal()}`,
       ])();
-    const kind = dice.pick(["JOIN", "LEFT JOIN", "LEFT JOIN", ",", "CROSS JOIN", "NATURAL JOIN", "RIGHT JOIN", "FULL JOIN", "NATURAL LEFT JOIN"]);
+    const kind = dice.pick([
+      "JOIN",
+      "LEFT JOIN",
+      "LEFT JOIN",
+      ",",
+      "CROSS JOIN",
+      "NATURAL JOIN",
+      "RIGHT JOIN",
+      "FULL JOIN",
+      "NATURAL LEFT JOIN",
+    ]);
     const hasOn = kind !== "," && kind !== "CROSS JOIN" && !kind.startsWith("NATURAL");
     const other = dice.pick(["u", "u", "t", "(SELECT a, y FROM u WHERE y > 'a')", "v"]);
-    const columns = other === "t" || other === "v" ? ["x.a", "z.a", "x.b", "z.b"] : ["x.a", "z.a", "z.y", "y", "x.b", "b", "n"];
+    const columns =
+      other === "t" || other === "v"
+        ? ["x.a", "z.a", "x.b", "z.b"]
+        : ["x.a", "z.a", "z.y", "y", "x.b", "b", "n"];
     const conditions = Array.from({ length: dice.below(4) }, () =>
       this.condition("", dice.chance(70) ? columns : [...columns, ...U]),
     );
-    const third = dice.chance(25) ? ` ${dice.pick(["JOIN", "LEFT JOIN"])} w ON w.m = x.a AND ${this.condition("w", ["w.m", "w.v"])}` : "";
+    const third = dice.chance(25)
+      ? ` ${dice.pick(["JOIN", "LEFT JOIN"])} w ON w.m = x.a AND ${this.condition("w", ["w.m", "w.v"])}`
+      : "";
     const where = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`;
     const list = dice.pick(["*", "x.id, z.a", "count(*)", "x.a, count(*), max(z.a)", "x.*"]);
     return `SELECT ${list} FROM t AS x ${kind} ${other} AS z${hasOn ? on() : ""}${third}${where}${dice.chance(30) ? " ORDER BY x.id, z.a" : ""}`;
@@ -370,9 +454,11 @@ export class QueryMaker {
     return dice.pick([
       () => `SELECT * FROM v WHERE ${this.condition("v")}${this.#order("v")}${this.#limit()}`,
       () => `SELECT * FROM vj WHERE ${this.condition("", ["id", "a", "y"])}`,
-      () => `WITH q AS (SELECT a, b FROM t WHERE ${c()}) SELECT * FROM q WHERE ${this.condition("q", ["a", "b"])}`,
+      () =>
+        `WITH q AS (SELECT a, b FROM t WHERE ${c()}) SELECT * FROM q WHERE ${this.condition("q", ["a", "b"])}`,
       () => `WITH t AS (SELECT a, y AS b FROM u) SELECT * FROM t WHERE ${this.condition("t", ["a", "b"])}`,
-      () => `WITH t AS (SELECT a, y AS b FROM u) SELECT * FROM main.t WHERE ${this.condition("", ["a", "b"])}`,
+      () =>
+        `WITH t AS (SELECT a, y AS b FROM u) SELECT * FROM main.t WHERE ${this.condition("", ["a", "b"])}`,
       () => `SELECT a FROM t WHERE ${c()} UNION SELECT a FROM u WHERE ${this.condition("u", ["a", "y"])}`,
       () => `SELECT a FROM t WHERE ${c()} UNION ALL SELECT id FROM t WHERE ${c()} ORDER BY 1${this.#limit()}`,
       () => `SELECT * FROM u WHERE EXISTS (SELECT 1 FROM t WHERE t.a = u.a AND ${c()})`,
@@ -382,9 +468,11 @@ export class QueryMaker {
       () => `SELECT a, sum(a) OVER (PARTITION BY b) FROM t WHERE ${c()}`,
       () => `SELECT * FROM (SELECT a, count(*) AS n FROM t WHERE ${c()} GROUP BY a) WHERE n > 1`,
       () => `SELECT * FROM t WHERE ${c()} AND a = (SELECT max(a) FROM t WHERE ${c()})`,
-      () => `SELECT x.id FROM t AS x WHERE ${this.condition("x")} AND x.id NOT IN (SELECT id FROM t WHERE ${c()})`,
+      () =>
+        `SELECT x.id FROM t AS x WHERE ${this.condition("x")} AND x.id NOT IN (SELECT id FROM t WHERE ${c()})`,
       () => `SELECT * FROM (t JOIN u ON t.a = u.a) WHERE ${this.condition("", ["id", "b", "y"])}`,
-      () => `WITH RECURSIVE r(i) AS (SELECT 1 UNION SELECT t.id FROM t, r WHERE t.a = r.i AND ${c()}) SELECT * FROM r`,
+      () =>
+        `WITH RECURSIVE r(i) AS (SELECT 1 UNION SELECT t.id FROM t, r WHERE t.a = r.i AND ${c()}) SELECT * FROM r`,
       () => `SELECT max(id) FROM t`,
       () => `SELECT min(id), max(id), count(*) FROM t WHERE ${c()}`,
       () => `SELECT a AS b, b AS a FROM t WHERE ${c()} ORDER BY b, a${this.#limit()}`,

@@ -145,8 +145,7 @@ export class SplitDatabase {
     if (plan !== undefined) {
       try {
         const stream = await runForm(scratch, { plan, statement, spans }, this.#deadline);
-        if (stream !== undefined)
-          return { told: told(await collect(stream, 1 << 30)), how: plan.form!.kind };
+        if (stream !== undefined) return { told: told(await collect(stream, 1 << 30)), how: plan.form!.kind };
         const conditions = conditionsOf(plan, statement);
         await scratch.ensure({ reads: spans, writes: [], checks: [] }, this.#deadline, conditions);
         const answer = await collect(await scratch.run(statement, this.#deadline, []), 1 << 30);
@@ -215,9 +214,15 @@ function descriptorsOf(tables: readonly TableDefinition[], keys: readonly TableK
   }));
 }
 
-function insert({ database }: RangeConnection, { key, columns }: TableDefinition, row: readonly SqlValue[]): void {
+function insert(
+  { database }: RangeConnection,
+  { key, columns }: TableDefinition,
+  row: readonly SqlValue[],
+): void {
   const marks = columns.map(() => "?").join(", ");
-  database.prepare(`INSERT INTO "${key.name}"(${columns.join(", ")}) VALUES (${marks})`).run(...(row as SqlValue[]));
+  database
+    .prepare(`INSERT INTO "${key.name}"(${columns.join(", ")}) VALUES (${marks})`)
+    .run(...(row as SqlValue[]));
 }
 
 function told({ columns, columnTypes, rows }: StatementOutcome): Told {
