@@ -33,6 +33,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -213,6 +214,7 @@ class RemoteStore implements RangeStore {
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
   readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  readonly #splitListeners: ((child: SplitChild) => void)[] = [];
   #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
@@ -239,6 +241,7 @@ class RemoteStore implements RangeStore {
       this.#range = status.range;
       for (const listener of this.#stateListeners) listener(status.range.state);
     }
+    for (const child of status.children ?? []) for (const listener of this.#splitListeners) listener(child);
   }
 
   open(): Promise<LogIndex> {
@@ -357,7 +360,9 @@ class RemoteStore implements RangeStore {
     this.#stateListeners.push(listener);
   }
 
-  onSplit(): void {}
+  onSplit(listener: (child: SplitChild) => void): void {
+    this.#splitListeners.push(listener);
+  }
 
   prepared(): Promise<readonly PreparedTransaction[]> {
     return this.#link.call(this.#id, { op: "prepared" });
