@@ -235,8 +235,8 @@ export class Replica implements GroupHandle {
     return this.node.conf;
   }
 
-  termAt(index: LogIndex): Term | undefined {
-    return this.log.term(index);
+  get lastTerm(): Term {
+    return this.log.term(this.log.lastIndex()) as Term;
   }
 
   get hardState(): { readonly term: Term; readonly vote: NodeId } {

@@ -147,8 +147,8 @@ export interface GroupHandle {
   campaign(): void;
   /** The membership in force at the applied index: `status().conf` without the cost of a status. */
   readonly conf: ConfState;
-  /** The term of an entry that the log still has, or begins behind. */
-  termAt(index: LogIndex): Term | undefined;
+  /** The term of the last entry in the log here. */
+  readonly lastTerm: Term;
   /** The last term and vote given to the log. */
   readonly hardState: { readonly term: Term; readonly vote: NodeId };
   /**

@@ -282,6 +282,11 @@ export interface StoreSize {
 export interface BoundedRead {
   readonly statement: StampedStatement;
   readonly maxBytes: number;
+  /**
+   * The answer may be of an index beyond `appliedIndex()` of that moment, and of one before entries that are being
+   * applied; then the read need not go to the worker.
+   */
+  readonly mayBeAhead?: boolean;
 }
 
 export interface Speculation {

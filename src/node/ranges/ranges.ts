@@ -12,7 +12,6 @@
  * 3. What is done to one range is done one after the other.
  */
 import { join } from "node:path";
-import { assert } from "../../base/assert.js";
 import { RetryError } from "../../base/errors.js";
 import {
   COORDINATOR_GROUP,
@@ -46,6 +45,9 @@ const MAX_CAMPAIGN_MS = 200;
 /** After this a child is left to ordinary elections. */
 const CAMPAIGN_FOR_MS = 10_000;
 
+/** How a group begins that the log does not have. */
+type FirstConfig = Pick<GroupConfig, "bootstrap" | "begins">;
+
 export interface RangesOptions {
   readonly self: NodeId;
   readonly clock: Clock;
@@ -63,6 +65,12 @@ export interface RangesOptions {
   readonly inquire: Inquire;
   /** Replicas whose failure to open must end the node. */
   readonly onFatal: (error: unknown) => void;
+}
+
+export interface MembershipAnswer {
+  readonly member: boolean;
+  readonly index: number;
+  readonly term: number;
 }
 
 export interface RangesListener {
@@ -99,9 +107,7 @@ export class Ranges {
   }
 
   /** At start: finishes departures that a crash cut short, and opens what the log has, or `first` where it has nothing. */
-  async open(
-    first: { readonly range: GroupId; readonly config: Pick<GroupConfig, "bootstrap"> } | undefined,
-  ) {
+  async open(first: { readonly range: GroupId; readonly config: FirstConfig } | undefined) {
     const { log, departed, disk } = this.#options;
     const folders = new Set(await disk.list(join(this.#options.directory, "ranges")));
     const gone = new Set(departed.gone());
@@ -110,14 +116,32 @@ export class Ranges {
       if (folders.has(String(range))) await this.#remove(range);
     }
     const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
-    const configs = new Map<GroupId, Pick<GroupConfig, "bootstrap">>(ranges.map((range) => [range, {}]));
+    const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
     if (first !== undefined && !gone.has(first.range)) configs.set(first.range, first.config);
+    for (const folder of folders) {
+      const range = groupId(Number(folder));
+      if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
+        await this.#readopt(range, configs);
+    }
     const waiting = [...configs];
     const openNext = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
         await this.#open(next[0], next[1]);
     };
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, openNext));
+  }
+
+  /** A folder whose range is not in the log: a child whose birth a crash cut short, or a replica that never got a state. */
+  async #readopt(range: GroupId, configs: Map<GroupId, FirstConfig>): Promise<void> {
+    const { departed, self, workers } = this.#options;
+    const store = workers[0]!.store(this.#path(range));
+    const applied = await store.open();
+    const beginning = store.beginning();
+    await store.close();
+    const child = beginning !== undefined && applied === beginning.index && departed.get(range) === undefined;
+    if (!child || !membersOf(beginning.conf).has(self)) return this.#remove(range);
+    const { conf, index, term } = beginning;
+    configs.set(range, { bootstrap: conf, begins: { index, term } });
   }
 
   /** Nothing is opened or removed any more. */
@@ -130,18 +154,14 @@ export class Ranges {
 
   /** A split made this child's file here. */
   #adopt(child: SplitChild): Promise<void> {
-    const { descriptor, index, conf, parent } = child;
+    const { descriptor, index, term, conf, parent } = child;
     const { range } = descriptor;
     const { self, departed, logger, host } = this.#options;
     const parentHandle = this.#hosted.get(parent)?.handle;
     const welcome = (): boolean => departed.get(range) === undefined && membersOf(conf).has(self);
     // Invariant 1: not a moment later.
     let begun: Promise<void> | undefined;
-    if (welcome()) {
-      const term = parentHandle?.termAt(index);
-      assert(term !== undefined, `range ${parent} has split at ${index}, which its log does not have`);
-      begun = host.begin({ group: range, bootstrap: conf, begins: { index, term } });
-    }
+    if (welcome()) begun = host.begin({ group: range, bootstrap: conf, begins: { index, term } });
     return this.#exclusively(range, async () => {
       await begun;
       if (this.#hosted.has(range)) return;
@@ -166,19 +186,21 @@ export class Ranges {
 
   // --- replicas that others ask for ---------------------------------------------------------------------------------
 
-  serve(calls: NodeCalls): void {
+  serve(calls: NodeCalls, makeCoordinator: () => Promise<void>): void {
     calls.serve("ranges.host", async ([range, start, end, generation]) => {
-      await this.host({
-        range: groupId(Number(range)),
-        start: keyOf(start as Uint8Array),
-        end: keyOf(end as Uint8Array),
-        generation: Number(generation),
-        replicas: [],
-      });
+      if (range === COORDINATOR_GROUP) await makeCoordinator();
+      else
+        await this.host({
+          range: groupId(Number(range)),
+          start: keyOf(start as Uint8Array),
+          end: keyOf(end as Uint8Array),
+          generation: Number(generation),
+          replicas: [],
+        });
       return true;
     });
-    calls.serve("ranges.membership", ([range, node]) =>
-      this.membership(groupId(Number(range)), node as NodeId),
+    calls.serve("ranges.membership", ([group, node]) =>
+      this.membership(groupId(Number(group)), node as NodeId),
     );
   }
 
@@ -213,19 +235,18 @@ export class Ranges {
   }
 
   /**
-   * As the leader, confirmed by a quorum: whether a node is a member, and the index up to which that is so. RouteError
-   * when this node does not lead the range.
+   * As a group's leader, confirmed by a quorum: whether a node is a member, and the index and term up to which that is
+   * so. RouteError when this node does not lead.
    */
-  async membership(
-    range: GroupId,
-    node: NodeId,
-  ): Promise<{ readonly member: boolean; readonly index: number }> {
-    const hosted = this.#hosted.get(range);
-    if (hosted === undefined)
-      throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${this.#options.self} has no replica of ${range}`);
-    await hosted.handle.readIndex();
-    const { conf, applied } = hosted.handle.status();
-    return { member: membersOf(conf).has(node), index: applied };
+  async membership(group: GroupId, node: NodeId): Promise<MembershipAnswer> {
+    const { host, self } = this.#options;
+    const handle = host.findGroup(group);
+    if (handle === undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${self} has no replica of group ${group}`);
+    const { term } = handle.status();
+    await handle.readIndex();
+    const { conf, applied } = handle.status();
+    return { member: membersOf(conf).has(node), index: applied, term };
   }
 
   // --- leaving ------------------------------------------------------------------------------------------------------
