@@ -119,10 +119,8 @@ export class ScratchDatabase implements Follower {
     });
   }
 
-  /** Before each statement, with its settings. */
-  ready(flags: SessionFlags): void {
-    this.settle();
-    this.#keys.observe(flags);
+  observe(flags: SessionFlags, writes: boolean): void {
+    this.#keys.observe(flags, writes);
   }
 
   /** Everything is in place again, and brought rows are there. */
@@ -137,7 +135,7 @@ export class ScratchDatabase implements Follower {
     if (this.#bringing === "before") {
       database.exec("COMMIT");
       if ((flags & SessionFlag.ForeignKeysOff) === 0) database.pragma("foreign_keys = ON");
-    }
+    } else this.#keys.end();
     this.connection.disturbed();
     this.#bringing = "no";
   }
@@ -200,6 +198,7 @@ export class ScratchDatabase implements Follower {
     database.pragma("ignore_check_constraints = ON");
     if (database.inTransaction) {
       this.#bringing = "inside";
+      this.#keys.begin();
       return;
     }
     database.pragma("foreign_keys = OFF");
