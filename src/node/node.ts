@@ -9,11 +9,12 @@ import { join } from "node:path";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
-import type { LocalRange } from "../gateway/ranges.js";
-import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
+import { DEFAULT_LIMITS, type GatewayLimits } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
+import { RemoteSources } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
@@ -151,7 +152,6 @@ class NodeAssembly {
     const host = await this.#openHost(self, network);
     const meta = await this.#addMeta(host, identity, network);
     const hosting = await this.#openRanges(host, identity, network, meta);
-    const replica = this.#replica(hosting);
     const running = new RunningStatements(this.#clock);
     const view: ClusterView = {
       self,
@@ -166,12 +166,7 @@ class NodeAssembly {
     serveOperations(view);
     meta.serve();
     const gateway = new NodeGateway({
-      replica,
-      space: {
-        disk: this.#disk,
-        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
-        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
-      },
+      db: this.#database(hosting, new RemoteSources(network.calls, self)),
       systemTables: systemTables(view),
       running,
       admin: operations(view),
@@ -293,8 +288,7 @@ class NodeAssembly {
     return this.#hosting;
   }
 
-  /** The first range, for a gateway that knows no others. */
-  #replica({ view, ranges }: RangeHosting): Replica {
+  #database({ view, ranges }: RangeHosting, sources: RemoteSources): GatewayDatabase {
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
@@ -306,29 +300,20 @@ class NodeAssembly {
       this.#logger,
     );
     this.#walGuard.start();
-    const first = (): LocalRange => {
-      const local = view.local(FIRST_RANGE_GROUP);
-      if (local === undefined)
-        throw new RetryError("OSTRAKA_UNAVAILABLE", "this node has no replica of the first range");
-      return local;
-    };
-    return {
+    return new GatewayDatabase({
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
-      leader: view.client(FIRST_RANGE_GROUP),
       runners,
       heldRunners,
-      get handle() {
-        return first().handle;
+      ranges: view,
+      space: {
+        disk: this.#disk,
+        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
+        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
       },
-      get store() {
-        return first().store;
-      },
-      get schema() {
-        return first().schema;
-      },
-    };
+      sources,
+    });
   }
 
   // --- serving --------------------------------------------------------------------------------------------------
@@ -336,7 +321,12 @@ class NodeAssembly {
   async #untilServing(hosting: RangeHosting): Promise<void> {
     for (;;) {
       if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      if ((await this.#unhealthy(hosting, 5_000)) === undefined) return;
+      if ((await this.#unhealthy(hosting, 5_000)) !== undefined) continue;
+      const known = await hosting.view.refreshSchema().then(
+        () => true,
+        () => false,
+      );
+      if (known) return;
     }
   }
 

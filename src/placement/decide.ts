@@ -118,11 +118,7 @@ class Decision {
   }
 
   /** A learner that has caught up becomes a voter; with one that goes for it, where there are enough. */
-  #promote(
-    group: PlacedGroup,
-    good: readonly NodeId[],
-    bad: readonly NodeId[],
-  ): PlacementAction | undefined {
+  #promote(group: PlacedGroup, good: readonly NodeId[], bad: readonly NodeId[]): PlacementAction | undefined {
     const fit = group.learners.filter((node) => this.#standing(node) === "live" && this.#isUp(node));
     const ready = fit.filter((node) => group.caughtUp.includes(node));
     if (good.length < this.#target) {

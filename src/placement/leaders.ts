@@ -11,7 +11,9 @@ export function decideLeaders(
   limits: PlacementLimits,
   free: (group: PlacedGroup) => boolean,
 ): PlacementAction[] {
-  const live = new Set(view.nodes.filter(({ standing, up }) => standing === "live" && up).map(({ id }) => id));
+  const live = new Set(
+    view.nodes.filter(({ standing, up }) => standing === "live" && up).map(({ id }) => id),
+  );
   const ranges = view.groups.filter(({ spread }) => spread === "range");
   const counts = leaderCounts(ranges);
   const home = ranges.length <= limits.togetherRanges ? homeOf(view, live) : undefined;
@@ -39,7 +41,11 @@ export function decideLeaders(
     if (group.spread !== "range" || optional === 0) continue;
     const to = home === undefined ? lighter(group, fit, counts, live) : home;
     if (to === undefined || to === leader || !fit.includes(to)) continue;
-    transfer(group, to, home === undefined ? "balance of leaders" : "leaders of a small database stay together");
+    transfer(
+      group,
+      to,
+      home === undefined ? "balance of leaders" : "leaders of a small database stay together",
+    );
     optional--;
   }
   return moves;

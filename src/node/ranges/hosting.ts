@@ -4,7 +4,7 @@
  */
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
 import type { Clock, Disk, Random } from "../../base/io.js";
-import { remoteRange, serveRange } from "../../gateway/range-rpc.js";
+import { remoteRange, serveRanges } from "../../gateway/range-rpc.js";
 import type { DurableLog } from "../../log/types.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { StoreWorker } from "../../machines/range/store.js";
@@ -54,7 +54,12 @@ export class RangeHosting {
     const { self, clock, calls, meta, metaClient, graceMs, host } = options;
     const ask = async (node: NodeId, group: GroupId): Promise<NodeId> =>
       (await calls.call(node, "ranges.leader", [group], { timeoutMs: ASK_MS })) as NodeId;
-    this.ranges = new Ranges({ ...options, departed, limits: options.leaderLimits });
+    this.ranges = new Ranges({
+      ...options,
+      departed,
+      limits: options.leaderLimits,
+      inquire: (_coordinator, transaction) => this.coordinator.client.inquire(transaction),
+    });
     this.coordinator = new CoordinatorHost({
       ...options,
       departed,
@@ -69,7 +74,7 @@ export class RangeHosting {
       ranges: this.ranges,
       meta,
       metaClient,
-      remote: (node, _range) => remoteRange(calls, node),
+      remote: (node, range) => remoteRange(calls, node, range),
       askLeader: ask,
       coordinator: this.coordinator.client,
     });
@@ -84,7 +89,7 @@ export class RangeHosting {
     });
     this.ranges.serve(calls, () => this.coordinator.makeReplica());
     calls.serve("ranges.leader", async ([group]) => host.findGroup(group as GroupId)?.leader ?? NO_NODE);
-    serveRange(calls, () => this.ranges.get(FIRST_RANGE_GROUP)?.leader);
+    serveRanges(calls, (range) => this.ranges.get(range)?.leader);
   }
 
   /** Opens what is here. */

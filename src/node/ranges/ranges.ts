@@ -31,6 +31,7 @@ import { type GroupConfig, type MultiRaft, membersOf } from "../../multiraft/hos
 import type { GroupHandle } from "../../multiraft/types.js";
 import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
 import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
+import type { Inquire } from "../../range/leadership.js";
 import { Schema, SchemaPool } from "../../range/schema.js";
 import type { Logger } from "../logger.js";
 import type { NodeCalls } from "../network.js";
@@ -60,6 +61,8 @@ export interface RangesOptions {
   readonly workers: readonly StoreWorker[];
   readonly departed: DepartedRanges;
   readonly limits: LeaderLimits;
+  /** What became of a transaction that a range has prepared. */
+  readonly inquire: Inquire;
   /** Replicas whose failure to open must end the node. */
   readonly onFatal: (error: unknown) => void;
 }
@@ -270,7 +273,7 @@ export class Ranges {
   // --- opening ------------------------------------------------------------------------------------------------------
 
   async #open(range: GroupId, config: Omit<GroupConfig, "group" | "machine">): Promise<HostedRange> {
-    const { host, workers, clock, random, limits } = this.#options;
+    const { host, workers, clock, random, limits, inquire } = this.#options;
     const worker = workers[this.#opened++ % workers.length]!;
     const store = worker.store(this.#path(range));
     // Before the first apply can tell of one.
@@ -281,7 +284,7 @@ export class Ranges {
     });
     const handle = await host.addGroup({ group: range, machine: store, ...config });
     const schema = await Schema.follow(store, this.schemas);
-    const leader = new RangeLeader({ handle, store, schema, clock, random, limits });
+    const leader = new RangeLeader({ handle, store, schema, clock, random, limits, inquire });
     const hosted = new HostedRange(range, handle, store, schema, leader);
     hosted.filled = handle.status().applied > 0;
     this.#hosted.set(range, hosted);

@@ -17,6 +17,7 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
 import { Schema } from "../../range/schema.js";
 import type { RangeService } from "../../range/types.js";
+import { anyIntersect, SCHEMA } from "../../txn/spans.js";
 import type { MetaClient } from "../meta-client.js";
 import type { HostedRange } from "./hosted-range.js";
 import type { Ranges, RangesListener } from "./ranges.js";
@@ -88,8 +89,12 @@ export class NodeRangesView implements RangesView, RangesListener {
     const { meta } = this.#options;
     const directory = this.#directory.with(descriptors.filter(({ range }) => !meta.isMerged(range)));
     if (directory === this.#directory) return;
-    this.#directory = directory;
     for (const range of this.#clients.keys()) if (meta.isMerged(range)) this.#clients.delete(range);
+    this.#become(directory);
+  }
+
+  #become(directory: RangeDirectory): void {
+    this.#directory = directory;
     for (const listener of this.#listeners) listener(directory);
   }
 
@@ -148,6 +153,8 @@ export class NodeRangesView implements RangesView, RangesListener {
 
   closed(hosted: HostedRange): void {
     this.#clients.get(hosted.range)?.detach();
+    // Another object: who has looked up what is here looks again.
+    this.#become(new RangeDirectory(this.#directory.ranges));
   }
 
   local(range: GroupId): LocalRange | undefined {
@@ -199,13 +206,23 @@ export class NodeRangesView implements RangesView, RangesListener {
   }
 
   async refreshSchema(): Promise<void> {
-    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return;
+    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return this.#catchUp(hosted);
     const [first] = this.#directory.ranges;
     if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
     const snapshot = await this.client(first.range).schema();
     if (this.#remoteSchema === undefined)
       this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
     else this.#remoteSchema.update(snapshot);
+  }
+
+  /** A change of the schema that was decided, and told, before the call is applied here when it resolves. */
+  async #catchUp({ range, handle }: HostedRange): Promise<void> {
+    const client = this.client(range);
+    for (;;) {
+      const { index, held } = await client.readPoint();
+      if (held === undefined || !anyIntersect(held, [SCHEMA])) return handle.waitApplied(index);
+      await client.awaitHolds([SCHEMA]);
+    }
   }
 }
 

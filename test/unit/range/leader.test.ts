@@ -8,12 +8,18 @@ import {
   term,
   transactionId,
 } from "../../../src/base/ids.js";
-import type { RangeStore } from "../../../src/machines/range/types.js";
+import type { RangeState, RangeStore } from "../../../src/machines/range/types.js";
 import type { GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
 import { DEFAULT_LEADER_LIMITS, RangeLeader } from "../../../src/range/leader.js";
 import type { Schema } from "../../../src/range/schema.js";
-import { ManualClock } from "../../sim/manual-clock.js";
+import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
+
+const WHOLE: RangeState = {
+  descriptor: { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1 },
+  frozenInto: undefined,
+  untrimmed: false,
+};
 
 it("begins no transaction before what has left the line and is remembered by nobody", async () => {
   let applied = logIndex(5);
@@ -28,7 +34,13 @@ it("begins no transaction before what has left the line and is remembered by nob
       return logIndex(5);
     },
   } as unknown as GroupHandle;
-  const store = { appliedIndex: () => applied, lastWallMs: () => 0 } as unknown as RangeStore;
+  const store = {
+    appliedIndex: () => applied,
+    lastWallMs: () => 0,
+    state: () => WHOLE,
+    onState: () => undefined,
+    prepared: async () => [],
+  } as unknown as RangeStore;
   const leader = new RangeLeader({
     handle,
     store,
@@ -36,7 +48,9 @@ it("begins no transaction before what has left the line and is remembered by nob
     clock: new ManualClock(),
     random: new SeededRandom(1),
     limits: DEFAULT_LEADER_LIMITS,
+    inquire: () => Promise.reject(new Error("nobody asks")),
   });
+  await settle();
   const point = await leader.begin(transactionId("t"), { reserve: undefined, age: 0 });
   expect(point).toMatchObject({ index: 7, term: 3 });
 });
