@@ -2,7 +2,8 @@
  * Applies row images: the changes that a transaction made elsewhere, where its text must not run again. The rows are
  * final, so nothing may react to them: triggers of the tables touched are dropped and created again in their order,
  * foreign key actions and CHECK constraints are off (the caller sets the flags). All rows that change are deleted
- * before any is inserted, so that no intermediate state can violate a unique constraint.
+ * before any is inserted, so that no intermediate state can violate a unique constraint; a violation is an error,
+ * whatever the constraint says is to be done about it.
  *
  * Called inside a savepoint; any error leaves its undoing to the caller.
  */
@@ -22,7 +23,8 @@ interface TableShape {
 
 const ROWID_NAMES = ["rowid", "_rowid_", "oid"];
 
-export function applyRowImages(connection: RangeConnection, changes: readonly RowChange[]): void {
+/** Answers whether triggers were dropped and made again: what undoes it undoes a change of the schema. */
+export function applyRowImages(connection: RangeConnection, changes: readonly RowChange[]): boolean {
   const shapes = new Map<string, TableShape>();
   for (const { table } of changes) if (!shapes.has(table)) shapes.set(table, shapeOf(connection, table));
   const triggers = dropTriggers(connection, [...shapes.values()]);
@@ -35,6 +37,7 @@ export function applyRowImages(connection: RangeConnection, changes: readonly Ro
   for (const sql of triggers) connection.database.exec(sql);
   if (triggers.length > 0) connection.schemaChanged();
   connection.disturbed();
+  return triggers.length > 0;
 }
 
 function isSequence(table: string): boolean {
@@ -114,7 +117,7 @@ function integerPrimaryKey(columns: readonly [string, string, bigint][]): string
 }
 
 function insertText(table: string, columns: readonly string[]): string {
-  return `INSERT INTO ${table}(${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`;
+  return `INSERT OR ABORT INTO ${table}(${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`;
 }
 
 function quote(name: string): string {

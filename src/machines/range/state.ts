@@ -12,6 +12,7 @@ import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex } from "../../base/ids.js";
 import { MAX_VALUE_BYTES } from "./functions.js";
+import { PREPARED_SCHEMA } from "./prepared.js";
 import { SLICE_SCHEMA } from "./slice-state.js";
 import { TABLES_SCHEMA } from "./table-keys.js";
 
@@ -57,6 +58,7 @@ CREATE TABLE IF NOT EXISTS _ostraka_transactions(
 );
 ${TABLES_SCHEMA}
 ${SLICE_SCHEMA}
+${PREPARED_SCHEMA}
 `;
 
 export class RangeState {

@@ -36,6 +36,7 @@ import { classifySqliteError } from "./sqlite-errors.js";
 import { readTableKeys } from "./table-keys.js";
 import type {
   BoundedRead,
+  PreparedTransaction,
   RangeBeginning,
   RangeState,
   SchemaSnapshot,
@@ -164,6 +165,12 @@ export class StoreCore {
     const { applier, speculator } = this.#use();
     speculator.close();
     return applier.transactions.outcome(transaction);
+  }
+
+  prepared(): PreparedTransaction[] {
+    const { applier, speculator } = this.#use();
+    speculator.close();
+    return applier.prepared.all();
   }
 
   schema(): SchemaSnapshot {

@@ -9,6 +9,7 @@ import { type Entry, EntryKind } from "../../raft/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
 import type {
+  PreparedTransaction,
   RangeBeginning,
   RangeState,
   SchemaSnapshot,
@@ -36,6 +37,7 @@ export type StoreCall =
   | { readonly op: "digest" }
   | { readonly op: "close" }
   | { readonly op: "schema" }
+  | { readonly op: "prepared" }
   | { readonly op: "restore"; readonly file: string }
   /** Encoded by read-batch.ts, as are the answers. */
   | { readonly op: "reads"; readonly reads: Uint8Array }
@@ -64,6 +66,7 @@ export interface AnswerValues {
   readonly digest: StateDigest;
   readonly close: undefined;
   readonly schema: SchemaSnapshot;
+  readonly prepared: readonly PreparedTransaction[];
   readonly restore: LogIndex;
   readonly reads: { readonly appliedIndex: LogIndex; readonly answers: Uint8Array };
   readonly speculate: SpeculationAnswer;

@@ -162,6 +162,8 @@ export class StoreServer {
         return core.outcome(call.transaction);
       case "schema":
         return core.schema();
+      case "prepared":
+        return core.prepared();
       case "checkpoint":
         return core.checkpoint();
       case "copy":

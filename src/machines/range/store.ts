@@ -7,11 +7,13 @@
  */
 import { Worker } from "node:worker_threads";
 import { FatalError, fromWireError } from "../../base/errors.js";
+import { IdTable } from "../../base/id-table.js";
 import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
+import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -26,6 +28,7 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  PreparedTransaction,
   RangeBeginning,
   RangeState,
   RangeStore,
@@ -48,9 +51,11 @@ export interface StoreWorker {
 
 /** A storage worker in a thread of its own. */
 export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker {
-  void options;
   const worker = new Worker(new URL("./store-worker.js", import.meta.url));
-  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES);
+  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES, {
+    monotonicMs: () => options.clock.monotonicMs(),
+    defer: setImmediate,
+  });
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));
   worker.on("error", (error: Error) =>
@@ -105,6 +110,7 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   const link: StoreLink = new StoreLink(
     (requests) => deliver("request", () => server.handle(requests)),
     files,
+    { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
   );
   const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
     deliver("answer", () => link.receive(reply)),
@@ -116,14 +122,11 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
       await link.closeStores();
       await server.close();
     },
-    abandon: () => server.abandon(),
+    abandon: () => {
+      link.closeReaders();
+      server.abandon();
+    },
   };
-}
-
-interface WaitingRead {
-  readonly read: BoundedRead;
-  readonly resolve: (answer: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }) => void;
-  readonly reject: (error: unknown) => void;
 }
 
 interface Waiting {
@@ -134,7 +137,7 @@ interface Waiting {
 /** Numbers requests, batches them per turn, and matches answers. */
 class StoreLink {
   readonly #post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void;
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #waiting = new IdTable<Waiting>();
   readonly #stores = new Map<number, RemoteStore>();
   #requests: StoreRequest[] = [];
   #transfer: ArrayBuffer[] = [];
@@ -142,11 +145,15 @@ class StoreLink {
   #nextStore = 1;
   #failure: FatalError | undefined;
 
+  readonly readers: MainReaders;
+
   constructor(
     post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void,
     readonly files: FileWork,
+    reading: MainReaderParts,
   ) {
     this.#post = post;
+    this.readers = new MainReaders(reading);
   }
 
   store(path: string): RangeStore {
@@ -185,8 +192,13 @@ class StoreLink {
     }
   }
 
+  closeReaders(): void {
+    for (const store of this.#stores.values()) store.closeReader();
+  }
+
   fail(error: FatalError): void {
     this.#failure ??= error;
+    this.closeReaders();
     for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
     this.#waiting.clear();
   }
@@ -216,11 +228,13 @@ class RemoteStore implements RangeStore {
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
+  readonly #reader: MainReader;
 
   constructor(link: StoreLink, id: number, path: string) {
     this.#link = link;
     this.#id = id;
     this.path = path;
+    this.#reader = link.readers.reader(path, (waiting) => this.#readInWorker(waiting));
     this.#status = {
       store: id,
       appliedIndex: logIndex(0),
@@ -233,11 +247,19 @@ class RemoteStore implements RangeStore {
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
-    if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+    if (status.range !== undefined) this.#reader.generationTold(status.range.state.descriptor.generation);
+    if (status.schema !== undefined) {
+      this.#reader.schemaTold(status.schema.version);
+      for (const listener of this.#schemaListeners) listener(status.schema);
+    }
     if (status.range !== undefined) {
       this.#range = status.range;
       for (const listener of this.#stateListeners) listener(status.range.state);
     }
+  }
+
+  closeReader(): void {
+    this.#reader.close();
   }
 
   open(): Promise<LogIndex> {
@@ -260,8 +282,13 @@ class RemoteStore implements RangeStore {
     return snapshotOfCopy(path, appliedIndex, this.#link.files);
   }
 
-  restore(file: string): Promise<LogIndex> {
-    return this.#link.call(this.#id, { op: "restore", file });
+  async restore(file: string): Promise<LogIndex> {
+    this.#reader.pause();
+    try {
+      return await this.#link.call(this.#id, { op: "restore", file });
+    } finally {
+      this.#reader.resume();
+    }
   }
 
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
@@ -271,6 +298,7 @@ class RemoteStore implements RangeStore {
   async close(): Promise<void> {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
+    this.closeReader();
     if (wasOpen) await this.#link.call(this.#id, { op: "close" });
   }
 
@@ -288,10 +316,14 @@ class RemoteStore implements RangeStore {
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
     return new Promise((resolve, reject) => {
-      const gathered = this.#reads;
-      gathered.push({ read, resolve, reject });
-      if (gathered.length === 1) queueMicrotask(() => this.#sendReads());
+      const waiting = { read, resolve, reject };
+      if (read.mayBeAhead !== true || !this.#reader.take(waiting)) this.#readInWorker(waiting);
     });
+  }
+
+  #readInWorker(waiting: WaitingRead): void {
+    this.#reads.push(waiting);
+    if (this.#reads.length === 1) queueMicrotask(() => this.#sendReads());
   }
 
   /** All reads of a turn in one call. */
@@ -358,7 +390,10 @@ class RemoteStore implements RangeStore {
 
   onSplit(): void {}
 
-  prepared = async () => [];
+  prepared(): Promise<readonly PreparedTransaction[]> {
+    return this.#link.call(this.#id, { op: "prepared" });
+  }
+
   rowCounts = async () => new Map();
   splitKey = async () => undefined;
 }

@@ -36,6 +36,11 @@ export interface StampedStatement {
    * has told nobody yet (autocommit). A different outcome at apply fails the command with OSTRAKA_RETRY.
    */
   readonly told: string | undefined;
+  /**
+   * Tables (lower-case) that it gives rows whose rowids SQLite chooses, at the top level. In a range that does not have
+   * the whole table, apply refuses (OSTRAKA_MOVE) where SQLite would choose otherwise than for the whole table.
+   */
+  readonly appendsTo?: readonly string[] | undefined;
 }
 
 /** Exactly-once: the range keeps a write's answer under (client, sequence). */
@@ -102,9 +107,13 @@ export type Command =
     }
   /**
    * First half of a commit across ranges. The body is tried in a savepoint and undone; what it reads and writes is held
-   * from then on, durably, until `resolve`. Its result is the vote: ok is yes; an error is no, and nothing is held
-   * (and, but for a repeated command, the transaction is recorded as aborted here). A transaction known to be aborted
-   * (a tombstone) is refused; one that is prepared already votes yes again.
+   * from then on, durably, until `resolve`. Its result is the vote: ok with `vote` is yes; ok without it is what the key
+   * was answered before (nothing is held); an error is no, and nothing is held (and, unless the key may have been used
+   * before, the transaction is recorded as aborted here). A transaction known to be aborted (a tombstone) is refused;
+   * one that is prepared already votes yes again.
+   *
+   * `key` is that of the client's write, not of this message: nothing is remembered under it until the transaction is
+   * committed, and meanwhile other commands with the key are refused (AmbiguousError with this transaction's id).
    */
   | {
       readonly kind: "prepare";
@@ -235,8 +244,14 @@ export type CommandResult =
       readonly outcomes: readonly StatementOutcome[];
       /** Answered from memory: it had been applied before. */
       readonly repeated: boolean;
-      /** Of a tombstone only: what is, or is now, recorded of the transaction; "unknown" when it may have been forgotten. */
+      /**
+       * Of a tombstone or a resolve: what is, or is now, recorded of the transaction; "unknown" when it may have been
+       * forgotten, or awaits its decision. On any other command: the write was part of a transaction across ranges that
+       * was decided so; what it answered is known to the transaction's coordinator.
+       */
       readonly decision?: TransactionDecision;
+      /** Of a prepare that holds. Without it, a prepare's result is what its key was answered before. */
+      readonly vote?: "yes";
     }
   | {
       readonly ok: false;
@@ -267,6 +282,11 @@ export interface StoreSize {
 export interface BoundedRead {
   readonly statement: StampedStatement;
   readonly maxBytes: number;
+  /**
+   * The answer may be of an index beyond `appliedIndex()` of that moment, and of one before entries that are being
+   * applied; then the read need not go to the worker.
+   */
+  readonly mayBeAhead?: boolean;
 }
 
 export interface Speculation {
