@@ -12,9 +12,9 @@ import type { Clock, Disk, Random } from "../base/io.js";
 import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
-import { DEFAULT_LIMITS, type GatewayLimits } from "../gateway/replica.js";
+import { DEFAULT_LIMITS, type GatewayLimits, type GatewayParts } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
-import { RemoteSources } from "../gateway/sources.js";
+import { RemoteSources, SourceServer } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
@@ -109,6 +109,7 @@ class NodeAssembly {
   #hosting: RangeHosting | undefined;
   #pools: { close(): Promise<void> }[] = [];
   #gateway: NodeGateway | undefined;
+  #sources: SourceServer | undefined;
   #http: HttpServer | undefined;
   #membership: Membership | undefined;
   #walGuard: WalGuard | undefined;
@@ -152,6 +153,7 @@ class NodeAssembly {
     const host = await this.#openHost(self, network);
     const meta = await this.#addMeta(host, identity, network);
     const hosting = await this.#openRanges(host, identity, network, meta);
+    const db = this.#database(hosting, network, self);
     const running = new RunningStatements(this.#clock);
     const view: ClusterView = {
       self,
@@ -166,7 +168,7 @@ class NodeAssembly {
     serveOperations(view);
     meta.serve();
     const gateway = new NodeGateway({
-      db: this.#database(hosting, new RemoteSources(network.calls, self)),
+      db,
       systemTables: systemTables(view),
       running,
       admin: operations(view),
@@ -288,7 +290,7 @@ class NodeAssembly {
     return this.#hosting;
   }
 
-  #database({ view, ranges }: RangeHosting, sources: RemoteSources): GatewayDatabase {
+  #database({ view, ranges }: RangeHosting, network: NodeNetwork, self: NodeId): GatewayDatabase {
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
     this.#pools = [runners, heldRunners];
@@ -300,19 +302,24 @@ class NodeAssembly {
       this.#logger,
     );
     this.#walGuard.start();
-    return new GatewayDatabase({
+    const parts: GatewayParts = {
       clock: this.#clock,
       random: this.#random,
       limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
       runners,
       heldRunners,
+    };
+    this.#sources = new SourceServer(parts, (range) => view.local(range));
+    this.#sources.serve(network.calls);
+    return new GatewayDatabase({
+      ...parts,
       ranges: view,
       space: {
         disk: this.#disk,
         temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
         maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
       },
-      sources,
+      sources: new RemoteSources(network.calls, self),
     });
   }
 
@@ -394,6 +401,7 @@ class NodeAssembly {
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);
     await this.#gateway?.close();
+    this.#sources?.close();
     this.#network.stopClients();
     await this.#http?.close();
     await this.#hosting?.stop();

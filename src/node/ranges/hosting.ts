@@ -58,7 +58,7 @@ export class RangeHosting {
       ...options,
       departed,
       limits: options.leaderLimits,
-      inquire: (_coordinator, transaction) => this.coordinator.client.inquire(transaction),
+      inquire: (_, transaction) => this.coordinator.client.inquire(transaction),
     });
     this.coordinator = new CoordinatorHost({
       ...options,
