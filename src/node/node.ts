@@ -328,7 +328,12 @@ class NodeAssembly {
   async #untilServing(hosting: RangeHosting): Promise<void> {
     for (;;) {
       if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      if ((await this.#unhealthy(hosting, 5_000)) === undefined) return;
+      if ((await this.#unhealthy(hosting, 5_000)) !== undefined) continue;
+      const known = await hosting.view.refreshSchema().then(
+        () => true,
+        () => false,
+      );
+      if (known) return;
     }
   }
 
