@@ -23,7 +23,7 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
-import { rangesOf } from "../placement/route.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
@@ -103,7 +103,7 @@ export class WideWorkspace implements Workspace {
     return this.#history.events.flatMap((event) => {
       if (event.kind !== "write") return [];
       const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
-      return spansOf(analysis.footprint(event.stamped.params));
+      return rowsOf(analysis.footprint(event.stamped.params));
     });
   }
 
@@ -199,7 +199,7 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
-    const spans = spansOf(this.#footprint(statement, analysis));
+    const spans = rowsOf(this.#footprint(statement, analysis));
     if (this.#scratch.reaches(spans)) return;
     await this.#scratch.close("rollback");
     this.#forgetSchema();
@@ -350,10 +350,6 @@ export class WideWorkspace implements Workspace {
         .rollback(this.#transaction.id)
         .catch(() => {});
   }
-}
-
-function spansOf({ reads, writes, checks }: Footprint): readonly Span[] {
-  return [...reads, ...writes, ...checks];
 }
 
 /** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */
