@@ -77,8 +77,13 @@ async function read(
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
     if (point.held !== undefined && anyIntersect(point.held, analysis.footprint(statement.params).reads))
       throw new RetryError("OSTRAKA_UNAVAILABLE", "a transaction is about to change what is read");
-    const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
-    const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
+    const { sql, params } = statement;
+    const stamped = { sql, params, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
+    const { outcome } = await replica.store.read({
+      statement: stamped,
+      maxBytes: BOUNDED_RESULT_BYTES,
+      mayBeAhead: true,
+    });
     // The keys were routed here by what was known before: they have to be here still.
     const after = replica.store.state().descriptor;
     if (

@@ -8,7 +8,6 @@
  * Left out: what the rows are for. Reads (wide-reads.ts) throw the scratch away after one statement, transactions
  * (workspace.ts) keep it until they end.
  */
-import { UserError } from "../base/errors.js";
 import type {
   RowStream,
   Runner,
@@ -32,7 +31,6 @@ export class Scratch {
   readonly runner: Runner;
   readonly snapshot: Snapshot;
   readonly #db: GatewayDatabase;
-  readonly #path: string;
   readonly #tables: ReadonlyMap<string, TableKey>;
   /** In key order. */
   readonly #pins: readonly PinnedRange[];
@@ -40,11 +38,10 @@ export class Scratch {
   readonly #parts = new Set<string>();
   readonly #tails = new Set<string>();
 
-  private constructor(db: GatewayDatabase, runner: Runner, snapshot: Snapshot, path: string) {
+  private constructor(db: GatewayDatabase, runner: Runner, snapshot: Snapshot) {
     this.#db = db;
     this.runner = runner;
     this.snapshot = snapshot;
-    this.#path = path;
     this.#tables = new Map(snapshot.schema.tables.map((table) => [table.name, table]));
     this.#pins = [...snapshot.pins.values()].sort((a, b) =>
       a.descriptor.start < b.descriptor.start ? -1 : 1,
@@ -52,9 +49,9 @@ export class Scratch {
   }
 
   static async open(db: GatewayDatabase, runner: Runner, snapshot: Snapshot): Promise<Scratch> {
-    const scratch = new Scratch(db, runner, snapshot, db.space.temporaryPath());
+    const scratch = new Scratch(db, runner, snapshot);
     try {
-      await runner.openScratch(scratch.#path, snapshot.schema);
+      await runner.openScratch(snapshot.schema);
     } catch (error) {
       await scratch.close("rollback");
       throw error;
@@ -138,21 +135,14 @@ export class Scratch {
       const { rows } = await deadline.race(this.runner.load(source, loads, maxScratchBytes));
       return rows;
     }
-    let rows = 0;
-    let bytes = 0;
+    let brought = 0;
     for (const load of loads) {
       for await (const chunk of source.scan(load, deadline)) {
-        bytes += chunk.length;
-        if (bytes > maxScratchBytes)
-          throw new UserError(
-            "OSTRAKA_TOO_LARGE",
-            `the statement needs more than ${maxScratchBytes} bytes of rows of several ranges together`,
-          );
-        if (chunk.length > 0) rows++;
-        await this.runner.fill(load.table, chunk);
+        const { rows } = await this.runner.fill(load.table, chunk, maxScratchBytes);
+        brought += rows;
       }
     }
-    return rows;
+    return brought;
   }
 
   run(
@@ -175,8 +165,6 @@ export class Scratch {
     }
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
-    const { disk } = this.#db.space;
-    for (const suffix of ["", "-journal"]) await disk.remove(`${this.#path}${suffix}`).catch(() => {});
   }
 }
 

@@ -7,8 +7,8 @@
 import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, LogIndex, NodeId } from "../base/ids.js";
 import type { Clock, Timer } from "../base/io.js";
-import { decodeVector, encodeVector } from "../base/values.js";
-import type { RowStream, Runner, ScratchLoad } from "../machines/range/types.js";
+import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
+import type { RowStream, Runner, ScratchCondition, ScratchLoad } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import type { PeerCalls } from "../rpc/peer-calls.js";
 import type { Deadline } from "./deadline.js";
@@ -188,30 +188,35 @@ export class SourceServer {
 }
 
 type PackedLoad = [
-  table: string,
-  low: Uint8Array | null,
-  high: Uint8Array | null,
-  where: string | null,
-  params: Uint8Array | null,
-  last: boolean,
+  load: Omit<ScratchLoad, "slice" | "where">,
+  slice: { low: Uint8Array | null; high: Uint8Array | null; lowAfter: boolean; highAfter: boolean },
+  where: (Omit<ScratchCondition, "params"> & { readonly params: Uint8Array }) | null,
 ];
 
-function packLoad({ table, slice, where, last }: ScratchLoad): PackedLoad {
+function packLoad({ slice, where, ...load }: ScratchLoad): PackedLoad {
+  const packed = (values: readonly SqlValue[] | undefined) =>
+    values === undefined ? null : encodeVector(values);
   return [
-    table,
-    slice.low === undefined ? null : encodeVector(slice.low),
-    slice.high === undefined ? null : encodeVector(slice.high),
-    where?.sql ?? null,
-    where === undefined ? null : encodeVector(where.params),
-    last === true,
+    load,
+    {
+      low: packed(slice.low),
+      high: packed(slice.high),
+      lowAfter: slice.lowAfter === true,
+      highAfter: slice.highAfter === true,
+    },
+    where === undefined ? null : { ...where, params: encodeVector(where.params) },
   ];
 }
 
-function unpackLoad([table, low, high, where, params, last]: PackedLoad): ScratchLoad {
+function unpackLoad([load, { low, high, lowAfter, highAfter }, where]: PackedLoad): ScratchLoad {
   return {
-    table,
-    slice: { low: low ? decodeVector(low) : undefined, high: high ? decodeVector(high) : undefined },
-    where: where === null ? undefined : { sql: where, params: params === null ? [] : decodeVector(params) },
-    last,
+    ...load,
+    slice: {
+      low: low === null ? undefined : decodeVector(low),
+      high: high === null ? undefined : decodeVector(high),
+      lowAfter,
+      highAfter,
+    },
+    where: where === null ? undefined : { ...where, params: decodeVector(where.params) },
   };
 }

@@ -118,7 +118,6 @@ export class WideWorkspace implements Workspace {
     this.#schemaTexts = [];
     this.#schemaStatements = snapshot.schema.statements;
     try {
-      await this.runner.capture();
       await this.#replay(deadline);
     } catch (error) {
       await this.#scratch.close("rollback");

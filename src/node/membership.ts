@@ -63,7 +63,8 @@ export class Membership {
 
   #nextChange(group: GroupHandle) {
     const { conf, match, lastIndex } = group.status();
-    const { replicas, nodes } = this.#meta.state;
+    const { settings, nodes } = this.#meta.state;
+    const { replicas } = settings;
     if (conf.voters.length >= replicas) return undefined;
     for (const learner of conf.learners) {
       const matched = match.get(learner) ?? 0;

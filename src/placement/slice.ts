@@ -45,7 +45,7 @@ export function isWholeTable({ low, high }: TableSlice): boolean {
 }
 
 /** SQL that holds for the rows of a slice; "1" for all of the table. */
-export function sliceCondition(table: TableKey, slice: TableSlice): SqlCondition {
+export function sliceCondition(table: Pick<TableKey, "keyColumns">, slice: TableSlice): SqlCondition {
   const { low, high, lowAfter, highAfter } = slice;
   const parts: SqlCondition[] = [];
   if (low !== undefined) parts.push(compare(table, lowAfter ? ">" : ">=", low));
@@ -68,12 +68,16 @@ export function outsideConditions(table: TableKey, slice: TableSlice | undefined
 }
 
 /** The key's columns as SQL, in key order. */
-export function keyExpressions(table: TableKey): string[] {
+export function keyExpressions(table: Pick<TableKey, "keyColumns">): string[] {
   const names = table.keyColumns.length === 0 ? ["rowid"] : table.keyColumns;
   return names.map((name) => `"${name.replaceAll('"', '""')}"`);
 }
 
-function compare(table: TableKey, operator: string, values: readonly SqlValue[]): SqlCondition {
+function compare(
+  table: Pick<TableKey, "keyColumns">,
+  operator: string,
+  values: readonly SqlValue[],
+): SqlCondition {
   const columns = keyExpressions(table).slice(0, values.length);
   const marks = columns.map(() => "?");
   const sql =

@@ -45,10 +45,10 @@ export interface CoordinatorBounds {
 
 export const COORDINATOR_BOUNDS: CoordinatorBounds = {
   outcomeAgeMs: 24 * 60 * 60 * 1000,
-  maxOutcomes: 100_000,
+  maxOutcomes: 50_000,
   maxAnswerBytes: 16 * 1024,
-  maxTotalAnswerBytes: 16 * 1024 * 1024,
-  maxOpen: 50_000,
+  maxTotalAnswerBytes: 8 * 1024 * 1024,
+  maxOpen: 20_000,
   maxAheadMs: 60_000,
   maxAheadTombstones: 256,
 };

@@ -306,7 +306,7 @@ export const MAKE_SEQUENCE: readonly string[] = [
  * Makes the schema. Shadow tables come with their virtual table, automatic tables (sqlite_sequence) with whoever needs
  * them, and statistics are rows put into the tables that ANALYZE makes.
  */
-function buildSchema(database: Database.Database, statements: readonly string[]): void {
+export function buildSchema(database: Database.Database, statements: readonly string[]): void {
   const exists = existing(database, "main.sqlite_schema");
   const statistics: string[] = [];
   for (const statement of statements) {

@@ -12,6 +12,7 @@ import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex } from "../../base/ids.js";
 import { MAX_VALUE_BYTES } from "./functions.js";
+import { PREPARED_SCHEMA } from "./prepared.js";
 import { SLICE_SCHEMA } from "./slice-state.js";
 import { TABLES_SCHEMA } from "./table-keys.js";
 
@@ -57,6 +58,7 @@ CREATE TABLE IF NOT EXISTS _ostraka_transactions(
 );
 ${TABLES_SCHEMA}
 ${SLICE_SCHEMA}
+${PREPARED_SCHEMA}
 `;
 
 export class RangeState {
@@ -120,6 +122,15 @@ export class RangeState {
       BigInt(this.schemaVersion),
       BigInt(this.answerFloorMs),
       BigInt(this.transactionFloorMs),
+    );
+  }
+
+  /** Whether the file has applied this entry, all of it, and nothing after it. */
+  static isAt(database: Database.Database, index: LogIndex): boolean {
+    return (
+      database
+        .prepare("SELECT 1 FROM _ostraka_state WHERE applied_index = ? AND partial = 0")
+        .get(BigInt(index)) !== undefined
     );
   }
 

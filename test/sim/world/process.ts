@@ -218,6 +218,7 @@ export class Machine {
     process.stores.push(stores);
     return {
       close: () => stores.close(),
+      remove: (path) => stores.remove(this.files.real(path)),
       store: (path) => {
         const store = stores.store(this.files.real(path));
         const apply = store.apply.bind(store);
