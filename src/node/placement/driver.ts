@@ -59,6 +59,8 @@ export class PlacementDriver {
   readonly #known = new Map<NodeId, Known>();
   /** What was asked of groups' leaders and is not done. */
   readonly #busy = new Map<GroupId, PlacementAction>();
+  /** Groups that were changed since this look began: what is known of them is old. */
+  readonly #changed = new Set<GroupId>();
   /** Since when this node leads meta, by its monotonic clock. */
   #sinceMs: number | undefined;
   #timer: Timer | undefined;
@@ -117,6 +119,7 @@ export class PlacementDriver {
     const { clusterId } = meta.state;
     if (clusterId === "") return;
     const nodes = meta.state.nodes.filter(({ state }) => state !== "removed");
+    this.#changed.clear();
     await Promise.all(nodes.map((node) => this.#ask(node.id as NodeId)));
     const liveness = this.#judge(nodes);
     await this.#record(liveness);
@@ -197,7 +200,7 @@ export class PlacementDriver {
         joint: facts.joint,
         caughtUp: facts.caughtUp,
         // A frozen range stays with the one that takes it in.
-        busy: this.#busy.has(group) || facts.frozenInto !== undefined,
+        busy: this.#busy.has(group) || this.#changed.has(group) || facts.frozenInto !== undefined,
         wishedLeader: wish?.leader,
         placed: wish?.placed ?? false,
       });
@@ -271,6 +274,7 @@ export class PlacementDriver {
       () => {
         logger.info({ ...action }, "placement has changed a group");
         this.#busy.delete(group);
+        this.#changed.add(group);
         this.#soon();
       },
       (error: unknown) => {
