@@ -112,7 +112,11 @@ export async function runOnPin(
     const source = await runner.run(statement, runOptions(replica, deadline, systemTables));
     const stream = new SpooledRows(source, space, () => {
       if (runner.dead) runners.release(runner);
-      else runner.unpin().finally(() => runners.release(runner));
+      else
+        runner
+          .unpin()
+          .catch(() => runner.kill())
+          .finally(() => runners.release(runner));
     });
     return { stream, index };
   } catch (error) {

@@ -340,6 +340,7 @@ class NodeAssembly {
       const point = await deadline.persist(() => view.client(FIRST_RANGE_GROUP).readPoint());
       const local = view.local(FIRST_RANGE_GROUP);
       if (local !== undefined) await deadline.race(local.handle.waitApplied(point.index));
+      else await deadline.race(view.refreshSchema());
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);

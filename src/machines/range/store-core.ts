@@ -16,6 +16,7 @@ import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type Applied, Applier } from "./apply.js";
+import { Children } from "./children.js";
 import { openConnection, type RangeConnection } from "./connection.js";
 import { digestDatabase, type StateDigest } from "./digest.js";
 import {
@@ -29,6 +30,7 @@ import {
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
+import type { NewChild } from "./reshape.js";
 import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
@@ -42,6 +44,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -82,6 +85,7 @@ export class StoreCore {
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
+  readonly #children: Children;
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
   #pageBytes = 0;
@@ -95,11 +99,25 @@ export class StoreCore {
     this.path = path;
     this.#options = options;
     this.#files = options.files ?? SYSTEM_FILES;
+    this.#children = new Children(path, this.#files, (making) => this.#tracked(this.#copies, making));
+  }
+
+  /** Called when a range that was split off has its file. */
+  set onChild(listener: () => void) {
+    this.#children.onComplete = () => {
+      if (this.#opened !== undefined && !this.#closing) listener();
+    };
+  }
+
+  /** Ranges split off whose files have become complete since the last call. */
+  takeChildren(): SplitChild[] {
+    return this.#children.takeComplete();
   }
 
   open(): LogIndex {
     mkdirSync(dirname(this.path), { recursive: true });
     removeLeftovers(this.path);
+    this.#children.recover();
     finishRestore(this.path);
     return this.#open();
   }
@@ -130,6 +148,7 @@ export class StoreCore {
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const { applier, reader, speculator } = this.#use();
     speculator.close();
+    this.#children.settle();
     this.#size = undefined;
     try {
       const applied = applier.apply(entries, upTo);
@@ -143,6 +162,10 @@ export class StoreCore {
   /** Whatever keeps the files in shape and need not delay an answer; to be called after applying. */
   maintain(): void {
     if (this.#opened === undefined || this.#copies.size > 0) return;
+    if (this.#children.pendingSince !== undefined) {
+      this.#children.retry().catch(() => {});
+      return;
+    }
     if (this.size().walBytes >= this.#nextCheckpointBytes) this.#checkpoint();
   }
 
@@ -196,15 +219,27 @@ export class StoreCore {
     return this.#size;
   }
 
-  /** What is applied now is durable when this resolves. */
+  /** What is applied now is durable when this resolves; but splits count as applied when their children are durable. */
   async checkpoint(): Promise<LogIndex> {
     this.#use();
     const applied = this.appliedIndex;
-    if (this.#copies.size > 0 || !this.#checkpoint()) {
+    if (this.#copying || !this.#checkpoint()) {
       // Not all of the log could be moved into the file; then the log itself is made durable.
       await this.#tracked(this.#copies, this.#files.sync(`${this.path}-wal`));
     }
-    return applied;
+    const { pendingSince = applied + 1 } = this.#children;
+    return logIndex(Math.min(applied, pendingSince - 1));
+  }
+
+  /** The file, and the log as far as it goes, must stay as they are. */
+  get #copying(): boolean {
+    return this.#copies.size > 0 || this.#children.pendingSince !== undefined;
+  }
+
+  /** Right after a split was committed: there is more in the log than in the file, or everything is in the file. */
+  #splitOff(child: NewChild): void {
+    const complete = !this.#copying && this.#checkpoint();
+    this.#children.begin(child, complete ? 0 : fileSize(`${this.path}-wal`));
   }
 
   async snapshot(): Promise<MachineSnapshot> {
@@ -216,13 +251,14 @@ export class StoreCore {
   async copy(): Promise<PrivateCopy> {
     this.#use();
     // A log that is in the file whole starts over with the next write: beside a copy that needs it, it must not be.
-    while (this.#copies.size > 0 && this.#logMayStartOver) {
+    while (this.#copying && this.#logMayStartOver) {
       await Promise.allSettled([...this.#copies]);
       this.#use();
+      await this.#children.retry();
     }
     const { appliedIndex } = this;
     const path = `${this.path}.copy-${++this.#copyCount}`;
-    const complete = this.#copies.size === 0 && this.#checkpoint();
+    const complete = !this.#copying && this.#checkpoint();
     const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
     await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes, this.#files));
     return { path, appliedIndex };
@@ -232,6 +268,7 @@ export class StoreCore {
     this.#use();
     await prepareRestore(file, this.path, this.#files);
     await this.#quiet();
+    this.#children.drop();
     this.#closeConnections();
     finishRestore(this.path);
     return this.#open();
@@ -251,13 +288,17 @@ export class StoreCore {
   /** As if the process had died: the connections are gone, nothing is waited for or finished. */
   abandon(): void {
     this.#closing = true;
+    this.#children.abandon();
     this.#closeConnections();
   }
 
   #open(): LogIndex {
     const writer = openConnection(this.path, { readonly: false, role: "apply" });
     try {
-      const applier = new Applier(writer);
+      const applier = new Applier(writer, {
+        splitting: (child) => this.#children.announce(child),
+        split: (child) => this.#splitOff(child),
+      });
       const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
       const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);

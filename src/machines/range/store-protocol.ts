@@ -15,6 +15,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StoreSize,
 } from "./types.js";
 
@@ -83,6 +84,8 @@ export interface StoreStatus extends StoreSize {
   readonly schema?: SchemaSnapshot;
   /** Present when the range's state has changed. */
   readonly range?: { readonly state: RangeState; readonly beginning: RangeBeginning | undefined };
+  /** Ranges split off whose files have become complete. */
+  readonly children?: readonly SplitChild[];
 }
 
 export interface StoreReply {

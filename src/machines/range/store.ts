@@ -35,6 +35,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -224,6 +225,7 @@ class RemoteStore implements RangeStore {
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
   readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  readonly #splitListeners: ((child: SplitChild) => void)[] = [];
   #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
@@ -256,6 +258,7 @@ class RemoteStore implements RangeStore {
       this.#range = status.range;
       for (const listener of this.#stateListeners) listener(status.range.state);
     }
+    for (const child of status.children ?? []) for (const listener of this.#splitListeners) listener(child);
   }
 
   closeReader(): void {
@@ -388,7 +391,9 @@ class RemoteStore implements RangeStore {
     this.#stateListeners.push(listener);
   }
 
-  onSplit(): void {}
+  onSplit(listener: (child: SplitChild) => void): void {
+    this.#splitListeners.push(listener);
+  }
 
   prepared(): Promise<readonly PreparedTransaction[]> {
     return this.#link.call(this.#id, { op: "prepared" });

@@ -208,7 +208,7 @@ export class RunnerSession {
     let savepoint = false;
     const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, leading.word);
     try {
-      this.#watch?.ready(statement.flags);
+      this.#watch?.settle();
       this.#begin(connection, statement);
       const inForce = { ...statement, flags: this.#flagsInForce(connection, statement.flags) };
       if (this.#watch !== undefined) {
