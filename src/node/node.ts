@@ -28,7 +28,6 @@ import { resolveIdentity } from "./founding.js";
 import { type HttpServer, startHttp } from "./http.js";
 import type { DirectoryLock, Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
-import { Membership } from "./membership.js";
 import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
@@ -111,7 +110,6 @@ class NodeAssembly {
   #gateway: NodeGateway | undefined;
   #sources: SourceServer | undefined;
   #http: HttpServer | undefined;
-  #membership: Membership | undefined;
   #walGuard: WalGuard | undefined;
   #spools = 0;
   #stopping: Promise<void> | undefined;
@@ -179,8 +177,6 @@ class NodeAssembly {
       config.http === undefined
         ? undefined
         : await this.#startHttp(config.http, loadSecrets(config).authToken, hosting, view, host);
-    this.#membership = new Membership(this.#clock, [host.group(META_GROUP)], this.#meta, this.#logger);
-    this.#membership.start();
     hosting.start();
     await meta.introduce(
       identity,
@@ -397,7 +393,6 @@ class NodeAssembly {
   }
 
   async #stop(): Promise<void> {
-    this.#membership?.stop();
     this.#walGuard?.stop();
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);
