@@ -302,6 +302,7 @@ export class SimClient {
     let id: string | undefined;
     let committing = false;
     let value: T | undefined;
+    this.world.openTransactions++;
     try {
       on = await this.open();
       const session = on;
@@ -336,6 +337,7 @@ export class SimClient {
         value,
       };
     } finally {
+      this.world.openTransactions--;
       if (on !== undefined) await this.close(on);
     }
   }

@@ -3,9 +3,11 @@
  * Each fault begins at its time and most end by themselves; what would leave fewer than a quorum with data for good
  * (a wiped disk, damage to a log) strikes one machine at most.
  */
+import { FIRST_RANGE_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { SimRandom } from "../sim-random.js";
 import type { CrashKind } from "./database-files.js";
 import { CALM, type NetworkWeather } from "./network.js";
+import { ELECTION_TIMEOUT_MS } from "./process.js";
 import type { World } from "./world.js";
 
 export type FaultKind =
@@ -22,6 +24,7 @@ export type FaultKind =
   | "bridge"
   | "ring"
   | "clog"
+  | "lag"
   | "weather"
   | "slow disk"
   | "fsync fails"
@@ -31,7 +34,8 @@ export type FaultKind =
   | "wipe"
   | "wall clock jumps"
   | "clock drifts"
-  | "transfer leadership";
+  | "transfer leadership"
+  | "bounce leadership";
 
 export interface Fault {
   readonly atMs: number;
@@ -60,6 +64,7 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["bridge", 2],
   ["ring", 1],
   ["clog", 4],
+  ["lag", 5],
   ["weather", 5],
   ["slow disk", 3],
   ["fsync fails", 1],
@@ -70,6 +75,7 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["wall clock jumps", 3],
   ["clock drifts", 2],
   ["transfer leadership", 5],
+  ["bounce leadership", 4],
 ];
 
 export function drawFaults(
@@ -137,6 +143,12 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   bridge: wires,
   ring: wires,
   clog: wires,
+  lag: (world, { node, forMs, a, b }, leader) => {
+    // Shorter than an election timeout mostly: the follower stays one, and answers for what it has.
+    const ms = Math.min(forMs, ELECTION_TIMEOUT_MS * 1.5) * a;
+    for (const { id } of world.machines)
+      if (id !== leader && (b < 0.3 || id === node)) world.wires.lag(leader, id, ms);
+  },
   weather: wires,
   "slow disk": disk,
   "fsync fails": disk,
@@ -149,6 +161,7 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   },
   "clock drifts": (world, { node, a }) => world.machine(node).clock.setRate(0.8 + 0.4 * a),
   "transfer leadership": transfer,
+  "bounce leadership": bounce,
 };
 
 /** Begins a fault and plans its end. */
@@ -214,6 +227,35 @@ function transfer(world: World, { a, node }: Fault): void {
   world.note("leadership transfer asked for");
   group.transferLeadership(node as never).then(
     () => world.note("leadership transferred"),
+    () => undefined,
+  );
+}
+
+/** Away from a leader at which transactions are open, and soon back to it. */
+function bounce(world: World, fault: Fault): void {
+  const endMs = world.clock.monotonicMs() + fault.forMs;
+  const whenOpen = (): void => {
+    if (world.openTransactions > 0) bounceNow(world, fault);
+    else if (world.clock.monotonicMs() < endMs) world.after(5, whenOpen);
+  };
+  whenOpen();
+}
+
+function bounceNow(world: World, { node, forMs, a }: Fault): void {
+  const leader = world.leader();
+  const handle = leader?.process?.host?.findGroup(FIRST_RANGE_GROUP);
+  const others = world.machines.filter(({ id }) => id !== leader?.id);
+  const other = others.find(({ id }) => id === node) ?? others[0];
+  if (leader === undefined || handle === undefined || other === undefined) return;
+  handle.transferLeadership(nodeId(other.id)).then(
+    () =>
+      world.after(forMs * a * a * 0.1, () => {
+        const back = other.process?.host?.findGroup(FIRST_RANGE_GROUP);
+        back?.transferLeadership(nodeId(leader.id)).then(
+          () => world.note("leadership went away and came back"),
+          () => undefined,
+        );
+      }),
     () => undefined,
   );
 }

@@ -31,6 +31,7 @@ export class SimNetwork {
   readonly #random: SimRandom;
   readonly #cuts = new Set<string>();
   readonly #clogs = new Map<string, number>();
+  readonly #lags = new Map<string, number>();
   readonly #queues = new Map<string, InOrder>();
   weather: NetworkWeather = { ...CALM };
   sent = 0;
@@ -51,12 +52,18 @@ export class SimNetwork {
   heal(): void {
     this.#cuts.clear();
     this.#clogs.clear();
+    this.#lags.clear();
     this.weather = { ...CALM };
   }
 
   /** What is sent on this wire arrives after `ms` at the earliest. */
   clog(from: number, to: number, ms: number): void {
     this.#clogs.set(`${from}>${to}`, this.#clock.monotonicMs() + ms);
+  }
+
+  /** The same for datagrams alone: what belongs to connections goes on, past a peer that falls behind. */
+  lag(from: number, to: number, ms: number): void {
+    this.#lags.set(`${from}>${to}`, this.#clock.monotonicMs() + ms);
   }
 
   passes(from: number, to: number): boolean {
@@ -78,7 +85,8 @@ export class SimNetwork {
       if (this.passes(from, to)) arrive();
     };
     for (let i = 0; i < copies; i++) {
-      const delay = this.#draw(from, to);
+      const lag = (this.#lags.get(`${from}>${to}`) ?? 0) - this.#clock.monotonicMs();
+      const delay = this.#draw(from, to) + Math.max(0, lag);
       if (reorder) this.#clock.setTimer(delay, landed);
       else this.#inOrder(`${from}>${to}/frames`, delay, landed);
     }

@@ -25,7 +25,8 @@ import { check, Invariants, Violation } from "./invariants.js";
 import { SimNetwork } from "./network.js";
 import { Machine, type Process, type WorldOfProcesses } from "./process.js";
 import { Trace } from "./trace.js";
-import { History, judge, ROWS, SCHEMA, Worker } from "./workloads.js";
+import { History } from "./workloads/index.js";
+import { Worker } from "./workloads/worker.js";
 
 const FIRST_CLIENT = 101;
 const START_MS = 60_000;
@@ -64,6 +65,8 @@ export class World implements WorldOfProcesses {
   readonly tuning: NodeTuning;
   readonly sometimes = new Map<string, number>();
   readonly history = new History();
+  /** Of clients: begun, and neither committed nor given up. */
+  openTransactions = 0;
   readonly #trace: Trace;
   readonly #root: string;
   #events = 0;
@@ -246,7 +249,7 @@ export class World implements WorldOfProcesses {
   }
 
   async #createSchema(client: SimClient): Promise<void> {
-    for (const sql of [...SCHEMA, ...ROWS]) {
+    for (const sql of this.history.statements) {
       const end = await client.write(sql, []);
       check(end.outcome === "committed", () => `${sql}: ${end.outcome}`);
     }
@@ -315,7 +318,7 @@ export class World implements WorldOfProcesses {
     });
     await this.during(this.#resolveDoubts(readers[0]!), "outcomes are told", HEAL_MS);
     const verdicts = await this.during(
-      judge(this.history, readers, () => this.clock.monotonicMs()),
+      this.history.judge(readers, () => this.clock.monotonicMs()),
       "the last reads",
       HEAL_MS,
     );
@@ -385,7 +388,7 @@ export class World implements WorldOfProcesses {
       hash: this.#trace.hash,
       events: this.#events,
       virtualMs: this.clock.monotonicMs(),
-      operations: this.history.operations,
+      operations: this.history.begun,
       sometimes: this.sometimes,
       verdicts,
       lines: this.#trace.last(400),
