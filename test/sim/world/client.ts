@@ -15,8 +15,8 @@ import type { Process } from "./process.js";
 import type { World } from "./world.js";
 
 const MAX_RESULT_BYTES = 64 * 1024 * 1024;
-/** How long a client waits for one answer before it gives the connection up. */
-const PATIENCE_MS = 25_000;
+/** How many election timeouts a client waits for one answer before it gives the connection up. */
+const PATIENCE = 25;
 const ATTEMPTS = 12;
 
 export type Rows = readonly (readonly SqlValue[])[];
@@ -67,7 +67,7 @@ export class SimClient {
   }
 
   pause(ms: number): Promise<void> {
-    return new Promise((resolve) => this.world.after(ms, resolve));
+    return new Promise((resolve) => void this.world.after(ms, resolve));
   }
 
   /** Goes to another node for what comes next. */
@@ -92,12 +92,14 @@ export class SimClient {
     const { wires } = world;
     return new Promise<T>((resolve, reject) => {
       let done = false;
+      let forget = (): void => undefined;
       const settle = (how: () => void): void => {
         if (done) return;
         done = true;
+        forget();
         how();
       };
-      const lost = (): void => world.after(wires.detectionMs(), () => settle(() => reject(new Lost())));
+      const lost = (): void => void world.after(wires.detectionMs(), () => settle(() => reject(new Lost())));
       if (!wires.connects(this.id, process.id)) {
         world.after(wires.detectionMs(), () => settle(() => reject(new NotSent())));
         return;
@@ -118,13 +120,12 @@ export class SimClient {
         );
       };
       wires.stream(this.id, process.id, () => world.onMachine(process.id, arrive), lost);
-      world.after(PATIENCE_MS, () => settle(() => reject(new Lost())));
-      const watch = (): void => {
-        if (done) return;
-        if (process.dead) lost();
-        else world.after(200, watch);
+      const patience = world.after(PATIENCE * world.unitMs, () => settle(() => reject(new Lost())));
+      const deaf = process.onDeath(lost);
+      forget = () => {
+        patience.cancel();
+        deaf();
       };
-      watch();
     });
   }
 

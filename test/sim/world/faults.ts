@@ -7,7 +7,6 @@ import { FIRST_RANGE_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { SimRandom } from "../sim-random.js";
 import type { CrashKind } from "./database-files.js";
 import { CALM, type NetworkWeather } from "./network.js";
-import { ELECTION_TIMEOUT_MS } from "./process.js";
 import type { World } from "./world.js";
 
 export type FaultKind =
@@ -48,7 +47,10 @@ export interface Fault {
   readonly b: number;
 }
 
-const MAX_PAUSE_MS = 5_000;
+/** In units of the world: its election timeout. */
+const LONGEST_PAUSE = 5;
+const LONGEST_DOWN = 4;
+const LONGEST_LAG = 1.5;
 
 const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["crash", 5],
@@ -83,10 +85,11 @@ export function drawFaults(
   nodes: readonly number[],
   fromMs: number,
   untilMs: number,
+  unitMs: number,
 ): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
   const kinds = WEIGHTS.filter(() => random.chance(0.6));
-  const everyMs = random.pick([400, 1_000, 2_500, 6_000]);
+  const everyMs = unitMs * random.pick([0.4, 1, 2.5, 6]);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
   if (kinds.length === 0 || random.chance(0.03)) return faults;
@@ -101,7 +104,7 @@ export function drawFaults(
       atMs: Math.round(atMs),
       kind,
       node: random.pick(nodes),
-      forMs: Math.round(random.pick([200, 1_000, 3_000, 8_000]) * (0.5 + random.float())),
+      forMs: Math.round(unitMs * random.pick([0.2, 1, 3, 8]) * (0.5 + random.float())),
       a: random.float(),
       b: random.float(),
     };
@@ -133,9 +136,8 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
     for (const { id } of world.machines) crash(world, id, fault);
   },
   stop: (world, fault) => void stop(world, fault),
-  pause: (world, { node, forMs }) => world.machine(node).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
-  "pause leader": (world, { forMs }, leader) =>
-    world.machine(leader).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
+  pause: (world, fault) => pause(world, fault.node, fault),
+  "pause leader": (world, fault, leader) => pause(world, leader, fault),
   isolate: wires,
   "isolate leader": wires,
   "one way": wires,
@@ -145,7 +147,7 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   clog: wires,
   lag: (world, { node, forMs, a, b }, leader) => {
     // Shorter than an election timeout mostly: the follower stays one, and answers for what it has.
-    const ms = Math.min(forMs, ELECTION_TIMEOUT_MS * 1.5) * a;
+    const ms = Math.min(forMs, LONGEST_LAG * world.unitMs) * a;
     for (const { id } of world.machines)
       if (id !== leader && (b < 0.3 || id === node)) world.wires.lag(leader, id, ms);
   },
@@ -169,13 +171,17 @@ export function strike(world: World, fault: Fault): void {
   STRIKES[fault.kind](world, fault, world.leader()?.id ?? fault.node);
 }
 
+function pause(world: World, id: number, { forMs }: Fault): void {
+  world.machine(id).clock.pause(Math.min(forMs, LONGEST_PAUSE * world.unitMs));
+}
+
 function crash(world: World, id: number, fault: Fault): void {
   const machine = world.machine(id);
   if (machine.process === undefined) return;
   const kind: CrashKind = fault.a < 0.6 ? "power" : "process";
   world.note(`crash (${kind})`);
   machine.crash(kind);
-  world.after(Math.min(fault.forMs, 4_000) * fault.b, () => machine.start());
+  world.after(Math.min(fault.forMs, LONGEST_DOWN * world.unitMs) * fault.b, () => machine.start());
 }
 
 async function stop(world: World, fault: Fault): Promise<void> {
@@ -201,7 +207,7 @@ function wipe(world: World, { node, forMs }: Fault): void {
     if (answers) machine.start();
     else world.after(250, restart);
   };
-  world.after(Math.min(forMs, 2_000), restart);
+  world.after(Math.min(forMs, LONGEST_DOWN * world.unitMs), restart);
 }
 
 function rot(world: World, { node, forMs, a, b }: Fault): void {
@@ -216,7 +222,7 @@ function rot(world: World, { node, forMs, a, b }: Fault): void {
     machine.disk.flipBit(path, Math.floor(b * length), 3);
     world.note("bit rot in the log");
   }
-  world.after(Math.min(forMs, 2_000), () => machine.start());
+  world.after(Math.min(forMs, LONGEST_DOWN * world.unitMs), () => machine.start());
 }
 
 function transfer(world: World, { a, node }: Fault): void {

@@ -36,8 +36,12 @@ export class SimNetwork {
   weather: NetworkWeather = { ...CALM };
   sent = 0;
 
-  constructor(clock: SimClock, random: SimRandom) {
+  readonly #unitMs: number;
+
+  /** Connections are found dead within some `unitMs`. */
+  constructor(clock: SimClock, random: SimRandom, unitMs: number) {
     this.#clock = clock;
+    this.#unitMs = unitMs;
     this.#random = random;
   }
 
@@ -103,7 +107,9 @@ export class SimNetwork {
 
   /** How long it takes to find out that a connection is dead. */
   detectionMs(): number {
-    return this.#random.chance(0.5) ? this.#random.between(1, 20) : this.#random.between(500, 4_000);
+    return this.#random.chance(0.5)
+      ? this.#random.between(1, 20)
+      : this.#random.between(this.#unitMs / 2, this.#unitMs * 4);
   }
 
   #draw(from: number, to: number): number {

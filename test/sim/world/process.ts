@@ -20,12 +20,13 @@ import { MachineClock } from "./machine-clock.js";
 import { InOrder } from "./network.js";
 import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
 
-export const ELECTION_TIMEOUT_MS = 1_000;
 const RESTART_AFTER_FAILURE_MS = 500;
 const LOG_LINES = 400;
 
 export interface WorldOfProcesses extends Surroundings {
   readonly clock: SimClock;
+  /** The election timeout, in which faults are measured too. */
+  readonly unitMs: number;
   readonly founders: readonly number[];
   readonly tuning: NodeTuning;
   readonly trace: (line: string) => void;
@@ -52,6 +53,7 @@ export class Process implements NetworkProcess {
   running: RunningNode | undefined;
   /** It gave up by itself. */
   failure: OstrakaError | undefined;
+  readonly #mourners = new Set<() => void>();
 
   constructor(
     readonly id: number,
@@ -60,6 +62,19 @@ export class Process implements NetworkProcess {
   ) {
     this.clock = machine.clock.mount(() => this.dead);
     this.network = new SimNodeNetwork(id, world, () => this);
+  }
+
+  /** Calls back when it dies, or at once if it has; answers how to take that back. */
+  onDeath(mourn: () => void): () => void {
+    if (this.dead) mourn();
+    else this.#mourners.add(mourn);
+    return () => void this.#mourners.delete(mourn);
+  }
+
+  die(): void {
+    this.dead = true;
+    for (const mourn of this.#mourners) mourn();
+    this.#mourners.clear();
   }
 }
 
@@ -141,7 +156,7 @@ export class Machine {
 
   #end(process: Process): void {
     this.#world.ended(process);
-    process.dead = true;
+    process.die();
     this.process = undefined;
     this.clock.resume();
   }
@@ -263,7 +278,7 @@ export class Machine {
       rangeMaxBytes: 64 * 1024 * 1024,
       rangeMaxRows: undefined,
       replicas: 3,
-      electionTimeoutMs: ELECTION_TIMEOUT_MS,
+      electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
       authTokenFile: undefined,
       clusterSecretFile: undefined,

@@ -11,12 +11,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP } from "../../../src/base/ids.js";
+import type { Timer } from "../../../src/base/io.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
 import type { NodeTuning } from "../../../src/node/node.js";
 import type { Entry } from "../../../src/raft/types.js";
 import type { Verdict } from "../checkers/verdict.js";
-import { SimClock, settle } from "../sim-clock.js";
+import { SimClock, settle, turns } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
 import { SimClient } from "./client.js";
 import { describeDifference } from "./difference.js";
@@ -29,6 +30,8 @@ import { History } from "./workloads/index.js";
 import { Worker } from "./workloads/worker.js";
 
 const FIRST_CLIENT = 101;
+/** How long anything may fail, in units of the world. */
+const LENGTHS = [4, 8, 16, 32] as const;
 const START_MS = 60_000;
 const HEAL_MS = 90_000;
 
@@ -58,6 +61,8 @@ export class World implements WorldOfProcesses {
   readonly seed: number;
   readonly random: SimRandom;
   readonly clock = new SimClock();
+  /** The election timeout; faults come and last in proportion to it. */
+  readonly unitMs: number;
   readonly wires: SimNetwork;
   readonly invariants: Invariants;
   readonly machines: Machine[];
@@ -78,9 +83,10 @@ export class World implements WorldOfProcesses {
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
     this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
-    this.wires = new SimNetwork(this.clock, this.random.stream("network"));
+    this.unitMs = this.random.stream("unit").pick([200, 200, 300, 500, 1_000]);
+    this.wires = new SimNetwork(this.clock, this.random.stream("network"), this.unitMs);
     this.invariants = new Invariants((what) => this.note(what));
-    this.tuning = drawTuning(this.random.stream("tuning"));
+    this.tuning = drawTuning(this.random.stream("tuning"), this.unitMs);
     this.founders = [1, 2, 3];
     this.machines = this.founders.map(
       (id) => new Machine(id, this, this.random.stream(`machine-${id}`), this.#root),
@@ -95,8 +101,8 @@ export class World implements WorldOfProcesses {
 
   readonly trace = (line: string): void => this.#trace.add(line);
 
-  after(ms: number, run: () => void): void {
-    this.clock.setTimer(ms, run);
+  after(ms: number, run: () => void): Timer {
+    return this.clock.setTimer(ms, run);
   }
 
   machine(id: number): Machine {
@@ -190,29 +196,29 @@ export class World implements WorldOfProcesses {
 
   // --- running --------------------------------------------------------------------------------------------------
 
-  /** One event, everything it sets going, and a look at what has come of it. */
-  async #step(): Promise<boolean> {
-    if (!this.clock.fireNext()) return false;
-    this.#events++;
-    await settle();
+  /** What the last event set going has settled: a look at what has come of it. */
+  #look(): void {
     try {
       this.invariants.step(this.machines);
     } catch (error) {
       this.fail(error);
     }
     if (this.#violation !== undefined) throw this.#violation;
-    return true;
   }
 
-  async until(done: () => boolean, what: string, limitMs: number): Promise<void> {
+  /** Event by event until it is done; all that an event sets going settles before the next. */
+  until(done: () => boolean, what: string, limitMs: number): Promise<void> {
     const end = this.clock.monotonicMs() + limitMs;
-    while (!done()) {
+    return turns(() => {
+      this.#look();
+      if (done()) return false;
       check(
         (this.clock.nextAt() ?? Number.POSITIVE_INFINITY) <= end,
         () => `${what}: not within ${limitMs} ms`,
       );
-      await this.#step();
-    }
+      this.#events++;
+      return this.clock.fireNext();
+    });
   }
 
   async during<T>(promise: Promise<T>, what: string, limitMs: number): Promise<T> {
@@ -235,10 +241,10 @@ export class World implements WorldOfProcesses {
       const setup = new SimClient(this, FIRST_CLIENT - 1, this.random.stream("setup"));
       await this.during(this.#createSchema(setup), "the schema is made", START_MS);
       const start = this.clock.monotonicMs();
-      const safetyMs = this.random.stream("length").pick([5_000, 10_000, 20_000, 40_000]);
-      planned = faults ?? drawFaults(this.random.stream("faults"), this.founders, start, start + safetyMs);
+      const end = start + this.unitMs * this.random.stream("length").pick(LENGTHS);
+      planned = faults ?? drawFaults(this.random.stream("faults"), this.founders, start, end, this.unitMs);
       const workers = this.#employ();
-      await this.#safety(planned, start + safetyMs);
+      await this.#safety(planned, end);
       verdicts = await this.#liveness(workers);
     } catch (error) {
       this.fail(error);
@@ -409,7 +415,7 @@ function summaryOf(bytes: Uint8Array): string {
 }
 
 /** Small bounds, so that rare paths are met often; now and then the usual ones. */
-function drawTuning(random: SimRandom): NodeTuning {
+function drawTuning(random: SimRandom, unitMs: number): NodeTuning {
   if (random.chance(0.1)) return {};
   const maxLogEntries = random.pick([30, 100, 400]);
   return {
@@ -427,7 +433,7 @@ function drawTuning(random: SimRandom): NodeTuning {
     },
     // What is scanned runs in a process, on a pin or a private copy, once the file is larger than this.
     gateway: {
-      availabilityMs: random.pick([3_000, 10_000, 20_000]),
+      availabilityMs: unitMs * random.pick([3, 10, 20]),
       scanBytes: random.pick([0, 1024 * 1024]),
     },
     leader: {
