@@ -245,6 +245,14 @@ export const MUTANTS = [
     replace: "if (leaderReady && this.#transactions !== undefined) return;",
     tests: ["range/leader"],
   },
+  {
+    name: "remember an earlier term's transactions",
+    file: "src/range/leader.ts",
+    find: "        ? new TransactionTable(term, deps.limits.maxRememberedKeys)",
+    replace:
+      "        ? Object.assign((deps.kept ??= new TransactionTable(term, deps.limits.maxRememberedKeys)), { term })",
+    tests: [],
+  },
   // Gateway
   {
     name: "read without reaching the read point",

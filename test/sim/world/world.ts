@@ -69,7 +69,7 @@ export class World implements WorldOfProcesses {
   readonly founders: readonly number[];
   readonly tuning: NodeTuning;
   readonly sometimes = new Map<string, number>();
-  readonly history = new History();
+  readonly history: History;
   /** Of clients: begun, and neither committed nor given up. */
   openTransactions = 0;
   readonly #trace: Trace;
@@ -83,10 +83,11 @@ export class World implements WorldOfProcesses {
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
     this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
-    this.unitMs = this.random.stream("unit").pick([200, 200, 300, 500, 1_000]);
+    this.unitMs = this.random.stream("unit").pick([150, 200, 300, 500]);
     this.wires = new SimNetwork(this.clock, this.random.stream("network"), this.unitMs);
     this.invariants = new Invariants((what) => this.note(what));
     this.tuning = drawTuning(this.random.stream("tuning"), this.unitMs);
+    this.history = new History(this.random.stream("workloads"));
     this.founders = [1, 2, 3];
     this.machines = this.founders.map(
       (id) => new Machine(id, this, this.random.stream(`machine-${id}`), this.#root),
@@ -263,7 +264,7 @@ export class World implements WorldOfProcesses {
 
   #employ(): { worker: Worker; done: Promise<void> }[] {
     const random = this.random.stream("clients");
-    const count = random.between(3, 8);
+    const count = random.between(2, 6);
     return Array.from({ length: count }, (_, i) => {
       const mine = this.random.stream(`client-${i}`);
       const client = new SimClient(this, FIRST_CLIENT + i, mine.stream("driver"));
@@ -434,10 +435,10 @@ function drawTuning(random: SimRandom, unitMs: number): NodeTuning {
     // What is scanned runs in a process, on a pin or a private copy, once the file is larger than this.
     gateway: {
       availabilityMs: unitMs * random.pick([3, 10, 20]),
-      scanBytes: random.pick([0, 1024 * 1024]),
+      scanBytes: random.pick([0, 1024 * 1024, 1024 * 1024]),
     },
     leader: {
-      scanBytes: random.pick([0, 1024 * 1024]),
+      scanBytes: random.pick([0, 1024 * 1024, 1024 * 1024]),
       maxRememberedKeys: random.pick([4, 50, 200_000]),
       reservationMs: random.pick([50, 1_000]),
       maxReplayMs: random.pick([0, 4]),

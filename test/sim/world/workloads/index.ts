@@ -1,5 +1,6 @@
 /** What the clients do, what they were told, and what the checkers say of it at the end. */
 import type { Verdict } from "../../checkers/verdict.js";
+import type { SimRandom } from "../../sim-random.js";
 import type { SimClient } from "../client.js";
 import { check } from "../invariants.js";
 import { Bank } from "./bank.js";
@@ -17,22 +18,34 @@ interface Doubted {
   readonly resolve: (outcome: Outcome) => void;
 }
 
+/**
+ * Each run has some of them: what meets seldom where all are about meets often where few are (swarm testing, Groce et
+ * al. 2012).
+ */
+const WORKLOADS: readonly (new () => Workload)[] = [
+  Tokens,
+  Unique,
+  Counters,
+  Bank,
+  Lists,
+  Registers,
+  Predicates,
+  Wide,
+];
+
 /** Everything the clients were told. */
 export class History {
-  readonly #workloads: readonly Workload[] = [
-    new Tokens(),
-    new Unique(),
-    new Counters(),
-    new Bank(),
-    new Lists(),
-    new Registers(),
-    new Predicates(),
-    new Wide(),
-  ];
+  readonly #workloads: readonly Workload[];
   /** Outcomes to be asked for once the cluster is well. */
   readonly doubted: Doubted[] = [];
   /** Operations so far. */
   begun = 0;
+
+  constructor(random: SimRandom) {
+    const chosen = WORKLOADS.filter(() => random.chance(0.4));
+    const first = random.pick(WORKLOADS);
+    this.#workloads = (chosen.length > 0 ? chosen : [first]).map((Workload) => new Workload());
+  }
 
   get statements(): readonly string[] {
     return this.#workloads.flatMap(({ statements }) => statements);

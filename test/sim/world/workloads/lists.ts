@@ -35,7 +35,7 @@ export class Lists implements Workload {
     tools.doing(`list transaction ${plan.map(({ key, append }) => `${append ? "+" : "?"}${key}`).join(" ")}`);
     const begin = random.pick(["BEGIN", "BEGIN", "BEGIN", "BEGIN IMMEDIATE"]);
     const slow = random.chance(0.3);
-    const copies = random.chance(0.15);
+    const copies = random.chance(0.08);
     await retrying(tools, 4, async (retry) => {
       const operations: MicroOperation[] = [];
       const startMs = tools.nowMs;
@@ -45,7 +45,7 @@ export class Lists implements Workload {
           // A statement of unknown cost makes it go on in a private copy.
           if (copies)
             await run(
-              "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 5) INSERT INTO tokens(token) SELECT -i FROM r WHERE i > 9",
+              "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 5) INSERT INTO items(k, v) SELECT 0, -i FROM r WHERE i > 9",
             );
           for (const { key, append } of plan) {
             if (slow) await client.pause(random.between(1, 800));

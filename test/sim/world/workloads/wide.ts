@@ -8,9 +8,9 @@ export class Wide implements Workload {
   readonly operations = [
     { weight: 1, run: (tools: Tools) => this.#insert(tools) },
     { weight: 1, run: (tools: Tools) => this.#readSchema(tools) },
-    { weight: 1, run: (tools: Tools) => this.#bulk(tools) },
+    { weight: 0.4, run: (tools: Tools) => this.#bulk(tools) },
   ];
-  readonly soleOperations = [{ weight: 2, run: (tools: Tools) => this.#alter(tools) }];
+  readonly soleOperations = [{ weight: 1, run: (tools: Tools) => this.#alter(tools) }];
   readonly #schema: MonotonicEvent[] = [{ kind: "write", value: 0, startMs: 0, endMs: 0, client: "" }];
   /** Columns added, undefined once it is not known. */
   #columns: number | undefined = 0;
