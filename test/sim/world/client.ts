@@ -49,6 +49,8 @@ export interface RemoteSession {
 
 export class SimClient {
   readonly random: SimRandom;
+  /** Asks the same node again, whatever it answers. */
+  stays = false;
   #sequence = 0;
   #at: number;
   readonly #unanswered = new Set<number>();
@@ -72,6 +74,7 @@ export class SimClient {
 
   /** Goes to another node for what comes next. */
   moveOn(): void {
+    if (this.stays) return;
     const others = this.world.machines.filter(({ id }) => id !== this.#at);
     if (others.length > 0) this.#at = this.random.pick(others).id;
   }

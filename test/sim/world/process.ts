@@ -33,7 +33,14 @@ export interface WorldOfProcesses extends Surroundings {
   ended(process: Process): void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
-  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void;
+  /** Of the store at this path below the data directory. */
+  applied(
+    machine: Machine,
+    path: string,
+    entries: readonly Entry[],
+    results: readonly Uint8Array[],
+    upTo: number,
+  ): void;
 }
 
 /** What a machine has been through that excuses a node's refusal to go on. */
@@ -238,7 +245,7 @@ export class Machine {
         const apply = store.apply.bind(store);
         store.apply = async (entries, upTo) => {
           const results = await apply(entries, upTo);
-          this.#world.applied(this, entries, results, upTo);
+          this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);
           return results;
         };
         return store;
