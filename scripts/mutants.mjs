@@ -75,7 +75,11 @@ function unitTests(tests) {
         "--project",
         "sim",
         "--reporter=json",
-        test.startsWith("multiraft") ? "multiraft" : `test/unit/${test}`,
+        test.startsWith("multiraft")
+          ? "multiraft"
+          : test.startsWith("sim/")
+            ? `test/${test}`
+            : `test/unit/${test}`,
       ],
       { encoding: "utf8", timeout: 240_000, maxBuffer: 1 << 28 },
     );
