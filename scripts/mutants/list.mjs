@@ -251,7 +251,7 @@ export const MUTANTS = [
     find: "        ? new TransactionTable(term, deps.limits.maxRememberedKeys)",
     replace:
       "        ? Object.assign((deps.kept ??= new TransactionTable(term, deps.limits.maxRememberedKeys)), { term })",
-    tests: [],
+    tests: ["sim/scenarios"],
   },
   // Gateway
   {
@@ -259,14 +259,14 @@ export const MUTANTS = [
     file: "src/gateway/replica.ts",
     find: "  await reach(replica, point.index, deadline);\n  return point;",
     replace: "  return point;",
-    tests: ["gateway"],
+    tests: ["gateway", "sim/scenarios"],
   },
   {
     name: "share a read round that has begun",
     file: "src/gateway/range-client.ts",
     find: "      this.#gathering = undefined;\n",
     replace: "      void round.finally(() => { this.#gathering = undefined; }).catch(() => {});\n",
-    tests: ["gateway"],
+    tests: ["gateway", "sim/scenarios"],
   },
   {
     name: "call a lost COMMIT aborted",
@@ -280,6 +280,6 @@ export const MUTANTS = [
     file: "src/gateway/fast-path.ts",
     find: '    if (replica.store.appliedIndex() < point.index)\n      throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");\n',
     replace: "    void point;\n",
-    tests: ["gateway"],
+    tests: ["gateway", "sim/scenarios"],
   },
 ];

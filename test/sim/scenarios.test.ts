@@ -199,6 +199,67 @@ describe("reads", () => {
   );
 });
 
+describe("reads at a follower that lags behind", () => {
+  scenario("wait for what was acknowledged before they began", async (world, register) => {
+    const leader = leaderOf(world);
+    const follower = otherThan(world, leader);
+    const client = register.client(leader);
+    for (let round = 0; round < 4; round++) {
+      world.wires.lag(leader.id, follower.id, UNIT_MS / 2);
+      await register.acknowledged(client);
+      expect(await register.read(register.client(follower))).toBe(register.value);
+    }
+  });
+
+  scenario(
+    "share no round with reads that began before a write was acknowledged",
+    async (world, register) => {
+      const leader = leaderOf(world);
+      const follower = otherThan(world, leader);
+      const client = register.client(leader);
+      for (let round = 0; round < 4; round++) {
+        // Its answer is under way for a while, and what is replicated for longer.
+        world.wires.clog(leader.id, follower.id, UNIT_MS / 4);
+        world.wires.lag(leader.id, follower.id, UNIT_MS / 2);
+        const early = register.read(register.client(follower));
+        await world.sleep(3);
+        await register.acknowledged(client);
+        expect(await register.read(register.client(follower))).toBe(register.value);
+        await early;
+        await world.sleep(UNIT_MS);
+      }
+    },
+  );
+});
+
+describe("transactions", () => {
+  scenario("of a leader that lost its leadership and has it again are refused", async (world, register) => {
+    for (const readonly of [false, true]) {
+      const leader = leaderOf(world);
+      const client = register.client(leader);
+      const on = await client.open();
+      await client.run(on, "BEGIN");
+      const { rows } = await client.run(on, "SELECT v FROM t WHERE id = 1");
+      expect(Number(rows[0]![0])).toBe(register.value);
+      const other = otherThan(world, leader);
+      await transfer(world, other);
+      await register.acknowledged(register.client(other));
+      await transfer(world, leader);
+      await world.when(
+        () => leader.process!.host!.group(FIRST_RANGE_GROUP).status().leaderReady,
+        "it leads again",
+      );
+      const committed = async (): Promise<unknown> => {
+        if (!readonly) await client.run(on, "UPDATE t SET v = ? WHERE id = 1", [register.value]);
+        return client.run(on, "COMMIT");
+      };
+      await expect(committed()).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+      await client.close(on);
+      expect(await register.read(client)).toBe(register.value);
+    }
+  });
+});
+
 describe("writes", () => {
   scenario(
     "repeated to a new leader by a client that lost the answer are done once",
