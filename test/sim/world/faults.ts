@@ -29,6 +29,8 @@ export type FaultKind =
   | "fsync fails"
   | "write fails"
   | "disk full"
+  | "database full"
+  | "files fail"
   | "bit rot"
   | "wipe"
   | "wall clock jumps"
@@ -72,6 +74,8 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["fsync fails", 1],
   ["write fails", 1],
   ["disk full", 2],
+  ["database full", 2],
+  ["files fail", 2],
   ["bit rot", 0.3],
   ["wipe", 0.5],
   ["wall clock jumps", 3],
@@ -156,6 +160,19 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   "fsync fails": disk,
   "write fails": disk,
   "disk full": disk,
+  "database full": (world, { node, forMs, a }) => {
+    const { files } = world.machine(node);
+    files.limitGrowth(Math.floor(a * 4));
+    world.after(forMs, () => files.limitGrowth());
+  },
+  "files fail": (world, { node, forMs, a }) => {
+    const { files, damage } = world.machine(node);
+    files.failure = a < 0.4 ? "EIO" : "ENOSPC";
+    if (files.failure === "EIO") damage.ioErrors = true;
+    world.after(forMs, () => {
+      files.failure = undefined;
+    });
+  },
   "bit rot": rot,
   wipe,
   "wall clock jumps": (world, { node, a, b }) => {

@@ -244,7 +244,10 @@ export class Machine {
         const store = stores.store(this.files.real(path));
         const apply = store.apply.bind(store);
         store.apply = async (entries, upTo) => {
-          const results = await apply(entries, upTo);
+          const results = await apply(entries, upTo).catch((error: OstrakaError) => {
+            this.#world.note(`apply failed: ${error.code}`);
+            throw error;
+          });
           this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);
           return results;
         };

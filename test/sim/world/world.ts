@@ -399,6 +399,8 @@ export class World implements WorldOfProcesses {
       machine.disk.capacityBytes = Number.POSITIVE_INFINITY;
       machine.disk.slowness = 1;
       machine.disk.failNext = () => undefined;
+      machine.files.failure = undefined;
+      machine.files.limitGrowth();
       machine.wanted = true;
       machine.start();
     }
