@@ -70,6 +70,9 @@ it("forgets every transaction when it leads again in another term, even if nobod
     appliedIndex: () => logIndex(5),
     lastWallMs: () => 0,
     forget: () => undefined,
+    prepared: async () => [],
+    state: () => WHOLE,
+    onState: () => undefined,
   } as unknown as RangeStore;
   const leader = new RangeLeader({
     handle,
@@ -78,6 +81,7 @@ it("forgets every transaction when it leads again in another term, even if nobod
     clock: new ManualClock(),
     random: new SeededRandom(1),
     limits: DEFAULT_LEADER_LIMITS,
+    inquire: () => Promise.reject(new Error("nobody is asked")),
   });
   const key = { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 0 };
   const kept = transactionId("kept");
