@@ -10,7 +10,6 @@ import type { GroupId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import { encodeKey, tableStart } from "../base/keys.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
-import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
   RowChange,
@@ -23,13 +22,14 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
-import { rangesOf } from "../placement/route.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
 import { changesDatabase } from "./statements.js";
@@ -103,7 +103,7 @@ export class WideWorkspace implements Workspace {
     return this.#history.events.flatMap((event) => {
       if (event.kind !== "write") return [];
       const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
-      return spansOf(analysis.footprint(event.stamped.params));
+      return rowsOf(analysis.footprint(event.stamped.params));
     });
   }
 
@@ -126,22 +126,14 @@ export class WideWorkspace implements Workspace {
   }
 
   async #replay(deadline: Deadline): Promise<void> {
-    for (const event of this.#history.events) {
-      if (event.kind === "savepoint") {
-        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
-        continue;
-      }
-      const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
-      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
-      const outcome = await this.#execute(
-        { ...event.stamped, told: undefined },
-        analysis,
-        deadline,
-        [],
-      ).catch((error: unknown) => error);
-      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told)
-        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
-    }
+    await replay(this.#history, {
+      run: (statement) => {
+        const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
+        const analysis = analyse(statement.sql, oracle, { admitted: true });
+        return this.#execute(statement, analysis, deadline, []);
+      },
+      control: (sql) => this.control(sql, deadline),
+    });
   }
 
   analyse(sql: string): Analysis {
@@ -199,7 +191,7 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
-    const spans = spansOf(this.#footprint(statement, analysis));
+    const spans = rowsOf(this.#footprint(statement, analysis));
     if (this.#scratch.reaches(spans)) return;
     await this.#scratch.close("rollback");
     this.#forgetSchema();
@@ -350,10 +342,6 @@ export class WideWorkspace implements Workspace {
         .rollback(this.#transaction.id)
         .catch(() => {});
   }
-}
-
-function spansOf({ reads, writes, checks }: Footprint): readonly Span[] {
-  return [...reads, ...writes, ...checks];
 }
 
 /** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */

@@ -246,6 +246,8 @@ describe("rows brought to a scratch database", () => {
     expect(load("wr", { low: [1n], high: [2n] })).toBe(1);
     expect(load("wr", { low: [2n, "a"], high: [2n, "z"] })).toBe(1);
     expect(load("wr", { low: undefined, high: [1n, "k"] })).toBe(1);
+    expect(session.load(0, [{ table: "many", slice: rowid(15_000n, 15_995n), last: true }], LIMIT)).toBe(1);
+    expect(run(session, "SELECT id FROM many WHERE id BETWEEN 12100 AND 19000")).toEqual([[15_990n]]);
     expect(codeOf(() => load("many", WHOLE, where("nothing = 1")))).toBe("SQLITE_ERROR");
     // After that nothing can be relied on.
     expect(codeOf(() => run(session, "SELECT 1"))).toBe("SQLITE_ERROR");
@@ -279,6 +281,19 @@ describe("rows brought to a scratch database", () => {
       session.closeCopy("rollback");
       session.dropSources();
     }
+  });
+
+  it("are those behind a prefix of the key, where the slice says so", () => {
+    const found = (slice: ScratchLoad["slice"]): unknown => {
+      const { session } = scratchOn(`CREATE TABLE w(a TEXT, b INT, PRIMARY KEY(a, b)) WITHOUT ROWID;
+        INSERT INTO w VALUES ('a', 1), ('a', 2), ('b', 1), ('b', 2), ('c', 1)`);
+      session.load(0, [{ table: "w", slice }], LIMIT);
+      return run(session, "SELECT a || b FROM w").flat();
+    };
+    expect(found({ low: ["a"], high: ["b"] })).toEqual(["a1", "a2"]);
+    expect(found({ low: ["a"], lowAfter: true, high: ["b"], highAfter: true })).toEqual(["b1", "b2"]);
+    expect(found({ low: ["a", 1n], lowAfter: true, high: ["b", 1n], highAfter: true })).toEqual(["a2", "b1"]);
+    expect(found({ low: ["b"], lowAfter: true, high: undefined })).toEqual(["c1"]);
   });
 
   it("are refused beyond the limit", () => {
@@ -526,6 +541,14 @@ describe("statements on a scratch database", () => {
     expect(run(session, "SELECT id FROM seen")).toEqual([[2n]]);
     expect(run(session, "SELECT orders FROM customer WHERE id = 2")).toEqual([[1n]]);
     expect(session.hasTemp).toBe(true);
+  });
+
+  it("do not show what watches them", () => {
+    const { session } = scratchOn(SHOP);
+    run(session, "SELECT 1");
+    run(session, "INSERT INTO note VALUES ('x')");
+    for (const view of ["_ostraka_temp_schema_view", "_ostraka_temp_schema_rowid_view"])
+      expect(run(session, `SELECT name FROM temp.${view}`)).toEqual([]);
   });
 
   it("end with the whole transaction when one rolls it back", () => {
