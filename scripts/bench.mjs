@@ -176,9 +176,12 @@ async function etcd() {
       for (const kind of ["insert", "read"])
         for (const inFlight of inFlights) {
           await client.ask("closed", { kind, inFlight, seconds: WARM_UP_SECONDS });
+          const before = cluster.cpuMicros();
           const result = await client.ask("closed", { kind, inFlight, seconds });
+          const server = (cluster.cpuMicros() - before) / result.operations;
           const name = `etcd ${version} ×3 ${kind === "insert" ? "puts" : "reads"}, ${inFlight}`;
-          keep(name, { ...result, cpu: { client: result.cpuMicros / result.operations } });
+          const cpu = { server: Number.isNaN(server) ? undefined : server };
+          keep(name, { ...result, cpu: { ...cpu, client: result.cpuMicros / result.operations } });
         }
       await client.ask("quit");
     } finally {

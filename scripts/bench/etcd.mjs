@@ -1,6 +1,7 @@
 /** Three nodes of etcd where it is installed (or where --etcd says). */
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
+import { cpuMicros } from "./proc-stat.mjs";
 import { freePorts, run, start, startScript, stop, until } from "./processes.mjs";
 
 /** The server's program; undefined when there is none. */
@@ -56,6 +57,12 @@ export class Etcd {
       },
       stop: () => script.stop(),
     };
+  }
+
+  /** Processor time of all members so far; undefined where it is not told. */
+  cpuMicros() {
+    const used = this.#members.map(({ pid }) => cpuMicros(pid)?.all);
+    return used.includes(undefined) ? undefined : used.reduce((sum, micros) => sum + micros, 0);
   }
 
   async stop() {

@@ -1,6 +1,8 @@
 /** PostgreSQL where it is installed: a cluster of its own on a socket in its directory, and pgbench. */
 import { chownSync, existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { childrenMicros } from "./proc-stat.mjs";
 import { run, start, stop, until } from "./processes.mjs";
 import { NOTE, READ_ROWS, TABLE } from "./workload.mjs";
 
@@ -93,11 +95,25 @@ export class Postgres {
       `note=${NOTE}`,
       DATABASE,
     );
+    const before = this.#used();
     const out = await run(join(this.#bin, "pgbench"), args, this.#as);
+    // A backend is counted once its parent has taken leave of it.
+    await delay(300);
+    const after = this.#used();
     const perSecond = Number(/^tps = ([\d.]+)/m.exec(out)?.[1]);
     const operations = Number(/actually processed: (\d+)/.exec(out)?.[1]);
     const average = Number(/latency average = ([\d.]+) ms/.exec(out)?.[1]);
-    return { operations, perSecond, latencyMs: { average } };
+    const cpu = { server: each(before.server, after.server), client: each(before.client, after.client) };
+    return { operations, perSecond, latencyMs: { average }, cpu };
+
+    function each(from, to) {
+      return from === undefined || to === undefined ? undefined : (to - from) / operations;
+    }
+  }
+
+  /** Backends that have ended, and what this process has waited for, which is pgbench. */
+  #used() {
+    return { server: childrenMicros(this.#server.pid), client: childrenMicros("self") };
   }
 
   async stop() {

@@ -42,6 +42,16 @@ export function cpuMicros(pid) {
   }
 }
 
+/** What the children that a process has waited for have used altogether. */
+export function childrenMicros(pid) {
+  try {
+    const stat = fields(`/proc/${pid}/stat`);
+    return (Number(stat[13]) + Number(stat[14])) * TICK_US;
+  } catch {
+    return undefined;
+  }
+}
+
 export function cpuBetween(before, after, operations) {
   if (before === undefined || after === undefined || operations === 0) return undefined;
   const per = {};

@@ -34,6 +34,7 @@ export function rateTable(results) {
     micros(sum(cpu?.nodes, "main")),
     micros(sum(cpu?.nodes, "worker")),
     micros(sum(cpu?.nodes, "others")),
+    micros(cpu?.server ?? sum(cpu?.nodes, "all")),
     micros(cpu?.client),
   ]);
   const head = [
@@ -46,6 +47,7 @@ export function rateTable(results) {
     "node: main µs/op",
     "worker",
     "others",
+    "all servers",
     "client µs/op",
   ];
   return table(head, rows);

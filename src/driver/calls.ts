@@ -38,6 +38,7 @@ export interface CallTerms {
 
 export abstract class RetriedCall<T> implements PooledCall {
   id = 0;
+  place = -1;
   abstract readonly bytes: number;
   readonly deadlineMs: number;
   /** 0 without a key. */

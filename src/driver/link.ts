@@ -6,6 +6,7 @@
  * 1. A call is sent only after the node said welcome, so a call that waits has surely not been executed.
  * 2. When the link goes down every call in flight hears `lost` exactly once, and nothing after it.
  */
+import { IdTable } from "../base/id-table.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "../rpc/pipe.js";
 import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../rpc/protocol.js";
 import { MalformedFrame, unpackMessages } from "../rpc/wire.js";
@@ -34,7 +35,7 @@ export interface LinkOwner {
 export class Link implements PipeHandler {
   readonly #pipe: FramePipe;
   readonly #writer: FrameWriter;
-  readonly #calls = new Map<number, Call>();
+  readonly #calls = new IdTable<Call>();
   readonly #owner: LinkOwner;
   #nextId = 1;
   #nextSession = 1;
@@ -171,7 +172,7 @@ export class Link implements PipeHandler {
     if (this.#down) return;
     this.#down = true;
     this.#writer.close();
-    const calls = [...this.#calls.values()];
+    const calls = this.#calls.values();
     this.#calls.clear();
     this.#owner.down(this, reason, refused);
     for (const call of calls) call.lost(this, reason);

@@ -30,6 +30,8 @@ export const GRACE_MS = 1000;
 
 /** A call with an owner who waits. */
 export interface PooledCall extends Call {
+  /** Where the pool has it; -1 where it has it not. */
+  place: number;
   readonly deadlineMs: number;
   /** Past its deadline (`overdue`: and past the grace after it). True when it gave up. */
   expire(overdue: boolean): boolean;
@@ -49,7 +51,8 @@ export class Pool implements LinkOwner {
   readonly random: Random;
   readonly clientName: string;
   readonly #options: PoolOptions;
-  readonly #live = new Set<PooledCall>();
+  /** Without order: what leaves is replaced by the last. A Set of so short lives would be the garbage collector's ruin. */
+  readonly #live: PooledCall[] = [];
   readonly #links = new Set<Link>();
   readonly #unanswered = new Set<number>();
   /** Sequences of writes that ended with an unknown outcome, and since when. */
@@ -136,12 +139,19 @@ export class Pool implements LinkOwner {
   /** Watches over the call until `done`. Throws when the pool is closed. */
   begin(call: PooledCall): void {
     if (this.#closed) throw closedError();
-    this.#live.add(call);
+    call.place = this.#live.length;
+    this.#live.push(call);
     this.#sweepTimer ??= this.clock.setTimer(SWEEP_MS, () => this.#sweep());
   }
 
   done(call: PooledCall): void {
-    this.#live.delete(call);
+    const { place } = call;
+    if (place < 0) return;
+    call.place = -1;
+    const last = this.#live.pop()!;
+    if (last === call) return;
+    this.#live[place] = last;
+    last.place = place;
   }
 
   /** The link that new calls go over; undefined while there is none. */
@@ -166,9 +176,9 @@ export class Pool implements LinkOwner {
   #sweep(): void {
     this.#sweepTimer = undefined;
     const now = this.clock.monotonicMs();
-    for (const call of this.#live)
-      if (now >= call.deadlineMs && call.expire(now >= call.deadlineMs + GRACE_MS)) this.#live.delete(call);
-    if (this.#live.size > 0) this.#sweepTimer = this.clock.setTimer(SWEEP_MS, () => this.#sweep());
+    for (const call of this.#live.filter(({ deadlineMs }) => now >= deadlineMs))
+      if (call.place >= 0 && call.expire(now >= call.deadlineMs + GRACE_MS)) this.done(call);
+    if (this.#live.length > 0) this.#sweepTimer = this.clock.setTimer(SWEEP_MS, () => this.#sweep());
   }
 
   // --- Links ---
@@ -280,7 +290,7 @@ export class Pool implements LinkOwner {
     this.#sweepTimer?.cancel();
     this.#waiting = [];
     for (const call of [...this.#live]) call.abandon(closedError());
-    this.#live.clear();
+    for (const call of [...this.#live]) this.done(call);
     for (const link of [...this.#links]) link.close("the database was closed");
   }
 }

@@ -20,6 +20,7 @@ export type SessionAnswer<T> =
 
 export class SessionCall<T> implements PooledCall {
   id = 0;
+  place = -1;
   #end: ((answer: SessionAnswer<T>) => void) | undefined;
 
   constructor(
@@ -87,6 +88,7 @@ export class SessionCall<T> implements PooledCall {
 /** Waits for a link until a deadline. */
 export class LinkWait implements PooledCall {
   id = 0;
+  place = -1;
   readonly bytes = 0;
   #reject: ((error: OstrakaError) => void) | undefined;
 

@@ -33,6 +33,7 @@ export interface StreamHead {
 /** What follows a stream's head. */
 export class StreamTail implements PooledCall {
   id = 0;
+  place = -1;
   readonly bytes = 0;
   deadlineMs = Number.POSITIVE_INFINITY;
   readonly head: StreamHead;

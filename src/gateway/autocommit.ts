@@ -5,6 +5,7 @@
 import { fromWireError, RetryError, UserError } from "../base/errors.js";
 import { transactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, SystemTable } from "../machines/range/types.js";
+import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
@@ -17,6 +18,7 @@ import { systemTablesFor } from "./system-tables.js";
 import type { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction } from "./transaction.js";
 
+const MOVE = { ok: "move" } as const;
 /** How often a statement that lost a race is run again before its caller is told. */
 const ATTEMPTS = 12;
 
@@ -40,17 +42,10 @@ export class AutocommitStatements {
   }
 
   async read(statement: Statement, analysis: Analysis, deadline: Deadline): Promise<ExecuteResult> {
-    const { replica, space } = this.#context;
     const final = { sql: analysis.sql, params: statement.params };
-    return autocommitRead(
-      replica,
-      space,
-      final,
-      analysis,
-      this.#settings,
-      deadline,
-      await this.systemTables(analysis),
-    );
+    const systemTables = await this.systemTables(analysis);
+    const request = { statement: final, analysis, settings: this.#settings, systemTables };
+    return autocommitRead(this.#context.db, request, deadline);
   }
 
   async write(
@@ -59,20 +54,34 @@ export class AutocommitStatements {
     request: RequestTail,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    const { replica } = this.#context;
+    const { db } = this.#context;
     const key = request.key ?? this.#context.nextKey();
     const inDoubt = { transaction: autocommitId(key), repeatable: true };
-    if (runsInWorker(replica, analysis) && !analysis.rowChangesOnly && analysis.systemTables.length === 0) {
+    if (!analysis.rowChangesOnly && analysis.systemTables.length === 0) {
       const write = {
         key,
         statement,
         flags: this.#settings.flags,
         lastInsertRowid: this.#settings.lastInsertRowid,
       };
-      const result = await deadline.persist(() => replica.leader.write(write), inDoubt);
+      const result = await db.persist(
+        deadline,
+        async () => this.#leaderOf(statement, analysis)?.write(write) ?? MOVE,
+        inDoubt,
+      );
       if (result.ok !== "move") return this.#wrote(result);
     }
     return this.#writeInCopy(statement, analysis, key, deadline);
+  }
+
+  /** The leader of the one range that a write of bounded cost touches. */
+  #leaderOf(statement: Statement, analysis: Analysis): RangeService | undefined {
+    const { db } = this.#context;
+    const { whole } = db;
+    if (whole !== undefined) return runsInWorker(whole, analysis) ? whole.leader : undefined;
+    if (analysis.cost !== "bounded") return undefined;
+    const touched = db.touched(analysis.footprint(statement.params));
+    return touched.length > 1 ? undefined : db.client((touched[0] ?? db.first).range);
   }
 
   #wrote(result: CommandResult): ExecuteResult {
@@ -89,13 +98,13 @@ export class AutocommitStatements {
     key: IdempotencyKey,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    const { replica, space } = this.#context;
-    const startedMs = replica.clock.monotonicMs();
+    const { db } = this.#context;
+    const startedMs = db.clock.monotonicMs();
     for (let attempt = 0; ; attempt++) {
-      const transaction = new Transaction(replica, space, {
+      const transaction = new Transaction(db, {
         id: transactionId(autocommitId(key)),
         mode: "deferred",
-        age: replica.clock.monotonicMs() - startedMs,
+        age: db.clock.monotonicMs() - startedMs,
         reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
         needsCopy: true,
         borrow: (wait) => this.#temp.borrow(wait),

@@ -8,6 +8,8 @@ import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { classify, explainedFrom } from "../sql/classify.js";
 import { bindParameters } from "../sql/parameters.js";
 import { tokenize } from "../sql/tokenizer.js";
+import type { Analysis, Statement } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
@@ -31,15 +33,11 @@ export async function explain(
   const queryPlan = from > 1;
   const analysis = await session.analyseFresh(explained, deadline);
   const params = bindParameters(analysis.parameters, padded(request, analysis.parameters.length));
-  const { replica } = context;
+  const { db } = context;
   const ran = await session.runHere({ sql: `${sql.slice(0, start)}${analysis.sql}`, params }, deadline);
   if (!queryPlan) return ran;
-  const outcome = await collectResult(ran, replica.limits.maxTransactionBytes);
-  const touched = analysis.footprint(params);
-  const tables = [...new Set([...touched.reads, ...touched.writes].map((span) => span.table))].filter(
-    (name) => name !== "",
-  );
-  const detail = `SINGLE RANGE ${replica.leader.group}${tables.length === 0 ? "" : ` (${tables.join(", ")})`}`;
+  const outcome = await collectResult(ran, db.limits.maxTransactionBytes);
+  const detail = howItRuns(db, analysis, params);
   const writer = new ValueWriter();
   writer.vector([0n, 0n, 0n, detail]);
   const reader = new ValueReader(outcome.rows);
@@ -51,4 +49,17 @@ export async function explain(
 function padded(request: ExecuteRequest, count: number): ExecuteRequest["params"] {
   if (!Array.isArray(request.params) || request.params.length > 0) return request.params;
   return new Array(count).fill(null);
+}
+
+/** Which ranges the statement touches, and how it would run there. */
+function howItRuns(db: GatewayDatabase, analysis: Analysis, params: Statement["params"]): string {
+  const footprint = analysis.footprint(params);
+  const { reads, writes } = footprint;
+  const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter((name) => name !== "");
+  const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
+  const touched = db.touched(footprint);
+  const changesSchema = writes.some(({ table }) => table === "");
+  if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
+  if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;
+  return `GATHER FROM ${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
 }

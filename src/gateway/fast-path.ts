@@ -5,12 +5,15 @@
  */
 import { AmbiguousError, fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
+import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement } from "../sql/types.js";
+import { anyIntersect } from "../txn/spans.js";
 import { autocommitId } from "./autocommit.js";
+import { type GatewayDatabase, moved } from "./database.js";
 import { BOUNDED_RESULT_BYTES, runsInWorker } from "./reads.js";
-import { stampAt } from "./replica.js";
+import { type Replica, stampAt } from "./replica.js";
 import type { GatewaySession, SessionContext } from "./session.js";
 
 /** Shorter deadlines are kept exactly, on the general path; bounded statements take milliseconds. */
@@ -23,28 +26,36 @@ export function executeFast(
   request: ExecuteRequest,
 ): Promise<ExecuteResult> | undefined {
   if (request.timeoutMs !== undefined && request.timeoutMs < LEAST_TIMEOUT_MS) return undefined;
-  const { replica, statements } = context;
+  const { db, statements } = context;
+  const { whole } = db;
   let analysis: Analysis;
   let statement: Statement;
+  let range = whole?.range;
   try {
     const known = statements.get(request.sql);
     if (known.class.kind !== "select" && known.class.kind !== "write") return undefined;
-    analysis = replica.schema.analyse(known.sql);
-    if (
-      analysis.touchesTemp ||
-      analysis.rowChangesOnly ||
-      analysis.systemTables.length > 0 ||
-      !runsInWorker(replica, analysis)
-    )
-      return undefined;
+    analysis = (whole?.schema ?? db.ranges.schema()).analyse(known.sql);
+    if (analysis.touchesTemp || analysis.rowChangesOnly || analysis.systemTables.length > 0) return undefined;
+    if (whole === undefined ? analysis.cost !== "bounded" : !runsInWorker(whole, analysis)) return undefined;
     const params = bindParameters(analysis.parameters, request.params);
     statement = { sql: known.sql, params, vector: params === request.params ? request.vector : undefined };
+    if (whole === undefined) {
+      const touched = db.touched(analysis.footprint(params));
+      if (touched.length > 1 || !db.ranges.directory().complete) return undefined;
+      range = (touched[0] ?? db.first).range;
+    }
   } catch {
     // Perhaps this replica's schema is behind; the general path finds out.
     return undefined;
   }
-  if (!analysis.readonly) return request.key && write(context, session, statement, request, request.key);
-  return read(context, session, { sql: analysis.sql, params: statement.params }, request);
+  if (!analysis.readonly) {
+    const leader = whole?.leader ?? db.client(range!);
+    return request.key && write(db, leader, session, statement, request, request.key);
+  }
+  const replica = whole ?? db.replica(range!);
+  return (
+    replica && read(db, replica, session, { sql: analysis.sql, params: statement.params }, analysis, request)
+  );
 }
 
 function slowly(session: GatewaySession, request: ExecuteRequest, error: unknown): Promise<ExecuteResult> {
@@ -52,17 +63,34 @@ function slowly(session: GatewaySession, request: ExecuteRequest, error: unknown
 }
 
 async function read(
-  { replica }: SessionContext,
+  db: GatewayDatabase,
+  replica: Replica,
   session: GatewaySession,
   statement: Statement,
+  analysis: Analysis,
   request: ExecuteRequest,
 ): Promise<ExecuteResult> {
   try {
+    const { generation } = replica.store.state().descriptor;
     const point = await replica.leader.readPoint();
     if (replica.store.appliedIndex() < point.index)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
-    const stamped = { ...statement, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
-    const { outcome } = await replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES });
+    if (point.held !== undefined && anyIntersect(point.held, analysis.footprint(statement.params).reads))
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "a transaction is about to change what is read");
+    const { sql, params } = statement;
+    const stamped = { sql, params, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
+    const { outcome } = await replica.store.read({
+      statement: stamped,
+      maxBytes: BOUNDED_RESULT_BYTES,
+      mayBeAhead: true,
+    });
+    // The keys were routed here by what was known before: they have to be here still.
+    const after = replica.store.state().descriptor;
+    if (
+      after.generation !== generation ||
+      db.ranges.directory().get(replica.range)?.generation !== generation
+    )
+      throw moved();
     return { kind: "outcome", outcome };
   } catch (error) {
     return slowly(session, request, error);
@@ -71,15 +99,16 @@ async function read(
 
 /** Most of all traffic: as few promises as there are waits. */
 function write(
-  { replica }: SessionContext,
+  db: GatewayDatabase,
+  leader: RangeService,
   session: GatewaySession,
   statement: Statement,
   request: ExecuteRequest,
   key: IdempotencyKey,
 ): Promise<ExecuteResult> {
-  let written: ReturnType<typeof replica.leader.write>;
+  let written: ReturnType<RangeService["write"]>;
   try {
-    written = replica.leader.write({ key, statement, flags: 0, lastInsertRowid: 0n });
+    written = leader.write({ key, statement, flags: 0, lastInsertRowid: 0n });
   } catch (error) {
     return slowly(session, request, error);
   }
@@ -89,10 +118,12 @@ function write(
       if (result.ok === "move") return session.executeSlowly(request);
       return slowly(session, request, fromWireError(result.error));
     },
-    (error: unknown) =>
-      error instanceof AmbiguousError
+    (error: unknown) => {
+      if (error instanceof RouteError && error.moved !== undefined) db.ranges.learn(error.moved);
+      return error instanceof AmbiguousError
         ? inDoubt(session, request, key, error)
-        : slowly(session, request, error),
+        : slowly(session, request, error);
+    },
   );
 }
 

@@ -7,19 +7,17 @@ import { type TransactionId, transactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
 import type { Gateway, Session } from "../rpc/gateway.js";
+import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
-import type { Replica } from "./replica.js";
 import type { RunningStatements } from "./running.js";
 import { GatewaySession, type SessionContext } from "./session.js";
-import type { SpoolSpace } from "./spool.js";
 import { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 
 export type AdminVerb = (args: Readonly<Record<string, unknown>>) => Promise<unknown>;
 
 export interface GatewayOptions {
-  readonly replica: Replica;
-  readonly space: SpoolSpace;
+  readonly db: GatewayDatabase;
   readonly systemTables: SystemTables;
   readonly running: RunningStatements;
   readonly admin: Readonly<Record<string, AdminVerb>>;
@@ -38,12 +36,11 @@ export class NodeGateway implements Gateway {
 
   constructor(options: GatewayOptions) {
     this.#options = options;
-    this.#origin = Array.from(options.replica.random.bytes(12), (byte) =>
-      byte.toString(16).padStart(2, "0"),
-    ).join("");
+    this.#origin = Array.from(options.db.random.bytes(12), (byte) => byte.toString(16).padStart(2, "0")).join(
+      "",
+    );
     this.#context = {
-      replica: options.replica,
-      space: options.space,
+      db: options.db,
       statements: new StatementCache(),
       systemTables: options.systemTables,
       running: options.running,
@@ -61,11 +58,9 @@ export class NodeGateway implements Gateway {
   }
 
   async outcome(id: string): Promise<"committed" | "aborted" | "unknown"> {
-    const { replica } = this.#options;
-    const deadline = new Deadline(replica.clock, undefined, replica.limits.availabilityMs, {
-      signal: undefined,
-    });
-    return deadline.persist(() => replica.leader.outcome(transactionId(id)));
+    const { db } = this.#options;
+    const deadline = new Deadline(db.clock, undefined, db.limits.availabilityMs, { signal: undefined });
+    return db.outcome(transactionId(id), deadline);
   }
 
   async admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown> {
@@ -78,6 +73,7 @@ export class NodeGateway implements Gateway {
   async close(): Promise<void> {
     this.#idleTimer?.cancel();
     await Promise.all([...this.#sessions].map((session) => session.close()));
+    await this.#options.db.scratches.close();
   }
 
   #nextKey(): IdempotencyKey {
@@ -87,18 +83,18 @@ export class NodeGateway implements Gateway {
       client: this.#origin,
       sequence,
       lowestUnanswered: sequence,
-      issuedMs: this.#options.replica.clock.wallMs(),
+      issuedMs: this.#options.db.clock.wallMs(),
     };
   }
 
   #nextTransactionId(): TransactionId {
     return transactionId(
-      `${this.#origin}-${++this.#sequence}@${this.#options.replica.clock.wallMs().toString(36)}`,
+      `${this.#origin}-${++this.#sequence}@${this.#options.db.clock.wallMs().toString(36)}`,
     );
   }
 
   #watchIdle(): void {
-    const { clock } = this.#options.replica;
+    const { clock } = this.#options.db;
     this.#idleTimer = clock.setTimer(IDLE_CHECK_MS, () => {
       const nowMs = clock.monotonicMs();
       for (const session of this.#sessions) session.expireIdle(nowMs);

@@ -39,9 +39,9 @@ export async function executePragma(
     case "replicated":
       return replicated(session, context, pragma, request, deadline);
     case "introspection": {
-      const result = await session.runHere({ sql, params: [] }, deadline);
+      const result = await session.runHere({ sql, params: [] }, deadline, treatment.wholeDatabase);
       if (pragma.name.toLowerCase() !== "table_list") return result;
-      return withoutOurTables(await collectResult(result, context.replica.limits.maxTransactionBytes));
+      return withoutOurTables(await collectResult(result, context.db.limits.maxTransactionBytes));
     }
     case "unknown":
       return emptyOutcome();
@@ -91,7 +91,9 @@ async function replicated(
   }
   const value = Number.parseInt(pragma.argument, 10) | 0;
   const key = request.key ?? context.nextKey();
-  const result = await deadline.persist(() => context.replica.leader.setPragma(name, value, key), {
+  const { db } = context;
+  // Both live in the first range, where they are read too.
+  const result = await db.persist(deadline, () => db.client(db.first.range).setPragma(name, value, key), {
     transaction: `${key.client}:${key.sequence}`,
     repeatable: true,
   });

@@ -6,10 +6,10 @@
 
 import { RetryError, UserError } from "../base/errors.js";
 import type { LogIndex, Term } from "../base/ids.js";
-import { ValueReader } from "../base/values.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
+  CommandResult,
   RowChange,
   RowStream,
   Runner,
@@ -22,11 +22,13 @@ import { analyse } from "../sql/analyse.js";
 import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
+import { collect, collectTexts } from "./outcomes.js";
 import { type Replica, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { changesDatabase } from "./statements.js";
+import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
 
-export class PrivateCopy {
+export class PrivateCopy implements Workspace {
   readonly #replica: Replica;
   readonly #runner: Runner;
   readonly readAt: LogIndex;
@@ -81,8 +83,8 @@ export class PrivateCopy {
     return self;
   }
 
-  get reads(): readonly Span[] {
-    return this.#reads;
+  reads(): readonly RangeRead[] {
+    return [{ range: this.#replica.range, index: this.readAt, term: this.readTerm, spans: this.#reads }];
   }
 
   get runner(): Runner {
@@ -208,31 +210,31 @@ export class PrivateCopy {
       },
       runOptions(this.#replica, deadline, []),
     );
-    const texts: string[] = [];
-    for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next()) {
-      const reader = new ValueReader(chunk.rows);
-      while (!reader.done) texts.push(String(reader.vector()[0]));
-    }
-    await stream.close();
-    return texts;
+    return collectTexts(stream);
   }
 
-  /** Runs COMMIT on the copy (deferred constraints are checked: it may fail and stay open), then says what to propose. */
-  async prepareCommit(
-    history: History,
-  ): Promise<Pick<CopyCommit, "readAt" | "readTerm" | "reads" | "writes" | "schemaVersion" | "body">> {
+  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
     const body = await this.#body(history);
     await this.#runner.closeCopy("commit");
     this.#forgetSchema();
     await this.#releaseFile();
-    return {
-      readAt: this.readAt,
-      readTerm: this.readTerm,
-      reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
-      writes: this.#writes,
-      schemaVersion: this.schemaVersion,
-      body,
-    };
+    const { leader } = this.#replica;
+    const result = await leader.commitCopy(
+      {
+        transaction,
+        key,
+        readAt: this.readAt,
+        readTerm: this.readTerm,
+        reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
+        writes: this.#writes,
+        checks: this.#checks,
+        schemaVersion: this.schemaVersion,
+        body,
+      },
+      earlier,
+    );
+    if (!result.ok) await leader.rollback(transaction).catch(() => {});
+    return result;
   }
 
   async #body(history: History): Promise<CopyCommit["body"]> {
@@ -259,40 +261,4 @@ export class PrivateCopy {
 function feedsOnTemp(analysis: Analysis, params: StampedStatement["params"]): boolean {
   if (!analysis.touchesTemp || analysis.class.kind !== "ddl") return analysis.touchesTemp;
   return analysis.footprint(params).reads.some((span) => span.table === EVERY_TABLE);
-}
-
-/** Gathers a stream into one outcome; its error rejects. */
-export async function collect(stream: RowStream, maxBytes: number): Promise<StatementOutcome> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  let rowCount = 0;
-  try {
-    for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next()) {
-      bytes += chunk.rows.length;
-      if (bytes > maxBytes)
-        throw new UserError("OSTRAKA_TOO_LARGE", `the result is larger than ${maxBytes} bytes`);
-      rowCount += chunk.count;
-      chunks.push(chunk.rows);
-    }
-    return {
-      columns: stream.columns,
-      columnTypes: stream.columnTypes,
-      rows: concat(chunks, bytes),
-      rowCount,
-      ...stream.summary(),
-    };
-  } finally {
-    await stream.close();
-  }
-}
-
-function concat(chunks: readonly Uint8Array[], bytes: number): Uint8Array {
-  if (chunks.length === 1) return chunks[0]!;
-  const out = new Uint8Array(bytes);
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
 }

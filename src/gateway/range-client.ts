@@ -137,8 +137,8 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.resolve(transaction, decision));
   }
 
-  fence(id: string, spans: readonly Span[]): Promise<FencePoint> {
-    return this.#call((leader) => leader.fence(id, spans));
+  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
+    return this.#call((leader) => leader.fence(id, spans, generation));
   }
 
   release(id: string, term: Term): Promise<boolean> {

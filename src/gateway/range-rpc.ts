@@ -1,10 +1,23 @@
-/** RangeService over the peer connections: what a gateway calls on another node's leader, and the serving side. */
-import { FIRST_RANGE_GROUP, type NodeId, type TransactionId } from "../base/ids.js";
-import type { CommandResult, IdempotencyKey } from "../machines/range/types.js";
+/**
+ * RangeService over the peer connections: what a gateway calls on another node's leader, and the serving side, which
+ * finds the range by its group. Methods are served once for all groups of a node.
+ */
+import { RouteError } from "../base/errors.js";
+import { type GroupId, groupId, type NodeId, type Term, type TransactionId } from "../base/ids.js";
+import type { Key } from "../base/keys.js";
+import type {
+  CommandResult,
+  IdempotencyKey,
+  SchemaSnapshot,
+  StampedStatement,
+  StatementOutcome,
+} from "../machines/range/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
 import {
   batchCodec,
   commitCopyCodec,
   pack,
+  prepareCodec,
   runCodec,
   stampedCodec,
   unpack,
@@ -12,25 +25,31 @@ import {
 } from "../range/codec.js";
 import type {
   CopyCommit,
+  FencePoint,
   LocalRead,
+  PrepareRequest,
   RangeService,
+  RangeStatus,
   ReadPoint,
   TransactionStatement,
   TransactionStatementAnswer,
+  Vote,
   WriteRequest,
 } from "../range/types.js";
 import type { PeerCalls } from "../rpc/peer-calls.js";
+import type { Span } from "../sql/types.js";
 
 type Caller = Pick<PeerCalls, "call">;
 type Server = Pick<PeerCalls, "serve">;
 
 type Result = CommandResult | { readonly ok: "move" };
+type Method = Exclude<keyof RangeService, "group">;
 
-export function remoteRange(calls: Caller, node: NodeId): RangeService {
-  const call = async (method: string, args: readonly unknown[]): Promise<unknown> =>
-    unpack((await calls.call(node, `range.${method}`, [pack(args)])) as Uint8Array);
+export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeService {
+  const call = async (method: Method, args: readonly unknown[]): Promise<unknown> =>
+    unpack((await calls.call(node, `range.${method}`, [group, pack(args)])) as Uint8Array);
   return {
-    group: FIRST_RANGE_GROUP,
+    group,
     readPoint: async () => (await call("readPoint", [])) as ReadPoint,
     write: async (request: WriteRequest) => (await call("write", [writeCodec.pack(request)])) as Result,
     batch: async (request) => (await call("batch", [batchCodec.pack(request)])) as Result,
@@ -48,52 +67,72 @@ export function remoteRange(calls: Caller, node: NodeId): RangeService {
     outcome: async (transaction) =>
       (await call("outcome", [transaction])) as "committed" | "aborted" | "unknown",
     setPragma: async (name, value, key) => (await call("setPragma", [name, value, key])) as CommandResult,
-    read: notBuilt,
-    awaitHolds: notBuilt,
-    prepare: notBuilt,
-    resolve: notBuilt,
-    fence: notBuilt,
-    release: notBuilt,
-    split: notBuilt,
-    freeze: notBuilt,
-    absorb: notBuilt,
-    describe: notBuilt,
-    schema: notBuilt,
+    read: async ({ statement, maxBytes }) =>
+      (await call("read", [stampedCodec.pack(statement), maxBytes])) as {
+        readonly outcome: StatementOutcome;
+        readonly wallMs: number;
+      },
+    awaitHolds: async (spans) => void (await call("awaitHolds", [spans])),
+    prepare: async (request) => (await call("prepare", [prepareCodec.pack(request)])) as Vote,
+    resolve: async (transaction, decision) => void (await call("resolve", [transaction, decision])),
+    fence: async (id, spans, generation) => (await call("fence", [id, spans, generation])) as FencePoint,
+    release: async (id, term) => (await call("release", [id, term])) as boolean,
+    split: async (at, child) => (await call("split", [at ?? null, child])) as RangeDescriptor,
+    freeze: async (into) => (await call("freeze", [into])) as RangeDescriptor,
+    absorb: async (right) => (await call("absorb", [right])) as RangeDescriptor,
+    describe: async () => (await call("describe", [])) as RangeStatus,
+    schema: async () => (await call("schema", [])) as SchemaSnapshot,
   };
 }
 
-/** Answers other nodes' calls from the local leader. */
-export function serveRange(calls: Server, range: RangeService): void {
-  const serve = (method: string, handler: (args: unknown[]) => Promise<unknown>): void =>
-    calls.serve(`range.${method}`, async (args) =>
-      pack((await handler(unpack(args[0] as Uint8Array) as unknown[])) ?? null),
-    );
-  serve("readPoint", () => range.readPoint());
-  serve("write", ([request]) => range.write(writeCodec.unpack(request)));
-  serve("batch", ([request]) => range.batch(batchCodec.unpack(request)));
-  serve("begin", ([transaction, options]) =>
+type Handler = (range: RangeService, args: readonly unknown[]) => Promise<unknown>;
+
+const HANDLERS: { readonly [M in Method]: Handler } = {
+  readPoint: (range) => range.readPoint(),
+  write: (range, [request]) => range.write(writeCodec.unpack(request)),
+  batch: (range, [request]) => range.batch(batchCodec.unpack(request)),
+  begin: (range, [transaction, options]) =>
     range.begin(transaction as TransactionId, options as Parameters<RangeService["begin"]>[1]),
-  );
-  serve("run", async ([request]) => {
+  run: async (range, [request]) => {
     const answer = await range.run(runCodec.unpack(request));
     return answer.kind === "move" ? answer : { ...answer, stamped: stampedCodec.pack(answer.stamped) };
-  });
-  serve("truncate", ([transaction, ordinal]) =>
+  },
+  truncate: (range, [transaction, ordinal]) =>
     range.truncate(transaction as TransactionId, ordinal as number),
-  );
-  serve("commit", ([transaction, key, reads]) =>
+  commit: (range, [transaction, key, reads]) =>
     range.commit(transaction as TransactionId, key as IdempotencyKey, reads as readonly LocalRead[]),
-  );
-  serve("commitCopy", ([commit, reads]) =>
+  commitCopy: (range, [commit, reads]) =>
     range.commitCopy(commitCopyCodec.unpack(commit) as CopyCommit, reads as readonly LocalRead[]),
-  );
-  serve("rollback", ([transaction]) => range.rollback(transaction as TransactionId));
-  serve("outcome", ([transaction]) => range.outcome(transaction as TransactionId));
-  serve("setPragma", ([name, value, key]) =>
+  rollback: (range, [transaction]) => range.rollback(transaction as TransactionId),
+  outcome: (range, [transaction]) => range.outcome(transaction as TransactionId),
+  setPragma: (range, [name, value, key]) =>
     range.setPragma(name as "user_version" | "application_id", value as number, key as IdempotencyKey),
-  );
-}
+  read: (range, [statement, maxBytes]) =>
+    range.read({
+      statement: stampedCodec.unpack(statement) as StampedStatement,
+      maxBytes: maxBytes as number,
+    }),
+  awaitHolds: (range, [spans]) => range.awaitHolds(spans as readonly Span[]),
+  prepare: (range, [request]) => range.prepare(prepareCodec.unpack(request) as PrepareRequest),
+  resolve: (range, [transaction, decision]) =>
+    range.resolve(transaction as TransactionId, decision as "committed" | "aborted"),
+  fence: (range, [id, spans, generation]) =>
+    range.fence(id as string, spans as readonly Span[], generation as number),
+  release: (range, [id, term]) => range.release(id as string, term as Term),
+  split: (range, [at, child]) => range.split((at as Key | null) ?? undefined, child as GroupId),
+  freeze: (range, [into]) => range.freeze(into as GroupId),
+  absorb: (range, [right]) => range.absorb(right as RangeDescriptor),
+  describe: (range) => range.describe(),
+  schema: (range) => range.schema(),
+};
 
-function notBuilt(): never {
-  throw new Error("not built yet");
+/** Answers other nodes' calls from this node's ranges; `find` answers undefined for a group that is not here. */
+export function serveRanges(calls: Server, find: (group: GroupId) => RangeService | undefined): void {
+  for (const [method, handler] of Object.entries(HANDLERS)) {
+    calls.serve(`range.${method}`, async ([group, args]) => {
+      const range = find(groupId(group as number));
+      if (range === undefined) throw new RouteError(`range ${group} is not on this node`, undefined);
+      return pack((await handler(range, unpack(args as Uint8Array) as unknown[])) ?? null);
+    });
+  }
 }

@@ -1,32 +1,76 @@
 /**
- * Statements that run on this node's replica: linearizable autocommit reads, at a point that the leader confirmed and
- * the replica has reached. What is bounded runs in the storage worker; all else on a pin in a killable process.
+ * Linearizable autocommit reads. Those that touch one range run on this node's replica, at a point that the leader
+ * confirmed and the replica has reached: what is bounded in the storage worker, all else on a pin in a killable
+ * process. Those that touch several, or one that this node has no replica of, run on a snapshot (wide-reads.ts).
  */
 
 import { UserError } from "../base/errors.js";
 import type { LogIndex } from "../base/ids.js";
 import type { RowStream, StampedStatement, SystemTable } from "../machines/range/types.js";
+import { rowsOf } from "../placement/route.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
-import type { Analysis, Statement } from "../sql/types.js";
+import type { Analysis, Span, Statement } from "../sql/types.js";
+import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
-import { type Replica, reachReadPoint, stampAt } from "./replica.js";
+import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import { SpooledRows, type SpoolSpace } from "./spool.js";
+import { tablesNamed } from "./tables-named.js";
+import { wideRead } from "./wide-reads.js";
 
 /** Results of bounded reads beyond this are produced by a process instead. */
 export const BOUNDED_RESULT_BYTES = 1024 * 1024;
 
-export async function autocommitRead(
-  replica: Replica,
-  space: SpoolSpace,
-  statement: Statement,
-  analysis: Analysis,
-  settings: SessionSettings,
+export interface ReadRequest {
+  readonly statement: Statement;
+  readonly analysis: Analysis;
+  readonly settings: SessionSettings;
+  readonly systemTables: readonly SystemTable[];
+}
+
+/** Runs a read wherever its rows are. */
+export function autocommitRead(
+  db: GatewayDatabase,
+  request: ReadRequest,
   deadline: Deadline,
-  systemTables: readonly SystemTable[],
 ): Promise<ExecuteResult> {
-  const point = await reachReadPoint(replica, deadline);
+  return db.persist(deadline, () => attempt(db, request, deadline));
+}
+
+async function attempt(
+  db: GatewayDatabase,
+  request: ReadRequest,
+  deadline: Deadline,
+): Promise<ExecuteResult> {
+  const { analysis, statement, systemTables } = request;
+  const { whole } = db;
+  let spans: readonly Span[] | undefined;
+  let descriptor = db.first;
+  if (whole === undefined) {
+    const footprint = analysis.footprint(statement.params);
+    spans = systemTables.length > 0 ? tablesNamed(statement.sql, db.tables) : rowsOf(footprint);
+    const touched = db.rangesOf(spans);
+    if (touched.length > 1) return wideRead(db, request, spans, deadline);
+    descriptor = touched[0] ?? db.first;
+  }
+  const replica = whole ?? db.replica(descriptor.range);
+  if (replica === undefined) return wideRead(db, request, spans ?? [], deadline);
+  const result = await readReplica(db, replica, request, deadline, spans);
+  // What the replica answered is told only if it still had all of these keys when it did.
+  if (replica.store.state().descriptor.generation === descriptor.generation) return result;
+  if (result.kind === "stream") await result.stream.close();
+  throw moved();
+}
+
+async function readReplica(
+  db: GatewayDatabase,
+  replica: Replica,
+  { statement, analysis, settings, systemTables }: ReadRequest,
+  deadline: Deadline,
+  spans?: readonly Span[],
+): Promise<ExecuteResult> {
+  const point = await reachReadPoint(replica, deadline, spans ?? analysis.footprint(statement.params).reads);
   const stamped: StampedStatement = {
     sql: statement.sql,
     params: statement.params,
@@ -44,7 +88,8 @@ export async function autocommitRead(
       if (!(error instanceof UserError && error.code === "OSTRAKA_TOO_LARGE")) throw error;
     }
   }
-  const { stream } = await runOnPin(replica, space, stamped, deadline, systemTables);
+  const { stream, index } = await runOnPin(replica, db.space, stamped, deadline, systemTables);
+  await reach(replica, index, deadline);
   return { kind: "stream", stream };
 }
 
@@ -68,7 +113,11 @@ export async function runOnPin(
     const source = await runner.run(statement, runOptions(replica, deadline, systemTables));
     const stream = new SpooledRows(source, space, () => {
       if (runner.dead) runners.release(runner);
-      else runner.unpin().finally(() => runners.release(runner));
+      else
+        runner
+          .unpin()
+          .catch(() => runner.kill())
+          .finally(() => runners.release(runner));
     });
     return { stream, index };
   } catch (error) {

@@ -3,12 +3,14 @@
  * run what may take long, and the analysis of statements against the replica's schema.
  */
 import { RetryError } from "../base/errors.js";
-import type { LogIndex } from "../base/ids.js";
+import type { GroupId, LogIndex } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import type { RangeStore, RunnerPool, Stamp } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
 import type { Schema } from "../range/schema.js";
 import type { RangeService, ReadPoint } from "../range/types.js";
+import type { Span } from "../sql/types.js";
+import { anyIntersect, SCHEMA } from "../txn/spans.js";
 import type { Deadline } from "./deadline.js";
 
 export interface GatewayLimits {
@@ -24,6 +26,8 @@ export interface GatewayLimits {
   readonly scanBytes: number;
   /** A private copy's transaction that took longer than this is replicated as row changes. */
   readonly replayTextMs: number;
+  /** Rows of several ranges that one statement may bring together. */
+  readonly maxScratchBytes: number;
 }
 
 export const DEFAULT_LIMITS: GatewayLimits = {
@@ -35,28 +39,47 @@ export const DEFAULT_LIMITS: GatewayLimits = {
   idleTransactionMs: 60 * 60 * 1000,
   scanBytes: 1024 * 1024,
   replayTextMs: 2_000,
+  maxScratchBytes: 4 * 1024 * 1024 * 1024,
 };
 
-export interface Replica {
+/** What everything on a gateway works with. */
+export interface GatewayParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: GatewayLimits;
-  readonly handle: GroupHandle;
-  readonly store: RangeStore;
-  /** The range's leader, wherever it is. */
-  readonly leader: RangeService;
-  readonly schema: Schema;
   /** For statements: acquired and released within one. */
   readonly runners: RunnerPool;
   /** For what sessions hold on to: read-only transactions, private copies, TEMP objects. */
   readonly heldRunners: RunnerPool;
 }
 
-/** A read point that this node's replica has reached. */
-export async function reachReadPoint(replica: Replica, deadline: Deadline): Promise<ReadPoint> {
-  const point = await deadline.persist(() => replica.leader.readPoint());
-  await reach(replica, point.index, deadline);
-  return point;
+/** A range whose replica lies on this node. */
+export interface Replica extends GatewayParts {
+  readonly range: GroupId;
+  readonly handle: GroupHandle;
+  readonly store: RangeStore;
+  /** The range's leader, wherever it is. */
+  readonly leader: RangeService;
+  readonly schema: Schema;
+}
+
+/**
+ * A read point that this node's replica has reached, and at which nothing between vote and decision may yet change
+ * `spans` (by default the schema).
+ */
+export async function reachReadPoint(
+  replica: Replica,
+  deadline: Deadline,
+  spans: readonly Span[] = [SCHEMA],
+): Promise<ReadPoint> {
+  for (;;) {
+    const point = await deadline.persist(() => replica.leader.readPoint());
+    if (point.held === undefined || !anyIntersect(point.held, spans)) {
+      await reach(replica, point.index, deadline);
+      return point;
+    }
+    await deadline.persist(() => replica.leader.awaitHolds(spans));
+  }
 }
 
 /** Waits until the local replica has applied `index`, as long as a quorum would be looked for. */
@@ -75,8 +98,12 @@ export async function reach(replica: Replica, index: LogIndex, deadline: Deadlin
 }
 
 /** A stamp for a statement that runs here first: the leader's time as of `point`, a fresh seed. */
-export function stampAt(replica: Replica, point: Pick<ReadPoint, "wallMs">, lastInsertRowid: bigint): Stamp {
-  const { random } = replica;
+export function stampAt(
+  parts: GatewayParts,
+  point: Pick<ReadPoint, "wallMs">,
+  lastInsertRowid: bigint,
+): Stamp {
+  const { random } = parts;
   return {
     wallMs: point.wallMs,
     seed: (random.uint32() & 0x1fffff) * 2 ** 32 + random.uint32(),

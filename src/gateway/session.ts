@@ -10,31 +10,30 @@
  */
 
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
-import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
+import { transactionId as brandTransactionId, type GroupId, type TransactionId } from "../base/ids.js";
 import type { IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
+import { SCHEMA } from "../txn/spans.js";
 import { AutocommitStatements, autocommitId, changesTempSchema } from "./autocommit.js";
+import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { executeFast } from "./fast-path.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
-import { type Replica, reachReadPoint, stampAt } from "./replica.js";
-import { runOptions } from "./run-options.js";
 import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
-import type { SpoolSpace } from "./spool.js";
 import type { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
 
 export interface SessionContext {
-  readonly replica: Replica;
-  readonly space: SpoolSpace;
+  readonly db: GatewayDatabase;
   readonly statements: StatementCache;
   readonly systemTables: SystemTables;
   readonly running: RunningStatements;
@@ -60,9 +59,9 @@ export class GatewaySession implements Session {
   constructor(context: SessionContext, kind: "session" | "autocommit") {
     this.#context = context;
     this.#kind = kind;
-    this.temp = new TempSpace(context.replica);
+    this.temp = new TempSpace(context.db);
     this.#autocommit = new AutocommitStatements(context, this.settings, this.temp);
-    this.#idleSince = context.replica.clock.monotonicMs();
+    this.#idleSince = context.db.clock.monotonicMs();
   }
 
   get transaction(): Transaction | undefined {
@@ -104,7 +103,7 @@ export class GatewaySession implements Session {
 
   /** Rolls back a transaction that nobody has used for too long; its next statement is told. */
   expireIdle(nowMs: number): void {
-    const limit = this.#context.replica.limits.idleTransactionMs;
+    const limit = this.#context.db.limits.idleTransactionMs;
     if (this.#transaction === undefined || nowMs - this.#idleSince < limit) return;
     void this.#ordered(async () => {
       if (this.#transaction === undefined || nowMs - this.#idleSince < limit) return;
@@ -126,7 +125,7 @@ export class GatewaySession implements Session {
     request: RequestTail & { readonly sql?: string },
     work: (deadline: Deadline) => Promise<T>,
   ): Promise<T> {
-    const { clock, limits } = this.#context.replica;
+    const { clock, limits } = this.#context.db;
     const ended = this.#context.running.begin(this.#kind, request.sql ?? "(batch)");
     const deadline = new Deadline(clock, request.timeoutMs, limits.availabilityMs, request);
     try {
@@ -299,7 +298,7 @@ export class GatewaySession implements Session {
   #open(mode: TransactionMode, retry: ExecuteRequest["retry"]): Transaction {
     this.#explicit = false;
     const lost = retry !== undefined && retry.attempt > 0;
-    return new Transaction(this.#context.replica, this.#context.space, {
+    return new Transaction(this.#context.db, {
       id: this.#context.nextTransactionId(),
       mode,
       age: retry?.ageMs ?? 0,
@@ -365,7 +364,7 @@ export class GatewaySession implements Session {
   analyse(sql: string): Analysis {
     if (this.temp.inUse) return this.temp.analyse(sql);
     if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
-    return this.#context.replica.schema.analyse(sql);
+    return this.#context.db.ranges.schema().analyse(sql);
   }
 
   /** A statement that does not compile is judged again by the schema of now: this replica may be behind. */
@@ -374,33 +373,28 @@ export class GatewaySession implements Session {
       return this.analyse(sql);
     } catch (error) {
       if (!(error instanceof UserError) || this.#transaction?.moved) throw error;
-      await reachReadPoint(this.#context.replica, deadline);
+      await deadline.race(this.#context.db.ranges.refreshSchema());
       return this.analyse(sql);
     }
   }
 
   /**
    * Runs a read that is not analysed (introspection, EXPLAIN) where the session's view of the schema is: its
-   * transaction's copy or pin, the process of its TEMP objects, or the replica.
+   * transaction's workspace or snapshot, the process of its TEMP objects, or a replica. `rows`: it looks at all rows.
    */
-  async runHere(statement: Statement, deadline: Deadline): Promise<ExecuteResult> {
-    const { replica, space } = this.#context;
+  async runHere(statement: Statement, deadline: Deadline, rows = false): Promise<ExecuteResult> {
+    const { db } = this.#context;
+    const analysis = rows || db.whole !== undefined ? UNANALYSED_READ : UNANALYSED_SCHEMA;
     const transaction = this.#transaction;
     if (
       transaction !== undefined &&
       (transaction.readOnly || transaction.moved || transaction.history.hasWrites())
     ) {
-      const runner = await transaction.scratch(deadline);
-      const stamped = {
-        ...statement,
-        flags: this.settings.flags,
-        stamp: stampAt(replica, { wallMs: 0 }, this.settings.lastInsertRowid),
-        told: undefined,
-      };
-      return { kind: "stream", stream: await runner.run(stamped, runOptions(replica, deadline, [])) };
+      return transaction.introspect(statement, analysis, this.settings, deadline);
     }
-    if (this.temp.inUse) return this.temp.run(statement, UNANALYSED_READ, this.settings, deadline, []);
-    return autocommitRead(replica, space, statement, UNANALYSED_READ, this.settings, deadline, []);
+    if (this.temp.inUse) return this.temp.run(statement, analysis, this.settings, deadline, []);
+    await deadline.race(db.ranges.refreshSchema());
+    return autocommitRead(db, { statement, analysis, settings: this.settings, systemTables: [] }, deadline);
   }
 
   /** What the fast path began and could not finish, under the same key. */
@@ -422,10 +416,11 @@ export class GatewaySession implements Session {
     const bounded =
       this.#transaction === undefined && !this.temp.inUse ? this.#boundedBatch(statements) : undefined;
     if (bounded !== undefined) {
-      const { replica } = this.#context;
+      const { db } = this.#context;
       const id = brandTransactionId(autocommitId(key));
-      const result = await deadline.persist(
-        () => replica.leader.batch({ key, transaction: id, statements: bounded }),
+      const result = await db.persist(
+        deadline,
+        async () => this.#batchLeader(bounded)?.batch({ key, transaction: id, statements: bounded }) ?? MOVE,
         { transaction: id, repeatable: true },
       );
       if (result.ok !== "move") {
@@ -441,17 +436,33 @@ export class GatewaySession implements Session {
     }
   }
 
+  /** The leader of the one range that all statements touch. */
+  #batchLeader(statements: readonly { readonly statement: Statement }[]): RangeService | undefined {
+    const { db } = this.#context;
+    const { whole } = db;
+    if (whole !== undefined) return whole.leader;
+    const ranges = new Set<GroupId>();
+    for (const { statement } of statements) {
+      const analysis = db.ranges.schema().analyse(statement.sql);
+      if (analysis.cost !== "bounded") return undefined;
+      for (const { range } of db.touched(analysis.footprint(statement.params))) ranges.add(range);
+    }
+    if (ranges.size > 1) return undefined;
+    const [range] = ranges;
+    return db.client(range ?? db.first.range);
+  }
+
   /** Undefined unless every statement is a plain read or write of bounded cost. */
   #boundedBatch(statements: readonly { readonly sql: string; readonly params: Params }[]) {
-    const { replica } = this.#context;
+    const { db } = this.#context;
     const bounded: { statement: Statement; flags: number; lastInsertRowid: bigint }[] = [];
     for (const { sql: text, params } of statements) {
       const { sql, class: kind, readsSession } = this.#context.statements.get(text);
       if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
-      const analysis = analysed(replica, sql);
+      const analysis = analysed(db, sql);
       if (
         analysis === undefined ||
-        !runsInWorker(replica, analysis) ||
+        (db.whole === undefined ? analysis.cost !== "bounded" : !runsInWorker(db.whole, analysis)) ||
         analysis.rowChangesOnly ||
         analysis.touchesTemp ||
         analysis.systemTables.length > 0
@@ -481,7 +492,7 @@ export class GatewaySession implements Session {
     try {
       for (const { sql, params } of statements) {
         const result = await this.#executeOne({ ...request, sql, params }, deadline);
-        outcomes.push(await collectResult(result, this.#context.replica.limits.maxTransactionBytes));
+        outcomes.push(await collectResult(result, this.#context.db.limits.maxTransactionBytes));
       }
       if (inner) await transaction.release(BATCH_SAVEPOINT, deadline);
       else await this.#commit(request, deadline);
@@ -500,15 +511,15 @@ export class GatewaySession implements Session {
 }
 
 /** Undefined when it does not compile, as far as this replica knows. */
-function analysed(replica: Replica, sql: string): Analysis | undefined {
+function analysed(db: GatewayDatabase, sql: string): Analysis | undefined {
   try {
-    return replica.schema.analyse(sql);
+    return db.ranges.schema().analyse(sql);
   } catch {
     return undefined;
   }
 }
 
-/** It may make, drop or rewrite TEMP objects. */
+const MOVE = { ok: "move" } as const;
 const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
 
@@ -525,6 +536,12 @@ const UNANALYSED_READ: Analysis = {
   writesStatistics: false,
   footprint: () => ({ reads: WHOLE_DATABASE, writes: [], checks: [] }),
   sql: "",
+};
+
+/** Looks at the schema alone. */
+const UNANALYSED_SCHEMA: Analysis = {
+  ...UNANALYSED_READ,
+  footprint: () => ({ reads: [SCHEMA], writes: [], checks: [] }),
 };
 
 function ignore(): void {}

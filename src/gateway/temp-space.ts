@@ -4,15 +4,17 @@
  * process only while a transaction needs one.
  */
 import { UserError } from "../base/errors.js";
-import { ValueReader } from "../base/values.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type { Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import { AnalysisCache } from "../sql/analyse.js";
 import type { Analysis, Statement } from "../sql/types.js";
+import { SCHEMA } from "../txn/spans.js";
+import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
-import { collect } from "./private-copy.js";
-import { type Replica, reachReadPoint, stampAt } from "./replica.js";
+import { collect, collectTexts } from "./outcomes.js";
+import { PinnedReads } from "./pinned-reads.js";
+import { stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
 import type { RunnerLoan, Transaction } from "./transaction.js";
@@ -22,7 +24,7 @@ const TEMP_SCHEMA =
   "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
 
 export class TempSpace {
-  readonly #replica: Replica;
+  readonly #db: GatewayDatabase;
   #runner: Runner | undefined;
   #statements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
@@ -33,8 +35,8 @@ export class TempSpace {
   /** That transaction has ended, perhaps undone: see `refresh`. */
   #stale = false;
 
-  constructor(replica: Replica) {
-    this.#replica = replica;
+  constructor(db: GatewayDatabase) {
+    this.#db = db;
   }
 
   /** The session has TEMP objects. */
@@ -65,12 +67,12 @@ export class TempSpace {
           "the session's TEMP objects were lost with a statement that had to be killed",
         );
     }
-    this.#runner ??= await this.#replica.heldRunners.acquire(deadline.signal);
+    this.#runner ??= await this.#db.heldRunners.acquire(deadline.signal);
     return this.#runner;
   }
 
   #drop(): void {
-    if (this.#runner !== undefined) this.#replica.heldRunners.release(this.#runner);
+    if (this.#runner !== undefined) this.#db.heldRunners.release(this.#runner);
     this.#runner = undefined;
     this.#changed = false;
     this.#stale = false;
@@ -81,12 +83,12 @@ export class TempSpace {
   async refresh(deadline: Deadline): Promise<void> {
     if (!this.#stale) return;
     const runner = await this.#own(deadline);
-    await runner.pin(this.#replica.store.path);
+    const place = await PinnedReads.open(this.#db, runner, deadline, [SCHEMA]);
     try {
       await this.#relearn(deadline);
       this.#stale = false;
     } finally {
-      if (!runner.dead) await runner.unpin();
+      await place.close();
       if (!this.inUse) this.#drop();
     }
   }
@@ -99,7 +101,7 @@ export class TempSpace {
   }
 
   analyse(sql: string): Analysis {
-    const { schema } = this.#replica;
+    const schema = this.#db.ranges.schema();
     if (this.#oracle === undefined || this.#oracleVersion !== schema.version) {
       this.#oracleVersion = schema.version;
       this.#oracle?.close();
@@ -117,27 +119,27 @@ export class TempSpace {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
-    const replica = this.#replica;
-    const point = await reachReadPoint(replica, deadline);
+    const db = this.#db;
     const runner = await this.#own(deadline);
+    const { reads, writes, checks } = analysis.footprint(statement.params);
+    const place = await PinnedReads.open(db, runner, deadline, [...reads, ...writes, ...checks]);
     try {
-      await runner.pin(replica.store.path);
       const stamped: StampedStatement = {
         sql: statement.sql,
         params: statement.params,
         flags: settings.flags,
-        stamp: stampAt(replica, point, settings.lastInsertRowid),
+        stamp: stampAt(db, place, settings.lastInsertRowid),
         told: undefined,
       };
       const outcome = await collect(
-        await runner.run(stamped, runOptions(replica, deadline, systemTables)),
-        replica.limits.maxTransactionBytes,
+        await place.run(stamped, analysis, deadline, systemTables),
+        db.limits.maxTransactionBytes,
       );
       if (analysis.class.kind === "write") settings.wrote(outcome);
       if (analysis.class.kind === "ddl") await this.#relearn(deadline);
       return { kind: "outcome", outcome };
     } finally {
-      if (!runner.dead) await runner.unpin();
+      await place.close();
       if (!this.inUse) this.#drop();
     }
   }
@@ -163,13 +165,8 @@ export class TempSpace {
       stamp: { wallMs: 0, seed: 0, lastInsertRowid: 0n },
       told: undefined,
     };
-    const { rows } = await collect(
-      await this.#runner!.run(statement, runOptions(this.#replica, deadline, [])),
-      this.#replica.limits.maxTransactionBytes,
-    );
-    const texts: string[] = [];
-    const reader = new ValueReader(rows);
-    while (!reader.done) texts.push(String(reader.vector()[0]));
+    const stream = await this.#runner!.run(statement, runOptions(this.#db, deadline, []));
+    const texts = await collectTexts(stream);
     this.#forget(texts);
   }
 

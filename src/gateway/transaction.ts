@@ -2,10 +2,13 @@
  * An interactive transaction as its gateway runs it. Nothing is locked and nothing replicated before COMMIT.
  *
  * Where a statement runs:
- * - bounded ones at the leader, speculatively, in its storage worker ("light");
- * - a read of unknown cost, while nothing has been written, on a pin of the gateway's own replica;
- * - everything from the first other statement on in a private copy of the range;
- * - READ ONLY transactions wholly on one pin.
+ * - bounded ones at the leader of the one range they touch, speculatively, in its storage worker ("light"), as long as
+ *   the transaction has touched no other range ("home" is that one);
+ * - a read of unknown cost, while nothing has been written, on a pin of the gateway's own replica, while there is one
+ *   range;
+ * - everything from the first other statement on in a workspace: a private copy of the one range, or a scratch database
+ *   over many;
+ * - READ ONLY transactions wholly on one snapshot.
  *
  * Invariants:
  * 1. Every read that the client was told of is in a footprint that the leader validates at commit.
@@ -22,7 +25,7 @@ import {
   toWireError,
   UserError,
 } from "../base/errors.js";
-import type { TransactionId } from "../base/ids.js";
+import type { GroupId, TransactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
@@ -32,19 +35,22 @@ import type {
   StatementOutcome,
   SystemTable,
 } from "../machines/range/types.js";
-import type { LocalRead, ReadPoint } from "../range/types.js";
+import { rowsOf } from "../placement/route.js";
+import type { RangeService, ReadPoint, TransactionStatementAnswer } from "../range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
+import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { History, statementBytes } from "./history.js";
+import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
 import { runOnPin } from "./reads.js";
-import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
-import { runOptions } from "./run-options.js";
+import { type Replica, reach, stampAt } from "./replica.js";
 import type { SessionSettings } from "./settings.js";
-import type { SpoolSpace } from "./spool.js";
 import { changesDatabase } from "./statements.js";
+import { WideWorkspace } from "./wide-workspace.js";
+import type { RangeRead, Workspace } from "./workspace.js";
 
 export type TransactionMode = "deferred" | "immediate" | "read only";
 
@@ -69,20 +75,21 @@ export interface TransactionOptions {
 export class Transaction {
   readonly id: TransactionId;
   readonly history = new History();
-  readonly #replica: Replica;
-  readonly #space: SpoolSpace;
+  readonly #db: GatewayDatabase;
   readonly #options: TransactionOptions;
+  /** The one range it has touched so far, when it runs at that one's leader. */
+  #home: GroupId | undefined;
   /** Statements the leader has run for us. */
   #ordinal = 0;
   #point: ReadPoint | undefined;
-  #localReads: LocalRead[] = [];
+  readonly #begun = new Set<GroupId>();
+  #localReads: RangeRead[] = [];
   #loan: RunnerLoan | undefined;
-  #copy: PrivateCopy | undefined;
-  #pinned: ReadPoint | undefined;
+  #workspace: Workspace | undefined;
+  #pinned: PinnedReads | undefined;
 
-  constructor(replica: Replica, space: SpoolSpace, options: TransactionOptions) {
-    this.#replica = replica;
-    this.#space = space;
+  constructor(db: GatewayDatabase, options: TransactionOptions) {
+    this.#db = db;
     this.#options = options;
     this.id = options.id;
   }
@@ -90,32 +97,51 @@ export class Transaction {
   /** Committed or rolled back, or past the point where it could go on. */
   ended = false;
 
-  /** It runs on a private copy. */
+  /** It runs in a workspace of its own. */
   get moved(): boolean {
-    return this.#copy !== undefined;
+    return this.#workspace !== undefined;
   }
 
   get readOnly(): boolean {
     return this.#options.mode === "read only";
   }
 
+  get #leader(): RangeService {
+    return this.#db.client(this.#home ?? this.#db.first.range);
+  }
+
   /** Registers at the leader, waiting for its turn when it reserves. Statements do this by themselves. */
   async begin(deadline: Deadline): Promise<ReadPoint> {
     if (this.#point !== undefined) return this.#point;
     const { reserve, age } = this.#options;
-    this.#point = await deadline.persist(() => this.#replica.leader.begin(this.id, { reserve, age }));
+    this.#point = await this.#db.persist(deadline, async () => {
+      // Whoever reserves at several leaders does so in one global order.
+      const ranges =
+        reserve === undefined
+          ? [this.#home ?? this.#db.first.range]
+          : this.#db.ranges.directory().ranges.map(({ range }) => range);
+      this.#home ??= ranges[0]!;
+      let point: ReadPoint | undefined;
+      for (const range of ranges) {
+        const begun = await this.#db.client(range).begin(this.id, { reserve, age });
+        this.#begun.add(range);
+        point ??= begun;
+      }
+      return point!;
+    });
     return this.#point;
   }
 
   analyse(sql: string): Analysis {
-    return this.#copy !== undefined ? this.#copy.analyse(sql) : this.#replica.schema.analyse(sql);
+    return this.#workspace !== undefined
+      ? this.#workspace.analyse(sql)
+      : this.#db.ranges.schema().analyse(sql);
   }
 
-  /** The private copy or pin that session-level questions (pragmas, TEMP) are answered from; opened on demand. */
+  /** The workspace or snapshot that session-level questions (pragmas, TEMP) are answered from; opened on demand. */
   async scratch(deadline: Deadline): Promise<Runner> {
-    if (this.readOnly) await this.#pin(deadline);
-    else await this.#move(deadline);
-    return this.#loan!.runner;
+    if (this.readOnly) return (await this.#pin(deadline)).runner;
+    return (await this.#move([], deadline)).runner;
   }
 
   async run(
@@ -128,35 +154,65 @@ export class Transaction {
     this.#bound(statement);
     const admitted = { sql: analysis.sql, params: statement.params };
     if (this.readOnly) return this.#runPinned(admitted, analysis, settings, deadline, systemTables);
-    await this.#buryDeadCopy();
+    await this.#buryDeadWorkspace();
     if (
-      this.#copy === undefined &&
+      this.#workspace === undefined &&
       !this.#options.needsCopy &&
       systemTables.length === 0 &&
       !analysis.touchesTemp &&
       analysis.class.kind !== "ddl"
     ) {
-      const unknownRead = analysis.readonly && !this.#isCheap(analysis);
-      if (!unknownRead && !analysis.rowChangesOnly && (analysis.readonly || this.#isCheap(analysis))) {
+      const whole = this.#db.whole;
+      const cheap = this.#isCheap(analysis, whole);
+      if (cheap && !analysis.rowChangesOnly && this.#staysHome(statement, analysis)) {
         const answer = await this.#runLight(statement, analysis, settings, deadline);
         if (answer !== undefined) return answer;
-      } else if (unknownRead && !this.history.hasWrites()) {
-        return this.#runLocally(admitted, analysis, settings, deadline);
+      } else if (whole !== undefined && analysis.readonly && !cheap && !this.history.hasWrites()) {
+        return this.#runLocally(whole, admitted, analysis, settings, deadline);
       }
     }
-    await this.#move(deadline);
-    return this.#runInCopy(admitted, analysis, settings, deadline, systemTables);
+    await this.#move(rowsOf(analysis.footprint(statement.params)), deadline);
+    return this.#runInWorkspace(admitted, analysis, settings, deadline, systemTables);
   }
 
-  #isCheap(analysis: Analysis): boolean {
+  /** Runs what is not analysed (pragmas, EXPLAIN) as the transaction sees the schema. */
+  async introspect(
+    statement: Statement,
+    analysis: Analysis,
+    settings: SessionSettings,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const admitted = { ...analysis, sql: statement.sql };
+    if (this.readOnly) return this.#runPinned(statement, admitted, settings, deadline, []);
+    await this.#move(analysis.footprint(statement.params).reads, deadline);
+    return this.#runInWorkspace(statement, admitted, settings, deadline, []);
+  }
+
+  #isCheap(analysis: Analysis, whole: Replica | undefined): boolean {
+    if (analysis.cost === "bounded") return true;
     return (
-      analysis.cost === "bounded" ||
-      (analysis.cost === "scan" && this.#replica.store.size().databaseBytes <= this.#replica.limits.scanBytes)
+      analysis.cost === "scan" &&
+      whole !== undefined &&
+      whole.store.size().databaseBytes <= this.#db.limits.scanBytes
     );
   }
 
+  /** Whether all that the statement touches lies in the one range that the transaction has touched. */
+  #staysHome(statement: Statement, analysis: Analysis): boolean {
+    if (this.#db.whole !== undefined) {
+      const { range } = this.#db.whole;
+      this.#home ??= range;
+      return this.#home === range;
+    }
+    const touched = this.#db.touched(analysis.footprint(statement.params));
+    if (touched.length > 1) return false;
+    const range = touched[0]?.range;
+    this.#home ??= range ?? this.#db.first.range;
+    return range === undefined || range === this.#home;
+  }
+
   #bound(statement: Statement): void {
-    const { maxTransactionBytes } = this.#replica.limits;
+    const { maxTransactionBytes } = this.#db.limits;
     if (this.history.bytes + statementBytes(statement.sql, statement.params) > maxTransactionBytes) {
       throw new UserError(
         "OSTRAKA_TOO_LARGE",
@@ -181,8 +237,14 @@ export class Transaction {
       flags: settings.flags,
       lastInsertRowid: settings.lastInsertRowid,
     };
-    const attempt = () => this.#replica.leader.run(request);
-    const answer = await (first ? deadline.persist(attempt) : deadline.race(attempt())).catch(
+    const attempt = () =>
+      this.#leader.run(request).catch(async (error: unknown): Promise<TransactionStatementAnswer> => {
+        if (!(error instanceof RouteError) || error.moved === undefined) throw error;
+        // Its keys are elsewhere by now: it goes on over several ranges.
+        await this.#db.learnFrom(error);
+        return { kind: "move" };
+      });
+    const answer = await (first ? this.#db.persist(deadline, attempt) : deadline.race(attempt())).catch(
       (error: unknown) => {
         throw first ? error : asRetry(error);
       },
@@ -197,21 +259,18 @@ export class Transaction {
   }
 
   async #runLocally(
+    replica: Replica,
     statement: Statement,
     analysis: Analysis,
     settings: SessionSettings,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const point = await this.begin(deadline);
-    await reach(this.#replica, point.index, deadline);
-    const { stream, index } = await runOnPin(
-      this.#replica,
-      this.#space,
-      this.#stamped(statement, analysis, settings, point),
-      deadline,
-      [],
-    );
+    await reach(replica, point.index, deadline);
+    const stamped = this.#stamped(statement, analysis, settings, point);
+    const { stream, index } = await runOnPin(replica, this.#db.space, stamped, deadline, []);
     this.#localReads.push({
+      range: replica.range,
       index,
       term: point.term,
       spans: [SCHEMA, ...analysis.footprint(statement.params).reads],
@@ -229,18 +288,16 @@ export class Transaction {
       sql: analysis.sql,
       params: statement.params,
       flags: settings.flags,
-      stamp: stampAt(this.#replica, point, settings.lastInsertRowid),
+      stamp: stampAt(this.#db, point, settings.lastInsertRowid),
       told: undefined,
     };
   }
 
-  async #pin(deadline: Deadline): Promise<ReadPoint> {
+  async #pin(deadline: Deadline): Promise<PinnedReads> {
     if (this.#pinned !== undefined) return this.#pinned;
     this.#loan ??= await this.#options.borrow(deadline);
-    const point = await reachReadPoint(this.#replica, deadline);
-    await this.#loan.runner.pin(this.#replica.store.path);
-    this.#pinned = point;
-    return point;
+    this.#pinned = await PinnedReads.open(this.#db, this.#loan.runner, deadline);
+    return this.#pinned;
   }
 
   async #runPinned(
@@ -252,63 +309,74 @@ export class Transaction {
   ): Promise<ExecuteResult> {
     if (!analysis.readonly && changesDatabase(analysis, statement.params))
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
-    const point = await this.#pin(deadline);
-    if (this.#loan!.runner.dead) {
-      throw new RetryError(
-        "OSTRAKA_RETRY",
-        "the transaction's snapshot was given up: it had kept the database's log from starting over for too long, or its statement had to be killed",
-      );
-    }
-    const stream = await this.#loan!.runner.run(
-      this.#stamped(statement, analysis, settings, point),
-      runOptions(this.#replica, deadline, systemTables),
-    );
-    return { kind: "stream", stream };
+    const pinned = await this.#pin(deadline);
+    const stamped = this.#stamped(statement, analysis, settings, pinned);
+    return { kind: "stream", stream: await pinned.run(stamped, analysis, deadline, systemTables) };
   }
 
-  async #move(deadline: Deadline): Promise<PrivateCopy> {
-    await this.#buryDeadCopy();
-    if (this.#copy !== undefined) return this.#copy;
-    await this.begin(deadline);
-    this.#loan ??= await this.#options.borrow(deadline);
-    this.#copy = await PrivateCopy.open(this.#replica, this.#loan.runner, this.history, deadline);
-    return this.#copy;
+  /** Opens the workspace; `spans` are those of the statement that needs it. */
+  async #move(spans: readonly Span[], deadline: Deadline): Promise<Workspace> {
+    await this.#buryDeadWorkspace();
+    if (this.#workspace !== undefined) return this.#workspace;
+    const whole = this.#db.whole;
+    if (whole !== undefined && (this.#home ?? whole.range) === whole.range) {
+      await this.begin(deadline);
+      this.#loan ??= await this.#options.borrow(deadline);
+      this.#workspace = await PrivateCopy.open(whole, this.#loan.runner, this.history, deadline);
+    } else {
+      this.#loan ??= await this.#options.borrow(deadline);
+      this.#workspace = await WideWorkspace.open(
+        this.#db,
+        this.#loan.runner,
+        await this.#reserved(deadline),
+        this.history,
+        spans,
+        deadline,
+      );
+    }
+    return this.#workspace;
+  }
+
+  /** Reserves everywhere first, once, if it reserves at all. */
+  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age">> {
+    if (this.#options.reserve !== undefined) await this.begin(deadline);
+    return this.#options;
   }
 
   /**
-   * A statement that was stopped took the process and the copy with it. The transaction goes on in another one, doing
-   * again what it had done; what it had read there still has to hold.
+   * A statement that was stopped took the process and the workspace with it. The transaction goes on in another one,
+   * doing again what it had done; what it had read there still has to hold.
    */
-  async #buryDeadCopy(): Promise<void> {
-    const copy = this.#copy;
-    if (copy === undefined || !copy.runner.dead) return;
-    this.#localReads.push({ index: copy.readAt, term: copy.readTerm, spans: copy.reads });
-    await copy.rollback();
-    this.#returnLoan();
+  async #buryDeadWorkspace(): Promise<void> {
+    const workspace = this.#workspace;
+    if (workspace === undefined || !workspace.runner.dead) return;
+    this.#localReads.push(...workspace.reads());
+    await workspace.rollback();
+    await this.#returnLoan();
   }
 
-  /** What ends or marks the transaction needs the copy as a statement does. */
+  /** What ends or marks the transaction needs the workspace as a statement does. */
   async #revive(deadline: Deadline): Promise<void> {
-    if (this.#copy?.runner.dead === true) await this.#move(deadline);
+    if (this.#workspace?.runner.dead === true) await this.#move([], deadline);
   }
 
-  async #runInCopy(
+  async #runInWorkspace(
     statement: Statement,
     analysis: Analysis,
     settings: SessionSettings,
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
-    const copy = this.#copy!;
-    const stamped = this.#stamped(statement, analysis, settings, copy);
+    const workspace = this.#workspace!;
+    const stamped = this.#stamped(statement, analysis, settings, workspace);
     if (analysis.readonly)
-      return { kind: "stream", stream: await copy.stream(stamped, analysis, deadline, systemTables) };
+      return { kind: "stream", stream: await workspace.stream(stamped, analysis, deadline, systemTables) };
     let outcome: StatementOutcome;
     try {
-      outcome = await copy.run(stamped, analysis, deadline, systemTables);
+      outcome = await workspace.run(stamped, analysis, deadline, systemTables);
     } catch (error) {
-      if (!(error instanceof UserError) || copy.runner.dead) throw error;
-      if (copy.runner.rolledBack) throw new RolledBack(error);
+      if (!(error instanceof UserError) || workspace.runner.dead) throw error;
+      if (workspace.runner.rolledBack) throw new RolledBack(error);
       if (error.code.startsWith("SQLITE_")) {
         const told = toWireError(error);
         this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#ordinal);
@@ -323,11 +391,12 @@ export class Transaction {
     return { kind: "outcome", outcome };
   }
 
-  /** Whether a statement that failed on the private copy has left changes behind (OR FAIL, RAISE(FAIL)). */
+  /** Whether a statement that failed in the workspace has left changes behind (OR FAIL, RAISE(FAIL)). */
   async leftChanges(): Promise<boolean> {
-    if (this.#copy === undefined || this.#copy.runner.dead || !this.history.hasWrites()) return false;
+    const runner = this.#workspace?.runner;
+    if (runner === undefined || runner.dead || !this.history.hasWrites()) return false;
     try {
-      return (await this.#copy.runner.captured()).length > 0;
+      return (await runner.captured()).length > 0;
     } catch (error) {
       // Not captured, so it cannot be ruled out.
       if (error instanceof UserError) return true;
@@ -338,22 +407,22 @@ export class Transaction {
   async savepoint(name: string, deadline: Deadline): Promise<void> {
     await this.#revive(deadline);
     this.history.savepoint(name, this.#ordinal);
-    await this.#copy?.control(`SAVEPOINT ${quoted(name)}`, deadline);
+    await this.#workspace?.control(`SAVEPOINT ${quoted(name)}`, deadline);
   }
 
   async release(name: string, deadline: Deadline): Promise<void> {
     await this.#revive(deadline);
     this.history.release(name);
-    await this.#copy?.control(`RELEASE ${quoted(name)}`, deadline);
+    await this.#workspace?.control(`RELEASE ${quoted(name)}`, deadline);
   }
 
   async rollbackTo(name: string, deadline: Deadline): Promise<void> {
     await this.#revive(deadline);
     const ordinal = this.history.rollbackTo(name);
-    if (this.#copy !== undefined) {
-      await this.#copy.control(`ROLLBACK TO ${quoted(name)}`, deadline);
+    if (this.#workspace !== undefined) {
+      await this.#workspace.control(`ROLLBACK TO ${quoted(name)}`, deadline);
     } else if (ordinal < this.#ordinal) {
-      await deadline.race(this.#replica.leader.truncate(this.id, ordinal)).catch((error: unknown) => {
+      await deadline.race(this.#leader.truncate(this.id, ordinal)).catch((error: unknown) => {
         throw asRetry(error);
       });
       this.#ordinal = ordinal;
@@ -362,31 +431,28 @@ export class Transaction {
 
   /** Commits, or says why not. A failed deferred constraint leaves the transaction open, as in SQLite. */
   async commit(key: IdempotencyKey, deadline: Deadline): Promise<CommandResult> {
-    const { leader } = this.#replica;
-    const untouched = this.#ordinal === 0 && this.#localReads.length === 0 && this.#copy === undefined;
+    const untouched = this.#ordinal === 0 && this.#localReads.length === 0 && this.#workspace === undefined;
     if (this.readOnly || untouched) {
       await this.rollback();
       return { ok: true, outcomes: [], repeated: false };
     }
     await this.#revive(deadline);
-    const copied = this.#copy === undefined ? undefined : await this.#copy.prepareCommit(this.history);
+    const workspace = this.#workspace;
+    const { id, history } = this;
     const attempt =
-      copied === undefined
-        ? leader.commit(this.id, key, this.#localReads)
-        : leader.commitCopy({ transaction: this.id, key, ...copied }, this.#localReads);
+      workspace === undefined
+        ? this.#leader.commit(id, key, this.#localReads)
+        : workspace.commit({ transaction: id, key, history, earlier: this.#localReads, deadline });
     const result = await attempt.catch((error: unknown) => this.#resolve(error, deadline));
-    if (!result.ok && copied !== undefined) await leader.rollback(this.id).catch(() => {});
-    // A constraint that only COMMIT checks: nothing was committed, the transaction goes on. A committed copy cannot.
-    if (result.ok || copied !== undefined || result.error[1] === "OSTRAKA_RETRY") this.#giveBack();
+    // A constraint that only COMMIT checks: nothing was committed, the transaction goes on. A workspace cannot.
+    if (result.ok || workspace !== undefined || result.error[1] === "OSTRAKA_RETRY") await this.#giveBack();
     return result;
   }
 
   /** The answer to COMMIT got lost: asks what became of it (an unknown transaction is recorded as aborted first). */
   async #resolve(error: unknown, deadline: Deadline): Promise<CommandResult> {
     if (!(error instanceof AmbiguousError)) throw asRetry(error);
-    const outcome = await deadline
-      .persist(() => this.#replica.leader.outcome(this.id), { transaction: this.id, repeatable: true })
-      .catch(() => "unknown" as const);
+    const outcome = await this.#db.outcome(this.id, deadline).catch(() => "unknown" as const);
     if (outcome === "committed") return { ok: true, outcomes: [], repeated: true };
     if (outcome === "aborted")
       throw new RetryError("OSTRAKA_RETRY", "leadership changed during COMMIT; nothing was committed");
@@ -397,19 +463,29 @@ export class Transaction {
   }
 
   async rollback(): Promise<void> {
-    const registered = this.#point !== undefined || this.#ordinal > 0;
-    if (registered) await this.#replica.leader.rollback(this.id).catch(() => {});
-    await this.#copy?.rollback();
-    this.#giveBack();
+    if (this.#ordinal > 0 && this.#home !== undefined) this.#begun.add(this.#home);
+    await Promise.all(
+      [...this.#begun].map((range) =>
+        this.#db
+          .client(range)
+          .rollback(this.id)
+          .catch(() => {}),
+      ),
+    );
+    await this.#workspace?.rollback();
+    await this.#giveBack();
   }
 
-  #giveBack(): void {
+  async #giveBack(): Promise<void> {
     this.ended = true;
-    this.#returnLoan();
+    await this.#returnLoan();
   }
 
-  #returnLoan(): void {
-    this.#copy = undefined;
+  async #returnLoan(): Promise<void> {
+    const pinned = this.#pinned;
+    this.#pinned = undefined;
+    this.#workspace = undefined;
+    await pinned?.close().catch(() => pinned.runner.kill());
     this.#loan?.giveBack();
     this.#loan = undefined;
   }

@@ -15,7 +15,15 @@
  */
 import { assert } from "../base/assert.js";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
-import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
+import {
+  type GroupId,
+  type LogIndex,
+  logIndex,
+  NO_NODE,
+  type NodeId,
+  type Term,
+  term as toTerm,
+} from "../base/ids.js";
 import type { GroupAppend, GroupLog } from "../log/types.js";
 import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
 import { Compactor } from "./compaction.js";
@@ -33,6 +41,16 @@ export interface GroupConfig {
   readonly machine: GroupMachine;
   /** The members that all start with; ignored where data exists. Without it the group waits for a leader's snapshot. */
   readonly bootstrap?: ConfState;
+  /**
+   * Where the log of a group that bootstraps begins, the same at all members: what its machine has applied when it is
+   * opened first. An empty machine's begins at BOOTSTRAP_INDEX in term 1.
+   */
+  readonly begins?: { readonly index: LogIndex; readonly term: Term };
+  /**
+   * What a replica of the group on this node had promised before it was removed; ignored where data exists. A node that
+   * comes back to a group must not vote again in a term in which it has.
+   */
+  readonly promised?: { readonly term: Term; readonly vote: NodeId };
 }
 
 /** What the host counts; for metrics and tests. */
@@ -152,7 +170,8 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#opening.add(group);
     try {
       await this.#deps.disk.makeDirectory(this.options.snapshotDirectory);
-      const log = await this.#openLog(config);
+      await this.begin(config);
+      const log = this.#deps.log.group(group);
       const applied = await this.#openMachine(group, machine, log);
       const replica = new Replica(this, group, machine, log, applied);
       this.#replicas.set(group, replica);
@@ -165,12 +184,19 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     }
   }
 
-  /** Closes a group and forgets its log; the machine's own files are the caller's to remove. */
-  async removeGroup(group: GroupId): Promise<void> {
+  /**
+   * Closes a group and forgets its log; the machine's own files are the caller's to remove. `remember` is given what the
+   * replica has promised, once it can promise nothing more and before the log forgets it.
+   */
+  async removeGroup(
+    group: GroupId,
+    remember?: (promised: { readonly term: Term; readonly vote: NodeId }) => Promise<void>,
+  ): Promise<void> {
     const replica = this.#replicas.get(group);
     if (replica === undefined) return;
     this.#replicas.delete(group);
     await this.#close(replica, `group ${group} was removed from this node`);
+    await remember?.(replica.hardState);
     await this.#deps.log.removeGroup(group);
     await this.#receiver.discard(group);
     this.#membersStale = true;
@@ -507,21 +533,29 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
 
   // --- opening and closing -----------------------------------------------------------------------------------
 
-  async #openLog({ group, bootstrap }: GroupConfig): Promise<GroupLog> {
+  /**
+   * Writes a group's first record, as opening it would, and queues it before this returns: whatever is written
+   * afterwards, of this or another group, is not durable before it.
+   */
+  begin({ group, bootstrap, begins, promised }: Omit<GroupConfig, "machine">): Promise<void> {
     const { log } = this.#deps;
-    if (bootstrap !== undefined && !log.groups().includes(group)) {
-      const term = toTerm(1);
-      await log.append([
+    if (log.groups().includes(group)) return Promise.resolve();
+    if (bootstrap !== undefined) {
+      assert(promised === undefined, `group ${group} was here before and cannot begin anew`);
+      // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
+      const { index, term } = begins ?? { index: BOOTSTRAP_INDEX, term: toTerm(1) };
+      return log.append([
         {
           group,
-          hardState: { term, vote: NO_NODE, commit: BOOTSTRAP_INDEX },
+          hardState: { term, vote: NO_NODE, commit: index },
           entries: [],
-          // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
-          snapshot: { index: BOOTSTRAP_INDEX, term, conf: bootstrap },
+          snapshot: { index, term, conf: bootstrap },
         },
       ]);
     }
-    return log.group(group);
+    if (promised === undefined) return Promise.resolve();
+    const hardState = { ...promised, commit: logIndex(0) };
+    return log.append([{ group, hardState, entries: [], snapshot: undefined }]);
   }
 
   /** Finishes a snapshot's installation if one was cut short; answers the applied index. */

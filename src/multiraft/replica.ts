@@ -14,9 +14,11 @@
 import { RetryError, RouteError, UserError } from "../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, type Term } from "../base/ids.js";
 import type { GroupLog } from "../log/types.js";
+import { EMPTY_CONF } from "../raft/conf-change.js";
 import { RaftNode } from "../raft/node.js";
 import {
   type ConfChange,
+  type ConfState,
   type Entry,
   EntryKind,
   type Message,
@@ -99,7 +101,7 @@ export class Replica implements GroupHandle {
   #transfer: Transfer | undefined;
   #idleTicks = 0;
   #staleTicks = 0;
-  #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false };
+  #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
 
   constructor(host: ReplicaHost, group: GroupId, machine: GroupMachine, log: GroupLog, applied: LogIndex) {
     this.group = group;
@@ -221,6 +223,27 @@ export class Replica implements GroupHandle {
     return this.#transfer.done;
   }
 
+  campaign(): void {
+    const { role, leader } = this.node;
+    // A candidacy that has begun is left to its votes; a new one would make them void.
+    if (this.closed || leader !== NO_NODE || role === "candidate") return;
+    this.node.campaign();
+    this.#stir();
+  }
+
+  get conf(): ConfState {
+    return this.node.conf;
+  }
+
+  get lastTerm(): Term {
+    return this.log.term(this.log.lastIndex()) as Term;
+  }
+
+  get hardState(): { readonly term: Term; readonly vote: NodeId } {
+    const { term, vote } = this.log.hardState();
+    return { term, vote };
+  }
+
   onChange(listener: (status: GroupStatus) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -294,17 +317,18 @@ export class Replica implements GroupHandle {
 
   /** Tells listeners what has changed since they were last told. */
   notify(): void {
-    const { leader, role, term } = this.node;
+    const { leader, role, term, conf } = this.node;
     const leaderReady = this.leaderReady;
     const told = this.#told;
     if (
       told.leader === leader &&
       told.role === role &&
       told.term === term &&
-      told.leaderReady === leaderReady
+      told.leaderReady === leaderReady &&
+      told.conf === conf
     )
       return;
-    this.#told = { leader, role, term, leaderReady };
+    this.#told = { leader, role, term, leaderReady, conf };
     if (this.#transfer !== undefined && leader !== NO_NODE && leader !== this.#host.nodeId) {
       const { to } = this.#transfer;
       this.#endTransfer(

@@ -139,7 +139,22 @@ export interface GroupHandle {
   changeMembership(change: ConfChange): Promise<void>;
   /** Resolves once `to` leads; rejects with RouteError when this node does not, RetryError when it did not work out. */
   transferLeadership(to: NodeId): Promise<void>;
-  /** Called on every change of leader, role or term, with the new status, after a new leader's empty entry is applied too. */
+  /**
+   * Begins an election at once, for a group that has no leader yet; nothing happens while one is known or a candidacy
+   * is under way. With a pre-vote, as after a timeout: it costs a round trip without a disk write, and lets the call be
+   * repeated as often as wanted, since a pre-vote that finds no majority raises no term and deposes nobody.
+   */
+  campaign(): void;
+  /** The membership in force at the applied index: `status().conf` without the cost of a status. */
+  readonly conf: ConfState;
+  /** The term of the last entry in the log here. */
+  readonly lastTerm: Term;
+  /** The last term and vote given to the log. */
+  readonly hardState: { readonly term: Term; readonly vote: NodeId };
+  /**
+   * Called on every change of leader, role, term or membership, with the new status, after a new leader's empty entry
+   * is applied too.
+   */
   onChange(listener: (status: GroupStatus) => void): () => void;
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }>;
 }

@@ -46,6 +46,8 @@ export interface NodeConfig {
   /** Undefined: ranges split by size alone. */
   readonly rangeMaxRows: number | undefined;
   readonly replicas: number;
+  /** How long a node must be silent before its replicas are made anew elsewhere; undefined for the default. */
+  readonly nodeDeadMs?: number | undefined;
   readonly electionTimeoutMs: number;
   readonly logLevel: LogLevel;
   readonly authTokenFile: string | undefined;
@@ -67,6 +69,7 @@ export interface NodeFlags {
   readonly rangeMaxBytes?: string | undefined;
   readonly rangeMaxRows?: string | undefined;
   readonly replicas?: string | undefined;
+  readonly nodeDeadMs?: string | undefined;
   readonly electionTimeoutMs?: string | undefined;
   readonly logLevel?: string | undefined;
   readonly authTokenFile?: string | undefined;
@@ -102,6 +105,9 @@ export function parseNodeConfig(flags: NodeFlags): NodeConfig {
     rangeMaxBytes: parseBytes("--range-max-bytes", flags.rangeMaxBytes ?? NODE_DEFAULTS.rangeMaxBytes, 4096),
     rangeMaxRows: parseRows(flags.rangeMaxRows),
     replicas: parseInteger("--replicas", flags.replicas ?? NODE_DEFAULTS.replicas, 1, 9),
+    ...(flags.nodeDeadMs === undefined
+      ? {}
+      : { nodeDeadMs: parseInteger("--node-dead-ms", flags.nodeDeadMs, 1_000, 7 * 24 * 3_600_000) }),
     electionTimeoutMs: parseInteger(
       "--election-timeout-ms",
       flags.electionTimeoutMs ?? NODE_DEFAULTS.electionTimeoutMs,

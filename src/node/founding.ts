@@ -9,7 +9,7 @@
 import { FatalError, RetryError, UserError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
-import { foundingClusterId, type MetaNode, type MetaResult } from "../machines/meta/meta.js";
+import { foundingClusterId, type MetaNode, type MetaResult, type NodeRecord } from "../machines/meta/meta.js";
 import { type Address, formatAddress, type NodeConfig } from "./config.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
 import type { Logger } from "./logger.js";
@@ -25,7 +25,7 @@ export interface ClusterProbe {
 /** Calls to nodes before this one has an identity. */
 export interface Strangers {
   probe(address: Address): Promise<ClusterProbe>;
-  join(address: Address, node: MetaNode): Promise<MetaResult>;
+  join(address: Address, node: NodeRecord): Promise<MetaResult>;
 }
 
 export interface FoundingContext {

@@ -2,25 +2,26 @@
  * Meta as a node uses it: proposals to its leader from any node, answers to strangers that ask what cluster this is or
  * to be let in, and making this node known when it starts.
  */
-import { FatalError, RetryError } from "../base/errors.js";
-import type { LogIndex } from "../base/ids.js";
+import { FatalError, RetryError, UserError } from "../base/errors.js";
+import { type GroupId, groupId, type LogIndex } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { DEFAULT_LIMITS } from "../gateway/replica.js";
 import {
+  type ClusterSettings,
   decodeMetaResult,
   encodeMetaCommand,
   type MetaCommand,
   type MetaMachine,
   type MetaResult,
-  type RangeDescriptor,
 } from "../machines/meta/meta.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
 import { bootstrapVoters } from "./founding.js";
 import type { Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
 import type { NodeNetwork } from "./network.js";
-import { KNOWN_OTHERWISE } from "./peer-network.js";
+import { KNOWN_OTHERWISE, REMOVED } from "./peer-network.js";
 
 const REGISTER_PAUSE_MS = 200;
 const CALL_MS = 5_000;
@@ -34,7 +35,7 @@ export interface MetaClientOptions {
   readonly machine: MetaMachine;
   readonly network: NodeNetwork;
   /** What a cluster begins with, for whoever is first to name it. */
-  readonly founding: { readonly replicas: number; readonly ranges: readonly RangeDescriptor[] };
+  readonly founding: { readonly settings: ClusterSettings; readonly ranges: readonly RangeDescriptor[] };
 }
 
 export class MetaClient {
@@ -54,28 +55,32 @@ export class MetaClient {
     network.calls.serve("meta.readPoint", () => handle.readIndex());
     network.serveStrangers({
       probe: async () => {
-        const current = machine.state.clusterId !== "" && (await this.#catchUp());
+        const caughtUp = machine.state.clusterId === "" ? Promise.reject() : this.catchUp();
+        const current = await caughtUp.then(
+          () => true,
+          () => false,
+        );
         return { clusterId: machine.state.clusterId, nodes: machine.state.nodes, current };
       },
       join: (node) => this.propose({ kind: "join", node }),
     });
   }
 
-  /** False when no quorum could be asked within the time that a probe has. */
-  async #catchUp(): Promise<boolean> {
+  /**
+   * Resolves once this node's replica has all that was committed before the call; rejects when no quorum could be asked
+   * in time, by default in the time that a probe has.
+   */
+  async catchUp(withinMs = CATCH_UP_MS): Promise<void> {
     const { clock, handle, network } = this.#options;
-    const deadline = new Deadline(clock, CATCH_UP_MS, CATCH_UP_MS, { signal: undefined });
+    const deadline = new Deadline(clock, withinMs, withinMs, { signal: undefined });
     try {
       const index = await deadline.persist(async () => {
         const { leader, role } = handle.status();
         if (role === "leader" || leader === 0) return handle.readIndex();
-        const options = { timeoutMs: CATCH_UP_MS };
+        const options = { timeoutMs: withinMs };
         return (await network.calls.call(leader, "meta.readPoint", [], options)) as LogIndex;
       });
       await deadline.race(handle.waitApplied(index));
-      return true;
-    } catch {
-      return false;
     } finally {
       deadline.dispose();
     }
@@ -95,6 +100,19 @@ export class MetaClient {
     return decodeMetaResult(result);
   }
 
+  /** As `propose`; a refusal is a UserError. */
+  async command(command: MetaCommand): Promise<Extract<MetaResult, { readonly ok: true }>> {
+    const result = await this.propose(command);
+    if (!result.ok) throw new UserError("OSTRAKA_REFUSED", result.reason);
+    return result;
+  }
+
+  /** An id for a new range. */
+  async allocate(): Promise<GroupId> {
+    const { range } = await this.command({ kind: "allocate" });
+    return groupId(range!);
+  }
+
   /**
    * Names the cluster if nobody has, and tells meta where this node is. Tries until a quorum answers or `stopping`;
    * refused, the node must not go on: FatalError OSTRAKA_WIPED.
@@ -112,11 +130,16 @@ export class MetaClient {
           await this.#found(identity);
         const { nodeId: id, incarnation } = identity;
         const result = await this.propose({ kind: "register", node: { id, ...where, incarnation } });
-        if (!result.ok) throw new FatalError("OSTRAKA_WIPED", result.reason);
+        if (!result.ok)
+          throw new FatalError(
+            result.reason.includes(REMOVED) ? "OSTRAKA_REMOVED" : "OSTRAKA_WIPED",
+            result.reason,
+          );
         return;
       } catch (error) {
         if (error instanceof FatalError) throw error;
         if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
+        if (String(error).includes(REMOVED)) throw new FatalError("OSTRAKA_REMOVED", String(error));
         logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
         await new Promise<void>((resolve) => clock.setTimer(REGISTER_PAUSE_MS, resolve));
       }
@@ -124,11 +147,11 @@ export class MetaClient {
   }
 
   async #found(identity: Identity): Promise<void> {
-    const { replicas, ranges } = this.#options.founding;
+    const { settings, ranges } = this.#options.founding;
     await this.propose({
       kind: "found",
       clusterId: identity.clusterId,
-      replicas,
+      settings,
       firstFreeNodeId: Math.max(...bootstrapVoters(identity)) + 1,
       ranges,
     });

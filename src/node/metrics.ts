@@ -1,14 +1,13 @@
 /** Prometheus metrics, read from the parts of the node when they are scraped: nothing is counted twice. */
 import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
-import type { GroupId } from "../base/ids.js";
 import type { DurableLog } from "../log/types.js";
-import type { RangeStore } from "../machines/range/types.js";
+import type { RangeStore, StoreSize } from "../machines/range/types.js";
 import type { HostStats } from "../multiraft/host.js";
 import type { GroupHandle } from "../multiraft/types.js";
 
 export interface MetricSources {
-  readonly groups: ReadonlyMap<GroupId, GroupHandle>;
-  readonly store: RangeStore;
+  readonly groups: () => Iterable<GroupHandle>;
+  readonly stores: () => Iterable<RangeStore>;
   readonly log: DurableLog;
   readonly hostStats: () => HostStats;
   readonly clients: () => number;
@@ -34,7 +33,8 @@ export function createMetrics(sources: MetricSources): Registry {
       labelNames: ["group"],
       registers: [registry],
       collect() {
-        for (const [group, handle] of sources.groups) this.set({ group: String(group) }, read(handle));
+        this.reset();
+        for (const handle of sources.groups()) this.set({ group: String(handle.group) }, read(handle));
       },
     });
   };
@@ -51,12 +51,18 @@ export function createMetrics(sources: MetricSources): Registry {
   gauge("ostraka_clients", "Connected clients", sources.clients);
   gauge("ostraka_log_bytes", "Bytes of the durable log on disk", () => sources.log.usage().bytes);
   gauge("ostraka_log_segments", "Segments of the durable log", () => sources.log.usage().segments);
-  gauge(
-    "ostraka_database_bytes",
-    "Bytes of the range's SQLite database",
-    () => sources.store.size().databaseBytes,
+  const allStores = (read: (size: StoreSize) => number): number => {
+    let sum = 0;
+    for (const store of sources.stores()) sum += read(store.size());
+    return sum;
+  };
+  gauge("ostraka_ranges", "Ranges that have a replica here", () => allStores(() => 1));
+  gauge("ostraka_database_bytes", "Bytes of the ranges' SQLite databases here", () =>
+    allStores(({ databaseBytes }) => databaseBytes),
   );
-  gauge("ostraka_wal_bytes", "Bytes of the range's SQLite WAL", () => sources.store.size().walBytes);
+  gauge("ostraka_wal_bytes", "Bytes of the ranges' SQLite WALs here", () =>
+    allStores(({ walBytes }) => walBytes),
+  );
   for (const name of [
     "awake",
     "leading",

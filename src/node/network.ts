@@ -4,7 +4,7 @@
  */
 import { type OstrakaError, RetryError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";
-import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
+import type { MetaMachine, MetaResult, NodeRecord } from "../machines/meta/meta.js";
 import type { PeerTransport } from "../multiraft/types.js";
 import type { Gateway } from "../rpc/gateway.js";
 import type { PeerCallOptions, PeerMethod } from "../rpc/peer-calls.js";
@@ -20,7 +20,7 @@ export interface NodeCalls {
 /** What strangers may ask. */
 export interface StrangerService {
   probe(): Promise<ClusterProbe>;
-  join(node: MetaNode): Promise<MetaResult>;
+  join(node: NodeRecord): Promise<MetaResult>;
 }
 
 export interface NodeNetwork extends Strangers {

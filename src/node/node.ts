@@ -6,35 +6,34 @@
  * make ourselves known to meta · wait until a read goes through · serve clients.
  */
 import { join } from "node:path";
-import { type OstrakaError, RetryError } from "../base/errors.js";
-import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
+import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
+import { FIRST_RANGE_GROUP, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
-import { RangeClient } from "../gateway/range-client.js";
-import { remoteRange, serveRange } from "../gateway/range-rpc.js";
-import { DEFAULT_LIMITS, type GatewayLimits, type Replica } from "../gateway/replica.js";
+import { DEFAULT_LIMITS, type GatewayLimits, type GatewayParts } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
+import { RemoteSources, SourceServer } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import { MetaMachine } from "../machines/meta/meta.js";
+import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
-import type { RunnerPool } from "../machines/range/types.js";
+import type { RangeStore, RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
 import type { HostOptions } from "../multiraft/options.js";
-import type { GroupHandle } from "../multiraft/types.js";
-import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../range/leader.js";
-import { Schema } from "../range/schema.js";
+import { DEFAULT_LEADER_LIMITS, type LeaderLimits } from "../range/leader.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
 import { bootstrap, type Engine, handOver, openEngine } from "./engine.js";
 import { resolveIdentity } from "./founding.js";
 import { type HttpServer, startHttp } from "./http.js";
 import type { DirectoryLock, Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
-import { Membership } from "./membership.js";
 import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
 import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
+import { RangeHosting } from "./ranges/hosting.js";
+import type { Ranges } from "./ranges/ranges.js";
 import { WalGuard } from "./wal-guard.js";
 
 export interface RunningNode {
@@ -57,6 +56,8 @@ export interface NodeParts {
   readonly logger: Logger;
   readonly network: NodeNetwork;
   readonly openStores: () => StoreWorker;
+  /** Among which the ranges are divided; one if not given. */
+  readonly storeWorkers?: number;
   /** Processes for single statements, and those that sessions hold on to. */
   readonly openRunners: (purpose: "statements" | "sessions") => RunnerPool;
   /** Keeps a second process out of the data directory; undefined where there cannot be one. */
@@ -100,15 +101,15 @@ class NodeAssembly {
   readonly #disk: Disk;
   readonly #network: NodeNetwork;
   readonly #meta = new MetaMachine();
-  readonly #groups = new Map<GroupId, GroupHandle>();
   readonly failed: Promise<OstrakaError>;
   #fail!: (error: OstrakaError) => void;
   #engine: Engine | undefined;
-  #worker: StoreWorker | undefined;
+  #workers: readonly StoreWorker[] = [];
+  #hosting: RangeHosting | undefined;
   #pools: { close(): Promise<void> }[] = [];
   #gateway: NodeGateway | undefined;
+  #sources: SourceServer | undefined;
   #http: HttpServer | undefined;
-  #membership: Membership | undefined;
   #walGuard: WalGuard | undefined;
   #spools = 0;
   #stopping: Promise<void> | undefined;
@@ -148,30 +149,24 @@ class NodeAssembly {
     const self = nodeId(identity.nodeId);
 
     const host = await this.#openHost(self, network);
-    await this.#addMeta(host, identity);
-    const store = await this.#addRange(host, identity);
-    const replica = await this.#replica(self, network, store);
+    const meta = await this.#addMeta(host, identity, network);
+    const hosting = await this.#openRanges(host, identity, network, meta);
+    const db = this.#database(hosting, network, self);
     const running = new RunningStatements(this.#clock);
     const view: ClusterView = {
       self,
       clock: this.#clock,
       meta: this.#meta,
-      groups: this.#groups,
-      store,
+      host,
+      ranges: hosting.ranges,
       calls: network.calls,
       running,
       settings: () => this.#settings(),
     };
     serveOperations(view);
-    const meta = this.#metaClient(network);
     meta.serve();
     const gateway = new NodeGateway({
-      replica,
-      space: {
-        disk: this.#disk,
-        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
-        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
-      },
+      db,
       systemTables: systemTables(view),
       running,
       admin: operations(view),
@@ -181,15 +176,14 @@ class NodeAssembly {
     this.#http =
       config.http === undefined
         ? undefined
-        : await this.#startHttp(config.http, loadSecrets(config).authToken, replica, view, host);
-    this.#membership = new Membership(this.#clock, [...this.#groups.values()], this.#meta, this.#logger);
-    this.#membership.start();
+        : await this.#startHttp(config.http, loadSecrets(config).authToken, hosting, view, host);
+    hosting.start();
     await meta.introduce(
       identity,
       { address, http: this.#http?.address ?? "off" },
       () => this.#stopping !== undefined,
     );
-    await this.#untilServing(replica);
+    await this.#untilServing(hosting);
     network.serveClients(gateway, this.#meta.state.clusterId || identity.clusterId, self);
     return {
       nodeId: identity.nodeId,
@@ -239,96 +233,114 @@ class NodeAssembly {
     return this.#engine.host;
   }
 
-  async #addMeta(host: MultiRaft, identity: Identity): Promise<void> {
+  async #addMeta(host: MultiRaft, identity: Identity, network: NodeNetwork): Promise<MetaClient> {
     const machine = new MemoryMachine({
       machine: this.#meta,
       disk: this.#disk,
       directory: join(this.#config.dataDirectory, "meta"),
     });
-    await host.addGroup({ group: META_GROUP, machine, ...bootstrap(identity) });
-    this.#groups.set(META_GROUP, host.group(META_GROUP));
-  }
-
-  async #addRange(host: MultiRaft, identity: Identity) {
-    this.#worker = this.#parts.openStores();
-    const store = this.#worker.store(
-      join(this.#config.dataDirectory, "ranges", String(FIRST_RANGE_GROUP), "range.db"),
-    );
-    await host.addGroup({ group: FIRST_RANGE_GROUP, machine: store, ...bootstrap(identity) });
-    this.#groups.set(FIRST_RANGE_GROUP, host.group(FIRST_RANGE_GROUP));
-    return store;
-  }
-
-  async #replica(self: NodeId, network: NodeNetwork, store: Replica["store"]): Promise<Replica> {
-    const handle = this.#groups.get(FIRST_RANGE_GROUP)!;
-    const schema = await Schema.follow(store);
-    const local = new RangeLeader({
-      handle,
-      store,
-      schema,
-      clock: this.#clock,
-      random: this.#random,
-      limits: { ...DEFAULT_LEADER_LIMITS, ...this.#parts.tuning?.leader },
-    });
-    serveRange(network.calls, local);
-    const runners = this.#parts.openRunners("statements");
-    const heldRunners = this.#parts.openRunners("sessions");
-    this.#pools = [runners, heldRunners];
-    this.#walGuard = new WalGuard(this.#clock, store, [heldRunners, runners], MAX_WAL_BYTES, this.#logger);
-    this.#walGuard.start();
-    const leader = new RangeClient({
-      range: FIRST_RANGE_GROUP,
-      self,
-      clock: this.#clock,
-      graceMs: this.#config.electionTimeoutMs,
-      hosted: { handle, service: local },
-      candidates: () => [],
-      remote: (node) => remoteRange(network.calls, node),
-    });
-    return {
-      clock: this.#clock,
-      random: this.#random,
-      limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
-      handle,
-      store,
-      leader,
-      schema,
-      runners,
-      heldRunners,
-    };
-  }
-
-  #metaClient(network: NodeNetwork): MetaClient {
+    const handle = await host.addGroup({ group: META_GROUP, machine, ...bootstrap(identity) });
+    const replicas = [...(bootstrap(identity).bootstrap?.voters ?? [])];
     return new MetaClient({
       clock: this.#clock,
       logger: this.#logger,
-      handle: this.#groups.get(META_GROUP)!,
+      handle,
       machine: this.#meta,
       network,
       founding: {
-        replicas: this.#config.replicas,
-        ranges: [
-          { range: FIRST_RANGE_GROUP, group: FIRST_RANGE_GROUP, startKey: "", endKey: "", generation: 1 },
-        ],
+        settings: clusterSettings(this.#config),
+        ranges: [{ range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas }],
       },
+    });
+  }
+
+  async #openRanges(
+    host: MultiRaft,
+    identity: Identity,
+    network: NodeNetwork,
+    metaClient: MetaClient,
+  ): Promise<RangeHosting> {
+    const { tuning, storeWorkers = 1, openStores } = this.#parts;
+    this.#workers = Array.from({ length: storeWorkers }, openStores);
+    this.#hosting = await RangeHosting.open({
+      self: host.nodeId,
+      clock: this.#clock,
+      random: this.#random,
+      disk: this.#disk,
+      logger: this.#logger,
+      directory: this.#config.dataDirectory,
+      host,
+      log: this.#engine!.log,
+      workers: this.#workers,
+      calls: network.calls,
+      meta: this.#meta,
+      metaClient,
+      leaderLimits: { ...DEFAULT_LEADER_LIMITS, ...tuning?.leader },
+      graceMs: this.#config.electionTimeoutMs,
+      first: bootstrap(identity),
+      onFatal: (error) =>
+        this.#stopFor(
+          error instanceof OstrakaError ? error : new FatalError("OSTRAKA_INTERNAL", String(error)),
+        ),
+    });
+    return this.#hosting;
+  }
+
+  #database({ view, ranges }: RangeHosting, network: NodeNetwork, self: NodeId): GatewayDatabase {
+    const runners = this.#parts.openRunners("statements");
+    const heldRunners = this.#parts.openRunners("sessions");
+    this.#pools = [runners, heldRunners];
+    this.#walGuard = new WalGuard(
+      this.#clock,
+      () => storesOf(ranges),
+      [heldRunners, runners],
+      MAX_WAL_BYTES,
+      this.#logger,
+    );
+    this.#walGuard.start();
+    const parts: GatewayParts = {
+      clock: this.#clock,
+      random: this.#random,
+      limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
+      runners,
+      heldRunners,
+    };
+    this.#sources = new SourceServer(parts, (range) => view.local(range));
+    this.#sources.serve(network.calls);
+    return new GatewayDatabase({
+      ...parts,
+      ranges: view,
+      space: {
+        disk: this.#disk,
+        temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
+        maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
+      },
+      sources: new RemoteSources(network.calls, self),
     });
   }
 
   // --- serving --------------------------------------------------------------------------------------------------
 
-  async #untilServing(replica: Replica): Promise<void> {
+  async #untilServing(hosting: RangeHosting): Promise<void> {
     for (;;) {
       if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      if ((await this.#unhealthy(replica, 5_000)) === undefined) return;
+      if ((await this.#unhealthy(hosting, 5_000)) !== undefined) continue;
+      const known = await hosting.view.refreshSchema().then(
+        () => true,
+        () => false,
+      );
+      if (known) return;
     }
   }
 
-  /** A read point that this replica reaches: the node can serve SQL. */
-  async #unhealthy(replica: Replica, withinMs: number): Promise<string | undefined> {
+  /** The first range answers, and a replica of it here keeps up: the node can serve SQL. */
+  async #unhealthy({ view }: RangeHosting, withinMs: number): Promise<string | undefined> {
     const deadline = new Deadline(this.#clock, withinMs, withinMs, { signal: undefined });
     try {
-      const point = await deadline.persist(() => replica.leader.readPoint());
-      await deadline.race(replica.handle.waitApplied(point.index));
+      const point = await deadline.persist(() => view.client(FIRST_RANGE_GROUP).readPoint());
+      const local = view.local(FIRST_RANGE_GROUP);
+      if (local !== undefined) await deadline.race(local.handle.waitApplied(point.index));
+      else await deadline.race(view.refreshSchema());
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -340,13 +352,13 @@ class NodeAssembly {
   #startHttp(
     address: Address,
     authToken: string | undefined,
-    replica: Replica,
+    hosting: RangeHosting,
     view: ClusterView,
     host: MultiRaft,
   ): Promise<HttpServer> {
     const registry = createMetrics({
-      groups: this.#groups,
-      store: replica.store,
+      groups: () => host.groups(),
+      stores: () => storesOf(hosting.ranges),
       log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
@@ -355,7 +367,7 @@ class NodeAssembly {
       address,
       authToken,
       registry,
-      unhealthy: async () => host.diskFull ?? (await this.#unhealthy(replica, 2_000)),
+      unhealthy: async () => host.diskFull ?? (await this.#unhealthy(hosting, 2_000)),
       describe: () => ({ node: view.self, clusterId: this.#meta.state.clusterId }),
     });
   }
@@ -364,7 +376,7 @@ class NodeAssembly {
     const { config } = { config: this.#config };
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.replicas),
+        replicas: String(this.#meta.state.settings.replicas),
         "range-max-bytes": String(config.rangeMaxBytes),
         "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
         "election-timeout-ms": String(config.electionTimeoutMs),
@@ -381,18 +393,33 @@ class NodeAssembly {
   }
 
   async #stop(): Promise<void> {
-    this.#membership?.stop();
     this.#walGuard?.stop();
     const host = this.#engine?.host;
-    if (host !== undefined) await handOver(host.nodeId, this.#groups.values(), this.#clock);
+    if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);
     await this.#gateway?.close();
+    this.#sources?.close();
     this.#network.stopClients();
     await this.#http?.close();
+    await this.#hosting?.stop();
     await host?.stop();
     for (const pool of this.#pools) await pool.close();
-    await this.#worker?.close();
+    for (const worker of this.#workers) await worker.close();
     await this.#network.close();
     await this.#engine?.closeLog();
     this.#parts.lock?.release();
   }
+}
+
+/** What a cluster begins with. */
+function clusterSettings({ replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs }: NodeConfig): ClusterSettings {
+  return {
+    replicas,
+    rangeMaxBytes,
+    rangeMaxRows: rangeMaxRows ?? 0,
+    nodeDeadMs: nodeDeadMs ?? DEFAULT_SETTINGS.nodeDeadMs,
+  };
+}
+
+function* storesOf(ranges: Ranges): Generator<RangeStore> {
+  for (const { store } of ranges.all.values()) yield store;
 }

@@ -4,16 +4,17 @@
  */
 
 import { UserError } from "../base/errors.js";
-import { type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
+import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
 import type { SqlValue } from "../base/values.js";
 import type { AdminVerb } from "../gateway/gateway.js";
 import type { RunningStatements } from "../gateway/running.js";
 import type { SystemTables } from "../gateway/system-tables.js";
 import type { MetaMachine, MetaNode } from "../machines/meta/meta.js";
-import type { RangeStore } from "../machines/range/types.js";
+import type { MultiRaft } from "../multiraft/host.js";
 import type { GroupHandle } from "../multiraft/types.js";
 import type { NodeCalls } from "./network.js";
+import type { Ranges } from "./ranges/ranges.js";
 
 const ASK_MS = 2_000;
 /** How long `check` waits for replicas to meet at one applied index. */
@@ -23,8 +24,8 @@ export interface ClusterView {
   readonly self: NodeId;
   readonly clock: Clock;
   readonly meta: MetaMachine;
-  readonly groups: ReadonlyMap<GroupId, GroupHandle>;
-  readonly store: RangeStore;
+  readonly host: MultiRaft;
+  readonly ranges: Ranges;
   readonly calls: NodeCalls;
   readonly running: RunningStatements;
   readonly settings: () => ReadonlyMap<string, string>;
@@ -51,11 +52,11 @@ interface ReplicaDigest {
 }
 
 export function localReport(view: ClusterView): Record<string, unknown> {
-  const groups: GroupReport[] = [...view.groups.values()].map((handle) => {
+  const groups: GroupReport[] = view.host.groups().map((handle) => {
     const { conf, ...status } = handle.status();
     return {
       group: status.group,
-      kind: status.group === META_GROUP ? "meta" : "range",
+      kind: kindOf(status.group),
       role: conf.learners.includes(view.self) ? "learner" : status.role,
       leader: status.leader,
       term: status.term,
@@ -80,7 +81,7 @@ async function digestOf(
   view: ClusterView,
   group: GroupId,
 ): Promise<{ appliedIndex: number; digest: string }> {
-  const handle = view.groups.get(group);
+  const handle = view.host.findGroup(group);
   if (handle === undefined)
     throw new UserError("OSTRAKA_UNSUPPORTED", `node ${view.self} has no replica of group ${group}`);
   return handle.digest();
@@ -109,9 +110,7 @@ async function isUp(view: ClusterView, node: MetaNode): Promise<boolean> {
 }
 
 async function listNodes(view: ClusterView) {
-  const voters = new Set<number>(
-    [...view.groups.values()].flatMap((group) => [...group.status().conf.voters]),
-  );
+  const voters = new Set<number>(view.host.groups().flatMap((group) => [...group.status().conf.voters]));
   return Promise.all(
     view.meta.state.nodes.map(async (node) => ({
       id: node.id,
@@ -125,7 +124,7 @@ async function listNodes(view: ClusterView) {
 }
 
 async function checkDigests(view: ClusterView) {
-  const groups = await Promise.all([...view.groups.values()].map((handle) => checkGroup(view, handle)));
+  const groups = await Promise.all(view.host.groups().map((handle) => checkGroup(view, handle)));
   return { equal: groups.every((group) => group.equal), groups };
 }
 
@@ -259,8 +258,8 @@ function askStatements(view: ClusterView, node: NodeId): Promise<ReturnType<Runn
 }
 
 function rangeRow(view: ClusterView, range: number, generation: number): readonly SqlValue[] {
-  const handle = view.groups.get(range as GroupId);
-  const status = handle?.status();
+  const hosted = view.ranges.get(range as GroupId);
+  const status = hosted?.handle.status();
   return [
     BigInt(range),
     null,
@@ -269,9 +268,13 @@ function rangeRow(view: ClusterView, range: number, generation: number): readonl
     BigInt(status?.leader ?? 0),
     (status?.conf.voters ?? []).join(","),
     null,
-    BigInt(view.store.size().databaseBytes),
+    BigInt(hosted?.store.size().databaseBytes ?? 0),
     BigInt(status?.applied ?? 0),
     BigInt(status?.term ?? 0),
     BigInt(generation),
   ];
+}
+
+function kindOf(group: GroupId): string {
+  return group === META_GROUP ? "meta" : group === COORDINATOR_GROUP ? "coordinator" : "range";
 }

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
-import type { MetaMachine, MetaNode, MetaResult } from "../machines/meta/meta.js";
+import type { MetaMachine, MetaResult, NodeRecord } from "../machines/meta/meta.js";
 import type { PeerHello, PeerIdentity } from "../rpc/auth.js";
 import type { Gateway } from "../rpc/gateway.js";
 import { PeerCalls } from "../rpc/peer-calls.js";
@@ -33,6 +33,10 @@ export interface PeerNetworkOptions {
 
 /** Part of every refusal of a node whose data was lost: for it there is no use in trying again. */
 export const KNOWN_OTHERWISE = "is known with other data";
+/** The same for one that was removed. */
+export const REMOVED = "was removed from the cluster";
+const removedReason = (node: number): string =>
+  `node ${node} ${REMOVED}, and its id is never used again: it must join anew under another id`;
 
 const STRANGER_MS = 3_000;
 const JOIN_MS = 20_000;
@@ -109,6 +113,7 @@ export class PeerNetwork implements NodeNetwork {
       address,
       onRefused: (_node, reason) => {
         if (reason.includes(KNOWN_OTHERWISE)) this.#refuse(new FatalError("OSTRAKA_WIPED", reason));
+        if (reason.includes(REMOVED)) this.#refuse(new FatalError("OSTRAKA_REMOVED", reason));
       },
       clusterSecret: this.#secret,
       tls: this.#tls,
@@ -138,14 +143,14 @@ export class PeerNetwork implements NodeNetwork {
 
   serveStrangers(service: StrangerService): void {
     this.#strangers.serve("cluster.probe", () => service.probe());
-    this.#strangers.serve("cluster.join", ([node]) => service.join(node as MetaNode));
+    this.#strangers.serve("cluster.join", ([node]) => service.join(node as NodeRecord));
   }
 
   async probe(address: Address): Promise<ClusterProbe> {
     return (await this.#askStranger(address, "cluster.probe", [], STRANGER_MS)) as ClusterProbe;
   }
 
-  async join(address: Address, node: MetaNode): Promise<MetaResult> {
+  async join(address: Address, node: NodeRecord): Promise<MetaResult> {
     return (await this.#askStranger(address, "cluster.join", [node], JOIN_MS)) as MetaResult;
   }
 
@@ -215,6 +220,7 @@ class LateIdentity implements PeerIdentity {
     const { fromNode, incarnation } = hello;
     const peers = this.#peers;
     if (peers === undefined) return "the node is starting";
+    if (this.#meta?.node(fromNode)?.state === "removed") return removedReason(fromNode);
     const met = peers.get(fromNode);
     const known = [met, this.#meta?.node(fromNode)?.incarnation].find(
       (other) => (other ?? incarnation) !== incarnation,

@@ -23,7 +23,7 @@ import { type GroupId, groupId, META_GROUP, type NodeId, nodeId } from "../base/
 import type { Clock } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
-import { MetaMachine } from "../machines/meta/meta.js";
+import { DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { ReplicatedGroup, StateMachine } from "../machines/state-machine.js";
 import type { GroupHandle, GroupStatus } from "../multiraft/types.js";
 import {
@@ -336,7 +336,7 @@ class RaftService<M extends Machines> implements Service<M> {
       handle,
       machine: this.#meta,
       network: this.#network,
-      founding: { replicas: initialCluster?.size ?? 1, ranges: [] },
+      founding: { settings: { ...DEFAULT_SETTINGS, replicas: initialCluster?.size ?? 1 }, ranges: [] },
     });
   }
 

@@ -1,5 +1,5 @@
 /**
- * Keeps the write-ahead log of a range's database bounded: a pin keeps the log from starting over, so when it has
+ * Keeps the write-ahead logs of the ranges' databases bounded: a pin keeps the log from starting over, so when it has
  * grown too far the oldest pins are given up. Whoever read from one gets OSTRAKA_RETRY and may start again.
  */
 import type { Clock, Timer } from "../base/io.js";
@@ -10,7 +10,7 @@ const CHECK_MS = 1_000;
 
 export class WalGuard {
   readonly #clock: Clock;
-  readonly #store: RangeStore;
+  readonly #stores: () => Iterable<RangeStore>;
   readonly #pools: readonly RunnerPool[];
   readonly #maxBytes: number;
   readonly #logger: Logger;
@@ -18,13 +18,13 @@ export class WalGuard {
 
   constructor(
     clock: Clock,
-    store: RangeStore,
+    stores: () => Iterable<RangeStore>,
     pools: readonly RunnerPool[],
     maxBytes: number,
     logger: Logger,
   ) {
     this.#clock = clock;
-    this.#store = store;
+    this.#stores = stores;
     this.#pools = pools;
     this.#maxBytes = maxBytes;
     this.#logger = logger;
@@ -41,16 +41,18 @@ export class WalGuard {
     this.#timer?.cancel();
   }
 
-  /** One a check: the next checkpoint may do with what that frees. */
+  /** One a check and range: the next checkpoint may do with what that frees. */
   #check(): void {
-    const { walBytes } = this.#store.size();
-    if (walBytes <= this.#maxBytes) return;
-    const oldest = this.#pools.flatMap((pool) => [...pool.pinned(this.#store.path)])[0];
-    if (oldest === undefined) return;
-    this.#logger.warn(
-      { walBytes, maxBytes: this.#maxBytes },
-      "the oldest snapshot in use is given up: it keeps the log from starting over",
-    );
-    oldest.kill();
+    for (const store of this.#stores()) {
+      const { walBytes } = store.size();
+      if (walBytes <= this.#maxBytes) continue;
+      const oldest = this.#pools.flatMap((pool) => [...pool.pinned(store.path)])[0];
+      if (oldest === undefined) continue;
+      this.#logger.warn(
+        { walBytes, maxBytes: this.#maxBytes },
+        "the oldest snapshot in use is given up: it keeps the log from starting over",
+      );
+      oldest.kill();
+    }
   }
 }

@@ -23,14 +23,17 @@ export interface RangeDescriptor {
 export interface TableKey {
   /** Lower-case. */
   readonly name: string;
-  /** Stable for the table's life, also when it is renamed; never used again. */
+  /** Stable for the table's life, also when it is renamed; never used again. 0 (HOME_TABLE_ID) while it is "home". */
   readonly id: number;
   /**
    * "rowid": by rowid. "key": WITHOUT ROWID, by its primary key. "home": the whole table stays in the first range
    * (virtual tables and their shadow tables, tables whose triggers feed them, keys that cannot be ordered bytewise).
    */
   readonly shard: "rowid" | "key" | "home";
-  /** Primary key columns of a "key" table, in key order. */
+  /**
+   * What the key's values are called: the primary key's columns of a "key" table, in key order; one name of the rowid
+   * of a "rowid" table ("rowid", or another where a column is called that); nothing for "home".
+   */
   readonly keyColumns: readonly string[];
   readonly autoincrement: boolean;
 }
@@ -41,10 +44,17 @@ export interface KeySpan {
   readonly end: Key;
 }
 
-/** Rows of one table by shard key values: from `low` on, before `high`; fewer values than the key has are prefixes. */
+/**
+ * Rows of one table by shard key values: from `low` on, before `high`; fewer values than the key has are prefixes.
+ * See slice.ts for how one is made and turned into SQL.
+ */
 export interface TableSlice {
   readonly low: readonly SqlValue[] | undefined;
   readonly high: readonly SqlValue[] | undefined;
+  /** The slice begins behind all keys that begin with `low`, instead of with them. Of "key" tables only. */
+  readonly lowAfter?: boolean | undefined;
+  /** The slice ends behind all keys that begin with `high`, instead of before them. Of "key" tables only. */
+  readonly highAfter?: boolean | undefined;
 }
 
 export function isBefore(key: Key, end: Key): boolean {

@@ -13,6 +13,7 @@ export class RangeDirectory {
   /** In key order. */
   readonly ranges: readonly RangeDescriptor[];
   readonly complete: boolean;
+  #byId: ReadonlyMap<GroupId, RangeDescriptor> | undefined;
 
   constructor(ranges: readonly RangeDescriptor[]) {
     this.ranges = [...ranges].sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
@@ -24,7 +25,8 @@ export class RangeDirectory {
   }
 
   get(range: GroupId): RangeDescriptor | undefined {
-    return this.ranges.find((descriptor) => descriptor.range === range);
+    this.#byId ??= new Map(this.ranges.map((descriptor) => [descriptor.range, descriptor]));
+    return this.#byId.get(range);
   }
 
   /** The range that has `key`. */

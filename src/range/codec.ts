@@ -7,7 +7,13 @@ import { Packr } from "msgpackr";
 import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
 import type { RowChange, StampedStatement } from "../machines/range/types.js";
 import type { Statement } from "../sql/types.js";
-import type { CopyCommit, RangeService, TransactionStatement, WriteRequest } from "./types.js";
+import type {
+  CopyCommit,
+  PrepareRequest,
+  RangeService,
+  TransactionStatement,
+  WriteRequest,
+} from "./types.js";
 
 const packr = new Packr({ useRecords: false, int64AsType: "bigint", variableMapSize: true });
 
@@ -88,16 +94,39 @@ export const commitCopyCodec = {
       ...commit,
       body:
         body.kind === "statements"
-          ? {
-              kind: body.kind,
-              statements: body.statements.map((item) =>
-                unpackParams<StampedStatement>(item as unknown as Packed<StampedStatement>),
-              ),
-            }
+          ? { kind: body.kind, statements: unpackStatements(body.statements) }
           : { ...body, changes: (body.changes as unknown as PackedChange[]).map(unpackChange) },
     };
   },
 };
+
+export const prepareCodec = {
+  pack: (request: PrepareRequest): unknown => ({ ...request, body: packBody(request.body) }),
+  unpack: (packed: unknown): PrepareRequest => {
+    const request = packed as PrepareRequest;
+    return { ...request, body: unpackBody(request.body) };
+  },
+};
+
+function packBody(body: PrepareRequest["body"]): unknown {
+  if (body.kind === "nothing") return body;
+  const changes = body.changes.map(packChange);
+  return body.kind === "rows"
+    ? { ...body, changes }
+    : { ...body, changes, statements: body.statements.map(packParams) };
+}
+
+function unpackBody(body: PrepareRequest["body"]): PrepareRequest["body"] {
+  if (body.kind === "nothing") return body;
+  const changes = (body.changes as unknown as PackedChange[]).map(unpackChange);
+  return body.kind === "rows"
+    ? { ...body, changes }
+    : { ...body, changes, statements: unpackStatements(body.statements) };
+}
+
+function unpackStatements(packed: readonly unknown[]): StampedStatement[] {
+  return packed.map((item) => unpackParams<StampedStatement>(item as Packed<StampedStatement>));
+}
 
 function packChange(change: RowChange): PackedChange {
   return {

@@ -5,7 +5,7 @@
  * Invariants:
  * 1. Commands of one proposer enter the log in the order they were queued, or not at all.
  * 2. A batch is proposed in the term its commands were admitted in, or refused whole (RouteError): what was validated
- *    by a leader is never appended by another.
+ *    by a leader is never appended by another. All of a batch were admitted under one generation of the range.
  */
 import type { LogIndex, Term } from "../base/ids.js";
 import { decodeResults, encodeCommands } from "../machines/range/command.js";
@@ -20,11 +20,13 @@ export interface Proposal<C = Command, R = CommandResult> {
   readonly command: C;
   /** Called once, before the result is told: the command is in the log at `index`, or (undefined) may not be. */
   settled(index: LogIndex | undefined, result: R | undefined): void;
+  /** What to tell instead of the machine's result; throws what to reject with. */
+  answer?(result: R): R;
 }
 
 /** The bytes of an entry of many commands, and those of its result. */
 export interface BatchCodec<C, R> {
-  encode(commands: readonly C[]): Uint8Array;
+  encode(commands: readonly C[], generation: number): Uint8Array;
   decode(results: Uint8Array): readonly R[];
 }
 
@@ -40,24 +42,29 @@ export class BatchProposer<P extends Proposal<C, R>, C, R> {
   readonly #codec: BatchCodec<C, R>;
   #queue: Waiting<P, R>[] = [];
   #queueTerm: Term | undefined;
+  #queueGeneration = 0;
   readonly #proposed = new Set<readonly Waiting<P, R>[]>();
-  readonly #flushQueue = (): void => this.#flush();
+  readonly #flushQueue = (): void => this.flush();
 
   constructor(handle: GroupHandle, codec: BatchCodec<C, R>) {
     this.#handle = handle;
     this.#codec = codec;
   }
 
-  /** Queues a command admitted in `term`; resolves once it is applied on this node. */
-  submit(proposal: P, term: Term): Promise<R> {
-    if (this.#queueTerm !== term) this.#flush();
+  /**
+   * Queues a command admitted in `term`, under that generation of what the group holds (0 where there is no such thing);
+   * resolves once it is applied on this node.
+   */
+  submit(proposal: P, term: Term, generation = 0): Promise<R> {
+    if (this.#queueTerm !== term || this.#queueGeneration !== generation) this.flush();
     if (this.#queue.length === 0) {
       this.#queueTerm = term;
+      this.#queueGeneration = generation;
       queueMicrotask(this.#flushQueue);
     }
     return new Promise((resolve, reject) => {
       this.#queue.push({ proposal, resolve, reject });
-      if (this.#queue.length >= MAX_ENTRY_COMMANDS) this.#flush();
+      if (this.#queue.length >= MAX_ENTRY_COMMANDS) this.flush();
     });
   }
 
@@ -67,12 +74,16 @@ export class BatchProposer<P extends Proposal<C, R>, C, R> {
     for (const { proposal } of this.#queue) yield proposal;
   }
 
-  #flush(): void {
+  /** Proposes what is queued; what comes after it goes into another entry. */
+  flush(): void {
     const waiting = this.#queue;
     if (waiting.length === 0 || this.#queueTerm === undefined) return;
     this.#queue = [];
     this.#proposed.add(waiting);
-    const data = this.#codec.encode(waiting.map(({ proposal }) => proposal.command));
+    const data = this.#codec.encode(
+      waiting.map(({ proposal }) => proposal.command),
+      this.#queueGeneration,
+    );
     this.#handle.propose(data, { onlyInTerm: this.#queueTerm }).then(
       ({ index, result }) => {
         this.#proposed.delete(waiting);
@@ -80,7 +91,7 @@ export class BatchProposer<P extends Proposal<C, R>, C, R> {
         waiting.forEach(({ proposal }, i) => {
           proposal.settled(index, results[i]);
         });
-        for (let i = 0; i < waiting.length; i++) waiting[i]!.resolve(results[i]!);
+        for (let i = 0; i < waiting.length; i++) tell(waiting[i]!, results[i]!);
       },
       (error: unknown) => {
         this.#proposed.delete(waiting);
@@ -91,7 +102,18 @@ export class BatchProposer<P extends Proposal<C, R>, C, R> {
   }
 }
 
-const RANGE_CODEC: BatchCodec<Command, CommandResult> = { encode: encodeCommands, decode: decodeResults };
+function tell<C, R>({ proposal, resolve, reject }: Waiting<Proposal<C, R>, R>, result: R): void {
+  try {
+    resolve(proposal.answer === undefined ? result : proposal.answer(result));
+  } catch (error) {
+    reject(error);
+  }
+}
+
+const RANGE_CODEC: BatchCodec<Command, CommandResult> = {
+  encode: encodeCommands,
+  decode: decodeResults,
+};
 
 export class Proposer<P extends Proposal> extends BatchProposer<P, Command, CommandResult> {
   constructor(handle: GroupHandle) {

@@ -62,6 +62,25 @@ export class ReservationLine {
     });
   }
 
+  /** The same for so long at most; false when it had to be given up. */
+  waitAtMost(spans: readonly Span[], id: TransactionId, maxMs: number): Promise<boolean> {
+    const ticket = this.empty ? undefined : this.#reservations.wait(spans, id);
+    if (ticket === undefined) return Promise.resolve(true);
+    return new Promise((resolve, refuse) => {
+      const timer = this.#clock.setTimer(maxMs, () => {
+        this.#waiting.delete(ticket);
+        this.#passOn(this.#reservations.cancel(ticket, this.#clock.monotonicMs()));
+        resolve(false);
+      });
+      const pass = (): void => {
+        timer.cancel();
+        resolve(true);
+      };
+      this.#waiting.set(ticket, { pass, refuse });
+      this.#watch();
+    });
+  }
+
   /** Leadership ended: nobody waits here any longer. */
   clear(): void {
     this.#timer?.cancel();

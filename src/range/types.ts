@@ -25,7 +25,8 @@ export interface ReadPoint {
   readonly wallMs: number;
   /**
    * Spans that transactions between vote and decision may yet change (absent: none). Whoever reads any of them waits with
-   * `awaitHolds` and asks again: the decision may have been told to somebody.
+   * `awaitHolds` and asks again: the decision may have been told to somebody. Who then reads a later state than that of
+   * `index` has to look at what is prepared in the state that was read as well.
    */
   readonly held?: readonly Span[] | undefined;
 }
@@ -68,6 +69,8 @@ export interface CopyCommit {
   readonly readTerm: Term;
   readonly reads: readonly Span[];
   readonly writes: readonly Span[];
+  /** What the texts look at to check constraints, beyond `reads`; undefined: not known. */
+  readonly checks?: readonly Span[] | undefined;
   readonly schemaVersion: number;
   /** Either the text to run again on every replica, or the rows it changed. */
   readonly body:
@@ -91,6 +94,11 @@ export interface PrepareRequest {
   readonly transaction: TransactionId;
   readonly key: IdempotencyKey;
   readonly coordinator: GroupId;
+  /**
+   * Of the descriptor by which the transaction was divided over ranges: spans stand for the part of them that lies in
+   * that slice. The range refuses (RouteError) when it is another one by now.
+   */
+  readonly generation: number;
   /** What was read in this range and where: of pins, copies and at the leader (known to it by the transaction's id). */
   readonly reads: readonly LocalRead[];
   readonly writes: readonly Span[];
@@ -158,7 +166,10 @@ export interface RangeService {
 
   // --- several ranges -------------------------------------------------------------------------------------------
 
-  /** A bounded read at the leader, for gateways without a replica. Rejects with OSTRAKA_TOO_LARGE beyond `maxBytes`. */
+  /**
+   * A bounded, linearizable read at the leader, for gateways without a replica. Rejects with OSTRAKA_TOO_LARGE beyond
+   * `maxBytes`, with RouteError when not all that it may read lies in the range.
+   */
   read(request: {
     readonly statement: StampedStatement;
     readonly maxBytes: number;
@@ -171,9 +182,11 @@ export interface RangeService {
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;
   /**
    * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled.
-   * Expires by itself after a bounded time. Fences do not exclude one another.
+   * Expires by itself after a bounded time. Fences do not exclude one another. The spans may reach beyond the range: what
+   * counts is its `generation`, another one is refused with a RouteError. Rejects with OSTRAKA_UNAVAILABLE when it took
+   * too long: the other fences are to be released, and all of it tried again under another id.
    */
-  fence(id: string, spans: readonly Span[]): Promise<FencePoint>;
+  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */
   release(id: string, term: Term): Promise<boolean>;
   /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */

@@ -13,6 +13,7 @@
  * Control messages (Fetch, Cancel, CloseCursor) overtake requests that wait for room: they are what makes room.
  */
 import { toWireError, UserError } from "../base/errors.js";
+import { IdTable } from "../base/id-table.js";
 import type { Clock, Timer } from "../base/io.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
@@ -82,7 +83,7 @@ export class ClientConnection implements PipeHandler {
   readonly #writer: FrameWriter;
   readonly #peer: string;
   readonly #sessions = new Map<number, Session>();
-  readonly #running = new Map<number, Running>();
+  readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
   #requests = 0;
   #requestBytes = 0;

@@ -24,3 +24,51 @@ export function isPoint(span: Span): span is Span & { readonly low: bigint } {
 export function isWholeTable(span: Span): boolean {
   return span.low === undefined && span.high === undefined;
 }
+
+interface TableSpans {
+  readonly points: Set<bigint>;
+  readonly intervals: Span[];
+}
+
+/** Many spans, to be asked often: a transaction may have written thousands of keys. */
+export class SpanSet {
+  /** As they were given. */
+  readonly spans: readonly Span[];
+  readonly #everything: boolean;
+  readonly #tables = new Map<string, TableSpans>();
+
+  constructor(spans: readonly Span[]) {
+    this.spans = spans;
+    this.#everything = spans.some((span) => span.table === EVERYTHING.table);
+    for (const span of spans) {
+      let table = this.#tables.get(span.table);
+      if (table === undefined) {
+        table = { points: new Set(), intervals: [] };
+        this.#tables.set(span.table, table);
+      }
+      if (isPoint(span)) table.points.add(span.low);
+      else table.intervals.push(span);
+    }
+  }
+
+  get empty(): boolean {
+    return this.spans.length === 0;
+  }
+
+  meets(spans: readonly Span[]): boolean {
+    if (this.spans.length === 0 || spans.length === 0) return false;
+    return this.#everything || spans.some((span) => this.#meets(span));
+  }
+
+  #meets(span: Span): boolean {
+    if (span.table === EVERYTHING.table) return true;
+    const table = this.#tables.get(span.table);
+    if (table === undefined) return false;
+    if (table.intervals.some((interval) => intersects(interval, span))) return true;
+    if (isPoint(span)) return table.points.has(span.low);
+    for (const key of table.points)
+      if ((span.low === undefined || key >= span.low) && (span.high === undefined || key <= span.high))
+        return true;
+    return false;
+  }
+}

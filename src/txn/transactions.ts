@@ -2,8 +2,8 @@
  * The transactions that are open at a leader: what each has read (and at which index) and would write, and whether it
  * may still commit. Soft state of one leadership: a new leader has none, and refuses what was read before its term.
  *
- * The order for a commit is: wait for reservations (later: holds and fences) that are in its way; then `validate` and
- * admit its writes in one step, without a pause.
+ * The order for a commit is: wait for reservations, holds and fences that are in its way; then `conflict` and the
+ * admission of its writes in one step, without a pause.
  */
 import type { LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Footprint, Span } from "../sql/types.js";
@@ -59,6 +59,10 @@ export class TransactionTable<S> {
 
   get(id: TransactionId): OpenTransaction<S> | undefined {
     return this.#open.get(id);
+  }
+
+  all(): readonly OpenTransaction<S>[] {
+    return [...this.#open.values()];
   }
 
   /**
@@ -136,18 +140,40 @@ export class TransactionTable<S> {
   }
 
   /** Why the transaction cannot commit any more, or undefined. */
-  conflict(
-    transaction: OpenTransaction<S>,
-    elsewhere: readonly { readonly index: LogIndex; readonly spans: readonly Span[] }[] = [],
+  conflict(transaction: OpenTransaction<S>, elsewhere: readonly Read[] = []): string | undefined {
+    return this.#conflict([...transaction.reads, ...elsewhere]);
+  }
+
+  /**
+   * The same for a part of a commit across ranges: nothing of it runs again, so what its writes looked at to check
+   * constraints counts as read. `transaction` is undefined when nothing of it ran at this leader.
+   */
+  conflictOfPart(
+    transaction: OpenTransaction<S> | undefined,
+    elsewhere: readonly Read[],
   ): string | undefined {
+    return this.#conflict([...(transaction === undefined ? [] : allReads(transaction)), ...elsewhere]);
+  }
+
+  #conflict(reads: readonly Read[]): string | undefined {
     const memory = this.#memory;
-    if (memory === undefined) return "the leader does not know the transaction";
-    for (const { index, spans } of [...transaction.reads, ...elsewhere]) {
+    for (const { index, spans } of reads) {
       if (spans.length === 0) continue;
+      if (memory === undefined) return "the leader does not know the transaction";
       if (index < memory.floor) return "too much was written since the transaction began";
       if (memory.touchedSince(spans, index))
         return "what the transaction has read was changed by another one";
     }
     return undefined;
   }
+}
+
+interface Read {
+  readonly index: LogIndex;
+  readonly spans: readonly Span[];
+}
+
+/** What a transaction has read, with what its writes looked at to check constraints. */
+export function allReads<S>(transaction: OpenTransaction<S>): Read[] {
+  return [...transaction.reads, ...transaction.writes.map(({ index, checks }) => ({ index, spans: checks }))];
 }

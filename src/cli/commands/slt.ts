@@ -66,6 +66,14 @@ async function run(paths: string[], flags: SltFlags): Promise<void> {
 }
 
 async function runOnOwnCluster(files: readonly string[], flags: SltFlags): Promise<FileReport[]> {
+  if (flags.rangeMaxRows === undefined) return onOwnCluster(files, flags);
+  // Ranges stay when their tables are dropped: the files of one after the other would make ever more of them.
+  const reports: FileReport[] = [];
+  for (const file of files) reports.push(...(await onOwnCluster([file], flags)));
+  return reports;
+}
+
+async function onOwnCluster(files: readonly string[], flags: SltFlags): Promise<FileReport[]> {
   if (flags.url !== undefined) throw new CommandFailure(EXIT.failure, "--url and --nodes exclude each other");
   const nodes = wholeNumber("--nodes", flags.nodes ?? "1");
   const rangeMaxRows =

@@ -1,75 +1,72 @@
 /**
- * Meta: what the cluster knows of itself. Its id, its nodes (addresses, the incarnation of each one's data), and the
- * directory of ranges. A small state machine in memory, replicated like any other; every node holds a replica and
- * reads it directly where a slightly old answer does no harm.
+ * Meta: what the cluster knows of itself. Its id, its nodes (addresses, the incarnation of each one's data, what is to
+ * become of it), the settings that all nodes share, and the directory of ranges. A small state machine in memory,
+ * replicated like any other; every node holds a replica and reads it directly where a slightly old answer does no harm.
  *
  * Invariants:
  * 1. A node id, once given, is never given again, and belongs to one incarnation of a data directory for ever: a node
- *    that lost its data is another node.
- * 2. Commands are idempotent: proposing one again changes nothing and answers the same.
+ *    that lost its data is another node, and one that was removed stays removed.
+ * 2. Commands are idempotent: proposing one again changes nothing and answers the same (but for `allocate`, which may
+ *    waste an id).
+ * 3. The directory is a copy: the ranges' own replicas are the authority. Generations decide what is newer.
  */
 import { createHash } from "node:crypto";
-import { Packr } from "msgpackr";
+import type { GroupId } from "../../base/ids.js";
+import { RangeDirectory } from "../../placement/directory.js";
 import type { StateMachine } from "../state-machine.js";
+import { decodeMetaCommand, decodeMetaState, encodeMetaResult, encodeMetaState } from "./codec.js";
+import type {
+  ClusterSettings,
+  MetaCommand,
+  MetaNode,
+  MetaResult,
+  MetaState,
+  NodeRecord,
+  NodeState,
+  RangeWish,
+} from "./types.js";
 
-export interface MetaNode {
-  readonly id: number;
-  /** HOST:PORT that other nodes and clients reach it at. */
-  readonly address: string;
-  /** HOST:PORT, or "off". */
-  readonly http: string;
-  readonly incarnation: string;
-}
+export { decodeMetaResult, encodeMetaCommand } from "./codec.js";
+export type {
+  ClusterSettings,
+  MetaCommand,
+  MetaNode,
+  MetaResult,
+  MetaState,
+  NodeRecord,
+  NodeState,
+  RangeWish,
+} from "./types.js";
 
-/** A slice of the keyspace and the group that has it. Empty bounds are open. */
-export interface RangeDescriptor {
-  readonly range: number;
-  readonly group: number;
-  readonly startKey: string;
-  readonly endKey: string;
-  readonly generation: number;
-}
+export const DEFAULT_SETTINGS: ClusterSettings = {
+  replicas: 3,
+  rangeMaxBytes: 64 * 1024 * 1024,
+  rangeMaxRows: 0,
+  nodeDeadMs: 5 * 60 * 1000,
+};
 
-export interface MetaState {
-  /** Empty until the first leader has named the cluster. */
-  readonly clusterId: string;
-  readonly replicas: number;
-  readonly nextNodeId: number;
-  readonly nodes: readonly MetaNode[];
-  readonly ranges: readonly RangeDescriptor[];
-}
-
-export type MetaCommand =
-  /** Names the cluster, once. */
-  | {
-      readonly kind: "found";
-      readonly clusterId: string;
-      readonly replicas: number;
-      readonly firstFreeNodeId: number;
-      readonly ranges: readonly RangeDescriptor[];
-    }
-  /** A node says where it is; the first to use an id owns it. */
-  | { readonly kind: "register"; readonly node: MetaNode }
-  /** A new node asks in, with the id it wants or 0 for the next free one. */
-  | { readonly kind: "join"; readonly node: MetaNode };
-
-export type MetaResult =
-  | { readonly ok: true; readonly nodeId: number; readonly clusterId: string }
-  | { readonly ok: false; readonly reason: string };
-
-const packr = new Packr({ useRecords: false, variableMapSize: true });
-
-export const encodeMetaCommand = (command: MetaCommand): Uint8Array => packr.pack(command);
-export const decodeMetaResult = (bytes: Uint8Array): MetaResult => packr.unpack(bytes) as MetaResult;
-
-const EMPTY: MetaState = { clusterId: "", replicas: 3, nextNodeId: 1, nodes: [], ranges: [] };
+const EMPTY: MetaState = {
+  clusterId: "",
+  settings: DEFAULT_SETTINGS,
+  nextNodeId: 1,
+  nextRangeId: 1,
+  nodes: [],
+  ranges: [],
+  merged: [],
+  wishes: [],
+};
 
 export class MetaMachine implements StateMachine {
   #state: MetaState = EMPTY;
+  #directory = new RangeDirectory([]);
   readonly #listeners = new Set<(state: MetaState) => void>();
 
   get state(): MetaState {
     return this.#state;
+  }
+
+  get directory(): RangeDirectory {
+    return this.#directory;
   }
 
   node(id: number): MetaNode | undefined {
@@ -82,7 +79,7 @@ export class MetaMachine implements StateMachine {
 
   apply(entries: readonly { readonly index: number; readonly data: Uint8Array }[]): readonly Uint8Array[] {
     const before = this.#state;
-    const results = entries.map(({ data }) => packr.pack(this.#execute(packr.unpack(data) as MetaCommand)));
+    const results = entries.map(({ data }) => encodeMetaResult(this.#execute(decodeMetaCommand(data))));
     if (this.#state !== before) for (const listener of this.#listeners) listener(this.#state);
     return results;
   }
@@ -90,25 +87,62 @@ export class MetaMachine implements StateMachine {
   #execute(command: MetaCommand): MetaResult {
     switch (command.kind) {
       case "found":
-        if (this.#state.clusterId === "") {
-          const nextNodeId = Math.max(this.#state.nextNodeId, command.firstFreeNodeId);
-          this.#state = {
-            ...this.#state,
-            clusterId: command.clusterId,
-            replicas: command.replicas,
-            ranges: command.ranges,
-            nextNodeId,
-          };
-        }
-        return this.#accepted(0);
+        return this.#found(command);
       case "register":
         return this.#admit(command.node);
       case "join":
         return this.#join(command.node);
+      case "allocate": {
+        const range = this.#state.nextRangeId;
+        this.#change({ nextRangeId: range + 1 });
+        return { ok: true, nodeId: 0, clusterId: this.#state.clusterId, range };
+      }
+      case "report":
+        this.#report(this.#directory.with(command.ranges.filter(({ range }) => !this.isMerged(range))));
+        return this.#accepted(0);
+      case "heard":
+        return this.#heard(command);
+      case "node":
+        return this.#setNodeState(command.id, command.state);
+      case "configure":
+        this.#change({ settings: { ...this.#state.settings, ...command.settings } });
+        return this.#accepted(0);
+      case "wish":
+        return this.#wish(command.wish);
     }
   }
 
-  #join(node: MetaNode): MetaResult {
+  #change(part: Partial<MetaState>): void {
+    this.#state = { ...this.#state, ...part };
+  }
+
+  #found(command: Extract<MetaCommand, { readonly kind: "found" }>): MetaResult {
+    if (this.#state.clusterId !== "") return this.#accepted(0);
+    const { clusterId, settings, ranges, firstFreeNodeId } = command;
+    this.#change({
+      clusterId,
+      settings,
+      nextNodeId: Math.max(this.#state.nextNodeId, firstFreeNodeId),
+      nextRangeId: Math.max(this.#state.nextRangeId, ...ranges.map(({ range }) => range + 1)),
+    });
+    this.#report(this.#directory.with(ranges));
+    return this.#accepted(0);
+  }
+
+  #report(directory: RangeDirectory): void {
+    const before = this.#directory;
+    if (directory === before) return;
+    this.#directory = directory;
+    const merged = before.ranges.map(({ range }) => range).filter((range) => !directory.get(range));
+    const wishes = this.#state.wishes.filter(({ range }) => directory.get(range) !== undefined);
+    this.#change({
+      ranges: directory.ranges,
+      merged: [...this.#state.merged, ...merged].sort((a, b) => a - b),
+      wishes: wishes.length === this.#state.wishes.length ? this.#state.wishes : wishes,
+    });
+  }
+
+  #join(node: NodeRecord): MetaResult {
     const known = this.#state.nodes.find((other) => other.incarnation === node.incarnation);
     if (known !== undefined) return this.#admit({ ...node, id: known.id });
     if (node.id === 0) return this.#admit({ ...node, id: this.#state.nextNodeId });
@@ -118,31 +152,82 @@ export class MetaMachine implements StateMachine {
     return this.#admit(node);
   }
 
-  #admit(node: MetaNode): MetaResult {
-    const owner = this.node(node.id);
-    if (owner !== undefined && owner.incarnation !== node.incarnation) {
+  #admit({ id, address, http, incarnation }: NodeRecord): MetaResult {
+    const owner = this.node(id);
+    if (owner?.state === "removed") {
       return {
         ok: false,
-        reason: `node ${node.id} is known with other data (${owner.incarnation}, not ${node.incarnation}): a node that lost its data must be removed and join anew under another id`,
+        reason: `node ${id} was removed from the cluster, and its id is never used again: it must join anew under another id`,
       };
     }
-    const nodes = [...this.#state.nodes.filter((other) => other.id !== node.id), node].sort(
-      (a, b) => a.id - b.id,
-    );
-    this.#state = { ...this.#state, nodes, nextNodeId: Math.max(this.#state.nextNodeId, node.id + 1) };
-    return this.#accepted(node.id);
+    if (owner !== undefined && owner.incarnation !== incarnation) {
+      return {
+        ok: false,
+        reason: `node ${id} is known with other data (${owner.incarnation}, not ${incarnation}): a node that lost its data must be removed and join anew under another id`,
+      };
+    }
+    const { state, downSinceMs } = owner ?? { state: "live", downSinceMs: undefined };
+    this.#putNode({ id, address, http, incarnation, state, downSinceMs });
+    this.#change({ nextNodeId: Math.max(this.#state.nextNodeId, id + 1) });
+    return this.#accepted(id);
+  }
+
+  #putNode(node: MetaNode): void {
+    const nodes = [...this.#state.nodes.filter((other) => other.id !== node.id), node];
+    this.#change({ nodes: nodes.sort((a, b) => a.id - b.id) });
+  }
+
+  #heard({ wallMs, down, up }: Extract<MetaCommand, { readonly kind: "heard" }>): MetaResult {
+    for (const node of this.#state.nodes) {
+      if (down.includes(node.id) && node.downSinceMs === undefined)
+        this.#putNode({ ...node, downSinceMs: wallMs });
+      else if (up.includes(node.id) && node.downSinceMs !== undefined)
+        this.#putNode({ ...node, downSinceMs: undefined });
+    }
+    return this.#accepted(0);
+  }
+
+  #setNodeState(id: number, state: NodeState): MetaResult {
+    const node = this.node(id);
+    if (node === undefined) return { ok: false, reason: `there is no node ${id}` };
+    if (node.state === state) return this.#accepted(id);
+    if (node.state === "removed")
+      return { ok: false, reason: `node ${id} was removed and does not come back` };
+    if (node.state === "removing" && state !== "removed")
+      return { ok: false, reason: `node ${id} is being removed` };
+    const others = this.#state.nodes.filter((other) => other.id !== id && other.state === "live");
+    if (state !== "live" && others.length === 0)
+      return { ok: false, reason: `node ${id} is the last one that can hold data` };
+    this.#putNode({ ...node, state });
+    return this.#accepted(id);
+  }
+
+  #wish(wish: RangeWish): MetaResult {
+    const wishes = this.#state.wishes.filter(({ range }) => range !== wish.range);
+    if (wish.leader !== undefined || wish.placed) wishes.push(wish);
+    this.#change({ wishes: wishes.sort((a, b) => a.range - b.range) });
+    return this.#accepted(0);
   }
 
   #accepted(nodeId: number): MetaResult {
     return { ok: true, nodeId, clusterId: this.#state.clusterId };
   }
 
+  isMerged(range: GroupId): boolean {
+    return this.#state.merged.includes(range);
+  }
+
+  wish(range: GroupId): RangeWish | undefined {
+    return this.#state.wishes.find((wish) => wish.range === range);
+  }
+
   snapshot(): Uint8Array {
-    return packr.pack(this.#state);
+    return encodeMetaState(this.#state);
   }
 
   restore(snapshot: Uint8Array): void {
-    this.#state = packr.unpack(snapshot) as MetaState;
+    this.#state = decodeMetaState(snapshot);
+    this.#directory = new RangeDirectory(this.#state.ranges);
     for (const listener of this.#listeners) listener(this.#state);
   }
 }

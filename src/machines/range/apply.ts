@@ -8,62 +8,55 @@
  * 3. A command that fails, fails alone and with the same error everywhere. What is this node's trouble (a full disk,
  *    I/O, corruption) is thrown: the batch is undone and nothing of it is answered.
  *
- * Most commands share a batch. One that needs another setting of foreign_keys, or whose foreign keys may only be
- * checked at COMMIT, gets a batch of its own. A statement that destroys the batch around it (OR ROLLBACK,
- * RAISE(ROLLBACK)) is noticed by the batch being gone; its commands then run again, one in a batch.
+ * Most commands share a batch. Those that put final rows in place share batches with foreign keys off. One that needs
+ * another setting of foreign_keys, or whose foreign keys may only be checked at COMMIT, gets a batch of its own. A
+ * statement that destroys the batch around it (OR ROLLBACK, RAISE(ROLLBACK)) is noticed by the batch being gone; its
+ * commands then run again, one in a batch.
  */
 import type Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
-import {
-  AmbiguousError,
-  FatalError,
-  isWireError,
-  type OstrakaError,
-  RetryError,
-  toWireError,
-  UserError,
-  type WireError,
-} from "../../base/errors.js";
-import type { LogIndex, TransactionId } from "../../base/ids.js";
+import { AmbiguousError, RouteError, UserError } from "../../base/errors.js";
+import type { LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
 import { SessionFlag } from "../../sql/types.js";
 import { Answers, Transactions } from "./answers.js";
-import { decodeCommands, encodeResults } from "./command.js";
+import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
+import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
 import type { RangeConnection } from "./connection.js";
-import { refuseAtApply } from "./guard.js";
-import { firstWord } from "./parameters.js";
+import { Executor } from "./executor.js";
+import { IMAGE_FLAGS, Participant } from "./participant.js";
+import { PreparedTransactions } from "./prepared.js";
+import { type NewChild, Reshaper } from "./reshape.js";
 import { applyRowImages } from "./row-images.js";
-import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
-import { classifySqliteError } from "./sqlite-errors.js";
-import { MAX_APPLY_RESULT_BYTES, RangeState } from "./state.js";
-import { toldDigest } from "./told.js";
-import type { Command, CommandResult, StampedStatement, StatementOutcome } from "./types.js";
+import { TableFull } from "./rowid-limit.js";
+import { SliceState } from "./slice-state.js";
+import { RangeState } from "./state.js";
+import { Trimmer } from "./trim.js";
+import type { Command, CommandResult, RowChange, StampedStatement, StatementOutcome } from "./types.js";
 
 const FORGOTTEN = new AmbiguousError("the command was applied before and its answer is gone", undefined);
-const LIMITS = { maxBytes: MAX_APPLY_RESULT_BYTES };
-/** Stands for a statement that failed as the session was told. */
-const NOTHING: StatementOutcome = {
-  columns: [],
-  columnTypes: [],
-  rows: new Uint8Array(0),
-  rowCount: 0,
-  changes: 0,
-  totalChanges: 0,
-  lastInsertRowid: 0n,
-};
 const BATCH_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
-const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
 
 /** One command of one entry. */
 interface Task {
   readonly command: Command;
   readonly index: LogIndex;
-  readonly term: number;
+  readonly term: Term;
   readonly ordinal: number;
   readonly last: boolean;
+  /** Of the range, when the leader admitted the command. */
+  readonly generation: number;
   result: CommandResult | undefined;
-  /** The result was not come by now: it is remembered, or a refusal to execute. */
-  admitted: boolean;
+  /** The result was not come by now (it is remembered, or a refusal to execute), and is not to be remembered. */
+  passing: boolean;
+}
+
+/** Whoever makes the file of a range that a split makes. */
+export interface SplitWatcher {
+  /** Before the batch of a split is committed: what is to be made must not be lost from then on. */
+  splitting(child: NewChild): void;
+  /** The file is as of the split's entry, and goes on after this. */
+  split(child: NewChild): void;
 }
 
 export interface Applied {
@@ -74,7 +67,13 @@ export interface Applied {
 
 export class Applier {
   readonly state: RangeState;
+  readonly slice: SliceState;
   readonly transactions: Transactions;
+  readonly prepared: PreparedTransactions;
+  readonly #executor: Executor;
+  readonly #participant: Participant;
+  readonly #reshaper: Reshaper;
+  readonly #watcher: SplitWatcher;
   readonly #connection: RangeConnection;
   readonly #answers: Answers;
   readonly #begin: Database.Statement;
@@ -83,22 +82,45 @@ export class Applier {
   readonly #savepoint: Database.Statement;
   readonly #release: Database.Statement;
   readonly #rollbackTo: Database.Statement;
-  readonly #rowids: RowidLimit;
-  /** Some table has no rowids left to choose: commands run alone, and each statement is looked at. */
-  #rowidsRunOut: boolean;
-  /** In this batch. */
-  #lastRowidUsed = false;
-  /** Whether some foreign key of the schema is checked only at COMMIT; undefined until asked after a schema change. */
-  #deferredKeys: boolean | undefined;
+  /** Settings that the open batch was begun with, and that its commands share. */
+  #batchFlags = 0;
 
-  constructor(connection: RangeConnection) {
+  constructor(connection: RangeConnection, watcher: SplitWatcher) {
     const { database } = connection;
     this.#connection = connection;
+    this.#watcher = watcher;
     this.state = new RangeState(database);
+    this.slice = new SliceState(database);
     this.#answers = new Answers(database, this.state);
     this.transactions = new Transactions(database, this.state);
-    this.#rowids = new RowidLimit(connection);
-    this.#rowidsRunOut = this.#rowids.reached();
+    this.prepared = new PreparedTransactions(database);
+    this.#executor = new Executor({
+      connection,
+      state: this.state,
+      slice: this.slice,
+      prepared: this.prepared,
+    });
+    this.#participant = new Participant({
+      connection,
+      state: this.state,
+      answers: this.#answers,
+      transactions: this.transactions,
+      prepared: this.prepared,
+      tried: (run) => this.#tried(run),
+      runSchema: (statements) => this.#executor.schemaStatements(statements),
+      putRows: (changes) => this.#putRows(changes),
+    });
+    const { tables } = this.#executor;
+    this.#reshaper = new Reshaper({
+      connection,
+      state: this.state,
+      slice: this.slice,
+      tables,
+      answers: this.#answers,
+      transactions: this.transactions,
+      prepared: this.prepared,
+      trimmer: new Trimmer(connection, this.slice, tables),
+    });
     this.#begin = database.prepare("BEGIN IMMEDIATE");
     this.#commit = database.prepare("COMMIT");
     this.#rollback = database.prepare("ROLLBACK");
@@ -127,20 +149,16 @@ export class Applier {
   /** Takes the file's word for everything, after a batch was undone or destroyed. */
   #undo(): void {
     if (this.#connection.inTransaction) this.#rollback.run();
-    this.#schemaChanged();
-    this.#lastRowidUsed = false;
+    this.#executor.undone();
+    this.#reshaper.takeChild();
     this.state.load();
+    this.slice.load();
+    this.prepared.load();
     this.#answers.load();
   }
 
-  #schemaChanged(): void {
-    this.#connection.schemaChanged();
-    this.#rowids.schemaChanged();
-    this.#deferredKeys = undefined;
-  }
-
   #tasks(entry: Entry): Task[] {
-    const commands = decodeCommands(entry.data);
+    const { generation, commands } = decodeCommands(entry.data);
     const done = entry.index <= this.state.appliedIndex;
     return commands.map((command, ordinal) => ({
       command,
@@ -148,14 +166,19 @@ export class Applier {
       term: entry.term,
       ordinal,
       last: ordinal === commands.length - 1,
+      generation,
       result: done ? this.#known(command) : undefined,
-      admitted: false,
+      passing: false,
     }));
   }
 
   /** What a command answered that was applied before. */
-  #known({ key, wallMs }: Command): CommandResult {
-    return this.#answers.admit(key, wallMs) ?? failure(FORGOTTEN, 0);
+  #known(command: Command): CommandResult {
+    if (command.kind === "prepare") return this.#participant.knownVote(command) ?? failure(FORGOTTEN);
+    if (command.kind === "resolve")
+      return { ok: true, outcomes: [], repeated: true, decision: command.decision };
+    if (command.kind === "trim") return { ok: true, outcomes: [], repeated: true };
+    return this.#answers.admit(command.key, command.wallMs) ?? failure(FORGOTTEN);
   }
 
   #applyTasks(tasks: readonly Task[], upTo: LogIndex): void {
@@ -167,13 +190,17 @@ export class Applier {
     let batchStart = at;
     while (at < tasks.length) {
       const task = tasks[at]!;
-      if (this.#needsOwnBatch(task.command)) {
-        if (!this.#endBatch()) at = this.#runAgain(tasks, batchStart, at);
-        this.#runAlone(tasks[at]!);
+      const flags = this.#sharedFlags(task.command);
+      if (flags !== this.#batchFlags || flags === undefined) {
+        if (!this.#endBatch()) this.#runAgain(tasks, batchStart, at);
+        batchStart = at;
+      }
+      if (flags === undefined) {
+        this.#runAlone(task);
         batchStart = ++at;
         continue;
       }
-      this.#openBatch();
+      this.#openBatch(flags);
       task.result = this.#perform(task);
       if (this.#connection.inTransaction) {
         this.#finishTask(task);
@@ -199,19 +226,17 @@ export class Applier {
     this.#connection.disturbed();
   }
 
-  #openBatch(): void {
+  #openBatch(flags = 0): void {
     if (this.#connection.inTransaction) return;
-    this.#connection.setFlags(0);
+    this.#connection.setFlags(flags);
+    this.#batchFlags = flags;
     this.#begin.run();
   }
 
   /** False when the batch must be run again, because a table ran out of rowids within it. */
   #endBatch(upTo: LogIndex = this.state.appliedIndex): boolean {
     if (!this.#connection.inTransaction) return true;
-    if (!this.#rowidsRunOut && (this.#lastRowidUsed || this.#rowids.reached())) {
-      this.#rowidsRunOut = true;
-      return false;
-    }
+    if (this.#executor.mustWatchRowids()) return false;
     if (upTo > this.state.appliedIndex) this.state.appliedIndex = upTo;
     if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
@@ -223,8 +248,10 @@ export class Applier {
   #finishTask(task: Task): void {
     const { command, result } = task;
     assert(result !== undefined, "a command is finished without a result");
-    this.state.wallMs = Math.max(this.state.wallMs, command.wallMs);
-    if (!task.admitted) this.#answers.record(task.index, command.key, command.wallMs, result);
+    // What is refused because the range is frozen leaves it as it is, to the age of its answers.
+    if (!task.passing || this.slice.state.frozenInto === undefined)
+      this.state.wallMs = Math.max(this.state.wallMs, command.wallMs);
+    if (!task.passing) this.#answers.record(task.index, command.key, command.wallMs, result);
     if (!task.last) {
       this.state.partial = task.ordinal + 1;
       return;
@@ -236,41 +263,43 @@ export class Applier {
     this.state.term = task.term;
   }
 
-  #needsOwnBatch(command: Command): boolean {
-    if (this.#rowidsRunOut) return true;
+  /** The settings of a batch that the command can share; undefined when it needs one of its own. */
+  #sharedFlags(command: Command): number | undefined {
+    if (this.#executor.rowidsRunOut) return undefined;
     switch (command.kind) {
-      case "rows":
-        return true;
       case "execute":
-        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#hasDeferredKeys();
+        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.hasDeferredKeys()
+          ? undefined
+          : 0;
       case "transaction":
-        return command.statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#hasDeferredKeys();
+        return command.statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.hasDeferredKeys()
+          ? undefined
+          : 0;
+      case "rows":
+      case "trim":
+        return IMAGE_FLAGS;
+      case "split":
+      case "freeze":
+      case "absorb":
+        return undefined;
+      case "prepare":
+        return command.prepared.body.kind === "schema" ? undefined : IMAGE_FLAGS;
+      case "resolve":
+        return this.prepared.bodyKind(command.transaction) === "schema" ? undefined : IMAGE_FLAGS;
       default:
-        return false;
+        return 0;
     }
-  }
-
-  #hasDeferredKeys(): boolean {
-    this.#deferredKeys ??=
-      this.#connection.database
-        .prepare(
-          "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'deferr') > 0 LIMIT 1",
-        )
-        .get() !== undefined;
-    return this.#deferredKeys;
   }
 
   /** One command in a batch of its own; COMMIT may still refuse it, and it may destroy its batch. */
   #runAlone(task: Task): void {
-    this.#connection.setFlags(aloneFlags(task.command));
-    this.#begin.run();
+    this.#openBatch(aloneFlags(task.command));
     task.result = this.#perform(task);
     let refused: UserError | undefined;
     if (this.#connection.inTransaction) {
       refused = this.#commitAlone(task);
       if (refused === undefined) {
-        this.#rowidsRunOut = this.#rowids.reached();
-        this.#lastRowidUsed = false;
+        this.#executor.committedAlone();
         return;
       }
       task.result = failure(refused, lastStatement(task.command));
@@ -288,8 +317,11 @@ export class Applier {
     this.#finishTask(task);
     if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
+    const child = this.#reshaper.takeChild();
+    if (child !== undefined) this.#watcher.splitting(child);
     try {
       this.#commit.run();
+      if (child !== undefined) this.#watcher.split(child);
       return undefined;
     } catch (error) {
       const code = (error as { code?: unknown }).code;
@@ -300,32 +332,93 @@ export class Applier {
 
   /** Executes a command inside the open batch. May return with the batch destroyed. */
   #perform(task: Task): CommandResult {
+    const known = this.#admit(task);
+    task.passing = known !== undefined;
+    if (known !== undefined) return known;
+    const result = this.#dispatch(task);
+    // Where to go instead is no answer to remember: the command may come again when it is right here.
+    if (!result.ok && result.error[0] === "route") task.passing = true;
+    return result;
+  }
+
+  /** What is answered without executing the command; undefined to execute it. */
+  #admit({ command, generation }: Task): CommandResult | undefined {
+    if (generation !== ANY_GENERATION && generation !== this.slice.generation)
+      return failure(new RouteError("the range has changed since the command was admitted", undefined));
+    const frozen = this.#frozen(command);
+    if (frozen !== undefined) return frozen;
+    if (command.kind === "prepare" || command.kind === "resolve" || command.kind === "trim") return undefined;
+    const answered = this.#answers.admit(command.key, command.wallMs);
+    if (answered !== undefined || command.kind === "tombstone") return answered;
+    const transaction = this.prepared.withKey(command.key);
+    return transaction === undefined ? undefined : inDoubt(transaction);
+  }
+
+  #frozen(command: Command): CommandResult | undefined {
+    const { frozenInto } = this.slice.state;
+    if (frozenInto === undefined || command.kind === "freeze") return undefined;
+    if (command.kind === "resolve" && this.transactions.outcome(command.transaction) === command.decision)
+      return undefined;
+    return failure(new RouteError(`the range is being taken in by range ${frozenInto}`, undefined));
+  }
+
+  #dispatch(task: Task): CommandResult {
     const { command } = task;
-    const admitted = this.#answers.admit(command.key, command.wallMs);
-    task.admitted = admitted !== undefined;
-    if (admitted !== undefined) return admitted;
     switch (command.kind) {
       case "execute":
         return this.#execute(command.statement);
       case "transaction":
-        return this.#transaction(command, () => this.#statements(command.statements));
+        return this.#transaction(command, () => this.#executor.statements(command.statements));
       case "rows":
         return this.#transaction(command, () => {
           try {
-            applyRowImages(this.#connection, command.changes);
+            this.#putRows(command.changes);
           } catch (error) {
-            throw new StatementFailed(userError(classifySqliteError(error)), 0);
+            throw new StatementFailed(userError(error), 0);
           }
           return command.outcomes;
         });
       case "tombstone":
-        return this.#tombstone(command);
+        return this.#tombstone(task, command);
       case "pragma":
         this.#connection.database.pragma(`main.${command.name} = ${Math.trunc(command.value)}`);
         return { ok: true, outcomes: [], repeated: false };
-      default:
-        throw new Error("not built yet");
+      case "prepare":
+        task.passing = true;
+        return this.#participant.prepare(command);
+      case "resolve":
+        task.passing = true;
+        return this.#participant.resolve(command, task.index);
+      case "trim":
+        task.passing = true;
+        return this.#reshaper.trim(command);
+      case "split":
+        return this.#reshaper.split(command, task);
+      case "freeze":
+        return this.#reshaper.freeze(command, task);
+      case "absorb":
+        return this.#absorb(() => this.#reshaper.absorb(command, task));
     }
+  }
+
+  /** All or nothing, alone in its batch. */
+  #absorb(run: () => CommandResult): CommandResult {
+    this.#savepoint.run();
+    let result: CommandResult;
+    try {
+      result = run();
+    } catch (error) {
+      result = failure(userError(error));
+    }
+    if (!result.ok) {
+      this.#rollbackTo.run();
+      this.#executor.schemaUndone();
+      this.state.load();
+      this.slice.load();
+      this.#answers.load();
+    }
+    this.#release.run();
+    return result;
   }
 
   /**
@@ -334,18 +427,18 @@ export class Applier {
    */
   #execute(statement: StampedStatement): CommandResult {
     if (statement.told !== undefined || /\breturning\b/i.test(statement.sql)) {
-      return this.#guarded(() => this.#statements([statement]));
+      return this.#guarded(() => this.#executor.statements([statement]));
     }
-    if (this.#rowidsRunOut) this.#savepoint.run();
+    if (this.#executor.rowidsRunOut) this.#savepoint.run();
     let result: CommandResult;
     try {
-      result = { ok: true, outcomes: [this.#run(statement)], repeated: false };
+      result = { ok: true, outcomes: [this.#executor.run(statement)], repeated: false };
     } catch (error) {
       result = failure(userError(error), 0);
-      if (error instanceof TableFull && this.#rowidsRunOut && this.#connection.inTransaction)
+      if (error instanceof TableFull && this.#executor.rowidsRunOut && this.#connection.inTransaction)
         this.#rollbackTo.run();
     }
-    if (this.#rowidsRunOut && this.#connection.inTransaction) this.#release.run();
+    if (this.#executor.rowidsRunOut && this.#connection.inTransaction) this.#release.run();
     return result;
   }
 
@@ -356,18 +449,17 @@ export class Applier {
     const { transaction, key, wallMs } = command;
     const known = this.transactions.outcome(transaction);
     if (known === "aborted" || key.issuedMs < this.state.transactionFloorMs)
-      return failure(
-        new RetryError("OSTRAKA_RETRY", `transaction ${transaction} was given up before it arrived`),
-        0,
-      );
+      return givenUp(`transaction ${transaction}`);
     if (known === "committed")
       return {
         ok: false,
         error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", "already committed", transaction],
         statement: 0,
       };
+    if (this.prepared.has(transaction)) return inDoubt(transaction);
     const result = this.#guarded(run);
-    if (this.#connection.inTransaction)
+    const moved = !result.ok && result.error[0] === "route";
+    if (this.#connection.inTransaction && !moved)
       this.#recordOutcome(transaction, result.ok ? "committed" : "aborted", wallMs);
     return result;
   }
@@ -380,25 +472,50 @@ export class Applier {
 
   /** After the batch of a command is gone, with whatever it had recorded. */
   #recordAborted(command: Command): void {
-    if (command.kind !== "transaction" && command.kind !== "rows") return;
-    if (this.transactions.outcome(command.transaction) === undefined)
-      this.#recordOutcome(command.transaction, "aborted", command.wallMs);
+    if (command.kind !== "transaction" && command.kind !== "rows" && command.kind !== "prepare") return;
+    const { transaction } = command.kind === "prepare" ? command.prepared : command;
+    if (this.transactions.outcome(transaction) === undefined)
+      this.#recordOutcome(transaction, "aborted", command.wallMs);
   }
 
-  #tombstone(command: Extract<Command, { kind: "tombstone" }>): CommandResult {
+  #tombstone(task: Task, command: Extract<Command, { kind: "tombstone" }>): CommandResult {
     const { transaction, key, wallMs } = command;
+    const written = this.prepared.withKey(key);
+    if (written !== undefined || this.prepared.has(transaction)) {
+      task.passing = true;
+      return written === undefined
+        ? { ok: true, outcomes: [], repeated: false, decision: "unknown" }
+        : inDoubt(written);
+    }
     // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
-    if (transaction.startsWith(`${key.client}:${key.sequence}`))
-      return failure(
-        new RetryError("OSTRAKA_RETRY", `write ${transaction} was given up before it arrived`),
-        0,
-      );
+    if (transaction.startsWith(`${key.client}:${key.sequence}`)) return givenUp(`write ${transaction}`);
     const known = this.transactions.outcome(transaction);
     if (known !== undefined) return { ok: true, outcomes: [], repeated: false, decision: known };
     if (key.issuedMs < this.state.transactionFloorMs)
       return { ok: true, outcomes: [], repeated: false, decision: "unknown" };
     this.#recordOutcome(transaction, "aborted", wallMs);
     return { ok: true, outcomes: [], repeated: false, decision: "aborted" };
+  }
+
+  /** Runs something in a savepoint that is always undone. It answers whether it changed the schema. */
+  #tried(run: () => boolean): void {
+    const { schemaVersion } = this.state;
+    let schemaTouched = true;
+    this.#savepoint.run();
+    try {
+      schemaTouched = run();
+    } finally {
+      if (this.#connection.inTransaction) {
+        this.#rollbackTo.run();
+        this.#release.run();
+        if (schemaTouched) this.#executor.schemaUndone();
+        this.state.schemaVersion = schemaVersion;
+      }
+    }
+  }
+
+  #putRows(changes: readonly RowChange[]): boolean {
+    return applyRowImages(this.#connection, changes);
   }
 
   /** All or nothing, in a savepoint. */
@@ -414,78 +531,12 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#rollbackTo.run();
         this.#release.run();
-        this.#schemaChanged();
+        this.#executor.schemaUndone();
         this.state.schemaVersion = schemaVersion;
       }
       return failure(error.cause, error.statement);
     }
   }
-
-  /** Runs statements in order and compares each with what was told. Throws StatementFailed. */
-  #statements(statements: readonly StampedStatement[]): StatementOutcome[] {
-    const foreignKeys = this.#connection.flags & SessionFlag.ForeignKeysOff;
-    return statements.map((statement, i) => {
-      // As in SQLite, foreign_keys does not change inside a transaction.
-      const flags = (statement.flags & ~SessionFlag.ForeignKeysOff) | foreignKeys;
-      let told: StatementOutcome | WireError;
-      try {
-        told = this.#run({ ...statement, flags });
-      } catch (error) {
-        const failed = userError(error);
-        if (statement.told === undefined || !this.#connection.inTransaction)
-          throw new StatementFailed(failed, i);
-        told = toWireError(failed);
-      }
-      if (statement.told !== undefined && toldDigest(told) !== statement.told)
-        throw new StatementFailed(
-          new RetryError("OSTRAKA_RETRY", "a statement no longer does what the session was told"),
-          i,
-        );
-      return isWireError(told) ? NOTHING : told;
-    });
-  }
-
-  #run(statement: StampedStatement): StatementOutcome {
-    refuseAtApply(statement.sql);
-    let outcome: StatementOutcome;
-    try {
-      outcome = this.#connection.execute(statement, LIMITS);
-    } catch (error) {
-      const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
-      throw full && this.#rowids.explainsFull() ? new TableFull() : error;
-    }
-    if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
-    if (SCHEMA_STATEMENTS.has(firstWord(statement.sql))) {
-      this.state.schemaVersion++;
-      this.#schemaChanged();
-    } else if (this.#rowidsRunOut) this.#rowids.check(statement, outcome);
-    return outcome;
-  }
-}
-
-/** Which statement of a command failed, on its way out of the savepoint. */
-class StatementFailed extends Error {
-  override readonly cause: OstrakaError;
-  constructor(
-    cause: OstrakaError,
-    readonly statement: number,
-  ) {
-    super(cause.message);
-    this.cause = cause;
-  }
-}
-
-/** Passes on the statement's own error; rethrows what is this node's trouble. */
-function userError(error: unknown): OstrakaError {
-  if (error instanceof UserError || error instanceof RetryError) return error;
-  if (error instanceof FatalError) throw error;
-  throw new FatalError("OSTRAKA_INTERNAL", error instanceof Error ? error.message : String(error), {
-    cause: error,
-  });
-}
-
-function failure(error: OstrakaError, statement: number): CommandResult {
-  return { ok: false, error: toWireError(error), statement };
 }
 
 function lastStatement(command: Command): number {
@@ -495,7 +546,11 @@ function lastStatement(command: Command): number {
 function aloneFlags(command: Command): number {
   switch (command.kind) {
     case "rows":
-      return SessionFlag.ForeignKeysOff | SessionFlag.IgnoreCheckConstraints;
+    case "prepare":
+    case "resolve":
+    case "trim":
+    case "absorb":
+      return IMAGE_FLAGS;
     case "execute":
       return command.statement.flags & SessionFlag.ForeignKeysOff;
     case "transaction":

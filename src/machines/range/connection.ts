@@ -35,11 +35,15 @@ export interface ConnectionOptions {
   readonly role: ConnectionRole;
   /** Large sorts and TEMP tables go to temporary files instead of memory; for statements of unknown size. */
   readonly spill?: boolean;
+  /** How long to wait for a lock; a second unless given, and for the writer not at all. */
+  readonly busyMs?: number;
 }
 
 export interface ExecuteLimits {
   /** Of encoded rows; beyond it OSTRAKA_TOO_LARGE. */
   readonly maxBytes: number;
+  /** There can be only a few: to take them all at once costs less than one by one. */
+  readonly fewRows?: boolean;
 }
 
 /** Prefix of our own tables inside the range's file. */
@@ -141,7 +145,7 @@ export class RangeConnection {
     this.database = new Database(path, {
       readonly: options.readonly,
       fileMustExist: options.readonly,
-      timeout: options.role === "apply" ? 0 : 1000,
+      timeout: options.busyMs ?? (options.role === "apply" ? 0 : 1000),
     });
     this.database.defaultSafeIntegers(true);
     pinPragmas(this.database, options);
@@ -228,19 +232,25 @@ export class RangeConnection {
       const before = this.#totalBefore(prepared);
       if (!prepared.statement.reader) return this.#run(prepared, args, before);
       let count = 0;
-      for (const row of prepared.statement.iterate(...args)) {
+      const { statement } = prepared;
+      for (const row of limits.fewRows === true ? statement.all(...args) : statement.iterate(...args)) {
         this.#writer.vector(row as SqlValue[]);
         count++;
         if (this.#writer.length > limits.maxBytes) throw tooLarge(limits.maxBytes);
       }
       const columns = columnsOf(prepared);
       const rows = count === 0 ? NO_BYTES : this.#writer.take();
+      // Written out: to spread an object into a literal costs more than a small read.
+      const { changes, totalChanges, lastInsertRowid } = this.#finish(prepared, before);
+      const { names, types } = columns;
       return {
-        columns: columns.names,
-        columnTypes: columns.types,
+        columns: names,
+        columnTypes: types,
         rows,
         rowCount: count,
-        ...this.#finish(prepared, before),
+        changes,
+        totalChanges,
+        lastInsertRowid,
       };
     } catch (error) {
       this.#writer.take();
@@ -331,7 +341,15 @@ export class RangeConnection {
       this.#lastInsertRowid = rowid;
       did = { changes: Number(changes), totalChanges: Number(changes), lastInsertRowid: rowid };
     } else did = this.#finish(prepared, before);
-    return { columns: NO_COLUMNS, columnTypes: NO_COLUMNS, rows: NO_BYTES, rowCount: 0, ...did };
+    return {
+      columns: NO_COLUMNS,
+      columnTypes: NO_COLUMNS,
+      rows: NO_BYTES,
+      rowCount: 0,
+      changes: did.changes,
+      totalChanges: did.totalChanges,
+      lastInsertRowid: did.lastInsertRowid,
+    };
   }
 
   /** Everything that must be in place before the statement's first step. */
@@ -361,8 +379,11 @@ export class RangeConnection {
   #prepare(sql: string): Prepared {
     const cached = this.#statements.get(sql);
     if (cached !== undefined) {
-      this.#statements.delete(sql);
-      this.#statements.set(sql, cached);
+      // Refreshed only where space is short: a Map that entries leave and come back to is rebuilt all the time.
+      if (this.#statements.size * 2 > CACHED_STATEMENTS) {
+        this.#statements.delete(sql);
+        this.#statements.set(sql, cached);
+      }
       return cached;
     }
     const plan = planParameters(sql);
@@ -451,10 +472,10 @@ SELECT type, name, tbl_name, rootpage, sql, rowid FROM main.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 CREATE TEMP VIEW _ostraka_temp_schema_view AS
 SELECT type, name, tbl_name, rootpage, sql FROM temp.sqlite_schema
-  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}' AND substr(name, 1, 9) <> '${HIDDEN_PREFIX}';
 CREATE TEMP VIEW _ostraka_temp_schema_rowid_view AS
 SELECT type, name, tbl_name, rootpage, sql, rowid FROM temp.sqlite_schema
-  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}' AND substr(name, 1, 9) <> '${HIDDEN_PREFIX}';
 `;
 
 function pinPragmas(database: Database.Database, { readonly, role, spill }: ConnectionOptions): void {

@@ -306,7 +306,7 @@ export const MAKE_SEQUENCE: readonly string[] = [
  * Makes the schema. Shadow tables come with their virtual table, automatic tables (sqlite_sequence) with whoever needs
  * them, and statistics are rows put into the tables that ANALYZE makes.
  */
-function buildSchema(database: Database.Database, statements: readonly string[]): void {
+export function buildSchema(database: Database.Database, statements: readonly string[]): void {
   const exists = existing(database, "main.sqlite_schema");
   const statistics: string[] = [];
   for (const statement of statements) {
@@ -348,7 +348,8 @@ function createdName(statement: string): string | undefined {
   return name.slice(1, -1).replaceAll(quote + quote, quote);
 }
 
-function withoutQuoted(sql: string): string {
+/** SQL without comments, texts and quoted names. */
+export function withoutQuoted(sql: string): string {
   return sql.replace(
     /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]/g,
     " ",

@@ -12,9 +12,12 @@ import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex } from "../../base/ids.js";
 import { MAX_VALUE_BYTES } from "./functions.js";
+import { PREPARED_SCHEMA } from "./prepared.js";
+import { SLICE_SCHEMA } from "./slice-state.js";
+import { TABLES_SCHEMA } from "./table-keys.js";
 
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
-const APPLY_CODE_VERSION = 2;
+const APPLY_CODE_VERSION = 3;
 
 /** An answer with more bytes of rows than this is not kept; a repetition of its command learns only that the outcome is past telling. */
 export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;
@@ -53,6 +56,9 @@ CREATE TABLE IF NOT EXISTS _ostraka_transactions(
   committed INTEGER NOT NULL,
   wall_ms INTEGER NOT NULL
 );
+${TABLES_SCHEMA}
+${SLICE_SCHEMA}
+${PREPARED_SCHEMA}
 `;
 
 export class RangeState {
@@ -116,6 +122,15 @@ export class RangeState {
       BigInt(this.schemaVersion),
       BigInt(this.answerFloorMs),
       BigInt(this.transactionFloorMs),
+    );
+  }
+
+  /** Whether the file has applied this entry, all of it, and nothing after it. */
+  static isAt(database: Database.Database, index: LogIndex): boolean {
+    return (
+      database
+        .prepare("SELECT 1 FROM _ostraka_state WHERE applied_index = ? AND partial = 0")
+        .get(BigInt(index)) !== undefined
     );
   }
 

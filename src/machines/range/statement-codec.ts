@@ -44,37 +44,48 @@ export class TextReader {
   }
 }
 
-/** text | parameters | flags | wall time after `baseMs` | seed | last_insert_rowid() | told digest or "" */
+/** Beside the session's flags: tables follow whose rowids the statement lets SQLite choose. */
+const APPENDS = 64;
+
+/** text | parameters | flags | wall time after `baseMs` | seed | last_insert_rowid() | told digest or "" | tables */
 export function writeStatement(
   writer: ValueWriter,
   statement: StampedStatement,
   baseMs: number,
   texts: TextWriter,
 ): void {
-  const { stamp, vector } = statement;
+  const { stamp, vector, appendsTo } = statement;
   texts.write(statement.sql);
   if (vector !== undefined) writer.raw(vector);
   else writer.vector(statement.params);
-  writer.uint(statement.flags);
+  writer.uint(appendsTo === undefined ? statement.flags : statement.flags | APPENDS);
   writer.int(stamp.wallMs - baseMs);
   writer.uint(stamp.seed);
   writer.value(stamp.lastInsertRowid);
   writer.string(statement.told ?? "");
+  if (appendsTo === undefined) return;
+  writer.uint(appendsTo.length);
+  for (const table of appendsTo) texts.write(table);
 }
 
 export function readStatement(reader: ValueReader, baseMs: number, texts: TextReader): StampedStatement {
   const sql = texts.read();
   const params = reader.vector();
-  const flags = reader.uint();
+  const marked = reader.uint();
+  const flags = marked & ~APPENDS;
   const wallMs = baseMs + reader.int();
   const seed = reader.uint();
   const lastInsertRowid = reader.value() as bigint;
   const told = reader.string();
-  return {
+  const statement = {
     sql,
     params,
     flags,
     stamp: { wallMs, seed, lastInsertRowid },
     told: told === "" ? undefined : told,
   };
+  if (marked === flags) return statement;
+  const appendsTo: string[] = [];
+  for (let left = reader.uint(); left > 0; left--) appendsTo.push(texts.read());
+  return { ...statement, appendsTo };
 }

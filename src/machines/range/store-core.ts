@@ -16,6 +16,7 @@ import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type Applied, Applier } from "./apply.js";
+import { Children } from "./children.js";
 import { openConnection, type RangeConnection } from "./connection.js";
 import { digestDatabase, type StateDigest } from "./digest.js";
 import {
@@ -29,14 +30,21 @@ import {
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
+import type { NewChild } from "./reshape.js";
+import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
 import { classifySqliteError } from "./sqlite-errors.js";
+import { readTableKeys } from "./table-keys.js";
 import type {
   BoundedRead,
+  PreparedTransaction,
+  RangeBeginning,
+  RangeState,
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -61,6 +69,7 @@ interface Opened {
   readonly applier: Applier;
   readonly speculator: Speculator;
   readonly pageCount: Database.Statement;
+  readonly freePages: Database.Statement;
 }
 
 export interface PrivateCopy {
@@ -76,6 +85,7 @@ export class StoreCore {
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
+  readonly #children: Children;
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
   #pageBytes = 0;
@@ -89,11 +99,25 @@ export class StoreCore {
     this.path = path;
     this.#options = options;
     this.#files = options.files ?? SYSTEM_FILES;
+    this.#children = new Children(path, this.#files, (making) => this.#tracked(this.#copies, making));
+  }
+
+  /** Called when a range that was split off has its file. */
+  set onChild(listener: () => void) {
+    this.#children.onComplete = () => {
+      if (this.#opened !== undefined && !this.#closing) listener();
+    };
+  }
+
+  /** Ranges split off whose files have become complete since the last call. */
+  takeChildren(): SplitChild[] {
+    return this.#children.takeComplete();
   }
 
   open(): LogIndex {
     mkdirSync(dirname(this.path), { recursive: true });
     removeLeftovers(this.path);
+    this.#children.recover();
     finishRestore(this.path);
     return this.#open();
   }
@@ -112,9 +136,19 @@ export class StoreCore {
     return this.#opened?.applier.state.schemaVersion ?? 0;
   }
 
+  /** The same object until it changes; undefined when the store is not open. */
+  get rangeState(): RangeState | undefined {
+    return this.#opened?.applier.slice.state;
+  }
+
+  beginning(): RangeBeginning | undefined {
+    return readBeginning(this.#use().reader.database);
+  }
+
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const { applier, reader, speculator } = this.#use();
     speculator.close();
+    this.#children.settle();
     this.#size = undefined;
     try {
       const applied = applier.apply(entries, upTo);
@@ -128,6 +162,10 @@ export class StoreCore {
   /** Whatever keeps the files in shape and need not delay an answer; to be called after applying. */
   maintain(): void {
     if (this.#opened === undefined || this.#copies.size > 0) return;
+    if (this.#children.pendingSince !== undefined) {
+      this.#children.retry().catch(() => {});
+      return;
+    }
     if (this.size().walBytes >= this.#nextCheckpointBytes) this.#checkpoint();
   }
 
@@ -152,33 +190,56 @@ export class StoreCore {
     return applier.transactions.outcome(transaction);
   }
 
+  prepared(): PreparedTransaction[] {
+    const { applier, speculator } = this.#use();
+    speculator.close();
+    return applier.prepared.all();
+  }
+
   schema(): SchemaSnapshot {
     const { reader, applier } = this.#use();
     return {
       version: applier.state.schemaVersion,
       statements: schemaStatements(reader),
       appliedIndex: applier.state.appliedIndex,
-      tables: [],
+      tables: readTableKeys(reader.database),
     };
   }
 
   size(): StoreSize {
     if (this.#size === undefined) {
-      const pages = this.#use().pageCount.get() as bigint;
-      this.#size = { databaseBytes: Number(pages) * this.#pageBytes, walBytes: fileSize(`${this.path}-wal`) };
+      const { pageCount, freePages } = this.#use();
+      const pages = Number(pageCount.get());
+      this.#size = {
+        databaseBytes: pages * this.#pageBytes,
+        walBytes: fileSize(`${this.path}-wal`),
+        liveBytes: (pages - Number(freePages.get())) * this.#pageBytes,
+      };
     }
     return this.#size;
   }
 
-  /** What is applied now is durable when this resolves. */
+  /** What is applied now is durable when this resolves; but splits count as applied when their children are durable. */
   async checkpoint(): Promise<LogIndex> {
     this.#use();
     const applied = this.appliedIndex;
-    if (this.#copies.size > 0 || !this.#checkpoint()) {
+    if (this.#copying || !this.#checkpoint()) {
       // Not all of the log could be moved into the file; then the log itself is made durable.
       await this.#tracked(this.#copies, this.#files.sync(`${this.path}-wal`));
     }
-    return applied;
+    const { pendingSince = applied + 1 } = this.#children;
+    return logIndex(Math.min(applied, pendingSince - 1));
+  }
+
+  /** The file, and the log as far as it goes, must stay as they are. */
+  get #copying(): boolean {
+    return this.#copies.size > 0 || this.#children.pendingSince !== undefined;
+  }
+
+  /** Right after a split was committed: there is more in the log than in the file, or everything is in the file. */
+  #splitOff(child: NewChild): void {
+    const complete = !this.#copying && this.#checkpoint();
+    this.#children.begin(child, complete ? 0 : fileSize(`${this.path}-wal`));
   }
 
   async snapshot(): Promise<MachineSnapshot> {
@@ -190,13 +251,14 @@ export class StoreCore {
   async copy(): Promise<PrivateCopy> {
     this.#use();
     // A log that is in the file whole starts over with the next write: beside a copy that needs it, it must not be.
-    while (this.#copies.size > 0 && this.#logMayStartOver) {
+    while (this.#copying && this.#logMayStartOver) {
       await Promise.allSettled([...this.#copies]);
       this.#use();
+      await this.#children.retry();
     }
     const { appliedIndex } = this;
     const path = `${this.path}.copy-${++this.#copyCount}`;
-    const complete = this.#copies.size === 0 && this.#checkpoint();
+    const complete = !this.#copying && this.#checkpoint();
     const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
     await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes, this.#files));
     return { path, appliedIndex };
@@ -206,6 +268,7 @@ export class StoreCore {
     this.#use();
     await prepareRestore(file, this.path, this.#files);
     await this.#quiet();
+    this.#children.drop();
     this.#closeConnections();
     finishRestore(this.path);
     return this.#open();
@@ -225,17 +288,22 @@ export class StoreCore {
   /** As if the process had died: the connections are gone, nothing is waited for or finished. */
   abandon(): void {
     this.#closing = true;
+    this.#children.abandon();
     this.#closeConnections();
   }
 
   #open(): LogIndex {
     const writer = openConnection(this.path, { readonly: false, role: "apply" });
     try {
-      const applier = new Applier(writer);
+      const applier = new Applier(writer, {
+        splitting: (child) => this.#children.announce(child),
+        split: (child) => this.#splitOff(child),
+      });
       const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
       const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
-      this.#opened = { writer, reader, applier, speculator, pageCount };
+      const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
+      this.#opened = { writer, reader, applier, speculator, pageCount, freePages };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
       this.#size = undefined;

@@ -8,7 +8,16 @@ import { type LogIndex, logIndex, type TransactionId, term } from "../../base/id
 import { type Entry, EntryKind } from "../../raft/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
-import type { SchemaSnapshot, Speculation, SpeculationAnswer } from "./types.js";
+import type {
+  PreparedTransaction,
+  RangeBeginning,
+  RangeState,
+  SchemaSnapshot,
+  Speculation,
+  SpeculationAnswer,
+  SplitChild,
+  StoreSize,
+} from "./types.js";
 
 /** Byte strings one after the other. */
 export interface Packed {
@@ -29,6 +38,7 @@ export type StoreCall =
   | { readonly op: "digest" }
   | { readonly op: "close" }
   | { readonly op: "schema" }
+  | { readonly op: "prepared" }
   | { readonly op: "restore"; readonly file: string }
   /** Encoded by read-batch.ts, as are the answers. */
   | { readonly op: "reads"; readonly reads: Uint8Array }
@@ -57,6 +67,7 @@ export interface AnswerValues {
   readonly digest: StateDigest;
   readonly close: undefined;
   readonly schema: SchemaSnapshot;
+  readonly prepared: readonly PreparedTransaction[];
   readonly restore: LogIndex;
   readonly reads: { readonly appliedIndex: LogIndex; readonly answers: Uint8Array };
   readonly speculate: SpeculationAnswer;
@@ -65,14 +76,16 @@ export interface AnswerValues {
 }
 
 /** How a store is after the requests of a message; comes before the answers. */
-export interface StoreStatus {
+export interface StoreStatus extends StoreSize {
   readonly store: number;
   readonly appliedIndex: LogIndex;
   readonly lastWallMs: number;
-  readonly databaseBytes: number;
-  readonly walBytes: number;
   /** Present when it has changed. */
   readonly schema?: SchemaSnapshot;
+  /** Present when the range's state has changed. */
+  readonly range?: { readonly state: RangeState; readonly beginning: RangeBeginning | undefined };
+  /** Ranges split off whose files have become complete. */
+  readonly children?: readonly SplitChild[];
 }
 
 export interface StoreReply {

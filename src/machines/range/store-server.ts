@@ -19,6 +19,7 @@ import {
   type StoreStatus,
   unpackEntries,
 } from "./store-protocol.js";
+import type { RangeState } from "./types.js";
 
 type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "apply" }> };
 
@@ -32,6 +33,7 @@ export class StoreServer {
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
   readonly #schemaTold = new Map<number, number>();
+  readonly #rangeTold = new Map<number, RangeState>();
   /** Stores whose status may have changed since it was last told. */
   readonly #touched = new Set<number>();
   readonly #answerWriter = new ReadAnswerWriter();
@@ -131,6 +133,10 @@ export class StoreServer {
   #answerLater({ store, call }: StoreRequest, answer: StoreAnswer): void {
     if (call.op === "restore") this.#touched.add(store);
     this.#answers.push(answer);
+    this.#flushSoon();
+  }
+
+  #flushSoon(): void {
     if (this.#flushing) return;
     this.#flushing = true;
     queueMicrotask(() => this.#flush());
@@ -140,6 +146,10 @@ export class StoreServer {
     const { call, store } = request;
     if (call.op === "open") {
       const core = new StoreCore(call.path, this.#options);
+      core.onChild = () => {
+        this.#touched.add(store);
+        this.#flushSoon();
+      };
       this.#stores.set(store, core);
       this.#touched.add(store);
       return core.open();
@@ -160,6 +170,8 @@ export class StoreServer {
         return core.outcome(call.transaction);
       case "schema":
         return core.schema();
+      case "prepared":
+        return core.prepared();
       case "checkpoint":
         return core.checkpoint();
       case "copy":
@@ -213,11 +225,25 @@ export class StoreServer {
     const core = this.#stores.get(store);
     if (core === undefined) return [];
     const appliedIndex: LogIndex = core.appliedIndex;
-    const status = { store, appliedIndex, lastWallMs: core.lastWallMs, ...core.size() };
+    const children = core.takeChildren();
+    const status = {
+      store,
+      appliedIndex,
+      lastWallMs: core.lastWallMs,
+      ...core.size(),
+      ...(children.length > 0 && { children }),
+    };
     const version = core.schemaVersion;
-    if (this.#schemaTold.get(store) === version) return [status];
+    const state = core.rangeState;
+    if (this.#schemaTold.get(store) === version && this.#rangeTold.get(store) === state) return [status];
+    const schema = this.#schemaTold.get(store) === version ? undefined : core.schema();
+    const range =
+      state === undefined || this.#rangeTold.get(store) === state
+        ? undefined
+        : { state, beginning: core.beginning() };
     this.#schemaTold.set(store, version);
-    return [{ ...status, schema: core.schema() }];
+    if (state !== undefined) this.#rangeTold.set(store, state);
+    return [{ ...status, ...(schema && { schema }), ...(range && { range }) }];
   }
 }
 

@@ -7,11 +7,13 @@
  */
 import { Worker } from "node:worker_threads";
 import { FatalError, fromWireError } from "../../base/errors.js";
+import { IdTable } from "../../base/id-table.js";
 import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
-import { type FileWork, removeDatabase, SYSTEM_FILES } from "./files.js";
+import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
+import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -26,11 +28,14 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  PreparedTransaction,
+  RangeBeginning,
   RangeState,
   RangeStore,
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -39,15 +44,19 @@ import type {
 export interface StoreWorker {
   /** A store over this file; nothing happens to it before `open()`. */
   store(path: string): RangeStore;
+  /** Removes the folder of a store that is closed, or was never opened here, and all that is in it. */
+  remove(path: string): Promise<void>;
   /** Closes what is still open, then the worker. */
   close(): Promise<void>;
 }
 
 /** A storage worker in a thread of its own. */
 export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker {
-  void options;
   const worker = new Worker(new URL("./store-worker.js", import.meta.url));
-  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES);
+  const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES, {
+    monotonicMs: () => options.clock.monotonicMs(),
+    defer: setImmediate,
+  });
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));
   worker.on("error", (error: Error) =>
@@ -67,6 +76,7 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
   });
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       closing = true;
       await link.closeStores();
@@ -101,24 +111,23 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   const link: StoreLink = new StoreLink(
     (requests) => deliver("request", () => server.handle(requests)),
     files,
+    { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
   );
   const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
     deliver("answer", () => link.receive(reply)),
   );
   return {
     store: (path) => link.store(path),
+    remove: removeFolder,
     close: async () => {
       await link.closeStores();
       await server.close();
     },
-    abandon: () => server.abandon(),
+    abandon: () => {
+      link.closeReaders();
+      server.abandon();
+    },
   };
-}
-
-interface WaitingRead {
-  readonly read: BoundedRead;
-  readonly resolve: (answer: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }) => void;
-  readonly reject: (error: unknown) => void;
 }
 
 interface Waiting {
@@ -129,7 +138,7 @@ interface Waiting {
 /** Numbers requests, batches them per turn, and matches answers. */
 class StoreLink {
   readonly #post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void;
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #waiting = new IdTable<Waiting>();
   readonly #stores = new Map<number, RemoteStore>();
   #requests: StoreRequest[] = [];
   #transfer: ArrayBuffer[] = [];
@@ -137,11 +146,15 @@ class StoreLink {
   #nextStore = 1;
   #failure: FatalError | undefined;
 
+  readonly readers: MainReaders;
+
   constructor(
     post: (requests: StoreRequest[], transfer: ArrayBuffer[]) => void,
     readonly files: FileWork,
+    reading: MainReaderParts,
   ) {
     this.#post = post;
+    this.readers = new MainReaders(reading);
   }
 
   store(path: string): RangeStore {
@@ -180,8 +193,13 @@ class StoreLink {
     }
   }
 
+  closeReaders(): void {
+    for (const store of this.#stores.values()) store.closeReader();
+  }
+
   fail(error: FatalError): void {
     this.#failure ??= error;
+    this.closeReaders();
     for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
     this.#waiting.clear();
   }
@@ -206,20 +224,45 @@ class RemoteStore implements RangeStore {
   readonly #link: StoreLink;
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
+  readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  readonly #splitListeners: ((child: SplitChild) => void)[] = [];
+  #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
+  readonly #reader: MainReader;
 
   constructor(link: StoreLink, id: number, path: string) {
     this.#link = link;
     this.#id = id;
     this.path = path;
-    this.#status = { store: id, appliedIndex: logIndex(0), lastWallMs: 0, databaseBytes: 0, walBytes: 0 };
+    this.#reader = link.readers.reader(path, (waiting) => this.#readInWorker(waiting));
+    this.#status = {
+      store: id,
+      appliedIndex: logIndex(0),
+      lastWallMs: 0,
+      databaseBytes: 0,
+      walBytes: 0,
+      liveBytes: 0,
+    };
   }
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
-    if (status.schema !== undefined) for (const listener of this.#schemaListeners) listener(status.schema);
+    if (status.range !== undefined) this.#reader.generationTold(status.range.state.descriptor.generation);
+    if (status.schema !== undefined) {
+      this.#reader.schemaTold(status.schema.version);
+      for (const listener of this.#schemaListeners) listener(status.schema);
+    }
+    if (status.range !== undefined) {
+      this.#range = status.range;
+      for (const listener of this.#stateListeners) listener(status.range.state);
+    }
+    for (const child of status.children ?? []) for (const listener of this.#splitListeners) listener(child);
+  }
+
+  closeReader(): void {
+    this.#reader.close();
   }
 
   open(): Promise<LogIndex> {
@@ -242,8 +285,13 @@ class RemoteStore implements RangeStore {
     return snapshotOfCopy(path, appliedIndex, this.#link.files);
   }
 
-  restore(file: string): Promise<LogIndex> {
-    return this.#link.call(this.#id, { op: "restore", file });
+  async restore(file: string): Promise<LogIndex> {
+    this.#reader.pause();
+    try {
+      return await this.#link.call(this.#id, { op: "restore", file });
+    } finally {
+      this.#reader.resume();
+    }
   }
 
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
@@ -253,6 +301,7 @@ class RemoteStore implements RangeStore {
   async close(): Promise<void> {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
+    this.closeReader();
     if (wasOpen) await this.#link.call(this.#id, { op: "close" });
   }
 
@@ -265,15 +314,19 @@ class RemoteStore implements RangeStore {
   }
 
   size(): StoreSize {
-    return { databaseBytes: this.#status.databaseBytes, walBytes: this.#status.walBytes };
+    return this.#status;
   }
 
   read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
     return new Promise((resolve, reject) => {
-      const gathered = this.#reads;
-      gathered.push({ read, resolve, reject });
-      if (gathered.length === 1) queueMicrotask(() => this.#sendReads());
+      const waiting = { read, resolve, reject };
+      if (read.mayBeAhead !== true || !this.#reader.take(waiting)) this.#readInWorker(waiting);
     });
+  }
+
+  #readInWorker(waiting: WaitingRead): void {
+    this.#reads.push(waiting);
+    if (this.#reads.length === 1) queueMicrotask(() => this.#sendReads());
   }
 
   /** All reads of a turn in one call. */
@@ -327,14 +380,25 @@ class RemoteStore implements RangeStore {
   }
 
   state(): RangeState {
-    return WHOLE;
+    return this.#range.state;
   }
 
-  onState(): void {}
+  beginning(): RangeBeginning | undefined {
+    return this.#range.beginning;
+  }
 
-  onSplit(): void {}
+  onState(listener: (state: RangeState) => void): void {
+    this.#stateListeners.push(listener);
+  }
 
-  prepared = async () => [];
+  onSplit(listener: (child: SplitChild) => void): void {
+    this.#splitListeners.push(listener);
+  }
+
+  prepared(): Promise<readonly PreparedTransaction[]> {
+    return this.#link.call(this.#id, { op: "prepared" });
+  }
+
   rowCounts = async () => new Map();
   splitKey = async () => undefined;
 }

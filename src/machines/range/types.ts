@@ -5,7 +5,7 @@
  */
 
 import type { WireError } from "../../base/errors.js";
-import type { GroupId, LogIndex, TransactionId } from "../../base/ids.js";
+import type { GroupId, LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import type { SqlValue } from "../../base/values.js";
 import type { GroupMachine } from "../../multiraft/types.js";
@@ -36,6 +36,11 @@ export interface StampedStatement {
    * has told nobody yet (autocommit). A different outcome at apply fails the command with OSTRAKA_RETRY.
    */
   readonly told: string | undefined;
+  /**
+   * Tables (lower-case) that it gives rows whose rowids SQLite chooses, at the top level. In a range that does not have
+   * the whole table, apply refuses (OSTRAKA_MOVE) where SQLite would choose otherwise than for the whole table.
+   */
+  readonly appendsTo?: readonly string[] | undefined;
 }
 
 /** Exactly-once: the range keeps a write's answer under (client, sequence). */
@@ -102,9 +107,13 @@ export type Command =
     }
   /**
    * First half of a commit across ranges. The body is tried in a savepoint and undone; what it reads and writes is held
-   * from then on, durably, until `resolve`. Its result is the vote: ok is yes; an error is no, and nothing is held
-   * (and, but for a repeated command, the transaction is recorded as aborted here). A transaction known to be aborted
-   * (a tombstone) is refused; one that is prepared already votes yes again.
+   * from then on, durably, until `resolve`. Its result is the vote: ok with `vote` is yes; ok without it is what the key
+   * was answered before (nothing is held); an error is no, and nothing is held (and, unless the key may have been used
+   * before, the transaction is recorded as aborted here). A transaction known to be aborted (a tombstone) is refused;
+   * one that is prepared already votes yes again.
+   *
+   * `key` is that of the client's write, not of this message: nothing is remembered under it until the transaction is
+   * committed, and meanwhile other commands with the key are refused (AmbiguousError with this transaction's id).
    */
   | {
       readonly kind: "prepare";
@@ -192,18 +201,25 @@ export interface RangeState {
   readonly descriptor: Omit<RangeDescriptor, "replicas">;
   /** Set by `freeze`: the range is being taken in by this one and takes no commands. */
   readonly frozenInto: GroupId | undefined;
-  /** Rows outside the slice are known to be left. */
+  /** Rows outside the slice may be left. */
   readonly untrimmed: boolean;
+  /** Ranges that it has taken in: what is asked of those is answered here. */
+  readonly absorbed?: readonly GroupId[] | undefined;
+}
+
+/** How a range came to be: where its log begins, and with which members. */
+export interface RangeBeginning {
+  readonly parent: GroupId;
+  /** The log index that its log begins after: that of the split in the parent's log. */
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly conf: ConfState;
 }
 
 /** A range that a split has made and whose file is complete at `path`; hosting it is the node's business. */
-export interface SplitChild {
+export interface SplitChild extends RangeBeginning {
   readonly descriptor: Omit<RangeDescriptor, "replicas">;
   readonly path: string;
-  readonly parent: GroupId;
-  /** The log index that the child's log begins after. */
-  readonly index: LogIndex;
-  readonly conf: ConfState;
 }
 
 /** What a statement did and returned. */
@@ -228,8 +244,14 @@ export type CommandResult =
       readonly outcomes: readonly StatementOutcome[];
       /** Answered from memory: it had been applied before. */
       readonly repeated: boolean;
-      /** Of a tombstone only: what is, or is now, recorded of the transaction; "unknown" when it may have been forgotten. */
+      /**
+       * Of a tombstone or a resolve: what is, or is now, recorded of the transaction; "unknown" when it may have been
+       * forgotten, or awaits its decision. On any other command: the write was part of a transaction across ranges that
+       * was decided so; what it answered is known to the transaction's coordinator.
+       */
       readonly decision?: TransactionDecision;
+      /** Of a prepare that holds. Without it, a prepare's result is what its key was answered before. */
+      readonly vote?: "yes";
     }
   | {
       readonly ok: false;
@@ -252,12 +274,19 @@ export interface SchemaSnapshot {
 export interface StoreSize {
   readonly databaseBytes: number;
   readonly walBytes: number;
+  /** Of the database, without its free pages. */
+  readonly liveBytes: number;
 }
 
 /** A bounded read or write run in the storage worker. Limits are exact: beyond them OSTRAKA_TOO_LARGE. */
 export interface BoundedRead {
   readonly statement: StampedStatement;
   readonly maxBytes: number;
+  /**
+   * The answer may be of an index beyond `appliedIndex()` of that moment, and of one before entries that are being
+   * applied; then the read need not go to the worker.
+   */
+  readonly mayBeAhead?: boolean;
 }
 
 export interface Speculation {
@@ -305,11 +334,17 @@ export interface RangeStore extends GroupMachine {
   onSchema(listener: (schema: SchemaSnapshot) => void): void;
   /** A private copy of the file for a runner to write to. */
   copy(): Promise<{ readonly path: string; readonly appliedIndex: LogIndex; release(): Promise<void> }>;
-  /** The range's slice and state as of the applied index told last. */
+  /** The range's slice and state as of the applied index told last. Means nothing before anything is applied. */
   state(): RangeState;
+  /** How the range began, once it is open; undefined for the first range. */
+  beginning(): RangeBeginning | undefined;
   /** Called when `state()` has changed, before the results of the apply that changed it are delivered. */
   onState(listener: (state: RangeState) => void): void;
-  /** Called when a child's file is complete and durable; again after a restart while the parent's log still has the split. */
+  /**
+   * Called when a child's file is complete and durable, perhaps more than once: also by `open()`, for what an earlier
+   * process left unfinished, and when the log is applied again. Until then `checkpoint()` answers less than the split's
+   * index. A range's folder with a file named "gone" (children.ts) is left alone.
+   */
   onSplit(listener: (child: SplitChild) => void): void;
   /** Transactions that wait for their decision, as of the applied index. */
   prepared(): Promise<readonly PreparedTransaction[]>;
@@ -321,11 +356,27 @@ export interface RangeStore extends GroupMachine {
 
 /** Rows of one table to be placed in a scratch database. */
 export interface ScratchLoad {
+  /** As the range's file has it. A virtual table (of the home range) comes whole, whatever else is asked. */
   readonly table: string;
   /** Rows of the range's own slice, perhaps narrowed to what a statement can touch. */
   readonly slice: TableSlice;
-  /** SQL over the table's columns that rows must meet, with parameters; a slice of the user's own text. */
-  readonly where?: { readonly sql: string; readonly params: readonly SqlValue[] } | undefined;
+  /** What rows must meet. */
+  readonly where?: ScratchCondition | undefined;
+  /** Only the last row of the slice by key: what the next rowid follows from. */
+  readonly last?: boolean | undefined;
+}
+
+/** A condition over one table's columns: a slice of the user's own text. */
+export interface ScratchCondition {
+  readonly sql: string;
+  /** By number, as `sql` alone numbers them; more than it has are ignored. */
+  readonly params: readonly SqlValue[];
+  /** What `sql` calls the table, if not by its name. */
+  readonly alias?: string | undefined;
+  /** Those that change its answer: CaseSensitiveLike. */
+  readonly flags?: SessionFlags | undefined;
+  /** What 'now' means, and what seeds random(). */
+  readonly stamp?: Stamp | undefined;
 }
 
 /** Rows of a query, pulled at the consumer's pace from where they are spooled. */
@@ -357,7 +408,10 @@ export interface RunOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-/** A killable process holding one pin (read-only) or one private copy (writable), plus a TEMP schema of its own. */
+/**
+ * A killable process holding one pin (read-only), or one private copy or scratch database (writable), plus a TEMP schema
+ * of its own; and any number of pinned sources of rows.
+ */
 export interface Runner {
   /** Takes a read snapshot of the replica's file; answers its applied index. Replaces an earlier pin; TEMP objects stay. */
   pin(path: string): Promise<LogIndex>;
@@ -369,23 +423,39 @@ export interface Runner {
   /** Opens a private, writable copy and begins a transaction on it. */
   openCopy(path: string): Promise<void>;
   /**
-   * Makes an empty database with this schema in a new file and begins a transaction on it; used like a private copy
-   * (run, capture, captured, closeCopy) over rows that `load` and `fill` bring from several ranges. Loading fires no
-   * triggers, checks no constraints between tables, and is not captured. Sequences (AUTOINCREMENT) of loaded tables are
-   * the maximum over all sources.
+   * Makes an empty database with this schema and is ready for statements on it, in one transaction, as on a private
+   * copy (run, capture, captured, closeCopy), over rows that `load` and `fill` bring from several ranges. It lives in a
+   * temporary file without a name, as far as it does not fit into memory. Row changes are always captured: `capture` need
+   * not be called.
+   *
+   * Requests are answered in order, so that openScratch, addSource, load and run may be sent without waiting in between;
+   * when one fails, so do those behind it.
    */
-  openScratch(path: string, schema: SchemaSnapshot): Promise<void>;
-  /** Pins a range's file as a source; answers its number and applied index. */
+  openScratch(schema: SchemaSnapshot): Promise<void>;
+  /** Pins a range's file as a source; answers its number (from 0 on, until `dropSources`) and applied index. */
   addSource(path: string): Promise<{ readonly source: number; readonly appliedIndex: LogIndex }>;
-  /** Copies rows from a source into the scratch database, also while its transaction is open. Rows already there stay. */
+  /**
+   * Copies rows from a source into the scratch database, also while its transaction is open. Rows already there stay as
+   * they are, and rows that the transaction has deleted stay away; a wider slice may be loaded later. Triggers, CHECK
+   * constraints, foreign keys and the capture of changes see nothing of it. What ROLLBACK TO takes away of it comes back
+   * by itself. AUTOINCREMENT goes on behind the largest value that any loaded source has seen.
+   *
+   * A table that the transaction has renamed or altered goes by its present name; one that it has made has no rows
+   * elsewhere. Rejects with OSTRAKA_TOO_LARGE when the scratch database has more than `maxBytes`; after any failure it
+   * must be closed.
+   */
   load(source: number, loads: readonly ScratchLoad[], maxBytes: number): Promise<{ readonly rows: number }>;
-  /** Streams rows of a source that another node's scratch database needs: each row vector is rowid or key columns are not repeated; columns as `fill` takes them. */
+  /**
+   * Streams the rows that a load names from a source, for another node's scratch database. Row vectors are the rowid,
+   * unless an INTEGER PRIMARY KEY stands for it, and all columns that are not generated, in table order, exact; see
+   * source-rows.ts for virtual tables and sequences.
+   */
   scan(source: number, load: ScratchLoad, options: RunOptions): Promise<RowStream>;
-  /** Row vectors as `scan` gives them, from another node. */
-  fill(table: string, rows: Uint8Array): Promise<void>;
-  /** Lets all sources go. */
+  /** Places what `scan` gave of this table, chunk by chunk or concatenated, as `load` does. */
+  fill(table: string, rows: Uint8Array, maxBytes: number): Promise<{ readonly rows: number }>;
+  /** Lets all sources go; what is loaded stays, but does not come back after ROLLBACK TO. */
   dropSources(): Promise<void>;
-  /** Ends the private copy; TEMP objects stay. `commit` fails as COMMIT would (deferred foreign keys), leaving it open. */
+  /** Ends the private copy or scratch database; TEMP objects stay. `commit` fails as COMMIT would (deferred foreign keys), leaving it open. */
   closeCopy(how: "commit" | "rollback"): Promise<void>;
   /** Runs a statement on whichever is open. Its error rejects the call or the first `next()`. */
   run(statement: StampedStatement, options: RunOptions): Promise<RowStream>;

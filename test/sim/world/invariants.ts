@@ -51,7 +51,7 @@ class GroupMemory {
 export class Invariants {
   readonly #groups = new Map<number, GroupMemory>();
   readonly #seen = new WeakMap<Replica, Seen>();
-  readonly #results = new Map<number, { readonly summary: string; readonly by: number }>();
+  readonly #results = new Map<string, { readonly summary: string; readonly by: number }>();
   readonly #note: (what: string) => void;
 
   constructor(note: (what: string) => void) {
@@ -114,14 +114,15 @@ export class Invariants {
   }
 
   /** Applying is a function of the log: what an entry did on one replica it did on all. */
-  result(machine: Machine, index: number, summary: string): void {
-    const known = this.#results.get(index);
-    if (known === undefined) this.#results.set(index, { summary, by: machine.id });
+  result(machine: Machine, store: string, index: number, summary: string): void {
+    const key = `${store} ${index}`;
+    const known = this.#results.get(key);
+    if (known === undefined) this.#results.set(key, { summary, by: machine.id });
     else
       check(
         known.summary === summary,
         () =>
-          `entry ${index} did "${summary}" on node ${machine.id} and "${known.summary}" on node ${known.by}`,
+          `entry ${index} of ${store} did "${summary}" on node ${machine.id} and "${known.summary}" on node ${known.by}`,
       );
   }
 

@@ -20,19 +20,27 @@ import { MachineClock } from "./machine-clock.js";
 import { InOrder } from "./network.js";
 import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
 
-export const ELECTION_TIMEOUT_MS = 1_000;
 const RESTART_AFTER_FAILURE_MS = 500;
 const LOG_LINES = 400;
 
 export interface WorldOfProcesses extends Surroundings {
   readonly clock: SimClock;
+  /** The election timeout, in which faults are measured too. */
+  readonly unitMs: number;
   readonly founders: readonly number[];
   readonly tuning: NodeTuning;
   readonly trace: (line: string) => void;
   ended(process: Process): void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
-  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void;
+  /** Of the store at this path below the data directory. */
+  applied(
+    machine: Machine,
+    path: string,
+    entries: readonly Entry[],
+    results: readonly Uint8Array[],
+    upTo: number,
+  ): void;
 }
 
 /** What a machine has been through that excuses a node's refusal to go on. */
@@ -52,6 +60,7 @@ export class Process implements NetworkProcess {
   running: RunningNode | undefined;
   /** It gave up by itself. */
   failure: OstrakaError | undefined;
+  readonly #mourners = new Set<() => void>();
 
   constructor(
     readonly id: number,
@@ -60,6 +69,19 @@ export class Process implements NetworkProcess {
   ) {
     this.clock = machine.clock.mount(() => this.dead);
     this.network = new SimNodeNetwork(id, world, () => this);
+  }
+
+  /** Calls back when it dies, or at once if it has; answers how to take that back. */
+  onDeath(mourn: () => void): () => void {
+    if (this.dead) mourn();
+    else this.#mourners.add(mourn);
+    return () => void this.#mourners.delete(mourn);
+  }
+
+  die(): void {
+    this.dead = true;
+    for (const mourn of this.#mourners) mourn();
+    this.#mourners.clear();
   }
 }
 
@@ -141,7 +163,7 @@ export class Machine {
 
   #end(process: Process): void {
     this.#world.ended(process);
-    process.dead = true;
+    process.die();
     this.process = undefined;
     this.clock.resume();
   }
@@ -218,12 +240,16 @@ export class Machine {
     process.stores.push(stores);
     return {
       close: () => stores.close(),
+      remove: (path) => stores.remove(this.files.real(path)),
       store: (path) => {
         const store = stores.store(this.files.real(path));
         const apply = store.apply.bind(store);
         store.apply = async (entries, upTo) => {
-          const results = await apply(entries, upTo);
-          this.#world.applied(this, entries, results, upTo);
+          const results = await apply(entries, upTo).catch((error: OstrakaError) => {
+            this.#world.note(`apply failed: ${error.code}`);
+            throw error;
+          });
+          this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);
           return results;
         };
         return store;
@@ -263,7 +289,7 @@ export class Machine {
       rangeMaxBytes: 64 * 1024 * 1024,
       rangeMaxRows: undefined,
       replicas: 3,
-      electionTimeoutMs: ELECTION_TIMEOUT_MS,
+      electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
       authTokenFile: undefined,
       clusterSecretFile: undefined,

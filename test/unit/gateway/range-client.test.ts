@@ -1,4 +1,7 @@
-/** Calls to a leader that was replaced: answered by it within a grace, or given up for the caller to try again. */
+/**
+ * The leader as other nodes see it. Calls to one that was replaced: answered by it within a grace, or given up for the
+ * caller to try again. Read points: shared by those who asked before a round began, and by nobody else.
+ */
 import { beforeEach, expect, it } from "vitest";
 import { AmbiguousError, RouteError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, groupId, type NodeId, nodeId } from "../../../src/base/ids.js";
@@ -123,4 +126,20 @@ it("leaves calls to the new leader alone", async () => {
   lead(3);
   await clock.advance(2 * GRACE_MS);
   expect(await settledBy(point)).toBe("waiting");
+});
+
+it("shares a round of read points with those who asked before it began, and with nobody later", async () => {
+  const before = [client.readPoint(), client.readPoint()];
+  await settledBy(before[0]!);
+  expect(asked.length).toBe(1);
+  // The round is under way: what is written from now on need not be in its answer.
+  const later = [client.readPoint(), client.readPoint()];
+  for (const point of later) expect(await settledBy(point)).toBe("waiting");
+  expect(asked.length).toBe(1);
+  asked[0]!.answer({ index: 7 } as unknown as ReadPoint);
+  for (const point of before) expect(await settledBy(point)).toEqual({ index: 7 });
+  for (const point of later) expect(await settledBy(point)).toBe("waiting");
+  expect(asked.length).toBe(2);
+  asked[1]!.answer({ index: 9 } as unknown as ReadPoint);
+  for (const point of later) expect(await settledBy(point)).toEqual({ index: 9 });
 });

@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { transactionId } from "../../../src/base/ids.js";
+import { groupId, nodeId, transactionId } from "../../../src/base/ids.js";
+import { encodeKey } from "../../../src/base/keys.js";
 import { encodeVector } from "../../../src/base/values.js";
 import {
+  ANY_GENERATION,
   decodeCommands,
   decodeResults,
   encodeCommands,
@@ -16,6 +18,7 @@ import type {
   StampedStatement,
   StatementOutcome,
 } from "../../../src/machines/range/types.js";
+import { END_OF_TABLE } from "../../../src/sql/types.js";
 
 const key = { client: "c-1", sequence: 2 ** 40, lowestUnanswered: 3, issuedMs: 1_700_000_000_000 };
 const statement: StampedStatement = {
@@ -35,6 +38,18 @@ const outcome: StatementOutcome = {
   lastInsertRowid: 9n,
 };
 const transaction = transactionId("n1-1");
+const changes = [
+  { table: "t", key: [1n], row: [1n, "a"] },
+  { table: "t", key: [2n], row: undefined },
+];
+const prepared = {
+  transaction,
+  coordinator: groupId(2),
+  preparedMs: 7,
+  reads: [{ table: "t", low: 1n, high: END_OF_TABLE }],
+  writes: [{ table: "*", low: undefined, high: undefined }],
+  schemaVersion: 12,
+};
 const commands: Command[] = [
   { kind: "execute", key, wallMs: 5, statement },
   { kind: "execute", key, wallMs: 5, statement: { ...statement, params: [], told: undefined } },
@@ -54,6 +69,48 @@ const commands: Command[] = [
   },
   { kind: "tombstone", key, wallMs: 5, transaction },
   { kind: "pragma", key, wallMs: 5, name: "application_id", value: -7 },
+  { kind: "execute", key, wallMs: 5, statement: { ...statement, flags: 31, appendsTo: ["t", "u"] } },
+  { kind: "transaction", key, wallMs: 5, transaction, statements: [{ ...statement, appendsTo: ["t"] }] },
+  { kind: "prepare", key, wallMs: 5, prepared: { ...prepared, body: { kind: "nothing" } } },
+  { kind: "prepare", key, wallMs: 5, prepared: { ...prepared, body: { kind: "rows", changes } } },
+  {
+    kind: "prepare",
+    key,
+    wallMs: 5,
+    prepared: { ...prepared, body: { kind: "schema", statements: [statement], changes } },
+  },
+  { kind: "resolve", key, wallMs: 5, transaction, decision: "committed" },
+  { kind: "resolve", key, wallMs: 5, transaction, decision: "aborted" },
+  {
+    kind: "split",
+    key,
+    wallMs: 5,
+    generation: 3,
+    at: encodeKey(7, ["é\0", new Uint8Array([0, 255])]),
+    child: groupId(8),
+    conf: {
+      voters: [nodeId(1)],
+      votersOutgoing: [],
+      learners: [nodeId(2)],
+      learnersNext: [],
+      autoLeave: true,
+    },
+  },
+  { kind: "trim", key, wallMs: 5, maxRows: 100 },
+  { kind: "freeze", key, wallMs: 5, generation: 4, into: groupId(3) },
+  {
+    kind: "absorb",
+    key,
+    wallMs: 5,
+    generation: 4,
+    right: {
+      range: groupId(8),
+      start: encodeKey(7, [1n]),
+      end: "",
+      generation: 9,
+      replicas: [nodeId(1), nodeId(3)],
+    },
+  },
 ];
 
 const written: StatementOutcome = {
@@ -81,15 +138,15 @@ describe("the command codec", () => {
       lowestUnanswered: 2 ** 53 - 1,
       issuedMs: Number.POSITIVE_INFINITY,
     };
-    const [command] = decodeCommands(
-      encodeCommands([{ kind: "tombstone", key: odd, wallMs: 5, transaction }]),
-    );
+    const {
+      commands: [command],
+    } = decodeCommands(encodeCommands([{ kind: "tombstone", key: odd, wallMs: 5, transaction }]));
     const most = Number.MAX_SAFE_INTEGER;
     expect(command?.key).toEqual({ client: "c", sequence: most, lowestUnanswered: most, issuedMs: most });
   });
 
   it("carries every command exactly", () => {
-    const decoded = decodeCommands(encodeCommands(commands));
+    const decoded = decodeCommands(encodeCommands(commands)).commands;
     expect(decoded).toEqual(commands);
     const first = decoded[0] as Extract<Command, { kind: "execute" }>;
     expect(Object.is(first.statement.params[2], -0)).toBe(true);
@@ -102,6 +159,7 @@ describe("the command codec", () => {
       { ok: true, outcomes: [{ ...written, changes: 1, lastInsertRowid: -(2n ** 63n) }], repeated: true },
       { ok: true, outcomes: [], repeated: true },
       { ok: true, outcomes: [], repeated: false, decision: "aborted" },
+      { ok: true, outcomes: [], repeated: true, vote: "yes" },
       { ok: false, error: ["user", "SQLITE_CONSTRAINT", "no", null], statement: 2 },
     ];
     expect(decodeResults(encodeResults(results))).toEqual(results);
@@ -109,7 +167,14 @@ describe("the command codec", () => {
   });
 
   it("is the same bytes each time", () => {
-    expect(encodeCommands(commands)).toEqual(encodeCommands(decodeCommands(encodeCommands(commands))));
+    expect(encodeCommands(commands)).toEqual(
+      encodeCommands(decodeCommands(encodeCommands(commands)).commands),
+    );
+  });
+
+  it("carries the generation that commands were admitted under", () => {
+    expect(decodeCommands(encodeCommands(commands, 2 ** 40)).generation).toBe(2 ** 40);
+    expect(decodeCommands(encodeCommands(commands)).generation).toBe(ANY_GENERATION);
   });
 
   it("refuses another format", () => {

@@ -2,13 +2,19 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach } from "vitest";
-import { type LogIndex, logIndex, term, transactionId } from "../../../src/base/ids.js";
+import { COORDINATOR_GROUP, type LogIndex, logIndex, term, transactionId } from "../../../src/base/ids.js";
 import type { SqlValue } from "../../../src/base/values.js";
 import { decodeRows } from "../../../src/base/values.js";
 import { decodeResults, encodeCommands } from "../../../src/machines/range/command.js";
 import { StoreCore } from "../../../src/machines/range/store-core.js";
-import type { Command, CommandResult, StampedStatement } from "../../../src/machines/range/types.js";
+import type {
+  Command,
+  CommandResult,
+  PreparedTransaction,
+  StampedStatement,
+} from "../../../src/machines/range/types.js";
 import { type Entry, EntryKind } from "../../../src/raft/types.js";
+import type { Span } from "../../../src/sql/types.js";
 
 export const WALL_MS = 1_700_000_000_000;
 
@@ -71,8 +77,41 @@ export function transaction(id: string, statements: readonly StampedStatement[],
   return { kind: "transaction", key: freshKey(wallMs), wallMs, transaction: transactionId(id), statements };
 }
 
-export function entry(index: number, commands: readonly Command[]): Entry {
-  return { term: term(1), index: logIndex(index), kind: EntryKind.Normal, data: encodeCommands(commands) };
+export function entry(index: number, commands: readonly Command[], generation?: number): Entry {
+  const data = encodeCommands(commands, generation);
+  return { term: term(1), index: logIndex(index), kind: EntryKind.Normal, data };
+}
+
+export function span(table: string, low?: bigint, high?: bigint): Span {
+  return { table, low, high };
+}
+
+export function prepare(
+  store: StoreCore,
+  id: string,
+  body: PreparedTransaction["body"],
+  more: Partial<PreparedTransaction> = {},
+  key = freshKey(),
+): Command {
+  return {
+    kind: "prepare",
+    key,
+    wallMs: WALL_MS,
+    prepared: {
+      transaction: transactionId(id),
+      coordinator: COORDINATOR_GROUP,
+      preparedMs: WALL_MS,
+      reads: [],
+      writes: [],
+      schemaVersion: store.schemaVersion,
+      body,
+      ...more,
+    },
+  };
+}
+
+export function resolve(id: string, decision: "committed" | "aborted"): Command {
+  return { kind: "resolve", key: freshKey(), wallMs: WALL_MS, transaction: transactionId(id), decision };
 }
 
 /** Applies commands as the next entry and answers their results. */

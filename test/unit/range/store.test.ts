@@ -93,6 +93,38 @@ describe.each(["in this thread", "in a worker thread"])("a store %s", (where) =>
     expect(store.appliedIndex()).toBe(0);
   });
 
+  it("answers reads that may be ahead wherever they run", async () => {
+    const store = await openOne();
+    await applied(store, execute("create table t(id integer primary key, a)"));
+    await applied(store, execute("insert into t values (1, 'one')"));
+    const read = (sql: string) => store.read({ statement: statement(sql), maxBytes: 1000, mayBeAhead: true });
+    const seen = async (sql: string) => {
+      const { appliedIndex, outcome } = await read(sql);
+      return [appliedIndex, decodeRows(outcome.rows)];
+    };
+    const [point, scan, failed] = await Promise.allSettled([
+      seen("select a from t where id = 1"),
+      seen("select count(*) from t"),
+      seen("select oops from t where id = 1"),
+    ]);
+    expect(point).toMatchObject({ value: [2, [["one"]]] });
+    expect(scan).toMatchObject({ value: [2, [[1n]]] });
+    expect(failed).toMatchObject({ reason: { code: "SQLITE_ERROR", family: "user" } });
+    const { path, appliedIndex } = await store.copy();
+    await applied(store, execute("update t set a = 'two'"));
+    expect(await seen("select a from t where id = 1")).toEqual([3, [["two"]]]);
+    // Replaced under the reader's feet, as it were.
+    const [restored, meanwhile] = await Promise.all([
+      store.restore(path),
+      seen("select a from t where id = 1"),
+    ]);
+    expect(restored).toBe(appliedIndex);
+    expect([["two"], ["one"]]).toContainEqual((meanwhile[1] as SqlValue[][])[0]);
+    expect(await seen("select a from t where id = 1")).toEqual([2, [["one"]]]);
+    await store.close();
+    await expect(read("select a from t where id = 1")).rejects.toMatchObject({ family: "fatal" });
+  });
+
   it("moves big results and speculates", async () => {
     const store = await openOne();
     await applied(store, execute("create table t(a)"), execute("insert into t values (zeroblob(100000))"));

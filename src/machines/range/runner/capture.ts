@@ -1,17 +1,27 @@
 /**
- * Which rows of a private copy a transaction has changed, and what they are in the end: what is proposed instead of
- * text that must not run again.
+ * Which rows of a private copy or a scratch database a transaction has changed, and what they are in the end: what is
+ * proposed instead of text that must not run again.
  *
- * TEMP triggers on every ordinary table call a function with the key of each row that is written, also by other
- * triggers, foreign key actions and UPSERT. Only keys are kept; rows are read when the transaction commits. A
- * function, not a table, collects them, so that total_changes() and last_insert_rowid() stay what they are.
+ * TEMP triggers on the tables that a statement's program writes call a function with the key of each row that is
+ * written, also by other triggers, foreign key actions and UPSERT. Only keys are kept; rows are read when the
+ * transaction commits. A function, not a table, collects them, so that total_changes() and last_insert_rowid() stay
+ * what they are.
  *
  * REPLACE deletes the rows in its way without firing triggers (unless recursive_triggers is on, which would change
  * what the user's own triggers do). So before each insert or update, rows that agree with the new one on a unique
  * index are noted as possible victims: those that are gone in the end were deleted.
  *
- * Too many keys are told by `changes`, as is everything that triggers cannot see: writes to virtual tables, changes of
- * the schema, and REPLACE on a table with a unique index over expressions or part of the rows.
+ * Changes of the schema are not captured, nor the rows that they rewrite: whoever replicates them runs their texts in
+ * order, and then applies the changes captured here, which are as of the last schema. Tables keep their keys when they
+ * are renamed; what a dropped table had is forgotten; all rows of a table that came with rows (CREATE TABLE AS) are
+ * captured.
+ *
+ * Invariants:
+ * 1. A table is watched before a statement that can write it runs, by a trigger of its present shape.
+ * 2. Rolling back to a savepoint forgets the keys written since.
+ *
+ * Too many keys are told by `changes`, as is everything that triggers cannot see: writes to virtual tables and
+ * statistics, and REPLACE on a table with a unique index over expressions or part of the rows.
  */
 import { UserError } from "../../../base/errors.js";
 import { encodeVector, type SqlValue } from "../../../base/values.js";
@@ -20,72 +30,150 @@ import type { RangeConnection } from "../connection.js";
 import { bindArguments, planParameters } from "../parameters.js";
 import { INTERNAL_PREFIX, quoteName } from "../temp-objects.js";
 import type { RowChange, StampedStatement } from "../types.js";
+import { SequenceWatch } from "./sequences.js";
+import { shapeOf, type TableShape } from "./shapes.js";
+import type { SchemaDifference } from "./table-history.js";
 
 const MAX_KEYS = 1_000_000;
 const TOUCH = `${INTERNAL_PREFIX}touch`;
+const TRIGGER_PREFIX = `${INTERNAL_PREFIX}capture_`;
 const WRITTEN = 0n;
+/** They write the schema, indexes and statistics; their text is what replicates them. */
+const SCHEMA_WORDS: ReadonlySet<string> = new Set(["create", "drop", "alter", "analyze", "reindex"]);
+const UNRELATED_WORDS: ReadonlySet<string> = new Set(["savepoint", "release", "rollback", "pragma"]);
 
-interface UniqueIndex {
-  readonly columns: readonly { readonly name: string; readonly collation: string }[];
-}
+type Keys = Map<string | bigint, readonly SqlValue[]>;
 
 interface CapturedTable {
-  readonly name: string;
-  /** Expressions of the key in the table itself: a rowid's name, or the primary key's columns. */
-  readonly key: readonly string[];
-  readonly columns: readonly string[];
-  readonly unique: readonly UniqueIndex[];
-  readonly written: Map<string | bigint, readonly SqlValue[]>;
-  readonly victims: Map<string | bigint, readonly SqlValue[]>;
+  name: string;
+  readonly written: Keys;
+  readonly victims: Keys;
+}
+
+/** What a statement's program writes. */
+interface Program {
+  /** Root pages of tables of the user's. */
+  readonly roots: readonly number[];
+  readonly virtualTables: boolean;
+  readonly statistics: boolean;
+  readonly sequence: boolean;
+}
+
+export interface CaptureMark {
+  readonly tables: readonly {
+    readonly root: number;
+    readonly name: string;
+    readonly table: CapturedTable;
+    readonly written: number;
+    readonly victims: number;
+  }[];
+  readonly failure: string | undefined;
 }
 
 export class Capture {
   readonly #connection: RangeConnection;
-  readonly #tables: CapturedTable[] = [];
-  readonly #triggers: string[] = [];
-  readonly #schemaCookie: number;
-  readonly #hasVirtualTables: boolean;
-  /** Some table's REPLACE victims cannot be looked up. */
-  #blindToReplace = false;
-  #schemaReplaces: boolean;
+  /** By root page. */
+  #tables = new Map<number, CapturedTable>();
+  /** Root pages of the tables that triggers watch, and whether REPLACE may delete there what cannot be looked up. */
+  readonly #watched = new Map<number, { readonly blind: boolean }>();
+  readonly #programs = new Map<string, Program>();
+  readonly #owners = new Map<number, { readonly name: string; readonly root: number }>();
+  readonly sequences: SequenceWatch;
+  /** The schema that programs and owners are of. */
+  #schemaCookie = -1;
   #keys = 0;
   /** Why the changes cannot be told. */
   #failure: string | undefined;
 
-  /** Outside a transaction, so that no rollback takes the triggers away. */
   constructor(connection: RangeConnection) {
     this.#connection = connection;
-    const { database } = connection;
-    const traits = database
-      .prepare(
-        `SELECT coalesce(max(sql LIKE 'create virtual %'), 0), coalesce(max(instr(lower(sql), 'replace') > 0), 0)
-         FROM (SELECT sql FROM main.sqlite_schema UNION ALL SELECT sql FROM temp.sqlite_temp_schema)`,
-      )
-      .raw()
-      .get() as [bigint, bigint];
-    this.#hasVirtualTables = traits[0] === 1n;
-    this.#schemaReplaces = traits[1] === 1n;
-    database.function(TOUCH, { varargs: true, safeIntegers: true }, (...args: unknown[]) =>
+    this.sequences = new SequenceWatch(connection);
+    connection.database.function(TOUCH, { varargs: true, safeIntegers: true }, (...args: unknown[]) =>
       this.#touch(args as SqlValue[]),
     );
-    for (const name of this.#ordinaryTables()) this.#watch(name);
-    this.#schemaCookie = connection.schemaCookie();
-    connection.schemaChanged();
   }
 
-  /** Before each statement: notes what triggers will not show. */
-  observe(statement: StampedStatement): void {
+  /** Before each statement, with its settings in force; answers whether it may write. Throws the statement's error if it does not compile. */
+  observe(statement: StampedStatement, word: string): boolean {
+    if (UNRELATED_WORDS.has(word)) return false;
+    const changesSchema = SCHEMA_WORDS.has(word);
+    if (!changesSchema && this.#connection.isReadonly(statement.sql)) return false;
+    // DROP TABLE may delete from other tables, by foreign key actions; the others act on their own table only.
+    if (!changesSchema || word === "drop") this.#watchTargets(statement, changesSchema);
+    return true;
+  }
+
+  #watchTargets(statement: StampedStatement, changesSchema: boolean): void {
     if (this.#failure !== undefined) return;
-    const recursive = (statement.flags & SessionFlag.RecursiveTriggers) !== 0;
-    if (this.#blindToReplace && !recursive && (this.#schemaReplaces || /replace/i.test(statement.sql)))
-      this.#failure = "REPLACE on a table with a unique index over expressions or part of its rows";
-    if (this.#hasVirtualTables && this.#writesVirtualTable(statement.sql))
-      this.#failure = "writing to a virtual table";
+    const program = this.#programOf(statement.sql);
+    if (program.virtualTables && !changesSchema) this.#failure = "writing to a virtual table";
+    else if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
+    if (program.sequence) this.sequences.touched = true;
+    for (const root of program.roots) {
+      const { blind } = this.#watch(root);
+      const recursive = (statement.flags & SessionFlag.RecursiveTriggers) !== 0;
+      if (blind && !recursive && (/replace/i.test(statement.sql) || this.#schemaReplaces()))
+        this.#failure ??= "REPLACE on a table with a unique index over expressions or part of its rows";
+    }
   }
 
-  /** Final rows of all keys that were written; deletions first. */
-  changes(): readonly RowChange[] {
-    if (this.#connection.schemaCookie() !== this.#schemaCookie) this.#failure ??= "changing the schema";
+  /** Before ALTER: a trigger on what it renames or drops would make it fail, or be rewritten. */
+  beforeAlter(): void {
+    this.#unwatch();
+  }
+
+  afterSchemaChange({ made, dropped, renamed }: SchemaDifference): void {
+    this.#unwatch();
+    this.#schemaCookie = -1;
+    for (const root of dropped) this.#tables.delete(root);
+    for (const [root, name] of renamed) {
+      const table = this.#tables.get(root);
+      if (table !== undefined) table.name = name;
+    }
+    for (const root of made) this.#takeRows(root);
+  }
+
+  /** Whether the row with this key must be left as it is: the transaction has written, perhaps deleted it. */
+  writtenKeys(table: string): ((key: readonly SqlValue[]) => boolean) | undefined {
+    for (const { name, written, victims } of this.#tables.values()) {
+      if (name.toLowerCase() !== table.toLowerCase() || written.size + victims.size === 0) continue;
+      return (key) => {
+        const id = keyId(key);
+        return written.has(id) || victims.has(id);
+      };
+    }
+    return undefined;
+  }
+
+  mark(): CaptureMark {
+    const tables = [...this.#tables].map(([root, table]) => ({
+      root,
+      name: table.name,
+      table,
+      written: table.written.size,
+      victims: table.victims.size,
+    }));
+    return { tables, failure: this.#failure };
+  }
+
+  /** After the database has been rolled back to where it was marked. */
+  restore({ tables, failure }: CaptureMark): void {
+    // The rollback has brought back triggers of then.
+    this.#dropTriggers();
+    this.#failure = failure;
+    this.#tables = new Map();
+    this.#keys = 0;
+    for (const { root, name, table, written, victims } of tables) {
+      table.name = name;
+      truncate(table.written, written);
+      truncate(table.victims, victims);
+      this.#keys += written + victims;
+      this.#tables.set(root, table);
+    }
+  }
+
+  /** Whether anything was written; throws like `changes`. */
+  *changes(): Generator<RowChange> {
     if (this.#keys > MAX_KEYS)
       throw new UserError("OSTRAKA_TOO_LARGE", `the transaction writes more than ${MAX_KEYS} rows`);
     if (this.#failure !== undefined)
@@ -93,160 +181,258 @@ export class Capture {
         "OSTRAKA_UNSUPPORTED",
         `${this.#failure} cannot be replicated as row changes; run it in a transaction of its own`,
       );
-    const deleted: RowChange[] = [];
-    const present: RowChange[] = [];
-    for (const table of this.#tables) {
-      if (table.written.size === 0 && table.victims.size === 0) continue;
-      const read = this.#connection.database
-        .prepare(
-          `SELECT ${table.columns.join(", ")} FROM main.${quoteName(table.name)}
-           WHERE ${table.key.map((part) => `${part} = ?`).join(" AND ")}`,
-        )
-        .raw()
-        .safeIntegers();
-      for (const [id, key] of table.written) {
-        table.victims.delete(id);
-        const row = read.get(...key) as SqlValue[] | undefined;
-        (row === undefined ? deleted : present).push({ table: table.name, key, row });
-      }
-      for (const key of table.victims.values())
-        if (read.get(...key) === undefined) deleted.push({ table: table.name, key, row: undefined });
-    }
-    return [...deleted, ...present];
+    for (const table of this.#tables.values())
+      if (table.written.size + table.victims.size > 0) yield* this.#changesOf(table);
+    yield* this.sequences.changes();
   }
 
   /** Takes the triggers away; outside a transaction. */
   close(): void {
-    for (const trigger of this.#triggers)
-      this.#connection.database.exec(`DROP TRIGGER IF EXISTS temp.${trigger}`);
-    this.#connection.schemaChanged();
+    this.#unwatch();
+  }
+
+  *#changesOf(table: CapturedTable): Generator<RowChange> {
+    const shape = this.#shape(table.name);
+    if (shape === undefined) return;
+    const read = this.#connection.database
+      .prepare(
+        `SELECT ${shape.columns.map(quoteName).join(", ")} FROM main.${quoteName(shape.name)}
+         WHERE ${shape.key.map((part) => `${part} = ?`).join(" AND ")}`,
+      )
+      .raw()
+      .safeIntegers();
+    const keyAt = shape.withoutRowid ? shape.keyAt : undefined;
+    const rowOf = (id: string | bigint, key: readonly SqlValue[]): SqlValue[] | undefined => {
+      const row = read.get(...key) as SqlValue[] | undefined;
+      // Keys that compare equal need not be the same (collations, 1 and 1.0): the row then has the other one.
+      if (row !== undefined && keyAt !== undefined && keyId(keyAt.map((at) => row[at]!)) !== id)
+        return undefined;
+      return row;
+    };
+    for (const [id, key] of table.written) {
+      const row = rowOf(id, key);
+      if (row !== undefined && !shape.withoutRowid) this.sequences.present(shape.name, key[0]!);
+      yield { table: shape.name, key, row };
+    }
+    for (const [id, key] of table.victims)
+      if (!table.written.has(id) && rowOf(id, key) === undefined)
+        yield { table: shape.name, key, row: undefined };
   }
 
   #touch(args: readonly SqlValue[]): null {
-    const [index, how, ...key] = args;
-    const table = this.#tables[Number(index)] as CapturedTable;
-    if (this.#keys > MAX_KEYS) return null;
-    const first = key[0];
-    const id =
-      key.length === 1 && typeof first === "bigint"
-        ? first
-        : Buffer.from(encodeVector(key)).toString("latin1");
-    const into = how === WRITTEN ? table.written : table.victims;
-    if (!into.has(id)) {
-      into.set(id, key);
-      this.#keys++;
-    }
+    const [root, how, ...key] = args;
+    const table = this.#tables.get(Number(root)) as CapturedTable;
+    this.#add(how === WRITTEN ? table.written : table.victims, key);
     return null;
   }
 
-  #ordinaryTables(): string[] {
-    const names = this.#connection.database
-      .prepare(
-        `SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-         AND substr(name, 1, 7) <> 'sqlite_' AND substr(name, 1, ${INTERNAL_PREFIX.length}) <> '${INTERNAL_PREFIX}'
-         ORDER BY name`,
-      )
-      .pluck()
-      .all();
-    return names as string[];
+  #add(into: Keys, key: readonly SqlValue[]): void {
+    if (this.#keys > MAX_KEYS) return;
+    const id = keyId(key);
+    if (into.has(id)) return;
+    into.set(id, key);
+    this.#keys++;
   }
 
-  #watch(name: string): void {
-    const table = this.#describe(name);
-    if (table === undefined) {
+  /** All rows of a table that came with rows. */
+  #takeRows(root: number): void {
+    const owner = this.#owner(root);
+    const shape = owner && this.#shape(owner.name);
+    if (shape === undefined) return;
+    const rows = this.#connection.database
+      .prepare(`SELECT ${shape.key.join(", ")} FROM main.${quoteName(shape.name)}`)
+      .raw()
+      .safeIntegers()
+      .iterate() as IterableIterator<SqlValue[]>;
+    const { written } = this.#table(root, shape.name);
+    for (const key of rows) this.#add(written, key);
+  }
+
+  /** Undefined, and remembered as a failure, when its rows cannot be named by a key. */
+  #shape(name: string): TableShape | undefined {
+    try {
+      return shapeOf(this.#connection.database, name);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
       this.#failure ??= `a table whose columns hide its rowid (${name})`;
-      return;
+      return undefined;
     }
-    const index = this.#tables.length;
-    this.#tables.push(table);
-    const keyOf = (row: string): string => table.key.map((part) => `${row}.${part}`).join(", ");
-    const wrote = (row: string): string => `SELECT ${TOUCH}(${index}, ${WRITTEN}, ${keyOf(row)});`;
-    this.#trigger(name, index, "AFTER INSERT", wrote("new"));
-    this.#trigger(name, index, "AFTER UPDATE", wrote("old") + wrote("new"));
-    this.#trigger(name, index, "AFTER DELETE", wrote("old"));
-    for (const { columns } of table.unique) {
+  }
+
+  #table(root: number, name: string): CapturedTable {
+    let table = this.#tables.get(root);
+    if (table === undefined) {
+      table = { name, written: new Map(), victims: new Map() };
+      this.#tables.set(root, table);
+    }
+    return table;
+  }
+
+  #watch(root: number): { readonly blind: boolean } {
+    let watched = this.#watched.get(root);
+    if (watched !== undefined) return watched;
+    const owner = this.#owner(root);
+    const shape = owner && this.#shape(owner.name);
+    if (shape === undefined || shape.kind !== "table") watched = { blind: false };
+    else {
+      this.#table(root, shape.name);
+      watched = this.#createTriggers(root, shape);
+    }
+    this.#watched.set(root, watched);
+    return watched;
+  }
+
+  #createTriggers(root: number, { name, key }: TableShape): { readonly blind: boolean } {
+    const { database } = this.#connection;
+    let count = 0;
+    const create = (event: string, body: string): void => {
+      const trigger = `${TRIGGER_PREFIX}${root}_${count++}`;
+      database.exec(`CREATE TEMP TRIGGER ${trigger} ${event} ON main.${quoteName(name)} BEGIN ${body} END`);
+    };
+    const keyOf = (row: string): string => key.map((part) => `${row}.${part}`).join(", ");
+    const wrote = (row: string): string => `SELECT ${TOUCH}(${root}, ${WRITTEN}, ${keyOf(row)});`;
+    create("AFTER INSERT", wrote("new"));
+    create("AFTER UPDATE", wrote("old") + wrote("new"));
+    create("AFTER DELETE", wrote("old"));
+    const { indexes, blind } = uniqueIndexes(database, name);
+    for (const columns of indexes) {
       const matches = columns.map(
         (c) => `${quoteName(c.name)} = new.${quoteName(c.name)} COLLATE ${quoteName(c.collation)}`,
       );
-      const body = `SELECT ${TOUCH}(${index}, 1, ${table.key.join(", ")}) FROM main.${quoteName(name)} WHERE ${matches.join(" AND ")};`;
-      this.#trigger(name, index, "BEFORE INSERT", body);
-      this.#trigger(
-        name,
-        index,
-        `BEFORE UPDATE OF ${columns.map((c) => quoteName(c.name)).join(", ")}`,
-        body,
-      );
+      const body = `SELECT ${TOUCH}(${root}, 1, ${key.join(", ")}) FROM main.${quoteName(name)} WHERE ${matches.join(" AND ")};`;
+      create("BEFORE INSERT", body);
+      create(`BEFORE UPDATE OF ${columns.map((c) => quoteName(c.name)).join(", ")}`, body);
     }
+    return { blind };
   }
 
-  #trigger(table: string, index: number, event: string, body: string): void {
-    const name = `${INTERNAL_PREFIX}capture_${index}_${this.#triggers.length}`;
-    this.#connection.database.exec(
-      `CREATE TEMP TRIGGER ${name} ${event} ON main.${quoteName(table)} BEGIN ${body} END`,
-    );
-    this.#triggers.push(name);
+  /** Drops the triggers: they come again, in the present shape, with the next statement that writes. */
+  #unwatch(): void {
+    if (this.#watched.size > 0) this.#dropTriggers();
   }
 
-  #describe(name: string): CapturedTable | undefined {
+  #dropTriggers(): void {
+    this.#schemaCookie = -1;
+    this.#watched.clear();
     const { database } = this.#connection;
-    const all = database
-      .prepare("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid")
-      .raw()
-      .all(name) as [string, string, bigint, bigint][];
-    const [withoutRowid] = database
-      .prepare("SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'")
-      .raw()
-      .get(name) as [bigint];
-    const columns = all.filter(([, , , hidden]) => hidden === 0n).map(([column]) => quoteName(column));
-    let key: string[];
-    if (withoutRowid === 1n) {
-      const parts = all.filter(([, , pk]) => pk > 0n).sort((a, b) => Number(a[2] - b[2]));
-      key = parts.map(([column]) => quoteName(column));
-    } else {
-      const taken = new Set(all.map(([column]) => column.toLowerCase()));
-      const rowid =
-        ["rowid", "_rowid_", "oid"].find((alias) => !taken.has(alias)) ?? this.#rowidAlias(name, all);
-      if (rowid === undefined) return undefined;
-      key = [rowid];
+    const triggers = database
+      .prepare(`SELECT name FROM temp.sqlite_temp_schema WHERE type = 'trigger' AND name GLOB ?`)
+      .pluck()
+      .all(`${TRIGGER_PREFIX}*`) as string[];
+    for (const trigger of triggers) database.exec(`DROP TRIGGER temp.${trigger}`);
+  }
+
+  #schemaReplaces(): boolean {
+    const found = this.#connection.database
+      .prepare(
+        `SELECT 1 FROM (SELECT sql FROM main.sqlite_schema UNION ALL SELECT sql FROM temp.sqlite_temp_schema)
+         WHERE instr(lower(sql), 'replace') > 0`,
+      )
+      .get();
+    return found !== undefined;
+  }
+
+  #programOf(sql: string): Program {
+    const cookie = this.#connection.schemaCookie();
+    if (cookie !== this.#schemaCookie) {
+      this.#programs.clear();
+      this.#owners.clear();
+      this.#schemaCookie = cookie;
     }
-    return { name, key, columns, unique: this.#uniqueIndexes(name), written: new Map(), victims: new Map() };
+    const known = this.#programs.get(sql);
+    if (known !== undefined) return known;
+    const program = this.#explain(sql);
+    this.#programs.set(sql, program);
+    return program;
   }
 
-  /** INTEGER PRIMARY KEY, when it is the rowid: it then has no index of its own. */
-  #rowidAlias(table: string, columns: readonly [string, string, bigint, bigint][]): string | undefined {
-    const parts = columns.filter(([, , pk]) => pk > 0n);
-    const only = parts[0];
-    if (parts.length !== 1 || only === undefined || only[1].toUpperCase() !== "INTEGER") return undefined;
-    const indexed = this.#connection.database
-      .prepare("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'")
-      .get(table);
-    return indexed === undefined ? quoteName(only[0]) : undefined;
-  }
-
-  /** Those on which REPLACE may find victims with another key. */
-  #uniqueIndexes(table: string): UniqueIndex[] {
-    const { database } = this.#connection;
-    const indexes = database
-      .prepare(`SELECT name, partial, origin FROM pragma_index_list(?, 'main') WHERE "unique" = 1`)
-      .raw()
-      .all(table) as [string, bigint, string][];
-    const found: UniqueIndex[] = [];
-    for (const [index, partial] of indexes) {
-      const columns = database
-        .prepare("SELECT cid, name, coll FROM pragma_index_xinfo(?, 'main') WHERE key = 1 ORDER BY seqno")
-        .raw()
-        .all(index) as [bigint, string | null, string][];
-      if (partial === 1n || columns.some(([cid]) => cid < 0n)) this.#blindToReplace = true;
-      else
-        found.push({ columns: columns.map(([, name, collation]) => ({ name: name as string, collation })) });
-    }
-    return found;
-  }
-
-  #writesVirtualTable(sql: string): boolean {
+  #explain(sql: string): Program {
     const plan = planParameters(sql);
-    const program = this.#connection.database.prepare(`EXPLAIN ${plan.sql}`);
+    const statement = this.#connection.database.prepare(`EXPLAIN ${plan.sql}`).raw().safeIntegers(false);
     const nulls = bindArguments(plan, new Array<null>(plan.count).fill(null));
-    return (program.all(...nulls) as { opcode: string }[]).some(({ opcode }) => opcode === "VUpdate");
+    const pages = new Set<number>();
+    let virtualTables = false;
+    // Programs of triggers and of foreign key actions follow the statement's own.
+    for (const [, opcode, p1, p2, p3] of statement.all(...nulls) as [
+      number,
+      string,
+      number,
+      number,
+      number,
+    ][]) {
+      if (opcode === "OpenWrite" && p3 === 0) pages.add(p2);
+      else if (opcode === "Clear" && p2 === 0) pages.add(p1);
+      else if (opcode === "VUpdate") virtualTables = true;
+    }
+    const roots = new Set<number>();
+    let sequence = false;
+    let statistics = false;
+    for (const page of pages) {
+      const owner = this.#owner(page);
+      const name = owner?.name.toLowerCase() ?? "sqlite_schema";
+      if (name === "sqlite_sequence") sequence = true;
+      else if (name.startsWith("sqlite_stat")) statistics = true;
+      else if (!name.startsWith("sqlite_") && !name.startsWith(INTERNAL_PREFIX)) roots.add(owner!.root);
+    }
+    return { roots: [...roots], virtualTables, sequence, statistics };
   }
+
+  /** The table that a page is the root of, or of an index of; undefined for the schema itself. */
+  #owner(page: number): { readonly name: string; readonly root: number } | undefined {
+    const known = this.#owners.get(page);
+    if (known !== undefined) return known;
+    const found = this.#connection.database
+      .prepare(
+        `SELECT t.name, t.rootpage FROM main.sqlite_schema o
+         JOIN main.sqlite_schema t ON t.type = 'table' AND t.name = o.tbl_name COLLATE NOCASE
+         WHERE o.rootpage = ?`,
+      )
+      .raw()
+      .safeIntegers(false)
+      .get(page) as [string, number] | undefined;
+    if (found === undefined) return undefined;
+    const owner = { name: found[0], root: found[1] };
+    this.#owners.set(page, owner);
+    return owner;
+  }
+}
+
+export function keyId(key: readonly SqlValue[]): string | bigint {
+  const first = key[0];
+  if (key.length === 1 && typeof first === "bigint") return first;
+  return Buffer.from(encodeVector(key)).toString("latin1");
+}
+
+function truncate(keys: Keys, size: number): void {
+  let at = 0;
+  for (const id of keys.keys()) if (at++ >= size) keys.delete(id);
+}
+
+interface IndexColumn {
+  readonly name: string;
+  readonly collation: string;
+}
+
+/** Those on which REPLACE may find victims with another key; `blind` when there are some that cannot be looked up. */
+function uniqueIndexes(
+  database: RangeConnection["database"],
+  table: string,
+): { readonly indexes: readonly (readonly IndexColumn[])[]; readonly blind: boolean } {
+  const listed = database
+    .prepare(`SELECT name, partial FROM pragma_index_list(?, 'main') WHERE "unique" = 1`)
+    .raw()
+    .safeIntegers(false)
+    .all(table) as [string, number][];
+  const indexes: IndexColumn[][] = [];
+  let blind = false;
+  for (const [index, partial] of listed) {
+    const columns = database
+      .prepare("SELECT cid, name, coll FROM pragma_index_xinfo(?, 'main') WHERE key = 1 ORDER BY seqno")
+      .raw()
+      .safeIntegers(false)
+      .all(index) as [number, string | null, string][];
+    if (partial === 1 || columns.some(([cid]) => cid < 0)) blind = true;
+    else indexes.push(columns.map(([, name, collation]) => ({ name: name as string, collation })));
+  }
+  return { indexes, blind };
 }

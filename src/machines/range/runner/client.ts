@@ -11,18 +11,21 @@
  */
 import { assert } from "../../../base/assert.js";
 import { fromWireError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
-import type { LogIndex } from "../../../base/ids.js";
+import { type LogIndex, logIndex } from "../../../base/ids.js";
 import type { Clock, Timer } from "../../../base/io.js";
 import type {
   RowChange,
   RowStream,
   Runner,
   RunOptions,
+  SchemaSnapshot,
+  ScratchLoad,
   StampedStatement,
   StatementOutcome,
 } from "../types.js";
 import {
   type Answer,
+  type AnswerValue,
   decodeChanges,
   type Ending,
   fromEnd,
@@ -30,6 +33,7 @@ import {
   Op,
   type Request,
   State,
+  toWireLoad,
   toWireRun,
 } from "./protocol.js";
 
@@ -60,13 +64,6 @@ interface Waiter {
 }
 
 export class RunnerClient implements Runner {
-  openScratch = notBuilt;
-  addSource = notBuilt;
-  load = notBuilt;
-  scan = notBuilt;
-  fill = notBuilt;
-  dropSources = notBuilt;
-
   readonly #link: RunnerLink;
   readonly #clock: Clock;
   readonly #waiters = new Map<number, Waiter>();
@@ -81,6 +78,8 @@ export class RunnerClient implements Runner {
   #pinned: string | undefined;
   #pinnedAtMs = 0;
   #copy = false;
+  /** Paths of its sources, each since when. */
+  readonly #sources = new Map<string, number>();
 
   constructor(
     connect: (events: LinkEvents) => RunnerLink,
@@ -111,16 +110,20 @@ export class RunnerClient implements Runner {
   /** Whether anybody else may have it: nothing under way, no rows waiting, no copy, no TEMP objects. */
   get clean(): boolean {
     const idle = this.#waiters.size === 0 && this.#statements.size === 0;
-    return !this.#dead && idle && !this.#copy && (this.#state & State.HasTemp) === 0;
+    const held = this.#copy || this.#sources.size > 0 || (this.#state & State.HasTemp) !== 0;
+    return !this.#dead && idle && !held;
   }
 
-  /** The file whose WAL its pin holds. */
-  get pinnedPath(): string | undefined {
-    return this.#dead ? undefined : this.#pinned;
+  get hasPin(): boolean {
+    return this.#pinned !== undefined;
   }
 
-  get pinnedAtMs(): number {
-    return this.#pinnedAtMs;
+  /** Since when it holds the WAL of this file, by its pin or a source; undefined when it does not. */
+  pinnedSinceMs(path: string): number | undefined {
+    if (this.#dead) return undefined;
+    const source = this.#sources.get(path);
+    if (this.#pinned !== path) return source;
+    return source === undefined ? this.#pinnedAtMs : Math.min(source, this.#pinnedAtMs);
   }
 
   /** It has worked at least once. */
@@ -150,6 +153,46 @@ export class RunnerClient implements Runner {
     this.#copy = true;
   }
 
+  async openScratch(schema: SchemaSnapshot): Promise<void> {
+    this.#copy = true;
+    try {
+      await this.#value((id) => [id, Op.OpenScratch, schema.version, schema.statements]);
+      this.#pinned = undefined;
+    } catch (error) {
+      this.#copy = false;
+      throw error;
+    }
+  }
+
+  async addSource(path: string): Promise<{ readonly source: number; readonly appliedIndex: LogIndex }> {
+    if (!this.#sources.has(path)) this.#sources.set(path, this.#clock.monotonicMs());
+    const answer = await this.#value((id) => [id, Op.AddSource, path]);
+    assert(Array.isArray(answer), "a source is answered by its number and applied index");
+    return { source: answer[0], appliedIndex: logIndex(answer[1]) };
+  }
+
+  async load(
+    source: number,
+    loads: readonly ScratchLoad[],
+    maxBytes: number,
+  ): Promise<{ readonly rows: number }> {
+    const wire = loads.map(toWireLoad);
+    return { rows: (await this.#value((id) => [id, Op.Load, source, wire, maxBytes])) as number };
+  }
+
+  scan(source: number, load: ScratchLoad, options: RunOptions): Promise<RowStream> {
+    return this.#start(options, (id) => [id, Op.Scan, source, toWireLoad(load), options.maxResultBytes]);
+  }
+
+  async fill(table: string, rows: Uint8Array, maxBytes: number): Promise<{ readonly rows: number }> {
+    return { rows: (await this.#value((id) => [id, Op.Fill, table, rows, maxBytes])) as number };
+  }
+
+  async dropSources(): Promise<void> {
+    await this.#value((id) => [id, Op.DropSources]);
+    this.#sources.clear();
+  }
+
   async closeCopy(how: Ending): Promise<void> {
     await this.#value((id) => [id, Op.CloseCopy, how]);
     this.#copy = false;
@@ -166,12 +209,20 @@ export class RunnerClient implements Runner {
   }
 
   run(statement: StampedStatement, options: RunOptions): Promise<RowStream> {
+    return this.#start(options, (id) => [
+      id,
+      Op.Run,
+      toWireRun(statement, options.maxResultBytes, options.systemTables),
+    ]);
+  }
+
+  #start(options: RunOptions, make: (id: number) => Request): Promise<RowStream> {
     if (this.#dead) return Promise.reject(ended());
     if (options.signal?.aborted) return Promise.reject(interrupted());
     const id = this.#nextId++;
     const running = new RunningStatement(this.#host, id, options, this.#clock);
     this.#statements.set(id, running);
-    this.#link.send([id, Op.Run, toWireRun(statement, options.maxResultBytes, options.systemTables)]);
+    this.#link.send(make(id));
     return running.started;
   }
 
@@ -181,7 +232,7 @@ export class RunnerClient implements Runner {
     this.#died();
   }
 
-  async #value(make: (id: number) => Request): Promise<number | Uint8Array | null> {
+  async #value(make: (id: number) => Request): Promise<AnswerValue> {
     const answer = await this.#request(make);
     assert(answer[1] === Kind.Ok, "a runner answered with something else than was asked");
     return answer[3];
@@ -430,8 +481,4 @@ function ended(): RetryError {
 
 function interrupted(): UserError {
   return new UserError("SQLITE_INTERRUPT", "interrupted");
-}
-
-function notBuilt(): never {
-  throw new Error("not built yet");
 }

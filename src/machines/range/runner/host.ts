@@ -8,18 +8,21 @@
 
 import type { WireError } from "../../../base/errors.js";
 import { RetryError, toWireError, UserError } from "../../../base/errors.js";
+import { logIndex } from "../../../base/ids.js";
 import type { RowCursor } from "../connection.js";
+import type { SchemaSnapshot } from "../types.js";
 import {
   type Answer,
+  type AnswerValue,
   type End,
   encodeChanges,
+  fromWireLoad,
   fromWireRun,
   Kind,
   Op,
   type Request,
   State,
   toEnd,
-  type WireRun,
 } from "./protocol.js";
 import { asRunnerError, RunnerSession } from "./session.js";
 import { Spool } from "./spool.js";
@@ -31,6 +34,8 @@ export interface HostSettings {
   readonly nowMs: () => number;
   readonly spoolMemoryBytes: number;
   readonly maxCapturedBytes: number;
+  /** Makes the next scratch database ahead, after one was closed. */
+  readonly preparesScratch: boolean;
 }
 
 export const DEFAULT_SPOOL_BYTES = 4 * 1024 * 1024;
@@ -66,6 +71,8 @@ export class RunnerHost {
   readonly #waiting: Request[] = [];
   readonly #streams = new Map<number, Stream>();
   #running: Stream | undefined;
+  /** The schema of the scratch database that was opened last. */
+  #scratchSchema: SchemaSnapshot | undefined;
   #closed = false;
 
   constructor(settings: HostSettings, answer: (answer: Answer) => void) {
@@ -99,7 +106,13 @@ export class RunnerHost {
   #perform(request: Request): void {
     const [id, op] = request;
     if (op === Op.Run) {
-      this.#run(id, request[2] as WireRun);
+      const { statement, maxResultBytes, systemTables } = fromWireRun(request[2]);
+      this.#start(id, () => this.#session.start(statement, maxResultBytes, systemTables));
+      return;
+    }
+    if (op === Op.Scan) {
+      const [, , source, load, maxResultBytes] = request;
+      this.#start(id, () => this.#session.scan(source, fromWireLoad(load), maxResultBytes));
       return;
     }
     try {
@@ -109,7 +122,7 @@ export class RunnerHost {
     }
   }
 
-  #execute(request: Request): number | Uint8Array | null {
+  #execute(request: Request): AnswerValue {
     switch (request[1]) {
       case Op.Pin:
         return this.#session.pin(request[2]);
@@ -121,6 +134,7 @@ export class RunnerHost {
         return null;
       case Op.CloseCopy:
         this.#session.closeCopy(request[2]);
+        this.#prepareScratch();
         return null;
       case Op.Capture:
         this.#session.capture();
@@ -138,15 +152,55 @@ export class RunnerHost {
         );
       }
       default:
+        return this.#executeScratch(request);
+    }
+  }
+
+  #executeScratch(request: Request): AnswerValue {
+    switch (request[1]) {
+      case Op.OpenScratch: {
+        const [, , version, statements] = request;
+        const schema = { version, statements, appliedIndex: logIndex(0), tables: [] };
+        this.#scratchSchema = schema;
+        this.#session.openScratch(schema);
+        return null;
+      }
+      case Op.AddSource: {
+        const { source, appliedIndex } = this.#session.addSource(request[2]);
+        return [source, appliedIndex];
+      }
+      case Op.Load:
+        return this.#session.load(request[2], request[3].map(fromWireLoad), request[4]);
+      case Op.Fill:
+        return this.#session.fill(request[2], request[3], request[4]);
+      case Op.DropSources:
+        this.#session.dropSources();
+        this.#prepareScratch();
+        return null;
+      default:
         return null;
     }
   }
 
-  #run(id: number, wire: WireRun): void {
-    const { statement, maxResultBytes, systemTables } = fromWireRun(wire);
+  /** The next statement over several ranges is likely to be soon, and of the same schema. */
+  #prepareScratch(): void {
+    const schema = this.#scratchSchema;
+    if (schema === undefined || !this.#settings.preparesScratch || !this.#session.idle) return;
+    this.#scratchSchema = undefined;
+    this.#settings.defer(() => {
+      if (this.#closed || this.#running !== undefined) return;
+      try {
+        this.#session.prepareScratch(schema);
+      } catch {
+        // Whoever opens one meets the same error.
+      }
+    });
+  }
+
+  #start(id: number, start: () => RowCursor): void {
     const stream = new Stream(id, this.#settings.spoolMemoryBytes);
     try {
-      stream.cursor = this.#session.start(statement, maxResultBytes, systemTables);
+      stream.cursor = start();
       stream.columns = stream.cursor.columns;
       stream.columnTypes = stream.cursor.columnTypes;
     } catch (error) {

@@ -24,6 +24,7 @@ export class InProcessLink implements RunnerLink {
         nowMs: () => steps++,
         spoolMemoryBytes: DEFAULT_SPOOL_BYTES,
         maxCapturedBytes: DEFAULT_CAPTURED_BYTES,
+        preparesScratch: false,
       },
       (answer) => this.#later(() => events.onAnswer(answer)),
     );

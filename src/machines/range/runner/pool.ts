@@ -111,13 +111,16 @@ class Pool implements RunnerPool {
       return;
     }
     // Requests are answered in order: whoever gets it next finds it without the pin.
-    if (runner.pinnedPath !== undefined) runner.unpin().catch(() => runner.kill());
+    if (runner.hasPin) runner.unpin().catch(() => runner.kill());
     this.#offer(runner);
   }
 
   pinned(path: string): readonly Runner[] {
-    const pins = [...this.#runners].filter((runner) => runner.pinnedPath === path);
-    return pins.sort((a, b) => a.pinnedAtMs - b.pinnedAtMs);
+    const pins = [...this.#runners].flatMap((runner) => {
+      const sinceMs = runner.pinnedSinceMs(path);
+      return sinceMs === undefined ? [] : [{ runner, sinceMs }];
+    });
+    return pins.sort((a, b) => a.sinceMs - b.sinceMs).map(({ runner }) => runner);
   }
 
   async close(): Promise<void> {

@@ -10,7 +10,14 @@ import { Packr, Unpackr } from "msgpackr";
 import { assert } from "../../../base/assert.js";
 import type { WireError } from "../../../base/errors.js";
 import { decodeVector, encodeVector, type SqlValue, ValueReader, ValueWriter } from "../../../base/values.js";
-import type { RowChange, StampedStatement, StatementOutcome, SystemTable } from "../types.js";
+import type {
+  RowChange,
+  ScratchCondition,
+  ScratchLoad,
+  StampedStatement,
+  StatementOutcome,
+  SystemTable,
+} from "../types.js";
 
 export const Op = {
   Pin: 0,
@@ -23,6 +30,13 @@ export const Op = {
   Close: 6,
   Capture: 7,
   Captured: 8,
+  OpenScratch: 9,
+  AddSource: 10,
+  Load: 11,
+  /** Started, pulled and closed like a statement. */
+  Scan: 12,
+  Fill: 13,
+  DropSources: 14,
 } as const;
 
 export type Ending = "commit" | "rollback";
@@ -32,7 +46,28 @@ export type Request =
   | [id: number, op: typeof Op.Unpin | typeof Op.CloseCopy, how: Ending]
   | [id: number, op: typeof Op.Run, run: WireRun]
   | [id: number, op: typeof Op.Pull | typeof Op.Close, stream: number]
-  | [id: number, op: typeof Op.Capture | typeof Op.Captured];
+  | [id: number, op: typeof Op.OpenScratch, version: number, statements: readonly string[]]
+  | [id: number, op: typeof Op.AddSource, path: string]
+  | [id: number, op: typeof Op.Load, source: number, loads: readonly WireLoad[], maxBytes: number]
+  | [id: number, op: typeof Op.Scan, source: number, load: WireLoad, maxResultBytes: number]
+  | [id: number, op: typeof Op.Fill, table: string, rows: Uint8Array, maxBytes: number]
+  | [id: number, op: typeof Op.Capture | typeof Op.Captured | typeof Op.DropSources];
+
+/** Bounds and parameters as vectors. */
+export type WireLoad = [
+  table: string,
+  low: Uint8Array | null,
+  high: Uint8Array | null,
+  bits: number,
+  where: WireCondition | null,
+];
+type WireCondition = [
+  sql: string,
+  params: Uint8Array,
+  alias: string | null,
+  flags: number,
+  stamp: readonly [wallMs: number, seed: number, lastInsertRowid: bigint] | null,
+];
 
 export type WireRun = [
   sql: string,
@@ -66,8 +101,10 @@ export const State = {
 
 export type End = readonly [changes: number, totalChanges: number, lastInsertRowid: bigint];
 
+export type AnswerValue = number | readonly [source: number, appliedIndex: number] | Uint8Array | null;
+
 export type Answer =
-  | [id: number, kind: typeof Kind.Ok, state: number, value: number | Uint8Array | null]
+  | [id: number, kind: typeof Kind.Ok, state: number, value: AnswerValue]
   | [id: number, kind: typeof Kind.Error, state: number, error: WireError]
   | [
       id: number,
@@ -171,6 +208,51 @@ export function fromWireRun(run: WireRun): {
     },
     maxResultBytes,
     systemTables: systemTables.map(([name, columns, rows]) => ({ name, columns, rows: decodeAll(rows) })),
+  };
+}
+
+const LoadBit = { LowAfter: 1, HighAfter: 2, Last: 4 } as const;
+
+export function toWireLoad({ table, slice, where, last }: ScratchLoad): WireLoad {
+  const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
+    values === undefined ? null : encodeVector(values);
+  const bits =
+    (slice.lowAfter ? LoadBit.LowAfter : 0) |
+    (slice.highAfter ? LoadBit.HighAfter : 0) |
+    (last ? LoadBit.Last : 0);
+  const condition = where === undefined ? null : toWireCondition(where);
+  return [table, bound(slice.low), bound(slice.high), bits, condition];
+}
+
+function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
+  const wireStamp = stamp === undefined ? null : ([stamp.wallMs, stamp.seed, stamp.lastInsertRowid] as const);
+  return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
+}
+
+export function fromWireLoad([table, low, high, bits, where]: WireLoad): ScratchLoad {
+  const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
+    bytes === null ? undefined : decodeVector(bytes);
+  return {
+    table,
+    slice: {
+      low: bound(low),
+      high: bound(high),
+      lowAfter: (bits & LoadBit.LowAfter) !== 0,
+      highAfter: (bits & LoadBit.HighAfter) !== 0,
+    },
+    where: where === null ? undefined : fromWireCondition(where),
+    last: (bits & LoadBit.Last) !== 0,
+  };
+}
+
+function fromWireCondition([sql, params, alias, flags, stamp]: WireCondition): ScratchCondition {
+  return {
+    sql,
+    params: decodeVector(params),
+    alias: alias ?? undefined,
+    flags,
+    stamp:
+      stamp === null ? undefined : { wallMs: stamp[0], seed: stamp[1], lastInsertRowid: BigInt(stamp[2]) },
   };
 }
 

@@ -44,6 +44,7 @@ function main(): void {
       nowMs: () => performance.now(),
       spoolMemoryBytes: DEFAULT_SPOOL_BYTES,
       maxCapturedBytes: DEFAULT_CAPTURED_BYTES,
+      preparesScratch: true,
     },
     (answer: Answer) => frames.write(encodeFrame(answer)),
   );

@@ -1,15 +1,15 @@
 /**
- * What a runner runs on: one SQLite connection, holding a pin on a replica's file or a transaction on a private copy,
- * and the session's TEMP objects. Synchronous; the same code in a process of its own and, for simulation, in-process.
+ * What a runner runs on: one SQLite connection, holding a pin on a replica's file or a transaction on a private copy or
+ * a scratch database, and the session's TEMP objects; and the sources that a scratch database (of this runner or of
+ * another node's) has its rows from. Synchronous; the same code in a process of its own and, for simulation, in-process.
  *
  * Invariants:
- * 1. At most one connection is open. It stays open without pin or copy while it holds TEMP objects, or because the
- *    next pin is likely to be on the same file.
+ * 1. At most one connection is open for statements. It stays open without pin or copy while it holds TEMP objects, or
+ *    because the next pin is likely to be on the same file.
  * 2. A pin is a read transaction: everything run on it sees the state at the applied index that `pin` answered.
  * 3. Statements never end the transaction but by OR ROLLBACK and RAISE(ROLLBACK), which `rolledBack` tells.
  * 4. A statement that fails, or whose rows are too many, leaves nothing behind.
  */
-import { statSync } from "node:fs";
 import { assert } from "../../../base/assert.js";
 import { FatalError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
@@ -25,12 +25,16 @@ import {
 import { type Leading, leadingWord } from "../leading-words.js";
 import { classifySqliteError } from "../sqlite-errors.js";
 import { quoteName } from "../temp-objects.js";
-import type { RowChange, StampedStatement, SystemTable } from "../types.js";
-import { Capture } from "./capture.js";
+import type { RowChange, SchemaSnapshot, ScratchLoad, StampedStatement, SystemTable } from "../types.js";
+import { identity, openIdentified } from "./file-identity.js";
 import type { Ending } from "./protocol.js";
+import { ScratchDatabase } from "./scratch.js";
+import { scanStatements } from "./source-rows.js";
+import { Sources } from "./sources.js";
 import { carryTemp, hasTempObjects } from "./temp-carry.js";
+import { TransactionWatch } from "./transaction-watch.js";
 
-type Mode = "none" | "pin" | "copy";
+type Mode = "none" | "pin" | "copy" | "scratch";
 
 const REFUSED: ReadonlySet<string> = new Set(["begin", "commit", "end", "attach", "detach", "vacuum"]);
 const MAY_CHANGE_TEMP: ReadonlySet<string> = new Set(["create", "drop", "alter", "rollback"]);
@@ -46,7 +50,11 @@ export class RunnerSession {
   #begun = false;
   #rolledBack = false;
   #hasTemp = false;
-  #capture: Capture | undefined;
+  #watch: TransactionWatch | undefined;
+  #scratch: ScratchDatabase | undefined;
+  /** An empty scratch database, ready before anybody asks. */
+  #spare: ScratchDatabase | undefined;
+  readonly #sources = new Sources();
 
   get rolledBack(): boolean {
     return this.#rolledBack;
@@ -58,7 +66,7 @@ export class RunnerSession {
 
   /** Answers the applied index of the state pinned. */
   pin(path: string): number {
-    assert(this.#mode !== "copy", "a runner with a private copy cannot pin");
+    assert(!this.#writable, "a runner with a private copy cannot pin");
     try {
       this.#letGo("commit");
       if (
@@ -80,12 +88,12 @@ export class RunnerSession {
   }
 
   unpin(how: Ending): void {
-    assert(this.#mode !== "copy", "a runner with a private copy has no pin");
+    assert(!this.#writable, "a runner with a private copy has no pin");
     this.#letGo(how);
   }
 
   openCopy(path: string): void {
-    assert(this.#mode !== "copy", "a runner holds one private copy at a time");
+    assert(!this.#writable, "a runner holds one private copy at a time");
     try {
       this.#letGo("commit");
       const { database } = this.#replaceConnection(path, { readonly: false, role: "copy", spill: true });
@@ -97,37 +105,101 @@ export class RunnerSession {
     }
   }
 
-  closeCopy(how: Ending): void {
-    assert(this.#mode === "copy", "a runner without a private copy cannot close it");
-    const { database } = this.#connection as RangeConnection;
+  openScratch(schema: SchemaSnapshot): void {
+    assert(!this.#writable, "a runner holds one private copy at a time");
     try {
-      if (database.inTransaction) database.exec(how === "commit" ? "COMMIT" : "ROLLBACK");
+      this.#letGo("commit");
+      const scratch = this.#takeSpare(schema) ?? new ScratchDatabase(schema);
+      try {
+        this.#install(scratch.connection, "");
+      } catch (error) {
+        scratch.close();
+        throw error;
+      }
+      this.#scratch = scratch;
+      this.#watch = scratch.watch;
+      this.#mode = "scratch";
     } catch (error) {
       throw asRunnerError(error);
     }
-    this.#capture?.close();
-    this.#capture = undefined;
+  }
+
+  /** Makes a scratch database for the next `openScratch` with the same schema; for when there is nothing else to do. */
+  prepareScratch(schema: SchemaSnapshot): void {
+    if (this.#spare?.isOf(schema)) return;
+    this.#spare?.close();
+    this.#spare = undefined;
+    this.#spare = new ScratchDatabase(schema);
+  }
+
+  addSource(path: string): { readonly source: number; readonly appliedIndex: number } {
+    try {
+      return this.#sources.add(path);
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+  }
+
+  load(source: number, loads: readonly ScratchLoad[], maxBytes: number): number {
+    return this.#onScratch((scratch) => scratch.load(this.#sources.get(source), loads, maxBytes));
+  }
+
+  fill(table: string, rows: Uint8Array, maxBytes: number): number {
+    return this.#onScratch((scratch) => scratch.fill(table, rows, maxBytes));
+  }
+
+  /** Nothing of a scratch database and its sources is open. */
+  get idle(): boolean {
+    return !this.#writable && this.#sources.count === 0;
+  }
+
+  dropSources(): void {
+    this.#sources.drop();
+  }
+
+  /** Like `start`, of rows of a source for another node's scratch database. */
+  scan(number: number, load: ScratchLoad, maxBytes: number): RowCursor {
+    try {
+      const source = this.#sources.get(number);
+      const statements = scanStatements(source, load);
+      return guardCursor(
+        concatenated(statements.map((statement) => () => source.connection.iterate(statement, { maxBytes }))),
+        () => {},
+      );
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+  }
+
+  closeCopy(how: Ending): void {
+    assert(this.#writable, "a runner without a private copy cannot close it");
+    const { database } = this.#connection as RangeConnection;
+    try {
+      if (how === "commit") this.#scratch?.settle();
+      if (database.inTransaction) database.exec(how === "commit" ? "COMMIT" : "ROLLBACK");
+      this.#scratch?.leave();
+      this.#watch?.capture.close();
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+    this.#watch = undefined;
+    this.#scratch = undefined;
     this.#ended();
     this.#learnTemp();
     // The copy is deleted by whoever made it; only TEMP objects are a reason to keep it open.
     if (!this.#hasTemp) this.#close();
   }
 
+  /** Scratch databases are always watched. */
   capture(): void {
-    assert(
-      this.#mode === "copy" && !this.#begun,
-      "capturing begins on a private copy before its first statement",
-    );
-    this.#capture = new Capture(this.#connection as RangeConnection);
+    assert(this.#writable && !this.#begun, "capturing begins on a private copy before its first statement");
+    this.#watch ??= new TransactionWatch(this.#connection as RangeConnection);
   }
 
-  captured(): readonly RowChange[] {
-    assert(this.#capture !== undefined, "row changes were asked for that were not captured");
-    try {
-      return this.#capture.changes();
-    } catch (error) {
-      throw asRunnerError(error);
-    }
+  captured(): Iterable<RowChange> {
+    assert(this.#watch !== undefined, "row changes were asked for that were not captured");
+    this.#scratch?.settle();
+    return this.#watch.capture.changes();
   }
 
   /** Starts a statement; the caller pulls it to its end or closes it before anything else is asked of the session. */
@@ -136,19 +208,24 @@ export class RunnerSession {
     const connection = this.#connection as RangeConnection;
     const leading = leadingWord(statement.sql);
     refuse(leading, statement.sql);
-    if (this.#rolledBack)
-      throw new UserError("SQLITE_ERROR", "the transaction was rolled back by an earlier statement");
+    if (this.#rolledBack) throw rolledBackEarlier();
     const guarded = /\breturning\b/i.test(statement.sql);
     let savepoint = false;
     const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, leading.word);
     try {
+      this.#watch?.settle();
       this.#begin(connection, statement);
-      this.#capture?.observe(statement);
+      const inForce = { ...statement, flags: this.#flagsInForce(connection, statement.flags) };
       placeSystemTables(connection, systemTables);
+      if (this.#watch !== undefined) {
+        connection.setFlags(inForce.flags);
+        this.#watch.before(inForce, leading);
+      }
       if (guarded) connection.database.exec(`SAVEPOINT ${SAVEPOINT}`);
       savepoint = guarded;
-      const flags = this.#flagsInForce(connection, statement.flags);
-      return guardCursor(connection.iterate({ ...statement, flags }, { maxBytes }), finish);
+      const cursor = connection.iterate(inForce, { maxBytes });
+      this.#watch?.ran(statement.sql, leading);
+      return guardCursor(cursor, finish);
     } catch (error) {
       finish(true);
       throw asRunnerError(error);
@@ -156,12 +233,37 @@ export class RunnerSession {
   }
 
   close(): void {
+    this.#scratch?.leave();
     this.#close();
+    this.#spare?.close();
+    this.#sources.close();
     this.#mode = "none";
   }
 
+  get #writable(): boolean {
+    return this.#mode === "copy" || this.#mode === "scratch";
+  }
+
+  #takeSpare(schema: SchemaSnapshot): ScratchDatabase | undefined {
+    const spare = this.#spare;
+    if (spare === undefined || !spare.isOf(schema)) return undefined;
+    this.#spare = undefined;
+    return spare;
+  }
+
+  #onScratch(run: (scratch: ScratchDatabase) => number): number {
+    try {
+      if (this.#scratch === undefined)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "there is no scratch database to load rows into");
+      if (this.#rolledBack) throw rolledBackEarlier();
+      return run(this.#scratch);
+    } catch (error) {
+      throw asRunnerError(error);
+    }
+  }
+
   #begin(connection: RangeConnection, statement: StampedStatement): void {
-    if (this.#mode !== "copy" || this.#begun) return;
+    if (!this.#writable || this.#begun) return;
     connection.setFlags(statement.flags);
     connection.database.exec("BEGIN");
     this.#begun = true;
@@ -179,6 +281,7 @@ export class RunnerSession {
     else if (savepoint)
       database.exec(failed ? `ROLLBACK TO ${SAVEPOINT}; RELEASE ${SAVEPOINT}` : `RELEASE ${SAVEPOINT}`);
     for (const { name } of systemTables) database.exec(`DROP TABLE IF EXISTS temp.${quoteName(name)}`);
+    if (!this.#rolledBack) this.#watch?.ended();
     if (this.#rolledBack || MAY_CHANGE_TEMP.has(word)) this.#learnTemp();
   }
 
@@ -200,21 +303,26 @@ export class RunnerSession {
   }
 
   #replaceConnection(path: string, options: ConnectionOptions): RangeConnection {
-    const last = this.#connection;
-    const { next, file } = openIdentified(path, options);
+    const { next, file } = openIdentified(path, () => openConnection(path, options));
     try {
-      // TEMP files are nobody's but this connection's: their journal need not outlive it.
-      next.database.pragma("temp.journal_mode = MEMORY");
-      if (last !== undefined && this.#hasTemp) carryTemp(last, next);
+      this.#install(next, file);
     } catch (error) {
       next.close();
       throw error;
     }
+    return next;
+  }
+
+  /** Makes it the connection for statements, with the session's TEMP objects. */
+  #install(next: RangeConnection, file: string): void {
+    const last = this.#connection;
+    // TEMP files are nobody's but this connection's: their journal need not outlive it.
+    next.database.pragma("temp.journal_mode = MEMORY");
+    if (last !== undefined && this.#hasTemp) carryTemp(last, next);
     this.#connection = next;
     this.#file = file;
     this.#schemaCookie = -1;
     last?.close();
-    return next;
   }
 
   #noticeSchema(connection: RangeConnection): void {
@@ -225,27 +333,12 @@ export class RunnerSession {
   }
 
   #close(): void {
-    this.#capture = undefined;
+    this.#watch = undefined;
+    this.#scratch = undefined;
     this.#connection?.close();
     this.#connection = undefined;
     this.#file = "";
   }
-}
-
-/** A connection and the identity of the very file that it has open, though the path may be given to another meanwhile. */
-function openIdentified(path: string, options: ConnectionOptions): { next: RangeConnection; file: string } {
-  for (;;) {
-    const file = identity(path);
-    const next = openConnection(path, options);
-    if (identity(path) === file) return { next, file };
-    next.close();
-  }
-}
-
-/** Device and inode. */
-function identity(path: string): string {
-  const { dev, ino } = statSync(path, { bigint: true });
-  return `${dev}:${ino}`;
 }
 
 function readAppliedIndex(connection: RangeConnection): number {
@@ -282,6 +375,29 @@ function onlyLooks(sql: string): boolean {
   return (
     treatment.kind === "introspection" || (treatment.kind === "replicated" && kind.argument === undefined)
   );
+}
+
+function rolledBackEarlier(): UserError {
+  return new UserError("SQLITE_ERROR", "the transaction was rolled back by an earlier statement");
+}
+
+/** One cursor after the other, each started when the one before has ended. */
+function concatenated(starts: readonly (() => RowCursor)[]): RowCursor {
+  let at = 0;
+  let cursor = starts[0]!();
+  return {
+    columns: cursor.columns,
+    columnTypes: cursor.columnTypes,
+    next: () => {
+      for (;;) {
+        const chunk = cursor.next();
+        if (chunk !== undefined || at + 1 === starts.length) return chunk;
+        cursor = starts[++at]!();
+      }
+    },
+    summary: () => cursor.summary(),
+    close: () => cursor.close(),
+  };
 }
 
 /** Calls `finish` once, when the rows have ended, failed or were given up. */

@@ -48,9 +48,7 @@ export class Spool {
       return;
     }
     this.#file ??= openUnnamed();
-    let written = 0;
-    while (written < chunk.rows.length)
-      written += writeSync(this.#file, chunk.rows, written, chunk.rows.length - written, this.#end + written);
+    writeAt(this.#file, chunk.rows, this.#end);
     this.#pieces.push({ offset: this.#end, length: chunk.rows.length, count: chunk.count });
     this.#end += chunk.rows.length;
   }
@@ -65,13 +63,7 @@ export class Spool {
     const piece = this.#pieces[this.#next];
     if (piece === undefined) return undefined;
     assert(this.#file !== undefined, "a spooled piece without its file");
-    const rows = new Uint8Array(piece.length);
-    let read = 0;
-    while (read < piece.length) {
-      const got = readSync(this.#file, rows, read, piece.length - read, piece.offset + read);
-      assert(got > 0, "the spool's file is shorter than what was written to it");
-      read += got;
-    }
+    const rows = readAt(this.#file, piece.offset, piece.length);
     this.#next++;
     if (this.#next === this.#pieces.length) this.#rewind(this.#file);
     return { rows, count: piece.count };
@@ -94,9 +86,27 @@ export class Spool {
   }
 }
 
-function openUnnamed(): number {
+/** A temporary file that is gone with its descriptor. */
+export function openUnnamed(): number {
   const path = join(tmpdir(), `ostraka-spool-${process.pid}-${files++}`);
   const file = openSync(path, "wx+", 0o600);
   unlinkSync(path);
   return file;
+}
+
+export function writeAt(file: number, bytes: Uint8Array, offset: number): void {
+  let written = 0;
+  while (written < bytes.length)
+    written += writeSync(file, bytes, written, bytes.length - written, offset + written);
+}
+
+export function readAt(file: number, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let read = 0;
+  while (read < length) {
+    const got = readSync(file, bytes, read, length - read, offset + read);
+    assert(got > 0, "a temporary file is shorter than what was written to it");
+    read += got;
+  }
+  return bytes;
 }

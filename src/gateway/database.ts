@@ -1,0 +1,155 @@
+/**
+ * The database as a gateway has it: many ranges behind one name. Says which ranges a statement touches, and hands out
+ * what it takes to run it there.
+ *
+ * While one range has everything and lies on this node (`whole`), statements go straight to it; nothing is routed.
+ */
+import { RetryError, RouteError } from "../base/errors.js";
+import type { GroupId, TransactionId } from "../base/ids.js";
+import type { Clock, Random } from "../base/io.js";
+import type { RunnerPool } from "../machines/range/types.js";
+import { isWhole, type RangeDescriptor, type TableKey } from "../placement/descriptor.js";
+import type { RangeDirectory } from "../placement/directory.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
+import type { RangeService } from "../range/types.js";
+import { type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import type { Deadline, InDoubt } from "./deadline.js";
+import type { LocalRange, RangesView } from "./ranges.js";
+import type { GatewayLimits, GatewayParts, Replica } from "./replica.js";
+import type { RemoteSources } from "./sources.js";
+import type { SpoolSpace } from "./spool.js";
+import { WarmScratches } from "./warm-scratch.js";
+
+export interface DatabaseOptions extends GatewayParts {
+  readonly ranges: RangesView;
+  readonly space: SpoolSpace;
+  readonly sources: RemoteSources;
+}
+
+export class GatewayDatabase implements GatewayParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits: GatewayLimits;
+  readonly runners: RunnerPool;
+  readonly heldRunners: RunnerPool;
+  readonly ranges: RangesView;
+  readonly space: SpoolSpace;
+  readonly sources: RemoteSources;
+  readonly scratches = new WarmScratches(this);
+  readonly #replicas = new Map<GroupId, { readonly local: LocalRange; readonly replica: Replica }>();
+  #wholeOf: RangeDirectory | undefined;
+  #whole: Replica | undefined;
+
+  constructor(options: DatabaseOptions) {
+    this.clock = options.clock;
+    this.random = options.random;
+    this.limits = options.limits;
+    this.runners = options.runners;
+    this.heldRunners = options.heldRunners;
+    this.ranges = options.ranges;
+    this.space = options.space;
+    this.sources = options.sources;
+  }
+
+  /** The replica that has everything, while there is one. */
+  get whole(): Replica | undefined {
+    const directory = this.ranges.directory();
+    if (directory === this.#wholeOf) return this.#whole;
+    const only = directory.ranges.length === 1 ? directory.ranges[0]! : undefined;
+    const replica = only !== undefined && isWhole(only) ? this.replica(only.range) : undefined;
+    // Without a replica here there may yet come one.
+    this.#wholeOf = only !== undefined && replica === undefined ? undefined : directory;
+    this.#whole = replica;
+    return replica;
+  }
+
+  /** This node's replica of a range. */
+  replica(range: GroupId): Replica | undefined {
+    const local = this.ranges.local(range);
+    if (local === undefined) {
+      this.#replicas.delete(range);
+      return undefined;
+    }
+    const known = this.#replicas.get(range);
+    if (known?.local.store === local.store) return known.replica;
+    const { clock, random, limits, runners, heldRunners } = this;
+    const parts = { clock, random, limits, runners, heldRunners };
+    const replica = { ...parts, range, ...local, leader: this.ranges.client(range) };
+    this.#replicas.set(range, { local, replica });
+    return replica;
+  }
+
+  client(range: GroupId): RangeService {
+    return this.ranges.client(range);
+  }
+
+  /** The range that what stays whole lives in, and that answers for the database where any range would do. */
+  get first(): RangeDescriptor {
+    return this.ranges.directory().ranges[0]!;
+  }
+
+  get tables(): readonly TableKey[] {
+    return this.ranges.schema().snapshot.tables;
+  }
+
+  /** The ranges that a statement touches, in key order; none for what touches no rows. */
+  touched(footprint: Footprint): readonly RangeDescriptor[] {
+    return this.rangesOf(rowsOf(footprint));
+  }
+
+  rangesOf(spans: readonly Span[]): readonly RangeDescriptor[] {
+    const rows = spans.filter((span) => span.table !== SCHEMA);
+    return rows.length === 0 ? [] : rangesOf(rows, this.tables, this.ranges.directory());
+  }
+
+  /**
+   * As Deadline.persist, for attempts that look up their ranges anew each time: what a RouteError tells of moved keys is
+   * learned before the next one.
+   */
+  persist<T>(deadline: Deadline, attempt: (tries: number) => Promise<T>, inDoubt?: InDoubt): Promise<T> {
+    return deadline.persist(async (tries) => {
+      try {
+        if (!this.ranges.directory().complete) await this.ranges.refresh();
+        return await attempt(tries);
+      } catch (error) {
+        await this.learnFrom(error, tries);
+        throw error;
+      }
+    }, inDoubt);
+  }
+
+  /** Whoever is refused without being told where to go asks meta. */
+  async learnFrom(error: unknown, tries = 0): Promise<void> {
+    if (!(error instanceof RouteError)) return;
+    if (error.moved !== undefined) this.ranges.learn(error.moved);
+    else if (tries > 2) await this.ranges.refresh().catch(() => {});
+  }
+
+  /** What became of a transaction, wherever it may have been committed. An unknown one never will be. */
+  async outcome(id: TransactionId, deadline: Deadline): Promise<"committed" | "aborted" | "unknown"> {
+    const whole = this.whole;
+    if (whole !== undefined)
+      return this.persist(deadline, () => whole.leader.outcome(id), { transaction: id, repeatable: true });
+    // The coordinator first: after its "aborted" nothing that is prepared under this id can be committed.
+    const coordinated = await this.persist(deadline, () => this.ranges.coordinator.inquire(id), {
+      transaction: id,
+      repeatable: true,
+    });
+    if (coordinated.decision === "committed") return "committed";
+    await this.ranges.refresh();
+    const outcomes = await Promise.all(
+      this.ranges
+        .directory()
+        .ranges.map(({ range }) =>
+          this.persist(deadline, () => this.client(range).outcome(id), { transaction: id, repeatable: true }),
+        ),
+    );
+    if (outcomes.includes("committed")) return "committed";
+    return outcomes.includes("unknown") || coordinated.decision === "unknown" ? "unknown" : "aborted";
+  }
+}
+
+/** The keys are no longer where the gateway thought them: what was read there does not count. */
+export function moved(): RetryError {
+  return new RetryError("OSTRAKA_UNAVAILABLE", "the range was split or moved while it was read");
+}

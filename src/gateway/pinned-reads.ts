@@ -1,0 +1,77 @@
+/**
+ * One snapshot of the database in a runner, to be read for as long as one likes: what a READ ONLY transaction is, and what
+ * statements on TEMP objects see of the rest. On one range that is a pin of the replica's file; on many a pin of each,
+ * and a scratch database that rows are brought into as statements need them.
+ */
+import { RetryError } from "../base/errors.js";
+import type { RowStream, Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
+import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
+import type { Deadline } from "./deadline.js";
+import { reachReadPoint } from "./replica.js";
+import { runOptions } from "./run-options.js";
+import { Scratch } from "./scratch.js";
+import { takeSnapshot } from "./snapshot.js";
+import { tablesNamed } from "./tables-named.js";
+
+const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
+
+export class PinnedReads {
+  readonly #db: GatewayDatabase;
+  readonly runner: Runner;
+  readonly wallMs: number;
+  readonly #scratch: Scratch | undefined;
+
+  private constructor(db: GatewayDatabase, runner: Runner, wallMs: number, scratch: Scratch | undefined) {
+    this.#db = db;
+    this.runner = runner;
+    this.wallMs = wallMs;
+    this.#scratch = scratch;
+  }
+
+  /** `spans`: all that will be read; by default everything may be. */
+  static async open(
+    db: GatewayDatabase,
+    runner: Runner,
+    deadline: Deadline,
+    spans: readonly Span[] = EVERYTHING,
+  ): Promise<PinnedReads> {
+    const { whole } = db;
+    if (whole !== undefined) {
+      const point = await reachReadPoint(whole, deadline);
+      await runner.pin(whole.store.path);
+      return new PinnedReads(db, runner, point.wallMs, undefined);
+    }
+    const everywhere = spans.some((span) => span.table === EVERY_TABLE);
+    const snapshot = await takeSnapshot(db, runner, { spans, everywhere }, deadline);
+    return new PinnedReads(db, runner, snapshot.wallMs, await Scratch.open(db, runner, snapshot));
+  }
+
+  async run(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    if (this.runner.dead) {
+      throw new RetryError(
+        "OSTRAKA_RETRY",
+        "the transaction's snapshot was given up: it had kept the database's log from starting over for too long, or its statement had to be killed",
+      );
+    }
+    if (this.#scratch !== undefined) {
+      const footprint =
+        systemTables.length > 0
+          ? { reads: tablesNamed(statement.sql, this.#db.tables), writes: [], checks: [] }
+          : analysis.footprint(statement.params);
+      await this.#scratch.ensure(footprint, deadline);
+    }
+    return this.runner.run(statement, runOptions(this.#db, deadline, systemTables));
+  }
+
+  /** What was written to TEMP objects stays. */
+  async close(): Promise<void> {
+    if (this.#scratch !== undefined) await this.#scratch.close("commit");
+    else if (!this.runner.dead) await this.runner.unpin();
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * A scratch database: the rows of several ranges that a statement can touch, brought together in one SQLite database
+ * with the whole schema, in a runner. There the user's own text runs as it is, with all that SQLite can do.
+ *
+ * Rows are loaded as statements need them, from pins that all show one moment. What is loaded follows from the
+ * statement's footprint: an answer that a plan computes from certain rows depends on no others (src/sql/footprint.ts).
+ *
+ * Left out: what the rows are for. Reads (wide-reads.ts) throw the scratch away after one statement, transactions
+ * (workspace.ts) keep it until they end.
+ */
+import type {
+  RowStream,
+  Runner,
+  ScratchLoad,
+  StampedStatement,
+  SystemTable,
+} from "../machines/range/types.js";
+import { type KeySpan, overlaps, type TableKey } from "../placement/descriptor.js";
+import { spanToKeys } from "../placement/route.js";
+import { sliceOf } from "../placement/slice.js";
+import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
+import type { Deadline } from "./deadline.js";
+import { runOptions } from "./run-options.js";
+import type { PinnedRange, Snapshot } from "./snapshot.js";
+
+/** Tables whose rows follow from others' or from the schema. */
+const SEQUENCES = "sqlite_sequence";
+
+export class Scratch {
+  readonly runner: Runner;
+  readonly snapshot: Snapshot;
+  readonly #db: GatewayDatabase;
+  readonly #tables: ReadonlyMap<string, TableKey>;
+  /** In key order. */
+  readonly #pins: readonly PinnedRange[];
+  readonly #whole = new Set<string>();
+  readonly #parts = new Set<string>();
+  readonly #tails = new Set<string>();
+
+  private constructor(db: GatewayDatabase, runner: Runner, snapshot: Snapshot) {
+    this.#db = db;
+    this.runner = runner;
+    this.snapshot = snapshot;
+    this.#tables = new Map(snapshot.schema.tables.map((table) => [table.name, table]));
+    this.#pins = [...snapshot.pins.values()].sort((a, b) =>
+      a.descriptor.start < b.descriptor.start ? -1 : 1,
+    );
+  }
+
+  static async open(db: GatewayDatabase, runner: Runner, snapshot: Snapshot): Promise<Scratch> {
+    const scratch = new Scratch(db, runner, snapshot);
+    try {
+      await runner.openScratch(snapshot.schema);
+    } catch (error) {
+      await scratch.close("rollback");
+      throw error;
+    }
+    return scratch;
+  }
+
+  /** Whether all the rows that these spans name are within what is pinned. */
+  reaches(spans: readonly Span[]): boolean {
+    return this.#db
+      .rangesOf(spans)
+      .every(({ range, generation }) => this.snapshot.pins.get(range)?.descriptor.generation === generation);
+  }
+
+  /** Loads the rows that a statement may touch and that are not here yet. */
+  async ensure({ reads, writes, checks }: Footprint, deadline: Deadline): Promise<void> {
+    for (const span of reads) await this.#ensure(span, deadline);
+    for (const span of checks) await this.#ensure(span, deadline);
+    for (const span of writes) {
+      if (span.low === END_OF_TABLE) await this.#ensureTail(span.table, deadline);
+      else await this.#ensure(span, deadline);
+    }
+  }
+
+  async #ensure(span: Span, deadline: Deadline): Promise<void> {
+    if (span.table === SCHEMA || span.low === END_OF_TABLE) return;
+    if (span.table === EVERY_TABLE) {
+      for (const table of this.#tables.values()) await this.#ensureWhole(table, deadline);
+      return;
+    }
+    if (span.table === SEQUENCES) {
+      for (const table of this.#tables.values())
+        if (table.autoincrement) await this.#ensureWhole(table, deadline);
+      return;
+    }
+    const table = this.#tables.get(span.table);
+    if (table === undefined || this.#whole.has(table.name)) return;
+    if (span.low === undefined && span.high === undefined) return this.#ensureWhole(table, deadline);
+    const name = `${table.name} ${span.low ?? ""} ${span.high ?? ""}`;
+    if (this.#parts.has(name)) return;
+    await this.#load(table, spanToKeys(span, this.snapshot.schema.tables), deadline);
+    this.#parts.add(name);
+  }
+
+  async #ensureWhole(table: TableKey, deadline: Deadline): Promise<void> {
+    if (this.#whole.has(table.name)) return;
+    const span = { table: table.name, low: undefined, high: undefined };
+    await this.#load(table, spanToKeys(span, this.snapshot.schema.tables), deadline);
+    this.#whole.add(table.name);
+  }
+
+  /** The row with the highest rowid, wherever it is: SQLite chooses the next one from it. */
+  async #ensureTail(name: string, deadline: Deadline): Promise<void> {
+    const table = this.#tables.get(name);
+    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return;
+    for (const pin of this.#pins.toReversed()) {
+      const slice = sliceOf(table, pin.descriptor);
+      if (slice === undefined) continue;
+      if ((await this.#bring(pin, [{ table: name, slice, last: true }], deadline)) > 0) break;
+    }
+    this.#tails.add(name);
+  }
+
+  async #load(table: TableKey, keys: readonly KeySpan[], deadline: Deadline): Promise<void> {
+    for (const pin of this.#pins) {
+      const loads: ScratchLoad[] = [];
+      for (const span of keys) {
+        const common = intersection(span, pin.descriptor);
+        const slice = common && sliceOf(table, common);
+        if (slice !== undefined) loads.push({ table: table.name, slice });
+      }
+      if (loads.length > 0) await this.#bring(pin, loads, deadline);
+    }
+  }
+
+  /** Answers how many rows came. */
+  async #bring({ source }: PinnedRange, loads: readonly ScratchLoad[], deadline: Deadline): Promise<number> {
+    if (deadline.stopped) throw deadline.reason();
+    const { maxScratchBytes } = this.#db.limits;
+    if (typeof source === "number") {
+      const { rows } = await deadline.race(this.runner.load(source, loads, maxScratchBytes));
+      return rows;
+    }
+    let brought = 0;
+    for (const load of loads) {
+      for await (const chunk of source.scan(load, deadline)) {
+        const { rows } = await this.runner.fill(load.table, chunk, maxScratchBytes);
+        brought += rows;
+      }
+    }
+    return brought;
+  }
+
+  run(
+    statement: StampedStatement,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    return this.runner.run(statement, runOptions(this.#db, deadline, systemTables));
+  }
+
+  /** `commit` fails as COMMIT would, and then the scratch stays open. */
+  async close(how: "commit" | "rollback"): Promise<void> {
+    if (!this.runner.dead) {
+      try {
+        await this.runner.closeCopy(how);
+      } catch (error) {
+        if (how === "commit") throw error;
+        this.runner.kill();
+      }
+    }
+    if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
+    for (const { source } of this.#pins) if (typeof source !== "number") source.close();
+  }
+}
+
+function intersection(a: KeySpan, b: KeySpan): KeySpan | undefined {
+  if (!overlaps(a, b)) return undefined;
+  const [, start] = [a.start, b.start].sort();
+  const [end] = [a.end, b.end].filter((key) => key !== "").sort();
+  return { start: start!, end: end ?? "" };
+}

@@ -1,0 +1,127 @@
+/**
+ * One consistent snapshot over several ranges, pinned in a runner. Each range's leader fences the spans (no new write
+ * enters, everything in flight is applied), the ranges are pinned as of then, and only when all are pinned are the
+ * fences released; every release confirms, by a quorum, that its fence stood all the time. So there was a moment at
+ * which all pins were the current state. Writers wait a round trip; whoever reads then reads as long as it likes.
+ *
+ * Invariants:
+ * 1. A pin counts only where the range was still what the directory said (same generation), and had the schema that
+ *    statements are analysed by.
+ * 2. Nothing of a snapshot that was not confirmed whole is ever read.
+ */
+import { RetryError } from "../base/errors.js";
+import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
+import type { Runner, SchemaSnapshot } from "../machines/range/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
+import type { FencePoint } from "../range/types.js";
+import { EVERY_TABLE, SCHEMA, type Span } from "../sql/types.js";
+import { type GatewayDatabase, moved } from "./database.js";
+import type { Deadline } from "./deadline.js";
+import { reach } from "./replica.js";
+import type { RemoteSource } from "./sources.js";
+
+export interface PinnedRange {
+  readonly descriptor: RangeDescriptor;
+  readonly index: LogIndex;
+  readonly term: Term;
+  /** The runner's number of the source, or a pin on another node. */
+  readonly source: number | RemoteSource;
+}
+
+export interface SnapshotOptions {
+  /** The spans to be read, so far as they are known. */
+  readonly spans: readonly Span[];
+  /** Pins every range, whatever the spans. */
+  readonly everywhere: boolean;
+  /** Opens this transaction at the leaders first, so that what is read can be validated when it commits. */
+  readonly transaction?: { readonly id: TransactionId; readonly ageMs: number } | undefined;
+}
+
+export interface Snapshot {
+  readonly pins: ReadonlyMap<GroupId, PinnedRange>;
+  readonly schema: SchemaSnapshot;
+  /** The latest of the leaders' clocks. */
+  readonly wallMs: number;
+}
+
+const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
+
+/** Takes a snapshot; the runner holds its pins as sources until `dropSources`. */
+export function takeSnapshot(
+  db: GatewayDatabase,
+  runner: Runner,
+  options: SnapshotOptions,
+  deadline: Deadline,
+): Promise<Snapshot> {
+  return db.persist(deadline, (tries) => attempt(db, runner, options, deadline, tries));
+}
+
+async function attempt(
+  db: GatewayDatabase,
+  runner: Runner,
+  options: SnapshotOptions,
+  deadline: Deadline,
+  tries: number,
+): Promise<Snapshot> {
+  const schema = db.ranges.schema().snapshot;
+  const touched = options.everywhere ? db.ranges.directory().ranges : db.rangesOf(options.spans);
+  const ranges = touched.length === 0 ? [db.first] : touched;
+  const { transaction } = options;
+  if (transaction !== undefined) {
+    const { id, ageMs: age } = transaction;
+    await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, { reserve: undefined, age })));
+  }
+  const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
+  const spans = options.everywhere ? EVERYTHING : options.spans.filter((span) => span.table !== SCHEMA);
+  const fences = await Promise.allSettled(
+    ranges.map(({ range, generation }) => db.client(range).fence(id, spans, generation)),
+  );
+  const pins = new Map<GroupId, PinnedRange>();
+  try {
+    for (const fence of fences) if (fence.status === "rejected") throw fence.reason;
+    const points = fences.map((fence) => (fence as PromiseFulfilledResult<FencePoint>).value);
+    if (points.some((point) => point.schemaVersion !== schema.version)) {
+      await db.ranges.refreshSchema();
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
+    }
+    for (const [i, descriptor] of ranges.entries())
+      pins.set(descriptor.range, await pin(db, runner, descriptor, points[i]!, deadline));
+    const stood = await Promise.all(
+      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),
+    );
+    if (stood.includes(false)) throw new RetryError("OSTRAKA_UNAVAILABLE", "a range's leader changed");
+    return { pins, schema, wallMs: Math.max(...points.map(({ wallMs }) => wallMs)) };
+  } catch (error) {
+    for (const [i, fence] of fences.entries()) {
+      if (fence.status === "fulfilled")
+        void db
+          .client(ranges[i]!.range)
+          .release(id, fence.value.term)
+          .catch(() => {});
+    }
+    for (const { source } of pins.values()) if (typeof source !== "number") source.close();
+    if (!runner.dead) await runner.dropSources();
+    throw error;
+  }
+}
+
+async function pin(
+  db: GatewayDatabase,
+  runner: Runner,
+  descriptor: RangeDescriptor,
+  point: FencePoint,
+  deadline: Deadline,
+): Promise<PinnedRange> {
+  const { term } = point;
+  const replica = db.replica(descriptor.range);
+  if (replica === undefined) {
+    const source = await db.sources.open(descriptor, point.index, deadline);
+    return { descriptor, term, index: source.appliedIndex, source };
+  }
+  await reach(replica, point.index, deadline);
+  const { source, appliedIndex } = await runner.addSource(replica.store.path);
+  // What the pin shows may be newer than what this thread knows of the range.
+  await reach(replica, appliedIndex, deadline);
+  if (replica.store.state().descriptor.generation !== descriptor.generation) throw moved();
+  return { descriptor, term, index: appliedIndex, source };
+}

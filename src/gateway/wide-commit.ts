@@ -1,0 +1,193 @@
+/**
+ * Commits a transaction that touched several ranges: prepare at every participant and register at the coordinator in
+ * parallel, then the coordinator's decision, which is the commit. One participant alone needs none of that.
+ *
+ * Invariants:
+ * 1. Everything that was read is validated by the leader of its range, as part of its vote.
+ * 2. `committed` is told only once the coordinator has logged it. What is told as OSTRAKA_RETRY is decided as aborted,
+ *    or was never registered and so cannot be committed.
+ */
+import {
+  AmbiguousError,
+  fromWireError,
+  OstrakaError,
+  RetryError,
+  toWireError,
+  UserError,
+} from "../base/errors.js";
+import { COORDINATOR_GROUP, type TransactionId } from "../base/ids.js";
+import { packResult, unpackResult } from "../machines/range/command.js";
+import type {
+  CommandResult,
+  IdempotencyKey,
+  RowChange,
+  StampedStatement,
+  StatementOutcome,
+} from "../machines/range/types.js";
+import type { RangeDescriptor } from "../placement/descriptor.js";
+import { pack, unpack } from "../range/codec.js";
+import type { LocalRead, PrepareRequest, Vote } from "../range/types.js";
+import type { Span } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
+
+/** What one range has to do with a transaction. */
+export interface Participation {
+  readonly descriptor: RangeDescriptor;
+  readonly reads: readonly LocalRead[];
+  readonly writes: readonly Span[];
+  readonly changes: readonly RowChange[];
+}
+
+export interface WideCommit {
+  readonly transaction: TransactionId;
+  readonly key: IdempotencyKey;
+  readonly participants: readonly Participation[];
+  /** Texts of schema changes, run on every range before the row changes. */
+  readonly schemaTexts: readonly StampedStatement[];
+  readonly schemaVersion: number;
+  readonly outcomes: readonly StatementOutcome[];
+}
+
+/** Answers longer than this are not kept for whoever asks again. */
+const KEPT_ANSWER_BYTES = 16 * 1024;
+
+export async function commitWide(db: GatewayDatabase, commit: WideCommit): Promise<CommandResult> {
+  const { participants, schemaTexts } = commit;
+  const only = participants.length === 1 ? participants[0]! : undefined;
+  if (only !== undefined && schemaTexts.length === 0) return commitInOne(db, commit, only);
+  const { transaction } = commit;
+  const { coordinator } = db.ranges;
+  const registered = coordinator.register(
+    transaction,
+    participants.map(({ descriptor }) => descriptor.range),
+  );
+  const voting = participants.map((participant) => prepare(db, commit, participant));
+  const [registration, votes] = await Promise.all([settled(registered), Promise.all(voting)]);
+  if (registration.ok && registration.value.state === "committed")
+    return known(registration.value.answer) ?? repeated(commit.outcomes);
+  const refusal = refusalOf(registration, votes);
+  if (refusal === undefined) {
+    const answer = answerOf(commit.outcomes);
+    const { decision, answer: kept } = await decide(db, transaction, answer);
+    if (decision === "committed") return known(kept) ?? fresh(commit.outcomes);
+    return failed(new RetryError("OSTRAKA_RETRY", "the transaction was given up before it was decided"));
+  }
+  // Nobody waits for this: an undecided transaction is given up by the coordinator itself.
+  void coordinator.decide(transaction, "aborted").catch(() => {});
+  return refusal;
+}
+
+/** As on one range: one entry, one round. */
+async function commitInOne(
+  db: GatewayDatabase,
+  commit: WideCommit,
+  { descriptor, reads, writes, changes }: Participation,
+): Promise<CommandResult> {
+  const last = reads.at(-1);
+  if (last === undefined && changes.length === 0) return fresh(commit.outcomes);
+  const { transaction, key, outcomes, schemaVersion } = commit;
+  const leader = db.client(descriptor.range);
+  // The transaction is open there since its snapshot; what it reads is told as of each pin.
+  const point = last ?? (await leader.readPoint());
+  return leader.commitCopy(
+    {
+      transaction,
+      key,
+      readAt: point.index,
+      readTerm: point.term,
+      reads: [],
+      writes,
+      schemaVersion,
+      body:
+        changes.length === 0 ? { kind: "statements", statements: [] } : { kind: "rows", changes, outcomes },
+    },
+    reads,
+  );
+}
+
+async function prepare(
+  db: GatewayDatabase,
+  { transaction, key, schemaTexts, schemaVersion }: WideCommit,
+  { descriptor, reads, writes, changes }: Participation,
+): Promise<Vote> {
+  const body: PrepareRequest["body"] =
+    schemaTexts.length > 0
+      ? { kind: "schema", statements: schemaTexts, changes }
+      : changes.length > 0
+        ? { kind: "rows", changes }
+        : { kind: "nothing" };
+  const { range, generation } = descriptor;
+  const request = { transaction, key, coordinator: COORDINATOR_GROUP, generation, schemaVersion };
+  try {
+    return await db.client(range).prepare({ ...request, reads, writes, body });
+  } catch (error) {
+    await db.learnFrom(error);
+    return { vote: "no", error: toWireError(error) };
+  }
+}
+
+type Settled<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: unknown };
+
+function settled<T>(promise: Promise<T>): Promise<Settled<T>> {
+  return promise.then(
+    (value) => ({ ok: true as const, value }),
+    (error: unknown) => ({ ok: false as const, error }),
+  );
+}
+
+/** Why the transaction cannot commit, as its client is told; undefined when it can. */
+function refusalOf(
+  registration: Settled<{ readonly state: string }>,
+  votes: readonly Vote[],
+): CommandResult | undefined {
+  const before = votes.find((vote) => vote.vote === "known");
+  if (before !== undefined) return before.result;
+  const no = votes.find((vote) => vote.vote === "no");
+  if (no !== undefined) {
+    const error = fromWireError(no.error);
+    // A statement's own error is final; whatever else stood in the way may be gone at the next try.
+    if (error instanceof UserError) return { ok: false, error: no.error, statement: 0 };
+    if (error instanceof RetryError && error.code === "OSTRAKA_RETRY")
+      return { ok: false, error: no.error, statement: 0 };
+    return failed(new RetryError("OSTRAKA_RETRY", `a range could not prepare: ${error.message}`));
+  }
+  if (registration.ok && registration.value.state === "registered") return undefined;
+  const why =
+    registration.ok || !(registration.error instanceof OstrakaError)
+      ? "the transaction was given up"
+      : `the coordinator could not be reached: ${registration.error.message}`;
+  return failed(new RetryError("OSTRAKA_RETRY", why));
+}
+
+async function decide(db: GatewayDatabase, transaction: TransactionId, answer: Uint8Array | undefined) {
+  try {
+    return await db.ranges.coordinator.decide(transaction, "committed", answer);
+  } catch (error) {
+    // It may have been logged: whoever waits for this transaction asks the coordinator what became of it.
+    throw new AmbiguousError(error instanceof Error ? error.message : String(error), transaction);
+  }
+}
+
+function answerOf(outcomes: readonly StatementOutcome[]): Uint8Array | undefined {
+  const bytes = pack(packResult({ ok: true, outcomes, repeated: true }));
+  return bytes.length <= KEPT_ANSWER_BYTES ? bytes : undefined;
+}
+
+function known(answer: Uint8Array | undefined): CommandResult | undefined {
+  return answer === undefined ? undefined : unpackResult(unpack(answer) as unknown[]);
+}
+
+const fresh = (outcomes: readonly StatementOutcome[]): CommandResult => ({
+  ok: true,
+  outcomes,
+  repeated: false,
+});
+const repeated = (outcomes: readonly StatementOutcome[]): CommandResult => ({
+  ok: true,
+  outcomes,
+  repeated: true,
+});
+
+function failed(error: RetryError): CommandResult {
+  return { ok: false, error: toWireError(error), statement: 0 };
+}

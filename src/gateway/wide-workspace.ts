@@ -1,0 +1,399 @@
+/**
+ * A transaction on several ranges: a scratch database with the rows it touches, and the commit of what it changed there.
+ * What is proposed are row images, never text; only schema changes go to every range as text.
+ *
+ * A statement that touches ranges beyond the snapshot, or ranges that have split since, gets a new snapshot: what the
+ * transaction did is done again there, and must come out as it was told.
+ */
+import { RetryError, UserError } from "../base/errors.js";
+import type { GroupId } from "../base/ids.js";
+import type { Key } from "../base/keys.js";
+import { encodeKey, tableStart } from "../base/keys.js";
+import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
+import { toldDigest } from "../machines/range/told.js";
+import type {
+  CommandResult,
+  RowChange,
+  RowStream,
+  Runner,
+  SchemaSnapshot,
+  StampedStatement,
+  StatementOutcome,
+  SystemTable,
+} from "../machines/range/types.js";
+import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
+import { RangeDirectory } from "../placement/directory.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
+import { analyse } from "../sql/analyse.js";
+import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
+import type { Deadline } from "./deadline.js";
+import type { History } from "./history.js";
+import { collect, collectTexts } from "./outcomes.js";
+import { Scratch } from "./scratch.js";
+import { takeSnapshot } from "./snapshot.js";
+import { changesDatabase } from "./statements.js";
+import { tablesNamed } from "./tables-named.js";
+import type { TransactionOptions } from "./transaction.js";
+import { commitWide, type Participation } from "./wide-commit.js";
+import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
+
+const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
+/** Beyond this a table's changed rows are held as one interval. */
+const MAX_POINTS = 256;
+const SCHEMA_TEXTS =
+  "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
+const TEMP_TEXTS =
+  "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
+
+export class WideWorkspace implements Workspace {
+  readonly runner: Runner;
+  readonly #db: GatewayDatabase;
+  readonly #transaction: Pick<TransactionOptions, "id" | "age">;
+  readonly #history: History;
+  /** Every range that a snapshot of this transaction was taken of. */
+  readonly #opened = new Set<GroupId>();
+  #scratch!: Scratch;
+  #spans: readonly Span[];
+  #reads: RangeRead[] = [];
+  /** What writes looked at to check constraints: nothing runs again, so it counts as read. */
+  #schemaTexts: StampedStatement[] = [];
+  #schemaStatements: readonly string[] = [];
+  #oracle: SessionOracle | undefined;
+
+  private constructor(
+    db: GatewayDatabase,
+    runner: Runner,
+    transaction: Pick<TransactionOptions, "id" | "age">,
+    history: History,
+  ) {
+    this.#db = db;
+    this.runner = runner;
+    this.#transaction = transaction;
+    this.#history = history;
+    this.#spans = [];
+  }
+
+  /** A snapshot of what the statement and what came before it touch; what came before is done again. */
+  static async open(
+    db: GatewayDatabase,
+    runner: Runner,
+    transaction: Pick<TransactionOptions, "id" | "age">,
+    history: History,
+    spans: readonly Span[],
+    deadline: Deadline,
+  ): Promise<WideWorkspace> {
+    const self = new WideWorkspace(db, runner, transaction, history);
+    try {
+      await self.#take([...self.#touchedBefore(), ...spans], deadline);
+    } catch (error) {
+      self.#forgetSchema();
+      self.#release();
+      throw error;
+    }
+    return self;
+  }
+
+  get wallMs(): number {
+    return this.#scratch.snapshot.wallMs;
+  }
+
+  #touchedBefore(): Span[] {
+    const schema = this.#db.ranges.schema();
+    return this.#history.events.flatMap((event) => {
+      if (event.kind !== "write") return [];
+      const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
+      return rowsOf(analysis.footprint(event.stamped.params));
+    });
+  }
+
+  async #take(spans: readonly Span[], deadline: Deadline): Promise<void> {
+    const { id, age } = this.#transaction;
+    const transaction = { id, ageMs: age };
+    const everywhere = spans.some((span) => span.table === EVERY_TABLE);
+    const snapshot = await takeSnapshot(this.#db, this.runner, { spans, everywhere, transaction }, deadline);
+    for (const range of snapshot.pins.keys()) this.#opened.add(range);
+    this.#spans = spans;
+    this.#scratch = await Scratch.open(this.#db, this.runner, snapshot);
+    this.#schemaTexts = [];
+    this.#schemaStatements = snapshot.schema.statements;
+    try {
+      await this.#replay(deadline);
+    } catch (error) {
+      await this.#scratch.close("rollback");
+      throw error;
+    }
+  }
+
+  async #replay(deadline: Deadline): Promise<void> {
+    for (const event of this.#history.events) {
+      if (event.kind === "savepoint") {
+        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
+        continue;
+      }
+      const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
+      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
+      const outcome = await this.#execute(
+        { ...event.stamped, told: undefined },
+        analysis,
+        deadline,
+        [],
+      ).catch((error: unknown) => error);
+      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told)
+        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
+    }
+  }
+
+  analyse(sql: string): Analysis {
+    if (this.#oracle === undefined) return this.#db.ranges.schema().analyse(sql);
+    return analyse(sql, this.#oracle);
+  }
+
+  async run(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<StatementOutcome> {
+    await this.#reach(statement, analysis, deadline);
+    return this.#execute(statement, analysis, deadline, systemTables);
+  }
+
+  async stream(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    await this.#reach(statement, analysis, deadline);
+    const footprint = this.#footprint(statement, analysis);
+    this.#read(footprint.reads);
+    await this.#scratch.ensure(footprint, deadline);
+    return this.#scratch.run(statement, deadline, systemTables);
+  }
+
+  async control(sql: string, deadline: Deadline): Promise<void> {
+    await (await this.#scratch.run(plain(sql, this.wallMs), deadline, [])).close();
+    if (sql.startsWith("ROLLBACK") && this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
+  }
+
+  reads(): readonly RangeRead[] {
+    return this.#reads;
+  }
+
+  /** The footprint, with the tables whose rows a schema change looks at. */
+  #footprint(statement: StampedStatement, analysis: Analysis): Footprint {
+    const footprint = analysis.footprint(statement.params);
+    if (analysis.systemTables.length > 0 && analysis.readonly) {
+      // Not analysed by SQLite: whatever it names may be read.
+      return { reads: tablesNamed(analysis.sql, this.#tables()), writes: [], checks: [] };
+    }
+    if (analysis.class.kind !== "ddl" || analysis.touchesTemp) return footprint;
+    if (footprint.reads.some((span) => span.table === EVERY_TABLE)) return footprint;
+    return { ...footprint, checks: tablesNamed(analysis.sql, this.#tables()) };
+  }
+
+  #tables(): readonly TableKey[] {
+    return this.#scratch.snapshot.schema.tables;
+  }
+
+  /** Takes another snapshot when the statement touches what this one has not. */
+  async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
+    const spans = rowsOf(this.#footprint(statement, analysis));
+    if (this.#scratch.reaches(spans)) return;
+    await this.#scratch.close("rollback");
+    this.#forgetSchema();
+    await this.#take([...this.#spans, ...spans], deadline);
+  }
+
+  async #execute(
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<StatementOutcome> {
+    const footprint = this.#footprint(statement, analysis);
+    await this.#scratch.ensure(footprint, deadline);
+    let outcome: StatementOutcome | undefined;
+    try {
+      outcome = await collect(
+        await this.#scratch.run(statement, deadline, systemTables),
+        this.#db.limits.maxTransactionBytes,
+      );
+    } finally {
+      const { reads, checks } = analysis.footprint(statement.params, outcome);
+      this.#read([...reads, ...checks]);
+    }
+    const kind = analysis.class.kind;
+    if (kind === "ddl" || kind === "analyze") {
+      const made = await this.#learnSchema(deadline);
+      if (changesDatabase(analysis, statement.params))
+        this.#schemaTexts.push(asRunElsewhere(statement, analysis, made));
+    }
+    return outcome;
+  }
+
+  #read(spans: readonly Span[]): void {
+    for (const { descriptor, index, term } of this.#scratch.snapshot.pins.values()) {
+      const here = spans.filter((span) => span.table === SCHEMA || this.#touches(descriptor, span));
+      if (here.length > 0) this.#reads.push({ range: descriptor.range, index, term, spans: here });
+    }
+  }
+
+  #touches(descriptor: RangeDescriptor, span: Span): boolean {
+    return rangesOf([span], this.#tables(), this.#pinned()).some(({ range }) => range === descriptor.range);
+  }
+
+  #pinned(): RangeDirectory {
+    if (this.#directoryOf !== this.#scratch) {
+      this.#directoryOf = this.#scratch;
+      this.#directory = new RangeDirectory(
+        [...this.#scratch.snapshot.pins.values()].map(({ descriptor }) => descriptor),
+      );
+    }
+    return this.#directory;
+  }
+
+  #directory = new RangeDirectory([]);
+  #directoryOf: Scratch | undefined;
+
+  /** Answers the schema's texts that were not there before. */
+  async #learnSchema(deadline: Deadline): Promise<readonly string[]> {
+    const statements = await this.#texts(SCHEMA_TEXTS, deadline);
+    const temp = await this.#texts(TEMP_TEXTS, deadline);
+    const before = new Set(this.#schemaStatements);
+    this.#forgetSchema();
+    this.#schemaStatements = statements;
+    const { schema } = this.#scratch.snapshot;
+    const now: SchemaSnapshot = { ...schema, version: -1, statements };
+    this.#oracle = createOracle(now, temp);
+    return statements.filter((text) => !before.has(text));
+  }
+
+  #forgetSchema(): void {
+    this.#oracle?.close();
+    this.#oracle = undefined;
+  }
+
+  async #texts(sql: string, deadline: Deadline): Promise<string[]> {
+    return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
+  }
+
+  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
+    const changes = history.hasWrites() ? await this.runner.captured() : [];
+    const { schema } = this.#scratch.snapshot;
+    const schemaTexts = this.#schemaTexts;
+    const participants = this.#participants(changes, [...earlier, ...this.#reads], schemaTexts.length > 0);
+    await this.#scratch.close("commit");
+    this.#forgetSchema();
+    const result = await commitWide(this.#db, {
+      transaction,
+      key,
+      participants,
+      schemaTexts,
+      schemaVersion: schema.version,
+      outcomes: history.outcomes,
+    });
+    if (!result.ok) this.#release();
+    return result;
+  }
+
+  #participants(
+    changes: readonly RowChange[],
+    reads: readonly RangeRead[],
+    changesSchema: boolean,
+  ): readonly Participation[] {
+    const directory = changesSchema ? this.#db.ranges.directory() : this.#pinned();
+    const byRange = new Map<GroupId, RowChange[]>();
+    for (const change of changes) {
+      const at = directory.at(this.#keyOf(change));
+      if (at === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has changed meanwhile");
+      const list = byRange.get(at.range);
+      if (list === undefined) byRange.set(at.range, [change]);
+      else list.push(change);
+    }
+    const described = new Map(directory.ranges.map((descriptor) => [descriptor.range, descriptor]));
+    const ids = changesSchema
+      ? directory.ranges.map(({ range }) => range)
+      : [...new Set([...byRange.keys(), ...reads.map((read) => read.range)])];
+    return ids.map((range) => {
+      const descriptor = described.get(range) ?? this.#db.ranges.directory().get(range);
+      if (descriptor === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has gone meanwhile");
+      const own = byRange.get(range) ?? [];
+      return {
+        descriptor,
+        reads: reads.filter((read) => read.range === range),
+        writes: changesSchema ? WHOLE : writtenSpans(own),
+        changes: own,
+      };
+    });
+  }
+
+  #keyOf({ table, key }: RowChange): Key {
+    const name = table.toLowerCase();
+    const known = this.#tables().find((other) => other.name === name);
+    // A table made by this transaction: its id will be higher than all others, so its rows belong to the last range.
+    if (known === undefined) return tableStart(0xffff_ffff);
+    return known.shard === "home" ? tableStart(0) : encodeKey(known.id, key);
+  }
+
+  async rollback(): Promise<void> {
+    this.#forgetSchema();
+    await this.#scratch.close("rollback");
+    this.#release();
+  }
+
+  #release(): void {
+    for (const range of this.#opened)
+      void this.#db
+        .client(range)
+        .rollback(this.#transaction.id)
+        .catch(() => {});
+  }
+}
+
+/** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */
+function asRunElsewhere(
+  statement: StampedStatement,
+  analysis: Analysis,
+  made: readonly string[],
+): StampedStatement {
+  const copies = analysis.footprint(statement.params).reads.some((span) => span.table === EVERY_TABLE);
+  if (!copies || analysis.class.kind !== "ddl") return { ...statement, told: undefined };
+  const [text] = made;
+  if (text === undefined || made.length !== 1)
+    throw new UserError(
+      "OSTRAKA_UNSUPPORTED",
+      "this change of the schema cannot be replicated to many ranges",
+    );
+  return { ...statement, sql: text, params: [], vector: undefined, told: undefined };
+}
+
+function plain(sql: string, wallMs: number): StampedStatement {
+  return { sql, params: [], flags: 0, stamp: { wallMs, seed: 0, lastInsertRowid: 0n }, told: undefined };
+}
+
+/** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */
+function writtenSpans(changes: readonly RowChange[]): readonly Span[] {
+  const keys = new Map<string, bigint[]>();
+  const wholes = new Set<string>();
+  for (const { table, key } of changes) {
+    const name = table.toLowerCase();
+    const [rowid] = key;
+    if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
+    else if (keys.has(name)) keys.get(name)!.push(rowid);
+    else keys.set(name, [rowid]);
+  }
+  const spans: Span[] = [...wholes].map((table) => ({ table, low: undefined, high: undefined }));
+  for (const [table, rowids] of keys) {
+    if (wholes.has(table)) continue;
+    if (rowids.length <= MAX_POINTS) spans.push(...rowids.map((key) => ({ table, low: key, high: key })));
+    else {
+      rowids.sort((a, b) => (a < b ? -1 : 1));
+      spans.push({ table, low: rowids[0], high: rowids.at(-1) });
+    }
+    // Whoever lets SQLite choose a key reads the table's end.
+    spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+  }
+  return spans;
+}

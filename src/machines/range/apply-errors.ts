@@ -1,0 +1,55 @@
+/** How commands fail at apply: deterministically, as a result; or because of this node, as an exception. */
+import {
+  AmbiguousError,
+  FatalError,
+  OstrakaError,
+  RetryError,
+  RouteError,
+  toWireError,
+  UserError,
+} from "../../base/errors.js";
+import type { TransactionId } from "../../base/ids.js";
+import { classifySqliteError } from "./sqlite-errors.js";
+import type { CommandResult } from "./types.js";
+
+/** The statement cannot run in this range alone: the gateway takes the way over several ranges. */
+export class MoveError extends OstrakaError {
+  readonly family = "route";
+  constructor(message: string) {
+    super("OSTRAKA_MOVE", message);
+  }
+}
+
+/** Which statement of a command failed, on its way out of the savepoint. */
+export class StatementFailed extends Error {
+  override readonly cause: OstrakaError;
+  constructor(
+    cause: OstrakaError,
+    readonly statement: number,
+  ) {
+    super(cause.message);
+    this.cause = cause;
+  }
+}
+
+/** Passes on the statement's own error; rethrows what is this node's trouble. */
+export function userError(error: unknown): OstrakaError {
+  const classified = classifySqliteError(error);
+  if (classified instanceof UserError || classified instanceof RetryError) return classified;
+  if (classified instanceof RouteError || classified instanceof MoveError) return classified;
+  if (classified instanceof FatalError) throw classified;
+  throw new FatalError("OSTRAKA_INTERNAL", classified.message, { cause: error });
+}
+
+export function failure(error: OstrakaError, statement = 0): CommandResult {
+  return { ok: false, error: toWireError(error), statement };
+}
+
+/** Of a write that is part of a transaction across ranges which is not decided yet. */
+export function inDoubt(transaction: TransactionId): CommandResult {
+  return failure(new AmbiguousError("the write is part of a transaction that is being decided", transaction));
+}
+
+export function givenUp(what: string): CommandResult {
+  return failure(new RetryError("OSTRAKA_RETRY", `${what} was given up before it arrived`));
+}

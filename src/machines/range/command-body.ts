@@ -1,0 +1,331 @@
+/**
+ * The bodies of commands other than plain statements: msgpack over positional arrays, without records or shared
+ * structures, so that an entry can be read on its own, for ever. SQL values are vectors of src/base/values.ts.
+ */
+import { Packr } from "msgpackr";
+import { FatalError } from "../../base/errors.js";
+import { type GroupId, type NodeId, transactionId } from "../../base/ids.js";
+import { keyBytes, keyOf } from "../../base/keys.js";
+import { decodeRows, decodeVector, encodeVector, ValueWriter } from "../../base/values.js";
+import type { RangeDescriptor } from "../../placement/descriptor.js";
+import type { ConfState } from "../../raft/types.js";
+import type { Span } from "../../sql/types.js";
+import type {
+  Command,
+  IdempotencyKey,
+  PreparedTransaction,
+  RowChange,
+  StampedStatement,
+  StatementOutcome,
+} from "./types.js";
+
+export const KIND = {
+  execute: 0,
+  transaction: 1,
+  rows: 2,
+  tombstone: 3,
+  pragma: 4,
+  prepare: 5,
+  resolve: 6,
+  split: 7,
+  trim: 8,
+  freeze: 9,
+  absorb: 10,
+} as const;
+const PRAGMAS = ["user_version", "application_id"] as const;
+const DECISIONS = ["aborted", "committed"] as const;
+export const NO_VALUES = new Uint8Array(0);
+
+// `useRecords: false` alone would give records for objects in Maps; arrays are all there is here.
+export const packr = new Packr({
+  useRecords: false,
+  moreTypes: false,
+  int64AsType: "bigint",
+  variableMapSize: true,
+});
+const rowWriter = new ValueWriter(4096);
+
+type PackedStatement = [
+  sql: string,
+  params: Uint8Array,
+  flags: number,
+  wallMs: number,
+  seed: number,
+  lastInsertRowid: number | bigint,
+  told: string | null,
+  appendsTo?: readonly string[],
+];
+export type PackedOutcome = [
+  columns: readonly string[],
+  types: readonly (string | null)[],
+  rows: Uint8Array,
+  rowCount: number,
+  changes: number,
+  totalChanges: number,
+  lastInsertRowid: number | bigint,
+];
+type PackedChanges = [table: string, present: Uint8Array, values: Uint8Array][];
+/** A field of a span that is not there is null. */
+type PackedSpan = unknown[];
+type PackedConf = [
+  voters: readonly NodeId[],
+  votersOutgoing: readonly NodeId[],
+  learners: readonly NodeId[],
+  learnersNext: readonly NodeId[],
+  autoLeave: boolean,
+];
+type PackedDescriptor = [
+  range: number,
+  start: Uint8Array,
+  end: Uint8Array,
+  generation: number,
+  replicas: readonly NodeId[],
+];
+
+export type OtherCommand = Exclude<Command, { readonly kind: "execute" }>;
+
+export function packBody(command: OtherCommand): unknown[] {
+  switch (command.kind) {
+    case "transaction":
+      return [command.transaction, command.statements.map(packStatement)];
+    case "rows":
+      return [command.transaction, packChanges(command.changes), command.outcomes.map(packOutcome)];
+    case "tombstone":
+      return [command.transaction];
+    case "pragma":
+      return [PRAGMAS.indexOf(command.name), command.value];
+    case "prepare":
+      return packPrepared(command.prepared);
+    case "resolve":
+      return [command.transaction, DECISIONS.indexOf(command.decision)];
+    case "split":
+      return [command.generation, keyBytes(command.at), command.child, packConf(command.conf)];
+    case "trim":
+      return [command.maxRows];
+    case "freeze":
+      return [command.generation, command.into];
+    case "absorb":
+      return [command.generation, packDescriptor(command.right)];
+  }
+}
+
+export function unpackBody(kind: number, key: IdempotencyKey, wallMs: number, body: unknown[]): Command {
+  switch (kind) {
+    case KIND.transaction:
+      return {
+        kind: "transaction",
+        key,
+        wallMs,
+        transaction: transactionId(body[0] as string),
+        statements: (body[1] as PackedStatement[]).map(unpackStatement),
+      };
+    case KIND.rows:
+      return {
+        kind: "rows",
+        key,
+        wallMs,
+        transaction: transactionId(body[0] as string),
+        changes: unpackChanges(body[1] as PackedChanges),
+        outcomes: (body[2] as PackedOutcome[]).map(unpackOutcome),
+      };
+    case KIND.tombstone:
+      return { kind: "tombstone", key, wallMs, transaction: transactionId(body[0] as string) };
+    case KIND.pragma:
+      return { kind: "pragma", key, wallMs, name: PRAGMAS[body[0] as number]!, value: body[1] as number };
+    case KIND.prepare:
+      return { kind: "prepare", key, wallMs, prepared: unpackPrepared(body) };
+    case KIND.resolve:
+      return {
+        kind: "resolve",
+        key,
+        wallMs,
+        transaction: transactionId(body[0] as string),
+        decision: DECISIONS[body[1] as number]!,
+      };
+    default:
+      return unpackReshaping(kind, key, wallMs, body);
+  }
+}
+
+function unpackReshaping(kind: number, key: IdempotencyKey, wallMs: number, body: unknown[]): Command {
+  switch (kind) {
+    case KIND.split:
+      return {
+        kind: "split",
+        key,
+        wallMs,
+        generation: body[0] as number,
+        at: keyOf(body[1] as Uint8Array),
+        child: body[2] as GroupId,
+        conf: unpackConf(body[3] as PackedConf),
+      };
+    case KIND.trim:
+      return { kind: "trim", key, wallMs, maxRows: body[0] as number };
+    case KIND.freeze:
+      return { kind: "freeze", key, wallMs, generation: body[0] as number, into: body[1] as GroupId };
+    case KIND.absorb:
+      return {
+        kind: "absorb",
+        key,
+        wallMs,
+        generation: body[0] as number,
+        right: unpackDescriptor(body[1] as PackedDescriptor),
+      };
+    default:
+      throw new FatalError("OSTRAKA_FORMAT", `unknown command kind ${kind}`);
+  }
+}
+
+const BODIES = ["nothing", "rows", "schema"] as const;
+
+function packPrepared(prepared: PreparedTransaction): unknown[] {
+  const { body } = prepared;
+  const packed: unknown[] = [
+    prepared.transaction,
+    prepared.coordinator,
+    prepared.preparedMs,
+    prepared.reads.map(packSpan),
+    prepared.writes.map(packSpan),
+    prepared.schemaVersion,
+    BODIES.indexOf(body.kind),
+  ];
+  if (body.kind !== "nothing") packed.push(packChanges(body.changes));
+  if (body.kind === "schema") packed.push(body.statements.map(packStatement));
+  return packed;
+}
+
+function unpackPrepared(packed: unknown[]): PreparedTransaction {
+  const kind = BODIES[packed[6] as number]!;
+  const changes = kind === "nothing" ? [] : unpackChanges(packed[7] as PackedChanges);
+  return {
+    transaction: transactionId(packed[0] as string),
+    coordinator: packed[1] as GroupId,
+    preparedMs: packed[2] as number,
+    reads: (packed[3] as PackedSpan[]).map(unpackSpan),
+    writes: (packed[4] as PackedSpan[]).map(unpackSpan),
+    schemaVersion: packed[5] as number,
+    body:
+      kind === "nothing"
+        ? { kind }
+        : kind === "rows"
+          ? { kind, changes }
+          : { kind, changes, statements: (packed[8] as PackedStatement[]).map(unpackStatement) },
+  };
+}
+
+function packSpan({ table, low, high }: Span): PackedSpan {
+  return [table, low ?? null, high ?? null];
+}
+
+function unpackSpan([table, low, high]: PackedSpan): Span {
+  return { table, low: low ?? undefined, high: high ?? undefined } as Span;
+}
+
+function packConf(conf: ConfState): PackedConf {
+  return [conf.voters, conf.votersOutgoing, conf.learners, conf.learnersNext, conf.autoLeave];
+}
+
+function unpackConf([voters, votersOutgoing, learners, learnersNext, autoLeave]: PackedConf): ConfState {
+  return { voters, votersOutgoing, learners, learnersNext, autoLeave };
+}
+
+function packDescriptor({ range, start, end, generation, replicas }: RangeDescriptor): PackedDescriptor {
+  return [range, keyBytes(start), keyBytes(end), generation, replicas];
+}
+
+function unpackDescriptor([range, start, end, generation, replicas]: PackedDescriptor): RangeDescriptor {
+  return { range: range as GroupId, start: keyOf(start), end: keyOf(end), generation, replicas };
+}
+
+function packStatement(statement: StampedStatement): PackedStatement {
+  const { stamp, params } = statement;
+  const packed: PackedStatement = [
+    statement.sql,
+    params.length === 0 ? NO_VALUES : encodeVector(params),
+    statement.flags,
+    stamp.wallMs,
+    stamp.seed,
+    packInteger(stamp.lastInsertRowid),
+    statement.told ?? null,
+  ];
+  if (statement.appendsTo !== undefined) packed.push(statement.appendsTo);
+  return packed;
+}
+
+function unpackStatement(packed: PackedStatement): StampedStatement {
+  const [sql, params, flags, wallMs, seed, lastInsertRowid, told, appendsTo] = packed;
+  return {
+    sql,
+    params: params.length === 0 ? [] : decodeVector(plain(params)),
+    flags,
+    stamp: { wallMs, seed, lastInsertRowid: BigInt(lastInsertRowid) },
+    told: told ?? undefined,
+    ...(appendsTo === undefined ? {} : { appendsTo }),
+  };
+}
+
+export function packOutcome(outcome: StatementOutcome): PackedOutcome {
+  return [
+    outcome.columns,
+    outcome.columnTypes,
+    outcome.rows,
+    outcome.rowCount,
+    outcome.changes,
+    outcome.totalChanges,
+    packInteger(outcome.lastInsertRowid),
+  ];
+}
+
+export function unpackOutcome(packed: PackedOutcome): StatementOutcome {
+  const [columns, columnTypes, rows, rowCount, changes, totalChanges, lastInsertRowid] = packed;
+  return {
+    columns,
+    columnTypes,
+    rows: plain(rows),
+    rowCount,
+    changes,
+    totalChanges,
+    lastInsertRowid: BigInt(lastInsertRowid),
+  };
+}
+
+/** msgpackr answers Buffers, whose slices are views; everybody else works on plain arrays. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Small integers as msgpack integers: shorter and faster than bigints. */
+function packInteger(value: bigint): number | bigint {
+  const n = Number(value);
+  return Number.isSafeInteger(n) ? n : value;
+}
+
+/** Runs of one table share one buffer of vectors: for each change its key and, unless it deletes, its row. */
+function packChanges(changes: readonly RowChange[]): PackedChanges {
+  const packed: PackedChanges = [];
+  let present: number[] = [];
+  const close = (table: string): void => {
+    packed.push([table, Uint8Array.from(present), rowWriter.take()]);
+    present = [];
+  };
+  for (const [i, change] of changes.entries()) {
+    rowWriter.vector(change.key);
+    if (change.row !== undefined) rowWriter.vector(change.row);
+    present.push(change.row === undefined ? 0 : 1);
+    if (changes[i + 1]?.table !== change.table) close(change.table);
+  }
+  return packed;
+}
+
+function unpackChanges(packed: PackedChanges): RowChange[] {
+  const changes: RowChange[] = [];
+  for (const [table, present, values] of packed) {
+    const vectors = decodeRows(plain(values));
+    let at = 0;
+    for (const flag of present) {
+      const key = vectors[at++]!;
+      changes.push({ table, key, row: flag === 1 ? vectors[at++]! : undefined });
+    }
+  }
+  return changes;
+}

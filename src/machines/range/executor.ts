@@ -1,0 +1,180 @@
+/**
+ * Runs the statements of commands on the replica's writer, inside a batch that somebody else keeps.
+ *
+ * Invariants:
+ * 1. A statement that changes the schema is counted, and the tables it makes get their ids, in the same batch.
+ * 2. The schema of one of several ranges changes by transactions over all of them only, and never between the vote and
+ *    the decision of another transaction.
+ * 3. No rowid is chosen at random: see rowid-limit.ts.
+ */
+import { FatalError, isWireError, RetryError, toWireError, type WireError } from "../../base/errors.js";
+import { SessionFlag } from "../../sql/types.js";
+import { MoveError, StatementFailed, userError } from "./apply-errors.js";
+import type { RangeConnection } from "./connection.js";
+import { refuseAtApply } from "./guard.js";
+import { firstWord } from "./parameters.js";
+import type { PreparedTransactions } from "./prepared.js";
+import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
+import type { SliceState } from "./slice-state.js";
+import { MAX_APPLY_RESULT_BYTES, type RangeState } from "./state.js";
+import { TableRegistry } from "./table-keys.js";
+import { toldDigest } from "./told.js";
+import type { StampedStatement, StatementOutcome } from "./types.js";
+
+const LIMITS = { maxBytes: MAX_APPLY_RESULT_BYTES };
+/** Stands for a statement that failed as the session was told. */
+const NOTHING: StatementOutcome = {
+  columns: [],
+  columnTypes: [],
+  rows: new Uint8Array(0),
+  rowCount: 0,
+  changes: 0,
+  totalChanges: 0,
+  lastInsertRowid: 0n,
+};
+const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
+
+export interface ExecutorParts {
+  readonly connection: RangeConnection;
+  readonly state: RangeState;
+  readonly slice: SliceState;
+  readonly prepared: PreparedTransactions;
+}
+
+export class Executor {
+  readonly tables: TableRegistry;
+  readonly #connection: RangeConnection;
+  readonly #parts: ExecutorParts;
+  readonly #rowids: RowidLimit;
+  /** Some table has no rowids left to choose: commands run alone, and each statement is looked at. */
+  rowidsRunOut: boolean;
+  /** In this batch. */
+  #lastRowidUsed = false;
+  /** The statements that run are a part of a schema change of all ranges. */
+  #changingSchema = false;
+  /** Whether some foreign key of the schema is checked only at COMMIT; undefined until asked after a schema change. */
+  #deferredKeys: boolean | undefined;
+
+  constructor(parts: ExecutorParts) {
+    const { connection } = parts;
+    this.#connection = connection;
+    this.#parts = parts;
+    this.tables = new TableRegistry(connection.database);
+    this.#rowids = new RowidLimit(connection);
+    this.rowidsRunOut = this.#rowids.reached();
+  }
+
+  /** After a batch was undone. */
+  undone(): void {
+    this.schemaUndone();
+    this.#lastRowidUsed = false;
+  }
+
+  /** After changes of the schema were undone, or may have been. */
+  schemaUndone(): void {
+    this.#schemaChanged();
+    this.tables.forget();
+  }
+
+  /** Whether a batch that is about to be committed must be run again, now that rowids are watched. */
+  mustWatchRowids(): boolean {
+    if (this.rowidsRunOut || !(this.#lastRowidUsed || this.#rowids.reached())) return false;
+    this.rowidsRunOut = true;
+    return true;
+  }
+
+  /** After a command that ran in a batch of its own. */
+  committedAlone(): void {
+    this.rowidsRunOut = this.#rowids.reached();
+    this.#lastRowidUsed = false;
+  }
+
+  hasDeferredKeys(): boolean {
+    this.#deferredKeys ??=
+      this.#connection.database
+        .prepare(
+          "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'deferr') > 0 LIMIT 1",
+        )
+        .get() !== undefined;
+    return this.#deferredKeys;
+  }
+
+  /** Runs statements in order and compares each with what was told. Throws StatementFailed. */
+  statements(statements: readonly StampedStatement[]): StatementOutcome[] {
+    const foreignKeys = this.#connection.flags & SessionFlag.ForeignKeysOff;
+    return statements.map((statement, i) => {
+      // As in SQLite, foreign_keys does not change inside a transaction.
+      const flags = (statement.flags & ~SessionFlag.ForeignKeysOff) | foreignKeys;
+      let told: StatementOutcome | WireError;
+      try {
+        told = this.run({ ...statement, flags });
+      } catch (error) {
+        const failed = userError(error);
+        if (statement.told === undefined || failed.family === "route" || !this.#connection.inTransaction)
+          throw new StatementFailed(failed, i);
+        told = toWireError(failed);
+      }
+      if (statement.told !== undefined && toldDigest(told) !== statement.told)
+        throw new StatementFailed(
+          new RetryError("OSTRAKA_RETRY", "a statement no longer does what the session was told"),
+          i,
+        );
+      return isWireError(told) ? NOTHING : told;
+    });
+  }
+
+  /** The texts of a change of the schema that all ranges make. */
+  schemaStatements(statements: readonly StampedStatement[]): void {
+    this.#changingSchema = true;
+    try {
+      this.statements(statements);
+    } finally {
+      this.#changingSchema = false;
+    }
+  }
+
+  run(statement: StampedStatement): StatementOutcome {
+    refuseAtApply(statement.sql);
+    const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
+    if (changesSchema) this.#beforeSchemaChange();
+    let outcome: StatementOutcome;
+    try {
+      outcome = this.#connection.execute(statement, LIMITS);
+    } catch (error) {
+      const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
+      throw full && this.#rowids.explainsFull() ? new TableFull() : error;
+    }
+    if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
+    if (changesSchema) this.#afterSchemaChange();
+    else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
+    return outcome;
+  }
+
+  #beforeSchemaChange(): void {
+    const { slice, prepared } = this.#parts;
+    if (!this.#changingSchema) {
+      if (!slice.whole)
+        throw new MoveError("the schema is changed in all ranges at once, and this is one of several");
+      if (prepared.size > 0)
+        throw new RetryError(
+          "OSTRAKA_RETRY",
+          "the schema cannot change while a transaction is being decided",
+        );
+    }
+    this.tables.before();
+  }
+
+  #afterSchemaChange(): void {
+    const { state, slice } = this.#parts;
+    state.schemaVersion++;
+    this.tables.after(() => slice.nextTableId());
+    this.#connection.disturbed();
+    this.#schemaChanged();
+  }
+
+  #schemaChanged(): void {
+    this.#connection.schemaChanged();
+    this.#rowids.schemaChanged();
+    this.#deferredKeys = undefined;
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * A range's part in commits across ranges: prepare tries and holds, resolve applies or drops.
+ *
+ * Invariants:
+ * 1. A transaction that was voted for can be applied: its changes were tried, and nobody else writes what it holds.
+ *    Should it fail all the same, this node stops.
+ * 2. No vote for what is known to be decided. A decision that comes first leaves a tombstone, which a late prepare meets.
+ * 3. Nothing is remembered under the client's key before the decision; at a commit it is remembered that the write was
+ *    decided elsewhere, so that it is not executed again however it arrives.
+ */
+import { assert } from "../../base/assert.js";
+import { FatalError, RetryError } from "../../base/errors.js";
+import { SessionFlag } from "../../sql/types.js";
+import type { Answers, Transactions } from "./answers.js";
+import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
+import type { RangeConnection } from "./connection.js";
+import type { PrepareCommand, PreparedTransactions } from "./prepared.js";
+import type { RangeState } from "./state.js";
+import type { Command, CommandResult, PreparedTransaction, RowChange, StampedStatement } from "./types.js";
+
+type ResolveCommand = Extract<Command, { kind: "resolve" }>;
+
+/** Settings under which final rows are put in place. */
+export const IMAGE_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.IgnoreCheckConstraints;
+
+const yes = (repeated: boolean): CommandResult => ({ ok: true, outcomes: [], repeated, vote: "yes" });
+
+export interface ParticipantParts {
+  readonly connection: RangeConnection;
+  readonly state: RangeState;
+  readonly answers: Answers;
+  readonly transactions: Transactions;
+  readonly prepared: PreparedTransactions;
+  /**
+   * Runs something and undoes what it did, whether it throws or not (unless it destroyed the batch). It answers whether
+   * it changed the schema.
+   */
+  tried(run: () => boolean): void;
+  /** Runs the texts of a schema change. Throws StatementFailed. */
+  runSchema(statements: readonly StampedStatement[]): void;
+  /** Puts rows in place; throws as SQLite does. Answers whether that meant to make triggers again. */
+  putRows(changes: readonly RowChange[]): boolean;
+}
+
+export class Participant {
+  readonly #parts: ParticipantParts;
+
+  constructor(parts: ParticipantParts) {
+    this.#parts = parts;
+  }
+
+  /** The vote. May return with the batch destroyed (and then it is no). */
+  prepare(command: PrepareCommand): CommandResult {
+    const known = this.knownVote(command);
+    if (known !== undefined) return known;
+    const { connection, state, transactions, prepared } = this.#parts;
+    const { transaction } = command.prepared;
+    const other = prepared.withKey(command.key);
+    if (other !== undefined) return inDoubt(other);
+    if (command.key.issuedMs < state.transactionFloorMs) return givenUp(`transaction ${transaction}`);
+    const refusal = this.#refusal(command.prepared);
+    if (refusal !== undefined) {
+      if (connection.inTransaction && transactions.outcome(transaction) === undefined)
+        this.#record(command, "aborted");
+      return refusal;
+    }
+    prepared.add(command);
+    connection.disturbed();
+    return yes(false);
+  }
+
+  /** The vote on what was voted on, decided or answered before. */
+  knownVote({ prepared: { transaction }, key, wallMs }: PrepareCommand): CommandResult | undefined {
+    const { answers, transactions, prepared } = this.#parts;
+    if (prepared.has(transaction)) return yes(true);
+    const answered = answers.admit(key, wallMs);
+    if (answered !== undefined) return answered;
+    const outcome = transactions.outcome(transaction);
+    if (outcome === undefined) return undefined;
+    if (outcome === "aborted") return givenUp(`transaction ${transaction}`);
+    return { ok: true, outcomes: [], repeated: true, decision: outcome };
+  }
+
+  /** Idempotent. `index`: of the entry that carries the decision. */
+  resolve({ transaction, decision, wallMs }: ResolveCommand, index: number): CommandResult {
+    const { state, answers, transactions, prepared } = this.#parts;
+    const known = transactions.outcome(transaction);
+    assert(
+      known === undefined || known === decision,
+      `transaction ${transaction} is ${decision} by its coordinator and ${known} here`,
+    );
+    if (prepared.has(transaction)) {
+      const command = prepared.get(transaction);
+      if (decision === "committed") {
+        this.#commit(command.prepared);
+        const answer: CommandResult = { ok: true, outcomes: [], repeated: false, decision };
+        answers.record(index, command.key, Math.max(wallMs, state.wallMs), answer);
+      }
+      prepared.remove(transaction);
+      this.#record({ prepared: command.prepared, wallMs }, decision);
+    } else if (known === undefined && decision === "aborted")
+      this.#record({ prepared: { transaction }, wallMs }, decision);
+    // A commit of what is not prepared and not known was applied, and has been forgotten since.
+    return { ok: true, outcomes: [], repeated: false, decision };
+  }
+
+  #refusal(prepared: PreparedTransaction): CommandResult | undefined {
+    const { state } = this.#parts;
+    if (prepared.schemaVersion !== state.schemaVersion)
+      return failure(
+        new RetryError("OSTRAKA_RETRY", "the schema has changed since the transaction's statements ran"),
+      );
+    const other = this.#parts.prepared.conflicting(prepared);
+    if (other !== undefined)
+      return failure(new RetryError("OSTRAKA_RETRY", `transaction ${other} is being decided`));
+    if (prepared.body.kind === "nothing") return undefined;
+    try {
+      this.#parts.tried(() => this.#perform(prepared));
+      return undefined;
+    } catch (error) {
+      return error instanceof StatementFailed
+        ? failure(error.cause, error.statement)
+        : failure(userError(error));
+    }
+  }
+
+  /** Answers whether it changed the schema. */
+  #perform({ body }: PreparedTransaction): boolean {
+    if (body.kind === "nothing") return false;
+    if (body.kind === "schema") {
+      this.#parts.runSchema(body.statements);
+      this.#parts.connection.setFlags(IMAGE_FLAGS);
+    }
+    const triggers = body.changes.length > 0 && this.#parts.putRows(body.changes);
+    return triggers || body.kind === "schema";
+  }
+
+  #commit(prepared: PreparedTransaction): void {
+    try {
+      this.#perform(prepared);
+    } catch (error) {
+      const cause = error instanceof StatementFailed ? error.cause : userError(error);
+      throw new FatalError(
+        "OSTRAKA_INVARIANT",
+        `transaction ${prepared.transaction} was voted for and cannot be applied: ${cause.message}`,
+        { cause },
+      );
+    }
+  }
+
+  #record(
+    of: { readonly prepared: Pick<PreparedTransaction, "transaction">; readonly wallMs: number },
+    outcome: "committed" | "aborted",
+  ): void {
+    const { connection, state, transactions } = this.#parts;
+    state.wallMs = Math.max(state.wallMs, of.wallMs);
+    transactions.record(of.prepared.transaction, outcome, of.wallMs);
+    connection.disturbed();
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * The coordinator's group on this node, if it has a replica of it: as with ranges, replicas come when a leader asks for
+ * one and go when they belong here no longer.
+ */
+import { join } from "node:path";
+import { COORDINATOR_GROUP, type NodeId } from "../../base/ids.js";
+import type { Clock, Disk } from "../../base/io.js";
+import { CoordinatorLeader, DEFAULT_COORDINATOR_LIMITS } from "../../coordinator/leader.js";
+import type { Resolve } from "../../coordinator/outbox.js";
+import { CoordinatorClient } from "../../gateway/coordinator-client.js";
+import { remoteCoordinator, serveCoordinator } from "../../gateway/coordinator-rpc.js";
+import type { DurableLog } from "../../log/types.js";
+import { CoordinatorMachine } from "../../machines/coordinator/coordinator.js";
+import { MemoryMachine } from "../../machines/memory-machine.js";
+import type { GroupConfig, MultiRaft } from "../../multiraft/host.js";
+import type { GroupHandle } from "../../multiraft/types.js";
+import type { NodeCalls } from "../network.js";
+import type { DepartedRanges } from "./departed.js";
+
+export interface CoordinatorHostOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly disk: Disk;
+  readonly directory: string;
+  readonly host: MultiRaft;
+  readonly log: DurableLog;
+  readonly departed: DepartedRanges;
+  readonly calls: NodeCalls;
+  readonly graceMs: number;
+  readonly resolve: Resolve;
+  /** Nodes that may have a replica. */
+  readonly candidates: () => readonly NodeId[];
+  readonly askLeader: (node: NodeId) => Promise<NodeId>;
+}
+
+export class CoordinatorHost {
+  readonly #options: CoordinatorHostOptions;
+  readonly client: CoordinatorClient;
+  #local: { readonly handle: GroupHandle; readonly leader: CoordinatorLeader } | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: CoordinatorHostOptions) {
+    this.#options = options;
+    const { self, clock, graceMs, calls, candidates, askLeader } = options;
+    this.client = new CoordinatorClient({
+      self,
+      clock,
+      graceMs,
+      hosted: undefined,
+      candidates,
+      remote: (node) => remoteCoordinator(calls, node),
+      ask: askLeader,
+    });
+    serveCoordinator(calls, () => this.#local?.leader);
+  }
+
+  get handle(): GroupHandle | undefined {
+    return this.#local?.handle;
+  }
+
+  get leader(): CoordinatorLeader | undefined {
+    return this.#local?.leader;
+  }
+
+  /** At start: what the log has, or the first membership. */
+  async open(first: Pick<GroupConfig, "bootstrap">): Promise<void> {
+    const { log, departed } = this.#options;
+    const logged = log.groups().includes(COORDINATOR_GROUP);
+    const departure = departed.get(COORDINATOR_GROUP);
+    if (departure?.back === false) {
+      if (logged) await log.removeGroup(COORDINATOR_GROUP);
+      await this.#removeFiles();
+    } else if (logged) await this.#open({});
+    else if (departure === undefined && first.bootstrap !== undefined) await this.#open(first);
+  }
+
+  /** Makes an empty replica that waits for a leader's snapshot, unless there is one. */
+  makeReplica(): Promise<void> {
+    return this.#exclusively(async () => {
+      if (this.#local !== undefined) return;
+      const { departed } = this.#options;
+      const promised = departed.get(COORDINATOR_GROUP)?.promised;
+      await departed.back(COORDINATOR_GROUP);
+      await this.#removeFiles();
+      await this.#open(promised === undefined ? {} : { promised });
+    });
+  }
+
+  /** Ends the replica for good, if `still` is so once nothing can come between. */
+  leave(still: (handle: GroupHandle) => boolean): Promise<void> {
+    return this.#exclusively(async () => {
+      const local = this.#local;
+      if (local === undefined || !still(local.handle)) return;
+      this.#local = undefined;
+      this.client.detach();
+      local.leader.close();
+      const { host, departed } = this.#options;
+      await host.removeGroup(COORDINATOR_GROUP, (promised) => departed.left(COORDINATOR_GROUP, promised));
+      await this.#removeFiles();
+    });
+  }
+
+  close(): void {
+    this.#local?.leader.close();
+  }
+
+  async #open(config: Omit<GroupConfig, "group" | "machine">): Promise<void> {
+    const { host, disk, clock, resolve } = this.#options;
+    const machine = new CoordinatorMachine();
+    const hosted = new MemoryMachine({ machine, disk, directory: this.#directory() });
+    const handle = await host.addGroup({ group: COORDINATOR_GROUP, machine: hosted, ...config });
+    const leader = new CoordinatorLeader({
+      handle,
+      machine,
+      clock,
+      resolve,
+      limits: DEFAULT_COORDINATOR_LIMITS,
+    });
+    this.#local = { handle, leader };
+    this.client.attach({ handle, service: leader });
+  }
+
+  #directory(): string {
+    return join(this.#options.directory, "coordinator");
+  }
+
+  async #removeFiles(): Promise<void> {
+    const { disk } = this.#options;
+    for (const name of await disk.list(this.#directory())) await disk.remove(join(this.#directory(), name));
+  }
+
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.catch(() => undefined).then(work);
+    this.#turn = turn;
+    return turn;
+  }
+}

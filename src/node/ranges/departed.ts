@@ -1,0 +1,111 @@
+/**
+ * The replicas that once were on this node: what they had promised when they left. Kept on the node's own disk for
+ * ever (a few bytes a range), for two reasons.
+ *
+ * A group does not count a node's promises out when the node leaves: should it come back, its votes of before still
+ * bind it. And a range must not rise again: a crash may make a node apply its parent's split once more, and the child
+ * that this makes would begin as if nobody had ever left it, with members that may be elsewhere by now.
+ *
+ * Invariants:
+ * 1. A replica is recorded as "left" before anything of it is deleted, and as "back" before it is made anew.
+ * 2. What is recorded of a range never becomes unknown again, and its term never goes back.
+ */
+import { join } from "node:path";
+import { FatalError } from "../../base/errors.js";
+import { type GroupId, groupId, type NodeId, type Term } from "../../base/ids.js";
+import type { Disk } from "../../base/io.js";
+
+const FORMAT = 1;
+const FILE = "departed.json";
+
+export interface Promised {
+  readonly term: Term;
+  readonly vote: NodeId;
+}
+
+export interface Departure {
+  readonly promised: Promised;
+  /** The node was asked to hold it again. */
+  readonly back: boolean;
+}
+
+interface DepartedFile {
+  readonly format: number;
+  /** Range, term, vote, and 1 when it is back. */
+  readonly ranges: readonly (readonly [number, number, number, number])[];
+}
+
+export class DepartedRanges {
+  readonly #disk: Disk;
+  readonly #path: string;
+  readonly #ranges: Map<GroupId, Departure>;
+  /** Writes one after the other. */
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(disk: Disk, path: string, ranges: Map<GroupId, Departure>) {
+    this.#disk = disk;
+    this.#path = path;
+    this.#ranges = ranges;
+  }
+
+  static async open(disk: Disk, directory: string): Promise<DepartedRanges> {
+    const path = join(directory, FILE);
+    const ranges = (await disk.exists(path)) ? read(path, await disk.readFile(path)) : new Map();
+    return new DepartedRanges(disk, path, ranges);
+  }
+
+  get(range: GroupId): Departure | undefined {
+    return this.#ranges.get(range);
+  }
+
+  /** Those that left and are not back. */
+  gone(): GroupId[] {
+    return [...this.#ranges].filter(([, { back }]) => !back).map(([range]) => range);
+  }
+
+  /** Durable when it resolves. */
+  left(range: GroupId, promised: Promised): Promise<void> {
+    const before = this.#ranges.get(range)?.promised;
+    const newest = before !== undefined && before.term > promised.term ? before : promised;
+    return this.#record(range, { promised: newest, back: false });
+  }
+
+  /** Durable when it resolves. */
+  back(range: GroupId): Promise<void> {
+    const departure = this.#ranges.get(range);
+    if (departure === undefined || departure.back) return Promise.resolve();
+    return this.#record(range, { ...departure, back: true });
+  }
+
+  #record(range: GroupId, departure: Departure): Promise<void> {
+    this.#ranges.set(range, departure);
+    const write = (): Promise<void> => this.#disk.writeFile(this.#path, this.#encode());
+    this.#writing = this.#writing.then(write, write);
+    return this.#writing;
+  }
+
+  #encode(): Uint8Array {
+    const file: DepartedFile = {
+      format: FORMAT,
+      ranges: [...this.#ranges]
+        .sort(([a], [b]) => a - b)
+        .map(([range, { promised, back }]) => [range, promised.term, promised.vote, back ? 1 : 0]),
+    };
+    return new TextEncoder().encode(`${JSON.stringify(file)}\n`);
+  }
+}
+
+function read(path: string, bytes: Uint8Array): Map<GroupId, Departure> {
+  try {
+    const { format, ranges } = JSON.parse(new TextDecoder().decode(bytes)) as DepartedFile;
+    if (format !== FORMAT) throw new Error(`format ${format}; this version reads ${FORMAT}`);
+    return new Map(
+      ranges.map(([range, term, vote, back]) => [
+        groupId(range),
+        { promised: { term: term as Term, vote: vote as NodeId }, back: back === 1 },
+      ]),
+    );
+  } catch (error) {
+    throw new FatalError("OSTRAKA_CORRUPT", `${path} is damaged: ${String(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * Ends the replicas on this node that are not wanted any more: their node was taken out of the range's membership, or
+ * the range was merged into its neighbour. A replica is not told so by its group (the one that is removed may never
+ * hear of it), so whatever looks left behind asks the range's leader.
+ *
+ * Invariants:
+ * 1. A replica goes only on the word of a leader that a quorum has confirmed: "up to this index you are no member"; and
+ *    only if it has nothing from that leader or a later one beyond that index. So it can have acknowledged nothing as a
+ *    member that was taken in again.
+ * 2. A range that was merged away stays until the neighbour that took it in has it here, or is not here at all: its file
+ *    is what is taken in.
+ */
+import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
+import type { Clock, Timer } from "../../base/io.js";
+import type { MetaMachine } from "../../machines/meta/meta.js";
+import { membersOf } from "../../multiraft/host.js";
+import type { GroupHandle } from "../../multiraft/types.js";
+import type { NodeCalls } from "../network.js";
+import type { CoordinatorHost } from "./coordinator-host.js";
+import type { HostedRange } from "./hosted-range.js";
+import type { MembershipAnswer, Ranges } from "./ranges.js";
+
+const LOOK_MS = 1_000;
+const SOON_MS = 50;
+const ASK_MS = 1_500;
+/** Replicas that ask at one look. */
+const ASKING = 16;
+
+export interface FarewellOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly ranges: Ranges;
+  readonly coordinator: CoordinatorHost;
+  readonly meta: MetaMachine;
+  readonly calls: NodeCalls;
+}
+
+export class Farewell {
+  readonly #options: FarewellOptions;
+  #timer: Timer | undefined;
+  #looking = false;
+  #again = false;
+  #stopped = false;
+
+  constructor(options: FarewellOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#options.calls.serve("ranges.look", async () => {
+      if (this.#looking) this.#again = true;
+      else this.#plan(SOON_MS);
+    });
+    this.#plan(LOOK_MS);
+  }
+
+  #plan(delayMs: number): void {
+    if (this.#stopped) return;
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.setTimer(delayMs, () => {
+      this.#looking = true;
+      const next = (): void => {
+        this.#looking = false;
+        const delay = this.#again ? SOON_MS : LOOK_MS;
+        this.#again = false;
+        this.#plan(delay);
+      };
+      this.#look().then(next, next);
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+
+  async #look(): Promise<void> {
+    const { ranges, coordinator } = this.#options;
+    const asking: Promise<unknown>[] = [];
+    for (const hosted of ranges.all.values()) {
+      if (asking.length >= ASKING) break;
+      if (this.#mergedAway(hosted)) asking.push(ranges.leave(hosted.range, (now) => this.#mergedAway(now)));
+      else if (this.#leftBehind(hosted.range, hosted.handle)) asking.push(this.#askRange(hosted));
+    }
+    const { handle } = coordinator;
+    if (handle !== undefined && this.#leftBehind(COORDINATOR_GROUP, handle))
+      asking.push(this.#askCoordinator(handle));
+    await Promise.allSettled(asking);
+  }
+
+  /** Whether it may have been taken out: it hears no leader, knows itself to be out, or meta names others. */
+  #leftBehind(group: GroupId, handle: GroupHandle): boolean {
+    const { self, meta } = this.#options;
+    if (handle.leader === NO_NODE || !membersOf(handle.conf).has(self)) return true;
+    const known = meta.directory.get(group);
+    return known !== undefined && known.replicas.length > 0 && !known.replicas.includes(self);
+  }
+
+  async #askRange(hosted: HostedRange): Promise<void> {
+    const answer = await this.#ask(hosted.range, hosted.handle);
+    if (answer?.member !== false) return;
+    await this.#options.ranges.leave(hosted.range, ({ handle }) => hasNothingBeyond(handle, answer));
+  }
+
+  async #askCoordinator(handle: GroupHandle): Promise<void> {
+    const answer = await this.#ask(COORDINATOR_GROUP, handle);
+    if (answer?.member !== false) return;
+    await this.#options.coordinator.leave((now) => hasNothingBeyond(now, answer));
+  }
+
+  /** What the leader says; undefined if nobody answers as such. */
+  async #ask(group: GroupId, handle: GroupHandle): Promise<MembershipAnswer | undefined> {
+    const { self, calls, meta } = this.#options;
+    const { nodes } = meta.state;
+    const named = meta.directory.get(group)?.replicas ?? [];
+    const others = group === COORDINATOR_GROUP ? nodes.map(({ id }) => id as NodeId) : [];
+    const candidates = new Set<NodeId>([...named, ...membersOf(handle.conf), ...others]);
+    candidates.delete(self);
+    const asked = [...candidates].map(async (node) => {
+      const answer = await calls.call(node, "ranges.membership", [group, self], { timeoutMs: ASK_MS });
+      return answer as MembershipAnswer;
+    });
+    return Promise.any(asked).catch(() => undefined);
+  }
+
+  #mergedAway(hosted: HostedRange): boolean {
+    const { ranges, meta } = this.#options;
+    const { range, filled } = hosted;
+    if (range === FIRST_RANGE_GROUP || !meta.isMerged(range)) return false;
+    if (!filled) return true;
+    const { start } = hosted.store.state().descriptor;
+    // A neighbour that still ends where this one begins has yet to take it in.
+    for (const other of ranges.all.values())
+      if (other.filled && other.store.state().descriptor.end === start) return false;
+    return true;
+  }
+}
+
+/** Nothing of what the leader that answered, or a later one, has sent. */
+function hasNothingBeyond(handle: GroupHandle, { index, term }: MembershipAnswer): boolean {
+  return handle.status().lastIndex <= index || handle.lastTerm < term;
+}

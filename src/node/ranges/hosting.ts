@@ -1,0 +1,171 @@
+/**
+ * All of the database that is on this node, put together: its ranges, the coordinator's group, what the node knows of
+ * the ranges elsewhere, and what keeps these in line with meta.
+ */
+import {
+  COORDINATOR_GROUP,
+  FIRST_RANGE_GROUP,
+  type GroupId,
+  META_GROUP,
+  NO_NODE,
+  type NodeId,
+} from "../../base/ids.js";
+import type { Clock, Disk, Random } from "../../base/io.js";
+import { remoteRange, serveRanges } from "../../gateway/range-rpc.js";
+import type { DurableLog } from "../../log/types.js";
+import type { MetaMachine } from "../../machines/meta/meta.js";
+import type { StoreWorker } from "../../machines/range/store.js";
+import type { GroupConfig, MultiRaft } from "../../multiraft/host.js";
+import type { LeaderLimits } from "../../range/leader.js";
+import type { Logger } from "../logger.js";
+import type { MetaClient } from "../meta-client.js";
+import type { NodeCalls } from "../network.js";
+import { Changes } from "../placement/changes.js";
+import { PlacementDriver } from "../placement/driver.js";
+import { NodeFactsKeeper } from "../placement/facts.js";
+import { CoordinatorHost } from "./coordinator-host.js";
+import { DepartedRanges } from "./departed.js";
+import { Farewell } from "./farewell.js";
+import { Ranges } from "./ranges.js";
+import { RangeReports } from "./reports.js";
+import { RowCounts } from "./row-counts.js";
+import { RangeSplitter } from "./splitter.js";
+import { NodeRangesView } from "./view.js";
+
+const ASK_MS = 1_000;
+/** Times the patience with a leader, and at least so long, after which a silent node counts as down. */
+const SILENT_GRACES = 3;
+const MIN_SILENT_MS = 2_000;
+
+export interface HostingOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly disk: Disk;
+  readonly logger: Logger;
+  readonly directory: string;
+  readonly host: MultiRaft;
+  readonly log: DurableLog;
+  readonly workers: readonly StoreWorker[];
+  readonly calls: NodeCalls;
+  readonly meta: MetaMachine;
+  readonly metaClient: MetaClient;
+  readonly leaderLimits: LeaderLimits;
+  /** How long a leader may be silent before others are looked for. */
+  readonly graceMs: number;
+  /** The first membership, on a founder; empty on a node that joined. */
+  readonly first: Pick<GroupConfig, "bootstrap">;
+  readonly onFatal: (error: unknown) => void;
+}
+
+export class RangeHosting {
+  readonly ranges: Ranges;
+  readonly coordinator: CoordinatorHost;
+  readonly view: NodeRangesView;
+  readonly rowCounts = new RowCounts();
+  readonly splitter: RangeSplitter;
+  readonly changes: Changes;
+  readonly facts: NodeFactsKeeper;
+  readonly #reports: RangeReports;
+  readonly #farewell: Farewell;
+  readonly #driver: PlacementDriver;
+
+  private constructor(options: HostingOptions, departed: DepartedRanges) {
+    const { self, clock, calls, meta, metaClient, graceMs, host } = options;
+    const ask = async (node: NodeId, group: GroupId): Promise<NodeId> =>
+      (await calls.call(node, "ranges.leader", [group], { timeoutMs: ASK_MS })) as NodeId;
+    this.ranges = new Ranges({
+      ...options,
+      departed,
+      limits: options.leaderLimits,
+      inquire: (_, transaction) => this.coordinator.client.inquire(transaction),
+    });
+    this.coordinator = new CoordinatorHost({
+      ...options,
+      departed,
+      resolve: (range, transaction, decision) => this.view.resolve(range, transaction, decision),
+      candidates: () => meta.state.nodes.map(({ id }) => id as NodeId),
+      askLeader: (node) => ask(node, COORDINATOR_GROUP),
+    });
+    this.view = new NodeRangesView({
+      self,
+      clock,
+      graceMs,
+      ranges: this.ranges,
+      meta,
+      metaClient,
+      remote: (node, range) => remoteRange(calls, node, range),
+      askLeader: ask,
+      coordinator: this.coordinator.client,
+    });
+    this.#reports = new RangeReports(clock, this.ranges, meta, metaClient, options.logger);
+    this.#farewell = new Farewell({
+      self,
+      clock,
+      ranges: this.ranges,
+      coordinator: this.coordinator,
+      meta,
+      calls,
+    });
+    this.splitter = new RangeSplitter({
+      self,
+      clock,
+      logger: options.logger,
+      ranges: this.ranges,
+      meta,
+      metaClient,
+      rowCounts: this.rowCounts,
+    });
+    this.changes = new Changes({ self, clock, host, ranges: this.ranges, calls });
+    this.facts = new NodeFactsKeeper(host, this.ranges, this.coordinator, options.random);
+    this.#driver = new PlacementDriver({
+      self,
+      clock,
+      logger: options.logger,
+      handle: host.group(META_GROUP),
+      meta,
+      metaClient,
+      calls,
+      facts: this.facts,
+      changes: this.changes,
+      silentMs: Math.max(MIN_SILENT_MS, graceMs * SILENT_GRACES),
+    });
+    this.changes.serve();
+    calls.serve("placement.facts", async ([known]) =>
+      this.facts.facts(known === undefined ? undefined : String(known)),
+    );
+    this.ranges.serve(calls, () => this.coordinator.makeReplica());
+    calls.serve("ranges.leader", async ([group]) => host.findGroup(group as GroupId)?.leader ?? NO_NODE);
+    serveRanges(calls, (range) => this.ranges.get(range)?.leader);
+  }
+
+  /** Opens what is here. */
+  static async open(options: HostingOptions): Promise<RangeHosting> {
+    const departed = await DepartedRanges.open(options.disk, options.directory);
+    const hosting = new RangeHosting(options, departed);
+    const { first } = options;
+    await hosting.coordinator.open(first);
+    await hosting.ranges.open(
+      first.bootstrap === undefined ? undefined : { range: FIRST_RANGE_GROUP, config: first },
+    );
+    return hosting;
+  }
+
+  /** Once the groups run. */
+  start(): void {
+    this.#reports.start();
+    this.#farewell.start();
+    this.splitter.start();
+    this.#driver.start();
+  }
+
+  /** Begins nothing more; resolves once what is under way is done. */
+  async stop(): Promise<void> {
+    this.#driver.stop();
+    this.splitter.stop();
+    this.#reports.stop();
+    this.#farewell.stop();
+    this.coordinator.close();
+    await this.ranges.stop();
+  }
+}

@@ -1,0 +1,339 @@
+/**
+ * The ranges that have a replica on this node. Which ones is told by the log: a group with records is here. Replicas
+ * come and go while the node runs: children of the ranges that split here, replicas that a leader on another node asks
+ * for (`ranges.host`), and those that belong here no longer.
+ *
+ * Invariants:
+ * 1. A child's log begins, durably, before its parent's log may be cut behind the split: both records are in the one
+ *    log of the node, in this order. So after a crash either the child's group is in the log, or the parent's log still
+ *    has the split and makes the child again.
+ * 2. A replica that left is recorded (departed.ts) before anything of it is deleted; its split, applied once more, does
+ *    not bring it back.
+ * 3. What is done to one range is done one after the other.
+ */
+import { join } from "node:path";
+import { RetryError } from "../../base/errors.js";
+import {
+  COORDINATOR_GROUP,
+  type GroupId,
+  groupId,
+  logIndex,
+  META_GROUP,
+  NO_NODE,
+  type NodeId,
+} from "../../base/ids.js";
+import type { Clock, Disk, Random } from "../../base/io.js";
+import { keyBytes, keyOf } from "../../base/keys.js";
+import type { DurableLog } from "../../log/types.js";
+import type { StoreWorker } from "../../machines/range/store.js";
+import type { SplitChild } from "../../machines/range/types.js";
+import { type GroupConfig, type MultiRaft, membersOf } from "../../multiraft/host.js";
+import type { GroupHandle } from "../../multiraft/types.js";
+import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
+import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
+import type { Inquire } from "../../range/leadership.js";
+import { Schema, SchemaPool } from "../../range/schema.js";
+import type { Logger } from "../logger.js";
+import type { NodeCalls } from "../network.js";
+import type { DepartedRanges } from "./departed.js";
+import { HostedRange } from "./hosted-range.js";
+
+/** Replicas opened at once when the node starts. */
+const OPENING_AT_ONCE = 16;
+const FIRST_CAMPAIGN_MS = 10;
+const MAX_CAMPAIGN_MS = 200;
+/** After this a child is left to ordinary elections. */
+const CAMPAIGN_FOR_MS = 10_000;
+
+/** How a group begins that the log does not have. */
+type FirstConfig = Pick<GroupConfig, "bootstrap" | "begins">;
+
+export interface RangesOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly disk: Disk;
+  readonly logger: Logger;
+  /** Of the node's data. */
+  readonly directory: string;
+  readonly host: MultiRaft;
+  readonly log: DurableLog;
+  readonly workers: readonly StoreWorker[];
+  readonly departed: DepartedRanges;
+  readonly limits: LeaderLimits;
+  /** What became of a transaction that a range has prepared. */
+  readonly inquire: Inquire;
+  /** Replicas whose failure to open must end the node. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+export interface MembershipAnswer {
+  readonly member: boolean;
+  readonly index: number;
+  readonly term: number;
+}
+
+export interface RangesListener {
+  /** A replica is here, perhaps still without a state. */
+  opened(range: HostedRange): void;
+  /** It has a state now, its first or another: slice, membership, leader or term may have changed. */
+  changed(range: HostedRange): void;
+  closed(range: HostedRange): void;
+}
+
+export class Ranges {
+  readonly #options: RangesOptions;
+  readonly #hosted = new Map<GroupId, HostedRange>();
+  readonly #listeners = new Set<RangesListener>();
+  readonly #turns = new Map<GroupId, Promise<unknown>>();
+  readonly schemas = new SchemaPool();
+  #opened = 0;
+  #stopped = false;
+
+  constructor(options: RangesOptions) {
+    this.#options = options;
+  }
+
+  get all(): ReadonlyMap<GroupId, HostedRange> {
+    return this.#hosted;
+  }
+
+  get(range: GroupId): HostedRange | undefined {
+    return this.#hosted.get(range);
+  }
+
+  listen(listener: RangesListener): void {
+    this.#listeners.add(listener);
+  }
+
+  /** At start: finishes departures that a crash cut short, and opens what the log has, or `first` where it has nothing. */
+  async open(first: { readonly range: GroupId; readonly config: FirstConfig } | undefined) {
+    const { log, departed, disk } = this.#options;
+    const folders = new Set(await disk.list(join(this.#options.directory, "ranges")));
+    const gone = new Set(departed.gone());
+    for (const range of gone) {
+      if (log.groups().includes(range)) await log.removeGroup(range);
+      if (folders.has(String(range))) await this.#remove(range);
+    }
+    const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
+    const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
+    if (first !== undefined && !gone.has(first.range)) configs.set(first.range, first.config);
+    for (const folder of folders) {
+      const range = groupId(Number(folder));
+      if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
+        await this.#readopt(range, configs);
+    }
+    const waiting = [...configs];
+    const openNext = async (): Promise<void> => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
+        await this.#open(next[0], next[1]);
+    };
+    await Promise.all(Array.from({ length: OPENING_AT_ONCE }, openNext));
+  }
+
+  /** A folder whose range is not in the log: a child whose birth a crash cut short, or a replica that never got a state. */
+  async #readopt(range: GroupId, configs: Map<GroupId, FirstConfig>): Promise<void> {
+    const { departed, self, workers } = this.#options;
+    const store = workers[0]!.store(this.#path(range));
+    const applied = await store.open();
+    const beginning = store.beginning();
+    await store.close();
+    const child = beginning !== undefined && applied === beginning.index && departed.get(range) === undefined;
+    if (!child || !membersOf(beginning.conf).has(self)) return this.#remove(range);
+    const { conf, index, term } = beginning;
+    configs.set(range, { bootstrap: conf, begins: { index, term } });
+  }
+
+  /** Nothing is opened or removed any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.allSettled([...this.#turns.values()]);
+  }
+
+  // --- children -----------------------------------------------------------------------------------------------------
+
+  /** A split made this child's file here. */
+  #adopt(child: SplitChild): Promise<void> {
+    const { descriptor, index, term, conf, parent } = child;
+    const { range } = descriptor;
+    const { self, departed, logger, host } = this.#options;
+    const parentHandle = this.#hosted.get(parent)?.handle;
+    const welcome = (): boolean => departed.get(range) === undefined && membersOf(conf).has(self);
+    // Invariant 1: not a moment later.
+    let begun: Promise<void> | undefined;
+    if (welcome()) begun = host.begin({ group: range, bootstrap: conf, begins: { index, term } });
+    return this.#exclusively(range, async () => {
+      await begun;
+      if (this.#hosted.has(range)) return;
+      if (begun === undefined || !welcome()) {
+        await this.#remove(range);
+        return;
+      }
+      const hosted = await this.#open(range, {});
+      logger.info({ range, parent, index }, "a range was born");
+      if (parentHandle?.leader === self) this.#campaign(hosted.handle, FIRST_CAMPAIGN_MS, 0);
+    });
+  }
+
+  /** Until somebody leads: the other members may not have made their replicas yet. */
+  #campaign(handle: GroupHandle, pauseMs: number, spentMs: number): void {
+    if (this.#stopped || handle.leader !== NO_NODE || spentMs > CAMPAIGN_FOR_MS) return;
+    handle.campaign();
+    this.#options.clock.setTimer(pauseMs, () =>
+      this.#campaign(handle, Math.min(MAX_CAMPAIGN_MS, pauseMs * 1.5), spentMs + pauseMs),
+    );
+  }
+
+  // --- replicas that others ask for ---------------------------------------------------------------------------------
+
+  serve(calls: NodeCalls, makeCoordinator: () => Promise<void>): void {
+    calls.serve("ranges.host", async ([range, start, end, generation]) => {
+      if (range === COORDINATOR_GROUP) await makeCoordinator();
+      else
+        await this.host({
+          range: groupId(Number(range)),
+          start: keyOf(start as Uint8Array),
+          end: keyOf(end as Uint8Array),
+          generation: Number(generation),
+          replicas: [],
+        });
+      return true;
+    });
+    calls.serve("ranges.membership", ([group, node]) =>
+      this.membership(groupId(Number(group)), node as NodeId),
+    );
+  }
+
+  /** Makes an empty replica that waits for a leader's snapshot, unless there is one. */
+  host(descriptor: RangeDescriptor): Promise<void> {
+    const { range } = descriptor;
+    return this.#exclusively(range, async () => {
+      if (this.#hosted.has(range)) return;
+      const behind = this.#behind(descriptor);
+      if (behind !== undefined)
+        throw new RetryError(
+          "OSTRAKA_UNAVAILABLE",
+          `range ${range} has to wait: range ${behind.range} on this node has yet to learn what became of its keys`,
+        );
+      const { departed, logger } = this.#options;
+      const promised = departed.get(range)?.promised;
+      await departed.back(range);
+      await this.#remove(range);
+      await this.#open(range, promised === undefined ? {} : { promised });
+      logger.info({ range }, "a replica is made and waits for its state");
+    });
+  }
+
+  /** A replica here that may yet make this range by applying a split. */
+  #behind(descriptor: RangeDescriptor): HostedRange | undefined {
+    for (const hosted of this.#hosted.values()) {
+      if (!hosted.filled) continue;
+      const own = hosted.store.state().descriptor;
+      if (own.generation < descriptor.generation && overlaps(own, descriptor)) return hosted;
+    }
+    return undefined;
+  }
+
+  /**
+   * As a group's leader, confirmed by a quorum: whether a node is a member, and the index and term up to which that is
+   * so. RouteError when this node does not lead.
+   */
+  async membership(group: GroupId, node: NodeId): Promise<MembershipAnswer> {
+    const { host, self } = this.#options;
+    const handle = host.findGroup(group);
+    if (handle === undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${self} has no replica of group ${group}`);
+    const { term } = handle.status();
+    await handle.readIndex();
+    const { conf, applied } = handle.status();
+    return { member: membersOf(conf).has(node), index: applied, term };
+  }
+
+  // --- leaving ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Ends a replica for good. `still` is asked once nothing can come between: a replica that has grown meanwhile was
+   * taken in again, and stays.
+   */
+  leave(range: GroupId, still: (hosted: HostedRange) => boolean): Promise<boolean> {
+    return this.#exclusively(range, async () => {
+      const hosted = this.#hosted.get(range);
+      if (hosted === undefined || !still(hosted)) return false;
+      this.#hosted.delete(range);
+      for (const listener of this.#listeners) listener.closed(hosted);
+      const { host, departed, logger } = this.#options;
+      await host.removeGroup(range, (promised) => departed.left(range, promised));
+      hosted.schema.close();
+      await this.#remove(range);
+      logger.info({ range }, "a replica has left this node");
+      return true;
+    });
+  }
+
+  // --- opening ------------------------------------------------------------------------------------------------------
+
+  async #open(range: GroupId, config: Omit<GroupConfig, "group" | "machine">): Promise<HostedRange> {
+    const { host, workers, clock, random, limits, inquire } = this.#options;
+    const worker = workers[this.#opened++ % workers.length]!;
+    const store = worker.store(this.#path(range));
+    // Before the first apply can tell of one.
+    store.onSplit((child) => {
+      this.#adopt(child).catch((error: unknown) => {
+        if (!this.#stopped) this.#options.onFatal(error);
+      });
+    });
+    const handle = await host.addGroup({ group: range, machine: store, ...config });
+    const schema = await Schema.follow(store, this.schemas);
+    const leader = new RangeLeader({ handle, store, schema, clock, random, limits, inquire });
+    const hosted = new HostedRange(range, handle, store, schema, leader);
+    hosted.filled = handle.status().applied > 0;
+    this.#hosted.set(range, hosted);
+    for (const listener of this.#listeners) listener.opened(hosted);
+    const changed = (): void => {
+      if (this.#hosted.get(range) !== hosted || !hosted.filled) return;
+      for (const listener of this.#listeners) listener.changed(hosted);
+    };
+    handle.onChange(changed);
+    store.onState(changed);
+    if (hosted.filled) changed();
+    else
+      handle.waitApplied(logIndex(1)).then(
+        () => {
+          hosted.filled = true;
+          changed();
+        },
+        // It left before it had a state.
+        () => undefined,
+      );
+    return hosted;
+  }
+
+  #path(range: GroupId): string {
+    return join(this.#options.directory, "ranges", String(range), "range.db");
+  }
+
+  #remove(range: GroupId): Promise<void> {
+    return this.#options.workers[0]!.remove(this.#path(range));
+  }
+
+  #exclusively<T>(range: GroupId, work: () => Promise<T>): Promise<T> {
+    const before = this.#turns.get(range) ?? Promise.resolve();
+    const turn = before
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+        return work();
+      });
+    this.#turns.set(range, turn);
+    const done = (): void => {
+      if (this.#turns.get(range) === turn) this.#turns.delete(range);
+    };
+    turn.then(done, done);
+    return turn;
+  }
+}
+
+/** The arguments of `ranges.host`. */
+export function hostArguments({ range, start, end, generation }: RangeDescriptor): readonly unknown[] {
+  return [range, keyBytes(start), keyBytes(end), generation];
+}

@@ -1,0 +1,249 @@
+/**
+ * What this node knows of the database's ranges, and how to reach their leaders: RangesView for the gateway.
+ *
+ * The directory is put together from three sources, of which the newest wins: this node's replica of meta, the
+ * replicas of ranges on this node, and what ranges that were asked in vain have said (RouteError.moved).
+ *
+ * Invariant: the directory only learns; of each range it never goes back to an older generation.
+ */
+import { RetryError } from "../../base/errors.js";
+import { type GroupId, NO_NODE, type NodeId, type TransactionId } from "../../base/ids.js";
+import type { Clock } from "../../base/io.js";
+import type { CoordinatorService, Decision } from "../../coordinator/types.js";
+import { RangeClient } from "../../gateway/range-client.js";
+import type { LocalRange, RangesView } from "../../gateway/ranges.js";
+import type { MetaMachine } from "../../machines/meta/meta.js";
+import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { RangeDirectory } from "../../placement/directory.js";
+import { Schema } from "../../range/schema.js";
+import type { RangeService } from "../../range/types.js";
+import { anyIntersect, SCHEMA } from "../../txn/spans.js";
+import type { MetaClient } from "../meta-client.js";
+import type { HostedRange } from "./hosted-range.js";
+import type { Ranges, RangesListener } from "./ranges.js";
+
+const REFRESH_MS = 10_000;
+const REFRESH_PAUSE_MS = 25;
+
+export interface ViewOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly graceMs: number;
+  readonly ranges: Ranges;
+  readonly meta: MetaMachine;
+  readonly metaClient: Pick<MetaClient, "catchUp">;
+  readonly remote: (node: NodeId, range: GroupId) => RangeService;
+  /** Asks a node who leads a range as far as it knows. */
+  readonly askLeader: (node: NodeId, range: GroupId) => Promise<NodeId>;
+  readonly coordinator: CoordinatorService;
+}
+
+export class NodeRangesView implements RangesView, RangesListener {
+  readonly #options: ViewOptions;
+  readonly #clients = new Map<GroupId, RangeClient>();
+  /** Replicas that their range's client knows of. */
+  readonly #attached = new WeakSet<HostedRange>();
+  readonly #listeners = new Set<(directory: RangeDirectory) => void>();
+  #directory = new RangeDirectory([]);
+  /** Meta's descriptors as taken in last; those that are the same objects bring nothing new. */
+  #fromMeta: ReadonlySet<RangeDescriptor> = new Set();
+  #refreshing: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+  /** Where no replica is here. */
+  #remoteSchema: Schema | undefined;
+  readonly coordinator: CoordinatorService;
+
+  constructor(options: ViewOptions) {
+    this.#options = options;
+    this.coordinator = options.coordinator;
+    options.ranges.listen(this);
+    for (const hosted of options.ranges.all.values()) if (hosted.filled) this.changed(hosted);
+    options.meta.onChange(() => this.#takeMeta());
+    this.#takeMeta();
+  }
+
+  // --- the directory ------------------------------------------------------------------------------------------------
+
+  directory(): RangeDirectory {
+    return this.#directory;
+  }
+
+  learn(moved: string): void {
+    const descriptors = parseMoved(moved);
+    if (descriptors.length > 0) this.#merge(descriptors);
+  }
+
+  onChange(listener: (directory: RangeDirectory) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #takeMeta(): void {
+    const { ranges } = this.#options.meta.state;
+    const fresh = ranges.filter((range) => !this.#fromMeta.has(range));
+    this.#fromMeta = new Set(ranges);
+    if (fresh.length > 0) this.#merge(fresh);
+  }
+
+  #merge(descriptors: readonly RangeDescriptor[]): void {
+    const { meta } = this.#options;
+    const directory = this.#directory.with(descriptors.filter(({ range }) => !meta.isMerged(range)));
+    if (directory === this.#directory) return;
+    for (const range of this.#clients.keys()) if (meta.isMerged(range)) this.#clients.delete(range);
+    this.#become(directory);
+  }
+
+  #become(directory: RangeDirectory): void {
+    this.#directory = directory;
+    for (const listener of this.#listeners) listener(directory);
+  }
+
+  refresh(): Promise<void> {
+    // Whoever asks while a round is under way needs one that begins after; all of those share the next.
+    if (this.#refreshing !== undefined) {
+      this.#next ??= this.#refreshing.catch(() => undefined).then(() => this.#startRefresh());
+      return this.#next;
+    }
+    return this.#startRefresh();
+  }
+
+  #startRefresh(): Promise<void> {
+    this.#next = undefined;
+    const round = this.#refresh().finally(() => {
+      this.#refreshing = undefined;
+    });
+    this.#refreshing = round;
+    return round;
+  }
+
+  async #refresh(): Promise<void> {
+    const { clock, metaClient } = this.#options;
+    const untilMs = clock.monotonicMs() + REFRESH_MS;
+    for (;;) {
+      const leftMs = untilMs - clock.monotonicMs();
+      if (leftMs <= 0)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "where all of the ranges are could not be found out");
+      await metaClient.catchUp(leftMs).catch((error: unknown) => {
+        throw new RetryError("OSTRAKA_UNAVAILABLE", `meta does not answer: ${String(error)}`, {
+          cause: error,
+        });
+      });
+      this.#takeMeta();
+      // One half of a split may be reported before the other.
+      if (this.#directory.complete) return;
+      await new Promise<void>((resolve) => void clock.setTimer(REFRESH_PAUSE_MS, resolve));
+    }
+  }
+
+  // --- replicas here ------------------------------------------------------------------------------------------------
+
+  opened(hosted: HostedRange): void {
+    if (hosted.filled) this.changed(hosted);
+  }
+
+  changed(hosted: HostedRange): void {
+    const client = this.#clients.get(hosted.range);
+    if (client !== undefined && !this.#attached.has(hosted)) this.#attach(client, hosted);
+    const { descriptor, frozenInto } = hosted.store.state();
+    if (frozenInto !== undefined) return;
+    // Of who has a replica, one that hears no leader may be the last to know.
+    const known = this.#directory.get(hosted.range)?.generation ?? 0;
+    if (descriptor.generation > known || hosted.handle.leader !== NO_NODE) this.#merge([hosted.descriptor()]);
+  }
+
+  closed(hosted: HostedRange): void {
+    this.#clients.get(hosted.range)?.detach();
+    // Another object: who has looked up what is here looks again.
+    this.#become(new RangeDirectory(this.#directory.ranges));
+  }
+
+  local(range: GroupId): LocalRange | undefined {
+    const hosted = this.#options.ranges.get(range);
+    return hosted?.filled ? hosted : undefined;
+  }
+
+  // --- leaders ------------------------------------------------------------------------------------------------------
+
+  #attach(client: RangeClient, hosted: HostedRange): void {
+    this.#attached.add(hosted);
+    client.attach({ handle: hosted.handle, service: hosted.leader });
+  }
+
+  client(range: GroupId): RangeService {
+    let client = this.#clients.get(range);
+    if (client === undefined) {
+      const { self, clock, graceMs, ranges, remote, askLeader } = this.#options;
+      client = new RangeClient({
+        range,
+        self,
+        clock,
+        graceMs,
+        hosted: undefined,
+        candidates: () => this.#directory.get(range)?.replicas ?? [],
+        remote: (node) => remote(node, range),
+        ask: (node) => askLeader(node, range),
+      });
+      this.#clients.set(range, client);
+      const hosted = ranges.get(range);
+      if (hosted?.filled) this.#attach(client, hosted);
+    }
+    return client;
+  }
+
+  /** Tells a range what became of a transaction; one that was merged away had nothing prepared. */
+  async resolve(range: GroupId, transaction: TransactionId, decision: Decision): Promise<void> {
+    if (this.#options.meta.isMerged(range)) return;
+    await this.client(range).resolve(transaction, decision);
+  }
+
+  // --- the schema ---------------------------------------------------------------------------------------------------
+
+  schema(): Schema {
+    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return hosted.schema;
+    if (this.#remoteSchema === undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema is not known yet on this node");
+    return this.#remoteSchema;
+  }
+
+  async refreshSchema(): Promise<void> {
+    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return this.#catchUp(hosted);
+    const [first] = this.#directory.ranges;
+    if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
+    const snapshot = await this.client(first.range).schema();
+    if (this.#remoteSchema === undefined)
+      this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
+    else this.#remoteSchema.update(snapshot);
+  }
+
+  /** A change of the schema that was decided, and told, before the call is applied here when it resolves. */
+  async #catchUp({ range, handle }: HostedRange): Promise<void> {
+    const client = this.client(range);
+    for (;;) {
+      const { index, held } = await client.readPoint();
+      if (held === undefined || !anyIntersect(held, [SCHEMA])) return handle.waitApplied(index);
+      await client.awaitHolds([SCHEMA]);
+    }
+  }
+}
+
+/** Whatever is not a list of descriptors counts as none. */
+function parseMoved(moved: string): RangeDescriptor[] {
+  try {
+    const descriptors = JSON.parse(moved) as unknown;
+    return Array.isArray(descriptors) ? descriptors.filter(isDescriptor) : [];
+  } catch {
+    return [];
+  }
+}
+
+function isDescriptor(value: unknown): value is RangeDescriptor {
+  const { range, start, end, generation, replicas } = (value ?? {}) as Partial<RangeDescriptor>;
+  return (
+    Number.isSafeInteger(range) &&
+    typeof start === "string" &&
+    typeof end === "string" &&
+    Number.isSafeInteger(generation) &&
+    Array.isArray(replicas) &&
+    replicas.every((node) => Number.isSafeInteger(node))
+  );
+}

@@ -1,0 +1,147 @@
+/**
+ * From what a statement touches (spans of a table's rows) to where that lies (keys, ranges).
+ *
+ * - "*" is the whole keyspace. "" is the schema, of which every range has a copy: reading it is reading any, so it lies
+ *   nowhere in particular; who writes it has to see to it that all ranges do.
+ * - A "rowid" table's spans are intervals of its keys. END_OF_TABLE is behind all of them: in the table's last range.
+ * - A "key" table's spans are the whole table.
+ * - "home" tables lie together under HOME_TABLE_ID.
+ * - A table that is not known (the schema at hand is older) may lie anywhere: the whole keyspace.
+ */
+import { encodeKey, encodeKeyAfter, HOME_TABLE_ID, type Key, tableEnd, tableStart } from "../base/keys.js";
+import { EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import {
+  covers,
+  isWhole,
+  type KeySpan,
+  overlaps,
+  type RangeDescriptor,
+  type TableKey,
+} from "./descriptor.js";
+import type { RangeDirectory } from "./directory.js";
+
+type ByName = ReadonlyMap<string, TableKey>;
+
+const LEAST_ROWID = -(1n << 63n);
+const LAST_ROWID = (1n << 63n) - 1n;
+const EVERYWHERE: KeySpan = { start: "", end: "" };
+
+/** Lists of tables come with schemas, which live for long: each is looked up by name again and again. */
+const namesOf = new WeakMap<readonly TableKey[], ByName>();
+
+function byName(tables: readonly TableKey[]): ByName {
+  let names = namesOf.get(tables);
+  if (names === undefined) {
+    names = new Map(tables.map((table) => [table.name, table]));
+    namesOf.set(tables, names);
+  }
+  return names;
+}
+
+/** The least key at which a range may be split: tables that stay whole are in front of it. */
+export const FIRST_SPLIT_KEY: Key = tableEnd(HOME_TABLE_ID);
+
+/** The keys that a table's rows may have. */
+export function tableKeySpan(table: TableKey): KeySpan {
+  const id = table.shard === "home" ? HOME_TABLE_ID : table.id;
+  return { start: tableStart(id), end: tableEnd(id) };
+}
+
+/** The intervals of keys that a span covers: one, or none for the schema. */
+export function spanToKeys(span: Span, tables: readonly TableKey[]): readonly KeySpan[] {
+  if (span.table === SCHEMA) return [];
+  if (span.table === EVERY_TABLE) return [EVERYWHERE];
+  const table = byName(tables).get(span.table);
+  if (table === undefined) return [EVERYWHERE];
+  if (table.shard !== "rowid") return [tableKeySpan(table)];
+  return [{ start: rowidStart(table.id, span.low), end: rowidEnd(table.id, span.high) }];
+}
+
+function rowidStart(id: number, low: bigint | undefined): Key {
+  if (low === undefined || low <= LEAST_ROWID) return tableStart(id);
+  return low > LAST_ROWID ? encodeKeyAfter(id, [LAST_ROWID]) : encodeKey(id, [low]);
+}
+
+/** Behind every row of up to `high`, and no further than to the next row. */
+function rowidEnd(id: number, high: bigint | undefined): Key {
+  if (high === undefined || high > LAST_ROWID) return tableEnd(id);
+  if (high < LEAST_ROWID) return tableStart(id);
+  return encodeKeyAfter(id, [high]);
+}
+
+/** All ranges of the directory that have keys of the spans, in key order; the only range whatever the spans. */
+export function rangesOf(
+  spans: readonly Span[],
+  tables: readonly TableKey[],
+  directory: RangeDirectory,
+): readonly RangeDescriptor[] {
+  if (directory.ranges.length === 1) return directory.ranges;
+  const keys = spans.flatMap((span) => spanToKeys(span, tables));
+  return directory.ranges.filter((range) => keys.some((span) => overlaps(range, span)));
+}
+
+/**
+ * The spans of a footprint that say where it has to run. What a search found nothing under, or a range of keys, depends
+ * also on rows that will come under keys that SQLite chooses (END_OF_TABLE): these come in the table's last range, with
+ * keys of that range, so that they concern only what lies there, whose own span names it.
+ */
+export function rowsOf({ reads, writes, checks }: Footprint): readonly Span[] {
+  return [...reads, ...checks, ...writes].filter(
+    (span, i, all) => !isEnd(span) || i >= all.length - writes.length,
+  );
+}
+
+function isEnd({ low }: Span): boolean {
+  return low !== undefined && low > LAST_ROWID;
+}
+
+/**
+ * Whether spans lie in one slice. What has to be looked at for every statement at a range's leader is kept by table: as
+ * long as neither the slice nor the schema changes, one of these serves.
+ */
+export class SliceCheck {
+  readonly slice: KeySpan;
+  /** The slice is the whole keyspace. */
+  readonly whole: boolean;
+  readonly tables: readonly TableKey[];
+  readonly #inside = new Map<string, boolean>();
+
+  constructor(slice: KeySpan, tables: readonly TableKey[]) {
+    this.slice = slice;
+    this.whole = isWhole(slice);
+    this.tables = tables;
+  }
+
+  /** Every key of the spans is in the slice. */
+  contains(spans: readonly Span[]): boolean {
+    return this.whole || spans.every((span) => this.#contains(span));
+  }
+
+  /** As `contains`, for what is read and not written: rows yet to come under chosen keys may come elsewhere. */
+  containsReads(spans: readonly Span[]): boolean {
+    return this.whole || spans.every((span) => isEnd(span) || this.#contains(span));
+  }
+
+  /** Tables that get a row under a key that SQLite chooses, and whose first rows may lie in an earlier range. */
+  appendsTo(writes: readonly Span[]): readonly TableKey[] {
+    if (this.whole) return [];
+    return writes.flatMap((span) => {
+      const table = byName(this.tables).get(span.table);
+      if (table === undefined || table.shard !== "rowid") return [];
+      return isEnd(span) && this.slice.start > tableStart(table.id) ? [table] : [];
+    });
+  }
+
+  #contains(span: Span): boolean {
+    const known = this.#inside.get(span.table);
+    if (known === true) return true;
+    if (known === undefined) {
+      const table = byName(this.tables).get(span.table);
+      const inside =
+        span.table === SCHEMA || (table !== undefined && covers(this.slice, tableKeySpan(table)));
+      this.#inside.set(span.table, inside);
+      if (inside) return true;
+    }
+    return spanToKeys(span, this.tables).every((keys) => covers(this.slice, keys));
+  }
+}

@@ -1,0 +1,450 @@
+/**
+ * Transactions that run at the leader: their statements, speculatively and one after the other, and their commit on this
+ * range alone (also of those that ran on a gateway's private copy).
+ *
+ * Invariants:
+ * 1. Waiting (for reservations, holds, fences) comes first; validation and admission to the log's queue then happen in
+ *    one step.
+ * 2. A commit that is on its way is not validated again when it is asked for again: both get its answer.
+ * 3. What a transaction has read and would write lies in the range's slice; when it does not any more, it gets
+ *    OSTRAKA_RETRY.
+ */
+import { AmbiguousError, isWireError, RetryError, toWireError, UserError } from "../base/errors.js";
+import { type LogIndex, logIndex, type TransactionId } from "../base/ids.js";
+import { encodeKey } from "../base/keys.js";
+import { decodeRows } from "../base/values.js";
+import { toldDigest } from "../machines/range/told.js";
+import type {
+  Command,
+  CommandResult,
+  IdempotencyKey,
+  StampedStatement,
+  StatementOutcome,
+} from "../machines/range/types.js";
+import type { TableKey } from "../placement/descriptor.js";
+import type { Analysis, Footprint, Span } from "../sql/types.js";
+import { EVERYTHING, SCHEMA } from "../txn/spans.js";
+import { allReads, type OpenTransaction } from "../txn/transactions.js";
+import { type LeaderContext, type Leadership, MOVE_CODE } from "./leadership.js";
+import type {
+  CopyCommit,
+  LocalRead,
+  ReadPoint,
+  TransactionStatement,
+  TransactionStatementAnswer,
+} from "./types.js";
+
+/** Bytes a millisecond at which a database file is copied, about; for deciding between replay and copy. */
+const COPY_BYTES_PER_MS = 1024 * 1024;
+/** What it takes to run a bounded statement again, about. */
+const REPLAY_MS = 0.02;
+const EXPIRE_EVERY = 256;
+/** Reads beyond which a statement only checks its own at once; commit checks all. */
+const MAX_EARLY_CHECKS = 64;
+const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
+
+type Open = OpenTransaction<StampedStatement>;
+
+/** What a commit writes and proposes, decided before it waits. */
+interface CommitPlan {
+  readonly reads: readonly Span[];
+  readonly writes: readonly Span[];
+  /** What is looked at again when texts run again; no more is known of it than that it has to be at rest. */
+  readonly checks?: readonly Span[];
+  /** Undefined when there is nothing to write. */
+  readonly command: (() => Command) | undefined;
+}
+
+export class OpenTransactions {
+  readonly #context: LeaderContext;
+  readonly #committing = new Map<TransactionId, Promise<CommandResult>>();
+  #opened = 0;
+
+  constructor(context: LeaderContext) {
+    this.#context = context;
+  }
+
+  async begin(
+    id: TransactionId,
+    options: { readonly reserve: readonly Span[] | undefined; readonly age: number },
+    readPoint: () => Promise<ReadPoint>,
+  ): Promise<ReadPoint> {
+    const leadership = this.#context.serving();
+    if (options.reserve !== undefined) await leadership.line.reserve(id, options.reserve, options.age);
+    const point = await readPoint();
+    // What is applied by now has left the line and may be remembered by nobody: the transaction reads after it.
+    const index = logIndex(Math.max(point.index, this.#context.deps.store.appliedIndex()));
+    this.#open(id, index, leadership);
+    return { ...point, index };
+  }
+
+  #open(id: TransactionId, index: LogIndex, leadership: Leadership): Open {
+    const { clock, limits } = this.#context.deps;
+    if (this.#context.leading() !== leadership) throw this.#context.notLeading();
+    const { transactions } = leadership;
+    const nowMs = clock.monotonicMs();
+    if (++this.#opened % EXPIRE_EVERY === 0) transactions.expire(nowMs - limits.idleTransactionMs);
+    const remembered = transactions.remembering;
+    const transaction = transactions.open(id, index, nowMs);
+    if (!remembered) this.#context.rememberOnTheirWay(leadership);
+    return transaction;
+  }
+
+  #known(leadership: Leadership, id: TransactionId, ordinal: number): Open {
+    const transaction = leadership.transactions.get(id);
+    if (transaction === undefined || transaction.ordinal !== ordinal)
+      throw new RetryError("OSTRAKA_RETRY", FORGOTTEN);
+    transaction.lastUsedMs = this.#context.deps.clock.monotonicMs();
+    leadership.line.renew(id);
+    return transaction;
+  }
+
+  // --- statements -----------------------------------------------------------------------------------------------
+
+  async run(request: TransactionStatement): Promise<TransactionStatementAnswer> {
+    const leadership = this.#context.serving();
+    const { transactions } = leadership;
+    const { store } = this.#context.deps;
+    const { statement, ordinal, transaction: id } = request;
+    const analysis = await this.#admitted(leadership, request);
+    if (analysis === undefined) return { kind: "move" };
+    if (ordinal === 0 && transactions.get(id) === undefined) {
+      // The memory has to reach back to before the first read; everything applied here and on its way is known.
+      this.#open(id, store.appliedIndex(), leadership);
+    }
+    const transaction = this.#known(leadership, id, ordinal);
+    const stamped = this.#context.stamped(analysis, statement.params, request.flags, request.lastInsertRowid);
+    if (analysis.readonly && transaction.writes.length === 0)
+      return this.#readInTransaction(leadership, transaction, analysis, stamped);
+    return this.#speculate(leadership, transaction, analysis, stamped);
+  }
+
+  /** Undefined when it is not for this leader's worker. Waits for what held transactions may change of what it reads. */
+  async #admitted(leadership: Leadership, request: TransactionStatement): Promise<Analysis | undefined> {
+    const { schema } = this.#context.deps;
+    const { sql, params } = request.statement;
+    for (;;) {
+      const analysis = schema.analyse(sql);
+      if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return undefined;
+      const { gate } = leadership.admission;
+      if (gate.holds.size === 0 && !this.#context.restricted) return analysis;
+      const { reads, writes, checks } = analysis.footprint(params);
+      const looked = [...reads, ...checks];
+      if (gate.holds.meets(looked, [])) {
+        const { version } = schema;
+        await leadership.admission.pass({ kind: "read", reads: looked }, () => undefined);
+        if (this.#context.leading() !== leadership) throw this.#context.notLeading();
+        if (schema.version !== version) continue;
+      }
+      this.#context.admit(looked, writes);
+      return (await this.#appendsWrongly(writes)) ? undefined : analysis;
+    }
+  }
+
+  /**
+   * A key that SQLite is to choose in a slice that is not the table's first comes after the greatest one in the slice,
+   * and there is none: rows that lie before the slice are not here, or are left from before a split.
+   */
+  async #appendsWrongly(writes: readonly Span[]): Promise<boolean> {
+    if (!this.#context.restricted) return false;
+    for (const table of this.#context.slice.appendsTo(writes)) if (await this.#hasNoRow(table)) return true;
+    return false;
+  }
+
+  async #hasNoRow(table: TableKey): Promise<boolean> {
+    const { start } = this.#context.slice.slice;
+    const rowid = `"${(table.keyColumns[0] ?? "rowid").replaceAll('"', '""')}"`;
+    const sql = table.autoincrement
+      ? `SELECT seq FROM sqlite_sequence WHERE name = '${table.name.replaceAll("'", "''")}' COLLATE NOCASE`
+      : `SELECT max(${rowid}) FROM "${table.name.replaceAll('"', '""')}"`;
+    const statement = { sql, params: [], flags: 0, stamp: this.#context.stamp(0n), told: undefined };
+    const { outcome } = await this.#context.deps.store.read({ statement, maxBytes: 1024 });
+    const greatest = decodeRows(outcome.rows)[0]?.[0];
+    return typeof greatest !== "bigint" || encodeKey(table.id, [greatest]) < start;
+  }
+
+  /** Doing again what the transaction has done would cost more than a copy on which it need not. */
+  #outgrown(transaction: Open): boolean {
+    const { limits, store } = this.#context.deps;
+    const copyMs = limits.maxReplayMs + store.size().databaseBytes / COPY_BYTES_PER_MS;
+    return transaction.writes.length * REPLAY_MS > copyMs;
+  }
+
+  async #readInTransaction(
+    leadership: Leadership,
+    transaction: Open,
+    analysis: Analysis,
+    stamped: StampedStatement,
+  ): Promise<TransactionStatementAnswer> {
+    const { store, limits } = this.#context.deps;
+    try {
+      const { appliedIndex, outcome } = await store.read({
+        statement: stamped,
+        maxBytes: limits.maxResultBytes,
+      });
+      const footprint = analysis.footprint(stamped.params, outcome);
+      this.#record(leadership, transaction, footprint, appliedIndex, undefined);
+      return { kind: "ran", outcome, stamped: undefined, rolledBack: false };
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      if (error.code === "OSTRAKA_TOO_LARGE") return { kind: "move" };
+      const { reads, checks } = analysis.footprint(stamped.params);
+      const looked = { reads: [...reads, ...checks], writes: [], checks: [] };
+      this.#record(leadership, transaction, looked, transaction.since, undefined);
+      return { kind: "ran", outcome: toWireError(error), stamped: undefined, rolledBack: false };
+    }
+  }
+
+  async #speculate(
+    leadership: Leadership,
+    transaction: Open,
+    analysis: Analysis,
+    stamped: StampedStatement,
+  ): Promise<TransactionStatementAnswer> {
+    const { id, writes } = transaction;
+    const { store, limits } = this.#context.deps;
+    const maxBytes = limits.maxResultBytes;
+    const request = { transaction: id, position: writes.length, statement: stamped, maxBytes };
+    let answer = await store.speculate({ ...request, earlier: writes.length === 0 ? [] : undefined });
+    if (answer.kind === "lost") {
+      if (this.#outgrown(transaction)) return { kind: "move" };
+      const earlier = writes.map((write) => write.statement);
+      answer = await store.speculate({ ...request, earlier });
+    }
+    if (answer.kind === "lost") throw this.#lost(leadership, id, "the transaction's speculation was lost");
+    if (answer.kind === "changed")
+      throw this.#lost(leadership, id, "what the transaction has done would not come out the same any more");
+    const failed = isWireError(answer.outcome);
+    if (isWireError(answer.outcome) && answer.outcome[1] === "OSTRAKA_TOO_LARGE") return { kind: "move" };
+    if (answer.rolledBack) {
+      this.close(leadership, id);
+      return { kind: "ran", outcome: answer.outcome, stamped: undefined, rolledBack: true };
+    }
+    const footprint = analysis.footprint(
+      stamped.params,
+      failed ? undefined : (answer.outcome as StatementOutcome),
+    );
+    const reads = failed ? [...footprint.reads, ...footprint.checks] : footprint.reads;
+    // A failed write can have had effects (OR FAIL) and its error was told: it runs again with the others.
+    const again = analysis.readonly ? undefined : { ...stamped, told: toldDigest(answer.outcome) };
+    this.#record(leadership, transaction, { ...footprint, reads }, answer.appliedIndex, again);
+    return { kind: "ran", outcome: answer.outcome, stamped: again, rolledBack: false };
+  }
+
+  /** Records what a statement read and wrote, unless what was read before has changed meanwhile. */
+  #record(
+    leadership: Leadership,
+    transaction: Open,
+    footprint: Footprint,
+    index: LogIndex,
+    again: StampedStatement | undefined,
+  ): void {
+    const { transactions } = leadership;
+    // The schema is read by every statement; the first reading is the strictest.
+    const reads = transaction.ordinal === 0 ? [SCHEMA, ...footprint.reads] : footprint.reads;
+    if (this.#context.restricted && !this.#isInside(footprint))
+      throw this.#lost(leadership, transaction.id, "the range has been split");
+    transactions.ran(transaction, { ...footprint, reads }, index, again);
+    if (transaction.reads.length > MAX_EARLY_CHECKS) return;
+    const conflict = transactions.conflict(transaction);
+    if (conflict !== undefined) throw this.#lost(leadership, transaction.id, conflict);
+  }
+
+  #isInside({ reads, writes, checks }: Footprint): boolean {
+    const { slice } = this.#context;
+    return slice.containsReads(reads) && slice.contains(writes) && slice.containsReads(checks);
+  }
+
+  #lost(leadership: Leadership, id: TransactionId, why: string): RetryError {
+    this.close(leadership, id);
+    return new RetryError("OSTRAKA_RETRY", why);
+  }
+
+  close(leadership: Leadership, id: TransactionId): void {
+    leadership.transactions.close(id);
+    leadership.line.release(id);
+    this.#context.deps.store.forget(id);
+  }
+
+  /** The slice has become smaller: what is not wholly in it any more cannot go on. */
+  closeOutside(leadership: Leadership): void {
+    const { slice } = this.#context;
+    for (const transaction of leadership.transactions.all()) {
+      const inside =
+        transaction.reads.every(({ spans }) => slice.containsReads(spans)) &&
+        transaction.writes.every(({ spans, checks }) => slice.contains(spans) && slice.containsReads(checks));
+      if (!inside) this.close(leadership, transaction.id);
+    }
+  }
+
+  closeAll(leadership: Leadership): void {
+    for (const { id } of leadership.transactions.all()) this.close(leadership, id);
+  }
+
+  async truncate(id: TransactionId, ordinal: number): Promise<void> {
+    const { transactions } = this.#context.leading();
+    const transaction = transactions.get(id);
+    if (transaction === undefined) throw new RetryError("OSTRAKA_RETRY", FORGOTTEN);
+    this.#context.deps.store.forget(id);
+    transactions.truncate(transaction, ordinal);
+  }
+
+  async rollback(id: TransactionId): Promise<void> {
+    const { current } = this.#context;
+    if (current !== undefined) this.close(current, id);
+    else this.#context.deps.store.forget(id);
+  }
+
+  // --- commit ---------------------------------------------------------------------------------------------------
+
+  async commit(id: TransactionId, key: IdempotencyKey, reads: readonly LocalRead[]): Promise<CommandResult> {
+    const under = this.#committing.get(id);
+    if (under !== undefined) return under;
+    const leadership = this.#context.serving();
+    const transaction = leadership.transactions.get(id);
+    if (transaction === undefined) return refused(FORGOTTEN);
+    const writes = transaction.writes.flatMap((write) => write.spans);
+    const statements = transaction.writes.map((write) => write.statement);
+    const command = (): Command => ({
+      kind: "transaction",
+      key,
+      wallMs: this.#context.wallMs(),
+      transaction: id,
+      statements,
+    });
+    const plan = {
+      reads: allReads(transaction).flatMap((read) => read.spans),
+      writes,
+      command: statements.length === 0 ? undefined : command,
+    };
+    return this.#commitOnce(leadership, transaction, reads, plan);
+  }
+
+  async commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult> {
+    const { transaction: id, key, body, writes } = commit;
+    const under = this.#committing.get(id);
+    if (under !== undefined) return under;
+    const leadership = this.#context.serving();
+    const transaction = leadership.transactions.get(id);
+    if (transaction === undefined || commit.readTerm !== leadership.term) return refused(FORGOTTEN);
+    const copied: LocalRead = {
+      index: commit.readAt,
+      term: commit.readTerm,
+      spans: [SCHEMA, ...commit.reads],
+    };
+    const command = (): Command => {
+      const wallMs = this.#context.wallMs();
+      return body.kind === "statements"
+        ? { kind: "transaction", key, wallMs, transaction: id, statements: body.statements }
+        : { kind: "rows", key, wallMs, transaction: id, changes: body.changes, outcomes: body.outcomes };
+    };
+    const nothing = body.kind === "statements" && body.statements.length === 0;
+    // A text looks at constraints when it runs again: unless it is known where, it may be anywhere.
+    const checks = body.kind === "rows" || nothing ? [] : (commit.checks ?? [EVERYTHING]);
+    const plan = {
+      reads: transaction.reads.flatMap((read) => read.spans),
+      checks,
+      writes,
+      command: nothing ? undefined : command,
+    };
+    return this.#commitOnce(leadership, transaction, [...reads, copied], plan);
+  }
+
+  #commitOnce(
+    leadership: Leadership,
+    transaction: Open,
+    elsewhere: readonly LocalRead[],
+    plan: CommitPlan,
+  ): Promise<CommandResult> {
+    const { id } = transaction;
+    const committed = this.#commitInTurn(leadership, transaction, elsewhere, plan).finally(() =>
+      this.#committing.delete(id),
+    );
+    this.#committing.set(id, committed);
+    return committed;
+  }
+
+  async #commitInTurn(
+    leadership: Leadership,
+    transaction: Open,
+    elsewhere: readonly LocalRead[],
+    plan: CommitPlan,
+  ): Promise<CommandResult> {
+    const { line, admission } = leadership;
+    const { writes } = plan;
+    if (!leadership.clear) {
+      const reads = [...plan.reads, ...(plan.checks ?? []), ...elsewhere.flatMap((read) => read.spans)];
+      if (!line.empty) await line.waitFor([...reads, ...writes], transaction.id);
+      if (!admission.clear)
+        return admission.pass({ kind: "write", reads, writes }, () =>
+          this.#validated(leadership, transaction, elsewhere, plan),
+        );
+    }
+    return this.#validated(leadership, transaction, elsewhere, plan);
+  }
+
+  /** Validation and admission in one step; what becomes of the transaction afterwards follows from the result. */
+  async #validated(
+    leadership: Leadership,
+    transaction: Open,
+    elsewhere: readonly LocalRead[],
+    plan: CommitPlan,
+  ): Promise<CommandResult> {
+    if (this.#context.leading() !== leadership) throw this.#context.notLeading();
+    const conflict = this.#conflict(leadership, transaction, elsewhere, plan);
+    if (conflict !== undefined) {
+      this.close(leadership, transaction.id);
+      return refused(conflict);
+    }
+    const proposed = this.#propose(leadership, plan);
+    try {
+      const result = await proposed;
+      if (!result.ok && result.error[1] === MOVE_CODE) {
+        this.close(leadership, transaction.id);
+        return refused("the range has no rows left of a table that gets new ones");
+      }
+      // A constraint that only COMMIT checks failed: nothing was committed, and the transaction stays open.
+      if (result.ok || result.error[1] === "OSTRAKA_RETRY") this.close(leadership, transaction.id);
+      return result;
+    } catch (error) {
+      this.close(leadership, transaction.id);
+      if (error instanceof AmbiguousError) throw new AmbiguousError(error.message, transaction.id);
+      throw error;
+    }
+  }
+
+  #conflict(
+    leadership: Leadership,
+    transaction: Open,
+    elsewhere: readonly LocalRead[],
+    plan: CommitPlan,
+  ): string | undefined {
+    if (elsewhere.some((read) => read.term !== leadership.term))
+      return "leadership changed since the transaction began";
+    if (this.#context.restricted) {
+      this.#context.serving();
+      const { slice } = this.#context;
+      const inside =
+        slice.containsReads(plan.reads) &&
+        slice.contains(plan.writes) &&
+        elsewhere.every(({ spans }) => slice.containsReads(spans));
+      if (!inside || (!slice.whole && plan.writes.some(({ table }) => table === SCHEMA.table)))
+        return "what the transaction has touched does not all lie in this range any more";
+    }
+    return leadership.transactions.conflict(transaction, elsewhere);
+  }
+
+  async #propose(leadership: Leadership, { command, writes }: CommitPlan): Promise<CommandResult> {
+    if (command === undefined) {
+      // Nothing to write: what was read is current, and a quorum confirms that nobody else decides that.
+      await this.#context.deps.handle.readIndex();
+      return { ok: true, outcomes: [], repeated: false };
+    }
+    const changesSchema = writes.some((span) => span.table === SCHEMA.table);
+    return this.#context.submit(command(), leadership, () => writes, changesSchema);
+  }
+}
+
+export function refused(why: string): CommandResult {
+  return { ok: false, error: ["retry", "OSTRAKA_RETRY", why, null], statement: 0 };
+}

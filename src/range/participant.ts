@@ -1,0 +1,308 @@
+/**
+ * A range's part in commits across ranges, for one leadership: it votes, holds what was prepared until it is told the
+ * decision, and asks when it is not told.
+ *
+ * Invariants:
+ * 1. A PREPARE is looked up among those waited for, in flight, held and refused before it is validated: a repetition gets
+ *    the answer of the first.
+ * 2. A refusal without an entry in the log is told only after a quorum has confirmed this leadership, with nothing of that
+ *    transaction in flight; from then on this leadership never accepts it.
+ * 3. Meeting a held transaction, a PREPARE is refused at once; for fences and reservations it waits a bounded time.
+ * 4. What a yes holds stays held until the decision's own entry is applied. Decisions are never kept waiting.
+ */
+import { assert } from "../base/assert.js";
+import { AmbiguousError, fromWireError, RouteError, type WireError } from "../base/errors.js";
+import type { GroupId, TransactionId } from "../base/ids.js";
+import type { Timer } from "../base/io.js";
+import { ANY_GENERATION } from "../machines/range/command.js";
+import type { Command } from "../machines/range/types.js";
+import type { Span } from "../sql/types.js";
+import type { Passage } from "../txn/gate.js";
+import { EVERYTHING, SCHEMA } from "../txn/spans.js";
+import { allReads } from "../txn/transactions.js";
+import type { LeaderContext, Leadership } from "./leadership.js";
+import type { OpenTransactions } from "./open-transactions.js";
+import type { PrepareRequest, Vote } from "./types.js";
+
+type Decision = "committed" | "aborted";
+
+/** Refusals and decisions that are remembered, at most. */
+const MAX_REMEMBERED = 20_000;
+const NOTHING: readonly Span[] = [];
+
+interface Voted {
+  readonly coordinator: GroupId;
+  /** When to ask what became of it. */
+  askMs: number;
+}
+
+export class Participant {
+  readonly #context: LeaderContext;
+  readonly #leadership: Leadership;
+  readonly #open: OpenTransactions;
+  /** Waiting, or in flight. */
+  readonly #voting = new Map<TransactionId, Promise<Vote>>();
+  readonly #voted = new Map<TransactionId, Voted>();
+  readonly #refused = new Set<TransactionId>();
+  readonly #resolving = new Map<TransactionId, Promise<void>>();
+  readonly #resolved = new Map<TransactionId, Decision>();
+  #timer: Timer | undefined;
+
+  constructor(context: LeaderContext, leadership: Leadership, open: OpenTransactions) {
+    this.#context = context;
+    this.#leadership = leadership;
+    this.#open = open;
+    const nowMs = context.deps.clock.monotonicMs();
+    const { inDoubtMs } = context.deps.limits;
+    for (const { transaction, coordinator, preparedMs } of leadership.inherited) {
+      const ageMs = Math.max(0, context.wallMs() - preparedMs);
+      this.#voted.set(transaction, { coordinator, askMs: nowMs + Math.max(0, inDoubtMs - ageMs) });
+    }
+    this.#watch();
+  }
+
+  /** Transactions whose decision is waited for. */
+  get prepared(): number {
+    return this.#voted.size;
+  }
+
+  /** It is voted on, or held: what it will be is not this range's to say. */
+  knows(id: TransactionId): boolean {
+    return this.#voting.has(id) || this.#voted.has(id);
+  }
+
+  end(): void {
+    this.#timer?.cancel();
+  }
+
+  // --- votes ----------------------------------------------------------------------------------------------------
+
+  prepare(request: PrepareRequest): Promise<Vote> {
+    const { transaction: id } = request;
+    const under = this.#voting.get(id);
+    if (under !== undefined) return under;
+    const decision = this.#resolved.get(id);
+    if (this.#voted.has(id) || decision === "committed") return Promise.resolve({ vote: "yes" });
+    if (this.#refused.has(id) || decision === "aborted")
+      return this.#refuse(id, "the transaction was refused before");
+    const vote = this.#vote(request).finally(() => this.#voting.delete(id));
+    this.#voting.set(id, vote);
+    return vote;
+  }
+
+  async #vote(request: PrepareRequest): Promise<Vote> {
+    const { transaction: id, writes } = request;
+    const { line, admission, transactions } = this.#leadership;
+    const { clock, limits } = this.#context.deps;
+    this.#checkGeneration(request);
+    const open = transactions.get(id);
+    const reads = [
+      SCHEMA,
+      ...(open === undefined ? [] : allReads(open)).flatMap(({ spans }) => spans),
+      ...request.reads.flatMap(({ spans }) => spans),
+    ];
+    const untilMs = clock.monotonicMs() + limits.prepareWaitMs;
+    if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.prepareWaitMs)))
+      return this.#refuse(id, "it is another transaction's turn");
+    return admission.pass({ kind: "prepare", id, reads, writes, untilMs }, (passage) =>
+      this.#passed(passage, request, reads),
+    );
+  }
+
+  /** Validation and admission in one step: it is held from before this on. */
+  #passed(passage: Passage, request: PrepareRequest, reads: readonly Span[]): Promise<Vote> {
+    const { transaction: id } = request;
+    if (passage === "held")
+      return this.#refuse(id, "another transaction is being committed on what it touches");
+    if (passage === "late") return this.#refuse(id, "what it writes was kept still by readers for too long");
+    let conflict: string | undefined;
+    try {
+      if (this.#context.current !== this.#leadership) throw this.#context.notLeading();
+      this.#checkGeneration(request);
+      conflict = this.#conflict(request);
+    } catch (error) {
+      this.#letGo(id);
+      throw error;
+    }
+    if (conflict === undefined) return this.#propose(request, reads);
+    this.#letGo(id);
+    return this.#refuse(id, conflict);
+  }
+
+  #checkGeneration({ generation }: PrepareRequest): void {
+    this.#context.serving();
+    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+  }
+
+  #conflict({ transaction: id, reads, schemaVersion }: PrepareRequest): string | undefined {
+    const { transactions, term, sliceSince } = this.#leadership;
+    if (this.#refused.has(id) || this.#resolved.has(id)) return "the transaction was given up";
+    if (schemaVersion !== this.#context.deps.schema.version || this.#context.schemaChanges > 0)
+      return "the schema has changed since the transaction began";
+    const read = reads.filter(({ spans }) => spans.length > 0);
+    if (read.some((part) => part.term !== term)) return "leadership changed since the transaction began";
+    const { slice } = this.#context;
+    if (read.some(({ index, spans }) => index < sliceSince && !slice.containsReads(spans)))
+      return "the range was split since the transaction began";
+    return transactions.conflictOfPart(transactions.get(id), read);
+  }
+
+  async #propose(request: PrepareRequest, reads: readonly Span[]): Promise<Vote> {
+    const { transaction: id, key, coordinator, writes, schemaVersion, body } = request;
+    const { clock, limits } = this.#context.deps;
+    const wallMs = this.#context.wallMs();
+    const prepared = {
+      transaction: id,
+      coordinator,
+      preparedMs: wallMs,
+      reads: distinct(reads),
+      writes,
+      schemaVersion,
+      body,
+    };
+    const command: Command = { kind: "prepare", key, wallMs, prepared };
+    try {
+      const result = await this.#context.submit(
+        command,
+        this.#leadership,
+        () => writes,
+        changesSchema(writes),
+      );
+      this.#open.close(this.#leadership, id);
+      if (result.ok && !result.repeated)
+        return this.#votedYes(id, coordinator, clock.monotonicMs() + limits.inDoubtMs);
+      this.#letGo(id);
+      if (result.ok) return { vote: "known", result };
+      this.#remember(id);
+      return { vote: "no", error: result.error };
+    } catch (error) {
+      // Whether it is in the log or not: this leadership is over with it, or it never got there.
+      if (!(error instanceof AmbiguousError)) this.#letGo(id);
+      throw error;
+    }
+  }
+
+  #votedYes(id: TransactionId, coordinator: GroupId, askMs: number): Vote {
+    // Its decision was right behind it in the log.
+    const decision = this.#resolved.get(id);
+    if (decision === "aborted") return { vote: "no", error: retry("the transaction was given up") };
+    if (decision === undefined) {
+      this.#voted.set(id, { coordinator, askMs });
+      this.#watch();
+    }
+    return { vote: "yes" };
+  }
+
+  #letGo(id: TransactionId): void {
+    const { admission } = this.#leadership;
+    admission.gate.holds.release(id);
+    admission.settle();
+  }
+
+  /** A refusal that is not in the log. */
+  async #refuse(id: TransactionId, why: string): Promise<Vote> {
+    this.#remember(id);
+    await this.#context.deps.handle.readIndex();
+    if (this.#context.current !== this.#leadership) throw new RouteError("leadership changed", undefined);
+    this.#open.close(this.#leadership, id);
+    return { vote: "no", error: retry(why) };
+  }
+
+  #remember(id: TransactionId): void {
+    this.#refused.add(id);
+    if (this.#refused.size > MAX_REMEMBERED) {
+      const [oldest] = this.#refused;
+      this.#refused.delete(oldest!);
+    }
+  }
+
+  // --- decisions ------------------------------------------------------------------------------------------------
+
+  async resolve(id: TransactionId, decision: Decision): Promise<void> {
+    const known = this.#resolved.get(id);
+    if (known !== undefined) return assert(known === decision, `transaction ${id} was ${known} before`);
+    const under = this.#resolving.get(id);
+    if (under !== undefined) return under;
+    const resolved = this.#resolve(id, decision).finally(() => this.#resolving.delete(id));
+    this.#resolving.set(id, resolved);
+    return resolved;
+  }
+
+  async #resolve(id: TransactionId, decision: Decision): Promise<void> {
+    const leadership = this.#leadership;
+    // One that still waits must not pass any more.
+    if (decision === "aborted") this.#remember(id);
+    const writes = leadership.admission.gate.holds.get(id)?.writes.spans ?? NOTHING;
+    const command: Command = {
+      kind: "resolve",
+      key: this.#context.ownKey(leadership.term),
+      wallMs: this.#context.wallMs(),
+      transaction: id,
+      decision,
+    };
+    const committed = decision === "committed";
+    const result = await this.#context.submit(
+      command,
+      leadership,
+      () => (committed ? writes : NOTHING),
+      committed && changesSchema(writes),
+      ANY_GENERATION,
+    );
+    if (!result.ok) throw fromWireError(result.error);
+    this.#resolved.set(id, decision);
+    if (this.#resolved.size > MAX_REMEMBERED) {
+      const [oldest] = this.#resolved.keys();
+      this.#resolved.delete(oldest!);
+    }
+    this.#refused.delete(id);
+    this.#voted.delete(id);
+    this.#open.close(leadership, id);
+    this.#letGo(id);
+  }
+
+  // --- in doubt -------------------------------------------------------------------------------------------------
+
+  #watch(): void {
+    if (this.#timer !== undefined || this.#voted.size === 0 || this.#leadership.ended) return;
+    const { clock } = this.#context.deps;
+    let nextMs = Infinity;
+    for (const { askMs } of this.#voted.values()) nextMs = Math.min(nextMs, askMs);
+    this.#timer = clock.setTimer(Math.max(1, nextMs - clock.monotonicMs()), () => {
+      this.#timer = undefined;
+      this.#askAround();
+      this.#watch();
+    });
+  }
+
+  #askAround(): void {
+    const { clock, limits } = this.#context.deps;
+    const nowMs = clock.monotonicMs();
+    for (const [id, voted] of this.#voted) {
+      if (voted.askMs > nowMs) continue;
+      voted.askMs = nowMs + limits.inDoubtMs;
+      // Whatever comes of it, it is asked again as long as it is held.
+      this.#ask(id, voted.coordinator).catch(() => {});
+    }
+  }
+
+  async #ask(id: TransactionId, coordinator: GroupId): Promise<void> {
+    const { decision } = await this.#context.deps.inquire(coordinator, id);
+    if (!this.#voted.has(id) || this.#leadership.ended) return;
+    // Forgotten: a commit is not, before this range has acknowledged it.
+    await this.resolve(id, decision === "unknown" ? "aborted" : decision);
+  }
+}
+
+function changesSchema(writes: readonly Span[]): boolean {
+  return writes.some(({ table }) => table === SCHEMA.table || table === EVERYTHING.table);
+}
+
+function distinct(spans: readonly Span[]): readonly Span[] {
+  const known = new Map<string, Span>();
+  for (const span of spans) known.set(`${span.table} ${span.low} ${span.high}`, span);
+  return [...known.values()];
+}
+
+function retry(why: string): WireError {
+  return ["retry", "OSTRAKA_RETRY", why, null];
+}

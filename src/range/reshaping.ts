@@ -1,0 +1,176 @@
+/**
+ * Changes of the range itself: splits, the two halves of a merge, and the deletion of rows that a split has left behind.
+ *
+ * Invariants:
+ * 1. Nothing is prepared when the range changes: first no PREPARE is let in, then what is prepared is waited for.
+ * 2. While the command is in flight no writer and no fence is let in; all that was admitted is in front of it in the log.
+ * 3. No fence has stood through a change. A transaction that has touched what is not in the slice any more is closed.
+ * 4. One change at a time.
+ */
+import { fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
+import type { GroupId } from "../base/ids.js";
+import type { Timer } from "../base/io.js";
+import type { Key } from "../base/keys.js";
+import type { Command, CommandResult } from "../machines/range/types.js";
+import { covers, isBefore, type RangeDescriptor } from "../placement/descriptor.js";
+import { FIRST_SPLIT_KEY } from "../placement/route.js";
+import type { LeaderContext, Leadership } from "./leadership.js";
+import type { OpenTransactions } from "./open-transactions.js";
+
+/** After a trim that was refused (a full queue, a full disk). */
+const TRIM_AGAIN_MS = 1_000;
+
+export class Reshaping {
+  readonly #context: LeaderContext;
+  readonly #leadership: Leadership;
+  readonly #open: OpenTransactions;
+  #changing = false;
+  #timer: Timer | undefined;
+  #trimming = false;
+
+  constructor(context: LeaderContext, leadership: Leadership, open: OpenTransactions) {
+    this.#context = context;
+    this.#leadership = leadership;
+    this.#open = open;
+    this.trimSoon();
+  }
+
+  end(): void {
+    this.#timer?.cancel();
+  }
+
+  // --- split and merge ------------------------------------------------------------------------------------------
+
+  async split(at: Key | undefined, child: GroupId): Promise<RangeDescriptor> {
+    const known = this.#context.children.find(({ range }) => range === child);
+    if (known !== undefined) return known;
+    const key = at ?? (await this.#context.deps.store.splitKey());
+    if (key === undefined)
+      throw new UserError("OSTRAKA_UNSUPPORTED", "the range has no key at which it could be split");
+    if (key < FIRST_SPLIT_KEY)
+      throw new UserError("OSTRAKA_UNSUPPORTED", "tables that stay whole lie in front of that key");
+    this.#checkInside(key);
+    return this.#change(
+      (generation) => {
+        this.#checkInside(key);
+        const { conf } = this.#context.deps.handle.status();
+        return { kind: "split", generation, at: key, child, conf, ...this.#own() };
+      },
+      (before) => {
+        const { generation, replicas } = this.#context.descriptor();
+        const descriptor = { range: child, start: key, end: before.end, generation, replicas };
+        this.#context.children.push(descriptor);
+        this.#open.closeOutside(this.#leadership);
+        return descriptor;
+      },
+    );
+  }
+
+  #checkInside(key: Key): void {
+    const { start, end } = this.#context.state.descriptor;
+    if (key <= start || !isBefore(key, end)) throw this.#context.movedError();
+  }
+
+  async freeze(into: GroupId): Promise<RangeDescriptor> {
+    if (this.#context.state.frozenInto === into) return this.#context.descriptor();
+    return this.#change(
+      (generation) => ({ kind: "freeze", generation, into, ...this.#own() }),
+      () => {
+        this.#open.closeAll(this.#leadership);
+        return this.#context.descriptor();
+      },
+    );
+  }
+
+  async absorb(right: RangeDescriptor): Promise<RangeDescriptor> {
+    const { descriptor } = this.#context.state;
+    if (covers(descriptor, right)) return this.#context.descriptor();
+    if (descriptor.end === "" || descriptor.end !== right.start) throw this.#context.movedError();
+    return this.#change(
+      (generation) => ({ kind: "absorb", generation, right, ...this.#own() }),
+      () => this.#context.descriptor(),
+    );
+  }
+
+  #own(): Pick<Command, "key" | "wallMs"> {
+    return { key: this.#context.ownKey(this.#leadership.term), wallMs: this.#context.wallMs() };
+  }
+
+  async #change(
+    command: (generation: number) => Command,
+    changed: (before: RangeDescriptor) => RangeDescriptor,
+  ): Promise<RangeDescriptor> {
+    if (this.#changing) throw new RetryError("OSTRAKA_RETRY", "the range is being changed already");
+    const { admission } = this.#leadership;
+    const { clock, limits } = this.#context.deps;
+    this.#context.serving();
+    this.#changing = true;
+    admission.gate.close("to prepares");
+    try {
+      const before = this.#context.descriptor();
+      const untilMs = clock.monotonicMs() + limits.reshapeWaitMs;
+      const result = await admission.pass({ kind: "drain", untilMs }, (passage) => {
+        if (passage !== "go")
+          throw new RetryError("OSTRAKA_RETRY", "a transaction across ranges does not come to its end");
+        const proposal = command(this.#context.generation);
+        admission.gate.close("to writers");
+        return this.#context.submitAlone(proposal, this.#leadership);
+      });
+      return this.#accepted(result, before, changed);
+    } finally {
+      this.#changing = false;
+      admission.gate.open();
+      admission.settle();
+    }
+  }
+
+  /** Before anybody is let in again. */
+  #accepted(
+    result: CommandResult,
+    before: RangeDescriptor,
+    changed: (before: RangeDescriptor) => RangeDescriptor,
+  ): RangeDescriptor {
+    if (!result.ok) throw fromWireError(result.error);
+    this.#leadership.sliceSince = this.#context.deps.store.appliedIndex();
+    this.#leadership.admission.gate.fences.endAll();
+    return changed(before);
+  }
+
+  // --- trimming -------------------------------------------------------------------------------------------------
+
+  /** Rows outside the slice are deleted little by little, as long as there are any. */
+  trimSoon(delayMs = this.#context.deps.limits.trimPauseMs): void {
+    if (this.#timer !== undefined || this.#trimming || this.#leadership.ended) return;
+    const { untrimmed, frozenInto } = this.#context.state;
+    if (!untrimmed || frozenInto !== undefined) return;
+    this.#timer = this.#context.deps.clock.setTimer(delayMs, () => {
+      this.#timer = undefined;
+      this.#trim();
+    });
+  }
+
+  async #trim(): Promise<void> {
+    this.#trimming = true;
+    let againMs: number | undefined;
+    try {
+      againMs = await this.#trimOnce();
+    } catch (error) {
+      // Another leader goes on with it; or it was too early.
+      if (error instanceof RetryError) againMs = TRIM_AGAIN_MS;
+      else if (error instanceof RouteError && this.#context.current === this.#leadership)
+        againMs = TRIM_AGAIN_MS;
+    }
+    this.#trimming = false;
+    if (againMs !== undefined) this.trimSoon(againMs);
+  }
+
+  /** When to go on; undefined when nothing is left. */
+  async #trimOnce(): Promise<number | undefined> {
+    const { trimRows, trimPauseMs } = this.#context.deps.limits;
+    if (this.#changing) return TRIM_AGAIN_MS;
+    const command: Command = { kind: "trim", maxRows: trimRows, ...this.#own() };
+    const result = await this.#context.submit(command, this.#leadership, () => [], false);
+    if (!result.ok) throw fromWireError(result.error);
+    return (result.outcomes[0]?.changes ?? 0) === 0 ? undefined : trimPauseMs;
+  }
+}
