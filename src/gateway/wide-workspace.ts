@@ -10,7 +10,6 @@ import type { GroupId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import { encodeKey, tableStart } from "../base/keys.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
-import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
   RowChange,
@@ -30,6 +29,7 @@ import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
 import { changesDatabase } from "./statements.js";
@@ -126,22 +126,14 @@ export class WideWorkspace implements Workspace {
   }
 
   async #replay(deadline: Deadline): Promise<void> {
-    for (const event of this.#history.events) {
-      if (event.kind === "savepoint") {
-        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
-        continue;
-      }
-      const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
-      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
-      const outcome = await this.#execute(
-        { ...event.stamped, told: undefined },
-        analysis,
-        deadline,
-        [],
-      ).catch((error: unknown) => error);
-      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told)
-        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
-    }
+    await replay(this.#history, {
+      run: (statement) => {
+        const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
+        const analysis = analyse(statement.sql, oracle, { admitted: true });
+        return this.#execute(statement, analysis, deadline, []);
+      },
+      control: (sql) => this.control(sql, deadline),
+    });
   }
 
   analyse(sql: string): Analysis {

@@ -202,13 +202,11 @@ describe("a scratch database in a process", () => {
           ? runner.load(0, [load], 1000 * MB)
           : middle === "scan"
             ? runner.scan(0, load, OPTIONS).then(all)
-            : runner
-                .load(0, [load], 1000 * MB)
-                .then(() =>
-                  run(runner, "UPDATE t SET a = (SELECT count(*) FROM t AS o WHERE o.b > t.b)", {
-                    timeoutMs: 50,
-                  }),
-                );
+            : runner.load(0, [load], 1000 * MB).then(() =>
+                run(runner, "UPDATE t SET a = (SELECT count(*) FROM t AS o WHERE o.b > t.b)", {
+                  timeoutMs: 50,
+                }),
+              );
       if (middle !== "statement") setTimeout(() => runner.kill(), 20);
       expect(await codeOf(doing)).toBe(middle === "statement" ? "OSTRAKA_TIMEOUT" : "OSTRAKA_UNAVAILABLE");
       expect(runner.dead).toBe(true);

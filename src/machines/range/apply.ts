@@ -18,6 +18,7 @@ import { assert } from "../../base/assert.js";
 import { AmbiguousError, RouteError, UserError } from "../../base/errors.js";
 import type { LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
+import { lowerAscii } from "../../sql/tokenizer.js";
 import { SessionFlag } from "../../sql/types.js";
 import { Answers, Transactions } from "./answers.js";
 import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
@@ -31,7 +32,6 @@ import { applyRowImages } from "./row-images.js";
 import { TableFull } from "./rowid-limit.js";
 import { SliceState } from "./slice-state.js";
 import { RangeState } from "./state.js";
-import { Trimmer } from "./trim.js";
 import type { Command, CommandResult, RowChange, StampedStatement, StatementOutcome } from "./types.js";
 
 const FORGOTTEN = new AmbiguousError("the command was applied before and its answer is gone", undefined);
@@ -110,7 +110,7 @@ export class Applier {
       runSchema: (statements) => this.#executor.schemaStatements(statements),
       putRows: (changes) => this.#putRows(changes),
     });
-    const { tables } = this.#executor;
+    const { tables, trimmer } = this.#executor;
     this.#reshaper = new Reshaper({
       connection,
       state: this.state,
@@ -119,7 +119,7 @@ export class Applier {
       answers: this.#answers,
       transactions: this.transactions,
       prepared: this.prepared,
-      trimmer: new Trimmer(connection, this.slice, tables),
+      trimmer,
     });
     this.#begin = database.prepare("BEGIN IMMEDIATE");
     this.#commit = database.prepare("COMMIT");
@@ -508,14 +508,36 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#rollbackTo.run();
         this.#release.run();
-        if (schemaTouched) this.#executor.schemaUndone();
+        if (schemaTouched) {
+          this.#executor.schemaUndone();
+          this.slice.load();
+        }
         this.state.schemaVersion = schemaVersion;
       }
     }
   }
 
+  /** Answers whether triggers had to be made again. Rows that are not the range's any more are in nobody's way. */
   #putRows(changes: readonly RowChange[]): boolean {
-    return applyRowImages(this.#connection, changes);
+    if (!this.slice.state.untrimmed) return applyRowImages(this.#connection, changes);
+    const { tables, trimmer } = this.#executor;
+    this.#connection.internal("SAVEPOINT _ostraka_rows").run();
+    try {
+      const made = applyRowImages(this.#connection, changes);
+      this.#connection.internal("RELEASE _ostraka_rows").run();
+      return made;
+    } catch (error) {
+      if (!isDuplicate(error)) throw error;
+      this.#connection.internal("ROLLBACK TO _ostraka_rows").run();
+      this.#connection.internal("RELEASE _ostraka_rows").run();
+      this.#connection.schemaChanged();
+    }
+    for (const name of new Set(changes.map(({ table }) => lowerAscii(table)))) {
+      const table = tables.table(name);
+      if (table !== undefined) trimmer.trimTable(table);
+    }
+    applyRowImages(this.#connection, changes);
+    return true;
   }
 
   /** All or nothing, in a savepoint. */
@@ -537,6 +559,10 @@ export class Applier {
       return failure(error.cause, error.statement);
     }
   }
+}
+
+function isDuplicate(error: unknown): boolean {
+  return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));
 }
 
 function lastStatement(command: Command): number {

@@ -10,13 +10,14 @@
  * Invariants:
  * 1. From the split's commit on, either the child's file is complete, or the note and what it speaks of are there.
  * 2. A child's file appears whole under its final name, and is never replaced: whatever is there already stays.
- * 3. A range that was removed from this node (`GONE` in its folder) is not made again when the log is applied again.
+ * 3. Whoever hosts ranges is told of a child until it can be taken to know: the note stays until the second checkpoint
+ *    after the child was told of, and is told of again by whoever opens the parent meanwhile.
  *
  * A machine that loses power may lose the split with the end of the log; then the note speaks of a state that is not
  * there, and is forgotten: the split will be applied again.
  */
 import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import Database from "better-sqlite3";
 import type { LogIndex } from "../../base/ids.js";
 import { siblingPath } from "./absorb.js";
@@ -35,9 +36,6 @@ import { type Note, readNotes, removeNote, writeNote } from "./split-notes.js";
 import { RangeState } from "./state.js";
 import type { SplitChild } from "./types.js";
 
-/** A file of this name in a range's folder says that the node had the range, and has it no more. */
-export const GONE = "gone";
-
 interface Pending {
   readonly child: NewChild;
   readonly walBytes: number;
@@ -51,6 +49,8 @@ export class Children {
   readonly #files: FileWork;
   readonly #track: (making: Promise<void>) => Promise<void>;
   readonly #pending = new Set<Pending>();
+  /** Complete, with the checkpoints since: their notes are still there. */
+  readonly #noted = new Map<NewChild, number>();
   #complete: SplitChild[] = [];
   /** What kept a child from being made, other than a full disk. */
   #trouble: unknown;
@@ -82,23 +82,21 @@ export class Children {
 
   /** Before the parent is opened: makes what a process that ended was about to. */
   recover(): void {
-    for (const { note, remove } of readNotes(this.#path)) {
-      if (this.#settled(note)) this.#told(note);
-      else if (existsSync(this.#path) && this.#makeNow(note)) this.#told(note);
-      remove();
+    for (const note of readNotes(this.#path)) {
+      if (this.#exists(note) || (existsSync(this.#path) && this.#makeNow(note))) this.#tell(note);
+      else removeNote(this.#path, note);
     }
   }
 
   /** Before the split is committed. */
   announce(child: NewChild): void {
-    if (!this.#settled(child)) writeNote(this.#path, { ...child, walBytes: null });
+    if (!this.#exists(child)) writeNote(this.#path, { ...child, walBytes: null });
   }
 
   /** Right after it is committed: the file, with so many bytes of its log, is the child's beginning. */
   begin(child: NewChild, walBytes: number): void {
-    if (this.#settled(child)) {
-      removeNote(this.#path, child);
-      this.#told(child);
+    if (this.#exists(child)) {
+      this.#tell(child);
       return;
     }
     this.#pending.add({ child, walBytes, noted: false, making: undefined });
@@ -122,6 +120,17 @@ export class Children {
     for (const pending of this.#pending) await (pending.making ?? this.#start(pending));
   }
 
+  /** What is applied up to here is durable, and has been said to be. */
+  checkpointed(upTo: LogIndex): void {
+    for (const [child, checkpoints] of this.#noted) {
+      if (child.index > upTo) continue;
+      this.#noted.set(child, checkpoints + 1);
+      if (checkpoints === 0) continue;
+      this.#noted.delete(child);
+      removeNote(this.#path, child);
+    }
+  }
+
   /** The parent's file is about to be another one: what was to be copied is gone. */
   drop(): void {
     for (const { child } of this.#pending) removeNote(this.#path, child);
@@ -138,8 +147,7 @@ export class Children {
       () => {
         if (this.#ended) return;
         this.#pending.delete(pending);
-        removeNote(this.#path, pending.child);
-        this.#told(pending.child);
+        this.#tell(pending.child);
       },
       (error: unknown) => {
         pending.making = undefined;
@@ -205,17 +213,14 @@ export class Children {
     return siblingPath(this.#path, descriptor.range);
   }
 
-  /** There is nothing to make: it is there, or was and is not wanted any more. */
-  #settled(child: NewChild): boolean {
-    const path = this.#finalPath(child);
-    return existsSync(path) || existsSync(join(dirname(path), GONE));
+  #exists(child: NewChild): boolean {
+    return existsSync(this.#finalPath(child));
   }
 
-  #told(child: NewChild): void {
-    const path = this.#finalPath(child);
-    if (!existsSync(path)) return;
+  #tell(child: NewChild): void {
     const { descriptor, parent, index, term, conf } = child;
-    this.#complete.push({ descriptor, path, parent, index, term, conf });
+    this.#noted.set(child, 0);
+    this.#complete.push({ descriptor, path: this.#finalPath(child), parent, index, term, conf });
     this.onComplete();
   }
 }

@@ -27,19 +27,13 @@ export function removeNote(path: string, child: NewChild): void {
   rmSync(notePath(path, child), { force: true });
 }
 
-export function readNotes(path: string): { readonly note: Note; readonly remove: () => void }[] {
+export function readNotes(path: string): Note[] {
   const folder = dirname(path);
   const names = readdirSync(folder).filter((name) => name.startsWith(`${basename(path)}.split-`));
   for (const name of names) if (name.endsWith(UNFINISHED)) rmSync(join(folder, name), { force: true });
   return names
     .filter((name) => !name.endsWith(UNFINISHED))
-    .map((name) => {
-      const file = join(folder, name);
-      return {
-        note: JSON.parse(readFileSync(file, "utf8")) as Note,
-        remove: () => rmSync(file, { force: true }),
-      };
-    });
+    .map((name) => JSON.parse(readFileSync(join(folder, name), "utf8")) as Note);
 }
 
 function notePath(path: string, { descriptor }: NewChild): string {

@@ -228,7 +228,9 @@ export class StoreCore {
       await this.#tracked(this.#copies, this.#files.sync(`${this.path}-wal`));
     }
     const { pendingSince = applied + 1 } = this.#children;
-    return logIndex(Math.min(applied, pendingSince - 1));
+    const durable = logIndex(Math.min(applied, pendingSince - 1));
+    this.#children.checkpointed(durable);
+    return durable;
   }
 
   /** The file, and the log as far as it goes, must stay as they are. */

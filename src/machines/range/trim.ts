@@ -122,8 +122,9 @@ export class Trimmer {
   }
 }
 
-/** A row of the table that is not in the slice of this span. */
+/** Whether the table has a row that is not in its slice of this span. */
 export function rowOutside(connection: RangeConnection, table: RegisteredTable, span: KeySpan): boolean {
+  if (table.kind !== "table") return false;
   return outsideConditions(table, sliceOf(table, span)).some(
     ({ sql, params }) =>
       connection.database

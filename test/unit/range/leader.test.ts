@@ -85,6 +85,7 @@ it("forgets every transaction when it leads again in another term, even if nobod
   });
   const key = { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 0 };
   const kept = transactionId("kept");
+  await prepared();
   await leader.begin(kept, { reserve: undefined, age: 0 });
   expect(await leader.commit(kept, key, [])).toMatchObject({ ok: true });
   const lost = transactionId("lost");
@@ -92,9 +93,15 @@ it("forgets every transaction when it leads again in another term, even if nobod
   // What others wrote in the terms between is in nobody's memory here.
   status = { ...status, term: term(5) };
   tell!(status);
+  await prepared();
   expect(await leader.commit(lost, key, [])).toMatchObject({
     ok: false,
     error: expect.arrayContaining(["OSTRAKA_RETRY"]),
   });
   expect(await leader.begin(transactionId("new"), { reserve: undefined, age: 0 })).toMatchObject({ term: 5 });
 });
+
+/** A leader serves once it knows what is prepared in its range. */
+function prepared(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

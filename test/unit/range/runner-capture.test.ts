@@ -312,6 +312,30 @@ describe("row changes beside changes of the schema", () => {
     );
   });
 
+  it("bring what changes of the schema do not concern, and nothing of a dropped table", () => {
+    const schema = [
+      "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+      "CREATE TABLE gone(a)",
+      "CREATE VIRTUAL TABLE f USING fts5(x)",
+    ];
+    const path = rangeFile(
+      `${schema.join(";")}; INSERT INTO t VALUES (70); DELETE FROM t; INSERT INTO gone VALUES (1); INSERT INTO f VALUES ('found')`,
+    );
+    const session = newSession();
+    session.openScratch(snapshot(schema));
+    session.addSource(path);
+    rowsOf(session, "DROP TABLE gone");
+    const load = (table: string) => session.load(0, [{ table, slice: WHOLE }], LIMIT);
+    expect(load("f")).toBeGreaterThan(0);
+    load("sqlite_sequence");
+    expect(load("gone")).toBe(0);
+    rowsOf(session, "CREATE TABLE gone(b)");
+    expect(load("gone")).toBe(0);
+    expect(rowsOf(session, "SELECT count(*) FROM f WHERE f MATCH 'found'")).toEqual([[1n]]);
+    expect(rowsOf(session, "INSERT INTO t VALUES (NULL) RETURNING id")).toEqual([[71n]]);
+    expect(rowsOf(session, "SELECT * FROM gone")).toEqual([]);
+  });
+
   it("tell of AUTOINCREMENT values that no row explains", () => {
     const session = newSession();
     const schema = [

@@ -178,11 +178,9 @@ export class ScratchDatabase implements Follower {
     this.connection.close();
   }
 
-  /** Closes all but the connection, which goes on with the session's TEMP objects. Outside a transaction. */
-  leave(): RangeConnection {
+  /** Closes all but the connection, which may go on with the session's TEMP objects. */
+  leave(): void {
     this.#log?.close();
-    this.watch.capture.close();
-    return this.connection;
   }
 
   #bring(run: () => number): number {

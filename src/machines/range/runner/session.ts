@@ -233,7 +233,7 @@ export class RunnerSession {
   }
 
   close(): void {
-    this.#scratch?.leave();
+    this.#scratch?.close();
     this.#close();
     this.#spare?.close();
     this.#sources.close();
