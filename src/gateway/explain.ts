@@ -53,10 +53,11 @@ function padded(request: ExecuteRequest, count: number): ExecuteRequest["params"
 
 /** Which ranges the statement touches, and how it would run there. */
 function howItRuns(db: GatewayDatabase, analysis: Analysis, params: Statement["params"]): string {
-  const { reads, writes, checks } = analysis.footprint(params);
+  const footprint = analysis.footprint(params);
+  const { reads, writes } = footprint;
   const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter((name) => name !== "");
   const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
-  const touched = db.rangesOf([...reads, ...writes, ...checks]);
+  const touched = db.touched(footprint);
   const changesSchema = writes.some(({ table }) => table === "");
   if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
   if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;

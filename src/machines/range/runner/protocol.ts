@@ -58,6 +58,7 @@ export type WireLoad = [
   table: string,
   low: Uint8Array | null,
   high: Uint8Array | null,
+  bits: number,
   where: WireCondition | null,
 ];
 type WireCondition = [
@@ -210,10 +211,17 @@ export function fromWireRun(run: WireRun): {
   };
 }
 
-export function toWireLoad({ table, slice, where }: ScratchLoad): WireLoad {
+const LoadBit = { LowAfter: 1, HighAfter: 2, Last: 4 } as const;
+
+export function toWireLoad({ table, slice, where, last }: ScratchLoad): WireLoad {
   const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
     values === undefined ? null : encodeVector(values);
-  return [table, bound(slice.low), bound(slice.high), where === undefined ? null : toWireCondition(where)];
+  const bits =
+    (slice.lowAfter ? LoadBit.LowAfter : 0) |
+    (slice.highAfter ? LoadBit.HighAfter : 0) |
+    (last ? LoadBit.Last : 0);
+  const condition = where === undefined ? null : toWireCondition(where);
+  return [table, bound(slice.low), bound(slice.high), bits, condition];
 }
 
 function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
@@ -221,11 +229,20 @@ function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition)
   return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
 }
 
-export function fromWireLoad([table, low, high, where]: WireLoad): ScratchLoad {
+export function fromWireLoad([table, low, high, bits, where]: WireLoad): ScratchLoad {
   const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
     bytes === null ? undefined : decodeVector(bytes);
-  const slice = { low: bound(low), high: bound(high) };
-  return { table, slice, where: where === null ? undefined : fromWireCondition(where) };
+  return {
+    table,
+    slice: {
+      low: bound(low),
+      high: bound(high),
+      lowAfter: (bits & LoadBit.LowAfter) !== 0,
+      highAfter: (bits & LoadBit.HighAfter) !== 0,
+    },
+    where: where === null ? undefined : fromWireCondition(where),
+    last: (bits & LoadBit.Last) !== 0,
+  };
 }
 
 function fromWireCondition([sql, params, alias, flags, stamp]: WireCondition): ScratchCondition {

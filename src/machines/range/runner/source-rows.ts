@@ -60,7 +60,7 @@ export function* readRows(source: Source, load: ScratchLoad): Generator<SqlValue
   }
   for (const query of queriesOf(source, load)) {
     let batch: SqlValue[][] = [];
-    for (const row of prepared(connection, query).iterate() as IterableIterator<SqlValue[]>) {
+    for (const row of iterate(connection, query)) {
       batch.push(row);
       if (batch.length < PAGE_ROWS) continue;
       yield batch;
@@ -163,10 +163,9 @@ function keyNames({
   return [hiddenRowid ? key[0]! : columns[keyAt[0]!]!];
 }
 
-function prepared({ database }: RangeConnection, { sql, params }: Query): { iterate(): unknown } {
-  const plan = planParameters(sql);
-  const statement = database.prepare(plan.sql).raw().safeIntegers();
-  return { iterate: () => statement.iterate(...bindArguments(plan, params)) };
+function iterate(connection: RangeConnection, { sql, params }: Query): IterableIterator<SqlValue[]> {
+  const rows = connection.internal(sql).iterate(...bindArguments(planParameters(sql), params));
+  return rows as IterableIterator<SqlValue[]>;
 }
 
 /** Only what changes a condition's answer; the others could not be changed while the source is pinned. */
