@@ -150,7 +150,8 @@ class SelectTranslator {
         throw new Untranslatable("SELECT *");
       const { sql } = this.#expression(tokens);
       // PostgreSQL leaves out a name that the column has anyway.
-      const name = nameOf(tokens[tokens.length - 1], this.context.family);
+      const column = tokens.length === 1 || isSymbol(tokens[tokens.length - 2], ".");
+      const name = column ? nameOf(tokens[tokens.length - 1], this.context.family) : undefined;
       return name === undefined ? sql : `${sql} AS ${sqlName(name)}`;
     }
     const name = nameOf(tokens[as + 1], this.context.family);
