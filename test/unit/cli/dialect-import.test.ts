@@ -315,6 +315,19 @@ FILE: rows are missing:
     expect(within.all("select name from sqlite_schema")).toEqual([]);
   });
 
+  test("a second database of pg_dumpall", async () => {
+    const t = await importText(
+      "postgresql",
+      "\\connect template1\n\\connect a\nCREATE TABLE public.t (x int);\nCOPY public.t (x) FROM stdin;\n1\n\\.\n" +
+        "\\connect b\nCREATE TABLE public.t (y text);\nCOPY public.t (y) FROM stdin;\n2\n\\.\n",
+    );
+    expect(t.result).toBe("1 rows into 1 tables, but rows are missing");
+    expect(t.told).toBe(
+      "FILE: rows are missing:\n  another database; dump each by itself: 1\n    line 7: \\connect b\n",
+    );
+    expect(t.all("select x from t")).toEqual([[1n]]);
+  });
+
   test("an index that the rows do not meet", async () => {
     const t = await importText(
       "postgresql",

@@ -7,13 +7,14 @@
  * foreign keys are checked: a violation fails the import, as rows do that could not be carried over. Whatever else was
  * not, or not as it was, is told at the end, also when it failed.
  */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { basename } from "node:path";
 import { CommandFailure, describeError, EXIT } from "../../exit.js";
 import { type Progress, startProgress } from "../../progress.js";
 import { guarded, tableColumns } from "../import.js";
 import { Loader, type LoadTarget, RowError } from "../loader.js";
 import { DdlParser } from "./ddl-parser.js";
+import { checkFile } from "./dump-file.js";
 import { type Plan, planSchema, type Statement, UnusableSchema } from "./plan.js";
 import { Report } from "./report.js";
 import { type OnConflict, RowTarget } from "./row-target.js";
@@ -98,13 +99,16 @@ class DumpImport {
     const session = new DumpSession(this.options.dialect);
     const reader = new SchemaReader(session, this.parser, this.report);
     const take = (item: DumpItem): void => {
-      if (item.kind === "statement") reader.statement(item.bytes, item.line);
-      else if (
+      if (item.kind === "statement") {
+        reader.statement(item.bytes, item.line);
+      } else if (
         item.kind === "command" &&
         /^c(?:onnect)?\b/.test(item.bytes) &&
         reader.schema.tables.size > 0
       ) {
-        this.report.note("another database", item.line, `\\${item.bytes}`);
+        // Of pg_dumpall: from here on the same names are those of other tables.
+        this.report.missing("another database; dump each by itself", item.line, `\\${item.bytes}`);
+        this.#endLine = Math.min(this.#endLine, item.line);
       }
     };
     await guarded(this.path, { loader: undefined }, () => this.#scan("schema", session, () => 0, take));
@@ -217,6 +221,8 @@ class DumpImport {
 
   /** Where the scan is. */
   #line = 0;
+  /** What comes after it is not read. */
+  #endLine = Number.POSITIVE_INFINITY;
   #progress: Progress | undefined;
 
   /** Runs over the whole file; errors become RowErrors, with their line. */
@@ -232,6 +238,7 @@ class DumpImport {
     try {
       const scanner = new DumpScanner(source, session);
       for (let item = await scanner.next(); item !== undefined; item = await scanner.next()) {
+        if (item.line > this.#endLine) break;
         this.#line = item.line;
         await take(item, scanner);
         progress.update(source.passed, rows());
@@ -308,59 +315,5 @@ function readVerb(reader: TokenReader): OnConflict {
     ) {
       return onConflict;
     }
-  }
-}
-
-const FORMATS: readonly (readonly [start: string, message: string])[] = [
-  ["PGDMP", "is in pg_dump's own format; pg_restore --file=dump.sql makes SQL of it"],
-  ["\x1f\x8b", "is compressed; gunzip it first"],
-  ["BZh", "is compressed; bunzip2 it first"],
-  ["\x28\xb5\x2f\xfd", "is compressed; unzstd it first"],
-  ["\xfd7zXZ", "is compressed; unxz it first"],
-  ["PK\x03\x04", "is compressed; unzip it first"],
-  ["\xff\xfe", "is UTF-16 text; dump it with --result-file or --file instead of through a shell's >"],
-  ["\xfe\xff", "is UTF-16 text; dump it with --result-file or --file instead of through a shell's >"],
-  ["SQLite format 3\0", "is a SQLite file; leave out --dialect"],
-];
-
-/** What the first and last bytes tell: other formats, another database, and a dump that was cut short. */
-function checkFile(path: string, dialect: Dialect, report: Report): void {
-  const { head, tail } = readEnds(path);
-  const other = FORMATS.find(([start]) => head.startsWith(start));
-  if (other !== undefined) throw new CommandFailure(EXIT.failure, `${path} ${other[1]}`);
-  const mysql = /^-- (?:MySQL|MariaDB) dump\b/m.test(head);
-  const postgres = /^-- PostgreSQL database (?:cluster )?dump\r?$/m.test(head);
-  if (postgres && dialect !== "postgresql") {
-    throw new CommandFailure(EXIT.failure, `${path} is a dump of PostgreSQL: --dialect postgresql`);
-  }
-  if (mysql && dialect === "postgresql") {
-    throw new CommandFailure(
-      EXIT.failure,
-      `${path} is a dump of MySQL or MariaDB: --dialect mysql or mariadb`,
-    );
-  }
-  const complete = mysql
-    ? /^-- Dump completed/m.test(tail)
-    : /^-- PostgreSQL database (?:cluster )?dump complete/m.test(tail);
-  if ((mysql || postgres) && !complete) {
-    report.missing("end of the dump (it lacks the last line, so it may have been cut short)", 0);
-  }
-}
-
-function readEnds(path: string): { readonly head: string; readonly tail: string } {
-  let file: number;
-  try {
-    if (statSync(path).isDirectory()) throw new Error("it is a directory");
-    file = openSync(path, "r");
-  } catch (error) {
-    throw new CommandFailure(EXIT.failure, `cannot read ${path}: ${describeError(error)}`);
-  }
-  try {
-    const part = Buffer.alloc(4096);
-    const at = (position: number): string =>
-      part.toString("latin1", 0, readSync(file, part, 0, part.length, position));
-    return { head: at(0), tail: at(Math.max(0, statSync(path).size - part.length)) };
-  } finally {
-    closeSync(file);
   }
 }

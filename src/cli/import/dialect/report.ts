@@ -5,7 +5,7 @@
 import { printable } from "../../format/width.js";
 
 /** Of each kind so many are named; of those that say all in their number, so many lines. */
-const MAX_ENTRIES = 50;
+const MAX_ENTRIES = 200;
 const MAX_LINES = 12;
 
 interface Entry {

@@ -4,7 +4,7 @@
  */
 import { type Decode, decoderFor, decodeUtf8 } from "./charset.js";
 import type { LexicalMode } from "./lexer.js";
-import { isSymbol, isWord, type QualifiedName, type Token, TokenReader, tokenize } from "./tokens.js";
+import { isSymbol, type QualifiedName, type Token, TokenReader, tokenize } from "./tokens.js";
 
 export type Dialect = "mysql" | "mariadb" | "postgresql";
 
@@ -120,9 +120,4 @@ export class DumpSession {
     }
     this.decode = decode;
   }
-}
-
-/** Whether a statement begins with these words. */
-export function beginsWith(tokens: readonly Token[], ...words: readonly string[]): boolean {
-  return words.every((word, i) => isWord(tokens[i], word));
 }
