@@ -11,7 +11,7 @@ import { translateSelect } from "../../../src/cli/import/dialect/select.js";
 import { DumpSession } from "../../../src/cli/import/dialect/session.js";
 import type { ValueKind } from "../../../src/cli/import/dialect/value-kind.js";
 
-const KINDS: Readonly<Record<string, { kind: ValueKind; time?: string }>> = {
+const KINDS: Readonly<Record<string, { kind: ValueKind; time?: string; order?: "members" | "no case" }>> = {
   a: { kind: "integer" },
   b: { kind: "integer" },
   c: { kind: "integer" },
@@ -23,6 +23,8 @@ const KINDS: Readonly<Record<string, { kind: ValueKind; time?: string }>> = {
   born: { kind: "time", time: "date" },
   at: { kind: "timestamptz", time: "timestamptz" },
   ch: { kind: "padded" },
+  m: { kind: "text", order: "members" },
+  ci: { kind: "text", order: "no case" },
 };
 
 function scopeOf(family: Family, notes: string[] = []): Scope {
@@ -93,6 +95,8 @@ describe("expressions", () => {
     ["(a)::double precision / (2)::double precision", "(CAST(a AS REAL) / CAST(2 AS REAL))"],
     ["COALESCE(t, 'x'::character varying)", "coalesce(t, 'x')"],
     ["'-5'::integer", "-5"],
+    ["m = 'x'", "(m = 'x')"],
+    ["ci ~~ 'x%'", "(ci LIKE 'x%')"],
   ])("PostgreSQL: %s", (text, expected) => {
     expect(sql("postgresql", text)).toBe(expected);
   });
@@ -119,9 +123,26 @@ describe("expressions", () => {
     ["postgresql", "a = ANY (SELECT 1)"],
     ["postgresql", "count(*) OVER ()"],
     ["postgresql", "a 1"],
+    ["postgresql", "m > 'x'"],
+    ["postgresql", "m BETWEEN 'x' AND 'y'"],
+    ["postgresql", "max(m)"],
   ] as const)("%s: %s is refused", (family, text) => {
     expect(sql(family, text)).toMatch(/^refused: /);
   });
+});
+
+test("differences that are told", () => {
+  const notes: string[] = [];
+  const session = new DumpSession("mysql");
+  for (const text of ["concat(t, 'x') = 'y'", "upper(t) like 'x%'", "d * 2", "t = 'x'"]) {
+    translate(session.tokenize(text), scopeOf("mysql", notes));
+  }
+  expect(notes).toEqual([
+    "computed text is compared with regard to case",
+    "lower() and upper() change ASCII letters only",
+    "LIKE ignores the case of ASCII letters only",
+    "decimal arithmetic is done in binary floating point",
+  ]);
 });
 
 /** Random expressions of integers, with as few parentheses as the operators' precedence allows. */

@@ -183,6 +183,9 @@ INSERT INTO t VALUES (2, NULL); CREATE TABLE u (y int, KEY k (y)); INSERT INTO a
     expect(t.result).toEqual({ tables: 1, rows: 3 });
     expect(t.told).not.toContain("rows are missing");
     expect(t.all("select count(*) from sqlite_schema where type = 'view'")).toEqual([[0n]]);
+    const child = await importFile("postgresql", path, { table: "order" });
+    expect(child.result).toEqual({ tables: 1, rows: 2 });
+    expect(child.told).toContain("order.order_customer_id_fkey: customer is not imported");
     const none = await importFile("postgresql", path, { table: "nope" });
     expect(none.result).toBe("postgresql.sql has no table named nope");
   });

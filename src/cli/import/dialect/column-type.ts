@@ -2,6 +2,7 @@
  * Types of MySQL and PostgreSQL as SQLite's. The declared type keeps its name where SQLite draws the right affinity from
  * it, so that a schema still reads as it was written; dates, JSON and UUIDs are TEXT, which they would not be by theirs.
  */
+import type { Expression } from "./expression-types.js";
 import type { Family } from "./lexer.js";
 import { Schema } from "./schema.js";
 import type { Token } from "./tokens.js";
@@ -98,6 +99,12 @@ const VARYING = new Set([
 ]);
 const GEOMETRY =
   /^(?:geometry|point|linestring|polygon|multipoint|multilinestring|multipolygon|geometrycollection|geomcollection)$/;
+
+/** A column of this type in an expression. */
+export function columnExpression(sql: string, { kind, time, members, ignoresCase }: ColumnType): Expression {
+  const order = members?.of === "enum" ? "members" : ignoresCase === true ? "no case" : undefined;
+  return { sql, kind, time, order };
+}
 
 /** The type of a column as SQLite is to have it. Never fails: a type nobody knows is kept as text, and told of. */
 export function resolveType(type: TypeName, schema: Schema, family: Family): ColumnType {

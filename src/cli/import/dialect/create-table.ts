@@ -102,6 +102,9 @@ export class CreateTableReader {
             `${shownName(table.name)}: ${textOf(tokens.slice(reader.at - 1), 50)}`,
           );
           return;
+        case "select":
+          this.report.missing("CREATE TABLE with a SELECT", line, shownName(table.name));
+          return;
         case "inherits":
           reader.parenthesized();
           break;

@@ -33,6 +33,7 @@ export function defaultSql(tokens: readonly Token[], type: ColumnType, scope: Sc
   const isNumber = literal !== undefined && /^-?\d{1,15}(?:\.\d+)?$/.test(literal);
   if (isNumber && (type.kind === "integer" || type.kind === "numeric" || type.kind === "real"))
     return literal;
+  if (value.kind === "blob" && type.kind !== "blob") throw new Untranslatable("bytes as something else");
   if (value.kind === "boolean" && type.kind !== "boolean" && type.kind !== "integer") {
     throw new Untranslatable("a truth value as something else");
   }

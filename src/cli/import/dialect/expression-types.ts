@@ -16,6 +16,10 @@ export interface Expression {
   readonly literal?: string;
   /** NULL, numbers, strings, true, false. */
   readonly constant?: boolean;
+  /** Compares and sorts in its own way: text without case, or members in the order of their type. */
+  readonly order?: "no case" | "members" | undefined;
+  /** A column, whose collation SQLite knows. */
+  readonly column?: boolean;
 }
 
 export interface Scope {

@@ -202,7 +202,7 @@ export class Translator {
       }
     }
     if (isWord(reader.peek(), "over")) throw new Untranslatable("a window");
-    return this.scope.column(qualifier, name);
+    return { ...this.scope.column(qualifier, name), column: true };
   }
 
   #case(): Expression {
@@ -272,6 +272,7 @@ export class Translator {
     const right = this.expression(power);
     if (symbol !== undefined || operator === "<=>") {
       const [a, b] = this.#comparable(left, right);
+      if (symbol !== undefined && symbol !== "=" && symbol !== "<>") this.#sortable(left, right);
       return { sql: `(${a.sql} ${symbol ?? "IS"} ${b.sql})`, kind: "boolean" };
     }
     if (operator === "or" || operator === "and" || operator === "&&") {
@@ -324,6 +325,7 @@ export class Translator {
       const [, low] = this.#comparable(left, this.expression(POWER.between));
       reader.expect("and");
       const [, high] = this.#comparable(left, this.expression(POWER.between));
+      this.#sortable(left);
       return { sql: `(${left.sql} ${not}BETWEEN ${low.sql} AND ${high.sql})`, kind: "boolean" };
     }
     const pattern = this.expression(POWER.between);
@@ -393,12 +395,19 @@ export class Translator {
     const not = negated ? "NOT " : "";
     if (left.kind !== "text" && left.kind !== undefined) throw new Untranslatable("LIKE on what is no text");
     if (pattern.literal === undefined) throw new Untranslatable("LIKE with a pattern that is no literal");
-    if (this.#mysql || ignoresCase) {
+    if (this.#mysql || ignoresCase || left.order === "no case") {
       this.scope.note("LIKE ignores the case of ASCII letters only");
       const clause = pattern.literal.includes("\\") ? " ESCAPE '\\'" : "";
       return { sql: `(${left.sql} ${not}LIKE ${pattern.sql}${clause})`, kind: "boolean" };
     }
     return { sql: `(${left.sql} ${not}GLOB ${textLiteral(globOf(pattern.literal))})`, kind: "boolean" };
+  }
+
+  /** In PostgreSQL the members of an ENUM are in its order, not in the alphabet's. */
+  #sortable(...sides: readonly Expression[]): void {
+    if (!this.#mysql && sides.some(({ order }) => order === "members")) {
+      throw new Untranslatable("the order of an ENUM's members");
+    }
   }
 
   /** Both sides as they are to be compared; refused where SQLite would compare them otherwise. */
@@ -410,6 +419,10 @@ export class Translator {
     if (isTime(b.kind)) return [timeLiteral(a, b), b];
     const mixed = (isNumber(a.kind) && isTextual(b.kind)) || (isTextual(a.kind) && isNumber(b.kind));
     if (mixed) throw new Untranslatable("a comparison of text with numbers");
+    const text = isTextual(a.kind) || isTextual(b.kind);
+    if (this.#mysql && text && !a.column && !b.column) {
+      this.scope.note("computed text is compared with regard to case");
+    }
     if (a.kind === "padded" || b.kind === "padded") {
       // Blanks at the end are no part of such values; those in the table have lost theirs.
       return [trimmed(a), trimmed(b)];

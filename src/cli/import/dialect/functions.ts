@@ -97,6 +97,7 @@ function aggregate(name: string): Call {
   return (args, scope) => {
     expectArgs(args, name, 1);
     const { kind } = args[0]!;
+    if (args[0]!.order === "members") throw new Untranslatable(`${name}() of an ENUM`);
     if (name === "min" || name === "max") return { ...args[0]!, sql: `${name}(${args[0]!.sql})` };
     if (!isNumber(kind)) throw new Untranslatable(`${name}() of what may be no number`);
     if (kind !== "integer" || name === "avg")

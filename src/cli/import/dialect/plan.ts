@@ -2,8 +2,7 @@
  * A dump's schema as what is to be made in the database: tables first, then, once the rows are in, indexes and views.
  * All of it is made in a sandbox on the way, so that nothing is begun that SQLite would refuse.
  */
-import type { ColumnType } from "./column-type.js";
-import { resolveType } from "./column-type.js";
+import { columnExpression, resolveType } from "./column-type.js";
 import { translate } from "./expression.js";
 import { type Scope, Untranslatable } from "./expression-types.js";
 import type { Family } from "./lexer.js";
@@ -100,6 +99,10 @@ class Planner implements BuildContext {
 
   nameOf(table: Table): string {
     return this.#tableNames.get(table) ?? table.name.name;
+  }
+
+  isMade(table: Table): boolean {
+    return this.#tableNames.has(table);
   }
 
   rootOf(name: QualifiedName): Table | undefined {
@@ -259,8 +262,7 @@ class Planner implements BuildContext {
         columns: (column) => {
           const found = findColumn(columns, column, this.family);
           if (found === undefined) return undefined;
-          const type: ColumnType = resolveType(found.type, this.schema, this.family);
-          return { sql: sqlName(found.name), kind: type.kind, time: type.time };
+          return columnExpression(sqlName(found.name), resolveType(found.type, this.schema, this.family));
         },
       };
     }

@@ -46,10 +46,6 @@ export class Report {
     return [...this.#groups.values()].some(({ missing }) => missing);
   }
 
-  count(kind: string): number {
-    return this.#groups.get(kind)?.count ?? 0;
-  }
-
   /** For people; empty when there is nothing to tell. */
   text(path: string): string {
     const changed = [...this.#groups].filter(([, { missing }]) => !missing);

@@ -255,7 +255,6 @@ export class SchemaReader {
       const table = this.#nameThere(reader);
       if (table !== undefined) what += ` on ${shownName(table)}`;
     }
-    if (name !== undefined) this.schema.others.add(keyOf(this.session.qualify(name)));
     this.report.note(kinds[0]!, line, what);
   }
 

@@ -115,8 +115,6 @@ export class Schema {
   readonly views = new Map<string, View>();
   readonly sequences = new Map<string, Sequence>();
   readonly types = new Map<string, UserType>();
-  /** Materialized views and the like: there is something of this name, and it is no table. */
-  readonly others = new Set<string>();
 
   /** PostgreSQL's and MySQL's own schema of the moment is written out or left out at will; it is found either way. */
   static find<T>(map: ReadonlyMap<string, T>, name: QualifiedName): T | undefined {
@@ -128,14 +126,6 @@ export class Schema {
 
   table(name: QualifiedName): Table | undefined {
     return Schema.find(this.tables, name);
-  }
-
-  /** Indexes of primary keys and unique constraints by their names, for what ALTER INDEX and DROP say of them. */
-  tableOfConstraint(name: string): Table | undefined {
-    for (const table of this.tables.values()) {
-      if (table.primaryKey?.name === name || table.uniques.some((key) => key.name === name)) return table;
-    }
-    return undefined;
   }
 }
 

@@ -254,7 +254,9 @@ class SelectTranslator {
     if (descending || isWord(last, "asc")) rest = rest.slice(0, -1);
     if (nulls === "" && this.context.family === "postgresql")
       nulls = descending ? " NULLS FIRST" : " NULLS LAST";
-    return `${this.#expression(rest).sql}${descending ? " DESC" : ""}${nulls}`;
+    const { sql, order } = this.#expression(rest);
+    if (order === "members") this.context.scope.note("an ENUM is sorted by the alphabet");
+    return `${sql}${descending ? " DESC" : ""}${nulls}`;
   }
 
   #limit(): string {

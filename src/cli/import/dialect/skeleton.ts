@@ -16,7 +16,6 @@ export class Skeleton {
   #count = 0;
   readonly #names = new Map<string, string>();
   readonly #parts = new Map<string, KeyPart>();
-  readonly #expressions = new Map<string, readonly Token[]>();
 
   get text(): string {
     return this.#text;
@@ -32,10 +31,6 @@ export class Skeleton {
 
   addString(value: string): void {
     this.add(`'${this.#placeholder(this.#names, value)}'`);
-  }
-
-  addExpression(tokens: readonly Token[]): void {
-    this.add(this.#placeholder(this.#expressions, tokens));
   }
 
   addNoColumns(): void {
@@ -54,10 +49,6 @@ export class Skeleton {
   /** What a placeholder stands for; throws on anything else, which would be the parser's own invention. */
   name(placeholder: string): string {
     return lookUp(this.#names, placeholder);
-  }
-
-  expression(placeholder: string): readonly Token[] {
-    return lookUp(this.#expressions, placeholder);
   }
 
   part(placeholder: string): KeyPart {

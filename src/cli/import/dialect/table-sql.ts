@@ -10,7 +10,7 @@
  * - Comments stay, as comments in the schema's text.
  */
 import { textLiteral } from "../../format/literals.js";
-import { type ColumnType, resolveType } from "./column-type.js";
+import { type ColumnType, columnExpression, resolveType } from "./column-type.js";
 import { defaultSql, sequenceOf } from "./default.js";
 import { translate } from "./expression.js";
 import {
@@ -64,6 +64,8 @@ export interface BuildContext {
   readonly sandbox: Sandbox;
   /** The table's own name in the new database; undefined for those that are not in the dump. */
   nameOf(table: Table): string;
+  /** Whether a table is imported at all. */
+  isMade(table: Table): boolean;
   /** The table that holds the rows of this one: itself, or the whole it is a partition of. */
   rootOf(name: QualifiedName): Table | undefined;
   columnsOf(table: Table): readonly Column[];
@@ -360,6 +362,7 @@ class TableBuilder {
   #foreignKeyObjection(key: ForeignKey): string | undefined {
     const parent = this.context.rootOf(key.parent);
     if (parent === undefined) return `${shownName(key.parent)} is not in the dump`;
+    if (!this.context.isMade(parent)) return `${shownName(key.parent)} is not imported`;
     if (key.columns.some((name) => this.#find(name) === undefined))
       return "it names a column that is not there";
     const columns = this.context.columnsOf(parent);
@@ -408,8 +411,7 @@ export function columnScope(
     column: (_, name): Expression => {
       const column = value !== undefined && name === "value" ? value : findColumn(columns, name, family);
       if (column === undefined) throw new Untranslatable(`${name}: no such column`);
-      const { kind, time } = resolveType(column.type, schema, family);
-      return { sql: sqlName(column.name), kind, time };
+      return columnExpression(sqlName(column.name), resolveType(column.type, schema, family));
     },
   };
 }
