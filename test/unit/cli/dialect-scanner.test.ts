@@ -117,7 +117,7 @@ COPY t (a, b) FROM stdin;
 \.
 COPY u FROM stdin;
 \.
-SELECT $1;
+SELECT $1, E'it''\';';
 `;
 
 describe("statements and rows", () => {
@@ -164,7 +164,7 @@ describe("statements and rows", () => {
       ["rows", "INSERT INTO t (a, value) OVERR", 7],
       ["rows", "COPY t (a, b) FROM stdin", 9],
       ["rows", "COPY u FROM stdin", 14],
-      ["statement", "SELECT $1", 16],
+      ["statement", "SELECT $1, E'it''\\';'", 16],
     ]);
     expect(found[5]!.rows!.map(({ values }) => values.map(shown))).toEqual([
       [1, "'A\u00c3\u00a9\n"],
@@ -296,6 +296,46 @@ describe(`any bytes (seed ${seed})`, () => {
       const [copy, insert] = await scan("postgresql", content, chunk);
       expect(copy!.rows!.map((row) => row.values.map(shown))).toEqual(values);
       expect(insert!.rows!.map((row) => row.values.map(shown))).toEqual(values);
+    }
+  });
+
+  test("statements are the same wherever the text at hand ends", async () => {
+    const pieces = {
+      mysql: [
+        "'it''s'",
+        "'\\''",
+        '"a""b"',
+        "`c;`",
+        "-- x;\n",
+        "/* ; */",
+        "/*!50000 1 */",
+        "1e-5",
+        "# y'\n",
+        "a$b",
+      ],
+      postgresql: [
+        "'it''s'",
+        "E'it''\\';'",
+        '"a""b"',
+        "$x$;$$;$x$",
+        "--;\n",
+        "/*/*;*/'*/",
+        "1.5e+3",
+        "a::b",
+        "U&'x'",
+      ],
+    };
+    for (let round = 0; round < 120; round++) {
+      const dialect = round % 2 === 0 ? "mysql" : "postgresql";
+      const from = pieces[dialect];
+      const statements = Array.from({ length: 1 + random(3) }, () =>
+        Array.from({ length: 20 + random(150) }, () => from[random(from.length)]!).join(" "),
+      );
+      const content = statements.map((text) => `SELECT ${text};`).join("\n");
+      const whole = await scan(dialect, content);
+      expect(whole.map(({ text }) => text)).toEqual(statements.map((text) => `SELECT ${text}`.trimEnd()));
+      const chunk = 1 + random(40);
+      expect(await scan(dialect, content, chunk), `chunks of ${chunk}`).toEqual(whole);
     }
   });
 });
