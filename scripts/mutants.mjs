@@ -3,7 +3,7 @@
  * simulator on fixed seeds, and where that does not (or with --all) the unit tests of the part. Writes the table to
  * docs/mutants.md. Ends with 1 if a mutant survives, or is not found in the text any more.
  *
- *   npm run mutants [-- --seeds 40] [--seconds 90] [--only WORD] [--all] [--no-table]
+ *   npm run mutants [-- --seeds 40] [--seconds 90] [--only WORD] [--all] [--sim-only] [--no-table]
  */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -19,6 +19,7 @@ const seeds = Number(option("--seeds", "40"));
 const seconds = Number(option("--seconds", "90"));
 const only = option("--only", "");
 const all = argv.includes("--all");
+const simOnly = argv.includes("--sim-only");
 const from = resolve(".");
 const scratch = mkdtempSync(join(tmpdir(), "ostraka-mutants-"));
 
@@ -74,9 +75,15 @@ function unitTests(tests) {
         "--project",
         "sim",
         "--reporter=json",
-        test.startsWith("multiraft") ? "multiraft" : `test/unit/${test}`,
+        // Whatever a bug does to it, a test in a thread ends with the process.
+        "--pool=threads",
+        test.startsWith("multiraft")
+          ? "multiraft"
+          : test.startsWith("sim/")
+            ? `test/${test}`
+            : `test/unit/${test}`,
       ],
-      { encoding: "utf8", timeout: 240_000, maxBuffer: 1 << 28 },
+      { encoding: "utf8", timeout: 240_000, killSignal: "SIGKILL", maxBuffer: 1 << 28 },
     );
     if (status === 0) continue;
     let name = test;
@@ -109,7 +116,8 @@ for (const mutant of MUTANTS) {
   writeFileSync(mutant.file, mutated);
   writeTranspiled(mutated, mutant.file, target);
   const simulated = simulate();
-  const unit = (all || !simulated.killed) && mutant.tests.length > 0 ? unitTests(mutant.tests) : undefined;
+  const tests = simOnly ? [] : mutant.tests;
+  const unit = (all || !simulated.killed) && tests.length > 0 ? unitTests(tests) : undefined;
   writeFileSync(mutant.file, original);
   writeTranspiled(original, mutant.file, target);
   const killed = simulated.killed || unit !== undefined;
@@ -123,7 +131,7 @@ process.chdir(from);
 rmSync(scratch, { recursive: true, force: true });
 
 const clean = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
-if (!argv.includes("--no-table") && only === "")
+if (!argv.includes("--no-table") && !simOnly && only === "")
   writeFileSync(
     "docs/mutants.md",
     `# Planted bugs

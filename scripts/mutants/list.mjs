@@ -243,7 +243,15 @@ export const MUTANTS = [
     file: "src/range/leader.ts",
     find: "if (leaderReady && this.#transactions?.term === term) return;",
     replace: "if (leaderReady && this.#transactions !== undefined) return;",
-    tests: ["range"],
+    tests: ["range/leader"],
+  },
+  {
+    name: "remember an earlier term's transactions",
+    file: "src/range/leader.ts",
+    find: "        ? new TransactionTable(term, deps.limits.maxRememberedKeys)",
+    replace:
+      "        ? Object.assign((deps.kept ??= new TransactionTable(term, deps.limits.maxRememberedKeys)), { term })",
+    tests: ["sim/scenarios"],
   },
   // Gateway
   {
@@ -251,14 +259,14 @@ export const MUTANTS = [
     file: "src/gateway/replica.ts",
     find: "  await reach(replica, point.index, deadline);\n  return point;",
     replace: "  return point;",
-    tests: [],
+    tests: ["gateway", "sim/scenarios"],
   },
   {
     name: "share a read round that has begun",
     file: "src/gateway/range-client.ts",
     find: "      this.#gathering = undefined;\n",
     replace: "      void round.finally(() => { this.#gathering = undefined; }).catch(() => {});\n",
-    tests: [],
+    tests: ["gateway", "sim/scenarios"],
   },
   {
     name: "call a lost COMMIT aborted",
@@ -272,6 +280,6 @@ export const MUTANTS = [
     file: "src/gateway/fast-path.ts",
     find: '    if (replica.store.appliedIndex() < point.index)\n      throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");\n',
     replace: "    void point;\n",
-    tests: [],
+    tests: ["gateway", "sim/scenarios"],
   },
 ];

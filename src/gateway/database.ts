@@ -10,7 +10,7 @@ import type { Clock, Random } from "../base/io.js";
 import type { RunnerPool } from "../machines/range/types.js";
 import { isWhole, type RangeDescriptor, type TableKey } from "../placement/descriptor.js";
 import type { RangeDirectory } from "../placement/directory.js";
-import { rangesOf } from "../placement/route.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
 import type { RangeService } from "../range/types.js";
 import { type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { Deadline, InDoubt } from "./deadline.js";
@@ -105,7 +105,7 @@ export class GatewayDatabase implements GatewayParts {
 
   /** The ranges that a statement touches, in key order; none for what touches no rows. */
   touched(footprint: Footprint): readonly RangeDescriptor[] {
-    return this.rangesOf([...footprint.reads, ...footprint.writes, ...footprint.checks]);
+    return this.rangesOf(rowsOf(footprint));
   }
 
   rangesOf(spans: readonly Span[]): readonly RangeDescriptor[] {

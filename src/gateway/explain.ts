@@ -65,10 +65,11 @@ function howItRuns(
   params: Statement["params"],
   plan: Pushdown | undefined,
 ): string {
-  const { reads, writes, checks } = analysis.footprint(params);
+  const footprint = analysis.footprint(params);
+  const { reads, writes } = footprint;
   const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter((name) => name !== "");
   const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
-  const touched = db.rangesOf([...reads, ...writes, ...checks]);
+  const touched = db.touched(footprint);
   const changesSchema = writes.some(({ table }) => table === "");
   if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
   if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;

@@ -4,10 +4,9 @@
  * a process of its own, and is validated by the leader when it commits.
  */
 
-import { RetryError, UserError } from "../base/errors.js";
+import { UserError } from "../base/errors.js";
 import type { LogIndex, Term } from "../base/ids.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
-import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
   RowChange,
@@ -23,6 +22,7 @@ import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { replay } from "./replay.js";
 import { type Replica, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { changesDatabase } from "./statements.js";
@@ -76,8 +76,7 @@ export class PrivateCopy implements Workspace {
       await runner.capture();
       await self.#replay(history, deadline);
     } catch (error) {
-      self.#forgetSchema();
-      await copy.release();
+      await self.rollback();
       throw error;
     }
     return self;
@@ -92,20 +91,13 @@ export class PrivateCopy implements Workspace {
   }
 
   async #replay(history: History, deadline: Deadline): Promise<void> {
-    for (const event of history.events) {
-      if (event.kind === "savepoint") {
-        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
-        continue;
-      }
-      const oracle = this.#oracle ?? this.#replica.schema.oracle();
-      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
-      const outcome = await this.run({ ...event.stamped, told: undefined }, analysis, deadline, []).catch(
-        (error: unknown) => error,
-      );
-      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told) {
-        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
-      }
-    }
+    await replay(history, {
+      run: (statement) => {
+        const oracle = this.#oracle ?? this.#replica.schema.oracle();
+        return this.run(statement, analyse(statement.sql, oracle, { admitted: true }), deadline, []);
+      },
+      control: (sql) => this.control(sql, deadline),
+    });
   }
 
   /** As of the transaction's own schema changes and TEMP objects. */

@@ -7,6 +7,7 @@
 import { UserError } from "../base/errors.js";
 import type { LogIndex } from "../base/ids.js";
 import type { RowStream, StampedStatement, SystemTable } from "../machines/range/types.js";
+import { rowsOf } from "../placement/route.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { type GatewayDatabase, moved } from "./database.js";
@@ -47,8 +48,8 @@ async function attempt(
   let spans: readonly Span[] | undefined;
   let descriptor = db.first;
   if (whole === undefined) {
-    const { reads, checks } = analysis.footprint(statement.params);
-    spans = systemTables.length > 0 ? tablesNamed(statement.sql, db.tables) : [...reads, ...checks];
+    const footprint = analysis.footprint(statement.params);
+    spans = systemTables.length > 0 ? tablesNamed(statement.sql, db.tables) : rowsOf(footprint);
     const touched = db.rangesOf(spans);
     if (touched.length > 1) return wideRead(db, request, spans, deadline);
     descriptor = touched[0] ?? db.first;
@@ -112,7 +113,11 @@ export async function runOnPin(
     const source = await runner.run(statement, runOptions(replica, deadline, systemTables));
     const stream = new SpooledRows(source, space, () => {
       if (runner.dead) runners.release(runner);
-      else runner.unpin().finally(() => runners.release(runner));
+      else
+        runner
+          .unpin()
+          .catch(() => runner.kill())
+          .finally(() => runners.release(runner));
     });
     return { stream, index };
   } catch (error) {

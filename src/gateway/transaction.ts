@@ -35,6 +35,7 @@ import type {
   StatementOutcome,
   SystemTable,
 } from "../machines/range/types.js";
+import { rowsOf } from "../placement/route.js";
 import type { RangeService, ReadPoint, TransactionStatementAnswer } from "../range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
@@ -170,8 +171,7 @@ export class Transaction {
         return this.#runLocally(whole, admitted, analysis, settings, deadline);
       }
     }
-    const { reads, writes, checks } = analysis.footprint(statement.params);
-    await this.#move([...reads, ...writes, ...checks], deadline);
+    await this.#move(rowsOf(analysis.footprint(statement.params)), deadline);
     return this.#runInWorkspace(admitted, analysis, settings, deadline, systemTables);
   }
 

@@ -7,10 +7,8 @@
  */
 import { RetryError, UserError } from "../base/errors.js";
 import type { GroupId } from "../base/ids.js";
-import type { Key } from "../base/keys.js";
-import { encodeKey, tableStart } from "../base/keys.js";
+import { encodeKey, HOME_TABLE_ID, type Key, tableStart } from "../base/keys.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
-import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
   RowChange,
@@ -23,14 +21,16 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
-import { rangesOf } from "../placement/route.js";
+import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
+import { lowerAscii } from "../sql/tokenizer.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
+import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
 import { changesDatabase } from "./statements.js";
@@ -39,6 +39,9 @@ import type { TransactionOptions } from "./transaction.js";
 import { commitWide, type Participation } from "./wide-commit.js";
 import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
 
+const SEQUENCES = "sqlite_sequence";
+const LAST: Key = tableStart(0xffff_ffff);
+const LAST_ROWID = (1n << 63n) - 1n;
 const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
@@ -54,6 +57,8 @@ export class WideWorkspace implements Workspace {
   readonly #history: History;
   /** Every range that a snapshot of this transaction was taken of. */
   readonly #opened = new Set<GroupId>();
+  /** Tables that got rows under keys that SQLite chose. */
+  readonly #appended = new Set<string>();
   #scratch!: Scratch;
   #spans: readonly Span[];
   #reads: RangeRead[] = [];
@@ -104,7 +109,7 @@ export class WideWorkspace implements Workspace {
     return this.#history.events.flatMap((event) => {
       if (event.kind !== "write") return [];
       const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
-      return spansOf(analysis.footprint(event.stamped.params));
+      return rowsOf(analysis.footprint(event.stamped.params));
     });
   }
 
@@ -127,22 +132,14 @@ export class WideWorkspace implements Workspace {
   }
 
   async #replay(deadline: Deadline): Promise<void> {
-    for (const event of this.#history.events) {
-      if (event.kind === "savepoint") {
-        await this.control(`SAVEPOINT "${event.name.replaceAll('"', '""')}"`, deadline);
-        continue;
-      }
-      const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
-      const analysis = analyse(event.stamped.sql, oracle, { admitted: true });
-      const outcome = await this.#execute(
-        { ...event.stamped, told: undefined },
-        analysis,
-        deadline,
-        [],
-      ).catch((error: unknown) => error);
-      if (toldDigest(outcome as StatementOutcome) !== event.stamped.told)
-        throw new RetryError("OSTRAKA_RETRY", "what the transaction has read was changed by another one");
-    }
+    await replay(this.#history, {
+      run: (statement) => {
+        const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
+        const analysis = analyse(statement.sql, oracle, { admitted: true });
+        return this.#execute(statement, analysis, deadline, []);
+      },
+      control: (sql) => this.control(sql, deadline),
+    });
   }
 
   analyse(sql: string): Analysis {
@@ -199,7 +196,7 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
-    const spans = spansOf(this.#footprint(statement, analysis));
+    const spans = rowsOf(this.#footprint(statement, analysis));
     if (this.#scratch.reaches(spans)) return;
     await this.#scratch.close("rollback");
     this.#forgetSchema();
@@ -220,8 +217,9 @@ export class WideWorkspace implements Workspace {
         this.#db.limits.maxTransactionBytes,
       );
     } finally {
-      const { reads, checks } = analysis.footprint(statement.params, outcome);
+      const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
       this.#read([...reads, ...checks]);
+      for (const { table, low } of writes) if (low === END_OF_TABLE) this.#appended.add(table);
     }
     const kind = analysis.class.kind;
     if (kind === "ddl" || kind === "analyze") {
@@ -290,7 +288,7 @@ export class WideWorkspace implements Workspace {
     return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
   }
 
-  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
+  async commit({ transaction, key, history, earlier, deadline }: WorkspaceCommit): Promise<CommandResult> {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
@@ -304,6 +302,7 @@ export class WideWorkspace implements Workspace {
       schemaTexts,
       schemaVersion: schema.version,
       outcomes: history.outcomes,
+      deadline,
     });
     if (!result.ok) this.#release();
     return result;
@@ -334,18 +333,24 @@ export class WideWorkspace implements Workspace {
       return {
         descriptor,
         reads: reads.filter((read) => read.range === range),
-        writes: changesSchema ? WHOLE : writtenSpans(own),
+        writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended),
         changes: own,
       };
     });
   }
 
-  #keyOf({ table, key }: RowChange): Key {
-    const name = table.toLowerCase();
-    const known = this.#tables().find((other) => other.name === name);
+  #keyOf({ table, key, row }: RowChange): Key {
+    const name = lowerAscii(table);
+    const find = (wanted: string) => this.#tables().find((other) => other.name === wanted);
+    if (name === SEQUENCES) {
+      // AUTOINCREMENT goes on where the table ends.
+      const counted = find(lowerAscii(String(row?.[0])));
+      return counted === undefined ? LAST : encodeKey(counted.id, [LAST_ROWID]);
+    }
+    const known = find(name);
     // A table made by this transaction: its id will be higher than all others, so its rows belong to the last range.
-    if (known === undefined) return tableStart(0xffff_ffff);
-    return known.shard === "home" ? tableStart(0) : encodeKey(known.id, key);
+    if (known === undefined) return LAST;
+    return known.shard === "home" ? tableStart(HOME_TABLE_ID) : encodeKey(known.id, key);
   }
 
   async rollback(): Promise<void> {
@@ -361,10 +366,6 @@ export class WideWorkspace implements Workspace {
         .rollback(this.#transaction.id)
         .catch(() => {});
   }
-}
-
-function spansOf({ reads, writes, checks }: Footprint): readonly Span[] {
-  return [...reads, ...writes, ...checks];
 }
 
 /** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */
@@ -389,11 +390,11 @@ function plain(sql: string, wallMs: number): StampedStatement {
 }
 
 /** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */
-function writtenSpans(changes: readonly RowChange[]): readonly Span[] {
+function writtenSpans(changes: readonly RowChange[], appended: ReadonlySet<string>): readonly Span[] {
   const keys = new Map<string, bigint[]>();
   const wholes = new Set<string>();
   for (const { table, key } of changes) {
-    const name = table.toLowerCase();
+    const name = lowerAscii(table);
     const [rowid] = key;
     if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
     else if (keys.has(name)) keys.get(name)!.push(rowid);
@@ -408,7 +409,7 @@ function writtenSpans(changes: readonly RowChange[]): readonly Span[] {
       spans.push({ table, low: rowids[0], high: rowids.at(-1) });
     }
     // Whoever lets SQLite choose a key reads the table's end.
-    spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+    if (appended.has(table)) spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
   }
   return spans;
 }

@@ -28,11 +28,12 @@ import { resolveIdentity } from "./founding.js";
 import { type HttpServer, startHttp } from "./http.js";
 import type { DirectoryLock, Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
-import { Membership } from "./membership.js";
 import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
-import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
+import type { ClusterView } from "./operations/cluster-view.js";
+import { operations, serveOperations } from "./operations/operations.js";
+import { systemTables } from "./operations/system-tables.js";
 import { RangeHosting } from "./ranges/hosting.js";
 import type { Ranges } from "./ranges/ranges.js";
 import { WalGuard } from "./wal-guard.js";
@@ -111,7 +112,6 @@ class NodeAssembly {
   #gateway: NodeGateway | undefined;
   #sources: SourceServer | undefined;
   #http: HttpServer | undefined;
-  #membership: Membership | undefined;
   #walGuard: WalGuard | undefined;
   #spools = 0;
   #stopping: Promise<void> | undefined;
@@ -159,8 +159,9 @@ class NodeAssembly {
       self,
       clock: this.#clock,
       meta: this.#meta,
+      metaClient: meta,
       host,
-      ranges: hosting.ranges,
+      hosting,
       calls: network.calls,
       running,
       settings: () => this.#settings(),
@@ -179,8 +180,6 @@ class NodeAssembly {
       config.http === undefined
         ? undefined
         : await this.#startHttp(config.http, loadSecrets(config).authToken, hosting, view, host);
-    this.#membership = new Membership(this.#clock, [host.group(META_GROUP)], this.#meta, this.#logger);
-    this.#membership.start();
     hosting.start();
     await meta.introduce(
       identity,
@@ -328,7 +327,12 @@ class NodeAssembly {
   async #untilServing(hosting: RangeHosting): Promise<void> {
     for (;;) {
       if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      if ((await this.#unhealthy(hosting, 5_000)) === undefined) return;
+      if ((await this.#unhealthy(hosting, 5_000)) !== undefined) continue;
+      const known = await hosting.view.refreshSchema().then(
+        () => true,
+        () => false,
+      );
+      if (known) return;
     }
   }
 
@@ -339,6 +343,7 @@ class NodeAssembly {
       const point = await deadline.persist(() => view.client(FIRST_RANGE_GROUP).readPoint());
       const local = view.local(FIRST_RANGE_GROUP);
       if (local !== undefined) await deadline.race(local.handle.waitApplied(point.index));
+      else await deadline.race(view.refreshSchema());
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -371,13 +376,14 @@ class NodeAssembly {
   }
 
   #settings(): ReadonlyMap<string, string> {
-    const { config } = { config: this.#config };
+    const { replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs } = this.#meta.state.settings;
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.settings.replicas),
-        "range-max-bytes": String(config.rangeMaxBytes),
-        "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
-        "election-timeout-ms": String(config.electionTimeoutMs),
+        replicas: String(replicas),
+        "range-max-bytes": String(rangeMaxBytes),
+        "range-max-rows": rangeMaxRows === 0 ? "off" : String(rangeMaxRows),
+        "node-dead-ms": String(nodeDeadMs),
+        "election-timeout-ms": String(this.#config.electionTimeoutMs),
         "max-statement-bytes": String(DEFAULT_LIMITS.maxStatementBytes),
         "max-transaction-bytes": String(DEFAULT_LIMITS.maxTransactionBytes),
         "idle-transaction-ms": String(DEFAULT_LIMITS.idleTransactionMs),
@@ -391,7 +397,6 @@ class NodeAssembly {
   }
 
   async #stop(): Promise<void> {
-    this.#membership?.stop();
     this.#walGuard?.stop();
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);

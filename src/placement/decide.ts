@@ -13,6 +13,7 @@
  *    undoes it: with nothing else changing, there is an end to actions.
  * 4. A voter on a dead node keeps its seat until there is another node to take it: fewer voters would tolerate no more.
  */
+import { assert } from "../base/assert.js";
 import { type GroupId, NO_NODE, type NodeId } from "../base/ids.js";
 import type { ConfChange } from "../raft/types.js";
 import { decideLeaders } from "./leaders.js";
@@ -94,13 +95,15 @@ class Decision {
     );
   }
 
-  #standing(node: NodeId): PlacedNode["standing"] | "unknown" {
-    return this.#nodes.get(node)?.standing ?? "unknown";
+  #standing(node: NodeId): PlacedNode["standing"] {
+    const known = this.#nodes.get(node);
+    assert(known !== undefined, `node ${node} is a member and not among the nodes`);
+    return known.standing;
   }
 
   /** Dead ones first: they are of no use already. */
   #worstFirst(nodes: readonly NodeId[]): NodeId[] {
-    const order = ["unknown", "dead", "removing", "draining", "live"];
+    const order = ["dead", "removing", "draining", "live"];
     return [...nodes].sort(
       (a, b) => order.indexOf(this.#standing(a)) - order.indexOf(this.#standing(b)) || a - b,
     );
@@ -109,8 +112,7 @@ class Decision {
   #dismissLearner(group: PlacedGroup): PlacementAction | undefined {
     const stays = (node: NodeId): boolean => {
       const standing = this.#standing(node);
-      if (group.spread === "everywhere") return standing !== "removing" && standing !== "unknown";
-      return standing === "live";
+      return group.spread === "everywhere" ? standing !== "removing" : standing === "live";
     };
     const gone = group.learners.find((node) => !stays(node));
     if (gone === undefined) return undefined;
@@ -129,9 +131,12 @@ class Decision {
     }
     if (group.spread === "everywhere" || group.placed || bad.length > 0 || fit.length === 0) return undefined;
     const learner = fit[0]!;
-    // The heaviest of its voters, if going from there to the learner is worth while still.
-    const [victim] = this.#lightestFirst(good).reverse();
-    if (victim === undefined || this.#load(victim) <= this.#load(learner) || good.length > this.#target)
+    // The heaviest of its voters for whom it is worth while still, and rather not the one that leads.
+    const heavier = this.#lightestFirst(good)
+      .reverse()
+      .filter((node) => this.#load(node) > this.#load(learner) && node !== group.wishedLeader);
+    const victim = heavier.find((node) => node !== group.leader) ?? heavier[0];
+    if (victim === undefined || good.length > this.#target)
       return change(group, [{ kind: "remove", node: learner }], "the move is not worth while any more");
     if (!ready.includes(learner)) return undefined;
     return this.#swap(group, learner, victim, "balance");
@@ -151,8 +156,7 @@ class Decision {
       const [to] = this.#lightestFirst(rest);
       if (to !== undefined) return { kind: "transfer", group: group.group, to, why };
     }
-    const standing = this.#standing(victim);
-    const learns = group.spread === "everywhere" && standing !== "removing" && standing !== "unknown";
+    const learns = group.spread === "everywhere" && this.#standing(victim) !== "removing";
     return change(group, [...others, { kind: learns ? "learner" : "remove", node: victim }], why);
   }
 

@@ -9,7 +9,7 @@
  * - A table that is not known (the schema at hand is older) may lie anywhere: the whole keyspace.
  */
 import { encodeKey, encodeKeyAfter, HOME_TABLE_ID, type Key, tableEnd, tableStart } from "../base/keys.js";
-import { EVERY_TABLE, SCHEMA, type Span } from "../sql/types.js";
+import { EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import {
   covers,
   isWhole,
@@ -81,6 +81,21 @@ export function rangesOf(
 }
 
 /**
+ * The spans of a footprint that say where it has to run. What a search found nothing under, or a range of keys, depends
+ * also on rows that will come under keys that SQLite chooses (END_OF_TABLE): these come in the table's last range, with
+ * keys of that range, so that they concern only what lies there, whose own span names it.
+ */
+export function rowsOf({ reads, writes, checks }: Footprint): readonly Span[] {
+  return [...reads, ...checks, ...writes].filter(
+    (span, i, all) => !isEnd(span) || i >= all.length - writes.length,
+  );
+}
+
+function isEnd({ low }: Span): boolean {
+  return low !== undefined && low > LAST_ROWID;
+}
+
+/**
  * Whether spans lie in one slice. What has to be looked at for every statement at a range's leader is kept by table: as
  * long as neither the slice nor the schema changes, one of these serves.
  */
@@ -102,14 +117,18 @@ export class SliceCheck {
     return this.whole || spans.every((span) => this.#contains(span));
   }
 
+  /** As `contains`, for what is read and not written: rows yet to come under chosen keys may come elsewhere. */
+  containsReads(spans: readonly Span[]): boolean {
+    return this.whole || spans.every((span) => isEnd(span) || this.#contains(span));
+  }
+
   /** Tables that get a row under a key that SQLite chooses, and whose first rows may lie in an earlier range. */
   appendsTo(writes: readonly Span[]): readonly TableKey[] {
     if (this.whole) return [];
     return writes.flatMap((span) => {
       const table = byName(this.tables).get(span.table);
       if (table === undefined || table.shard !== "rowid") return [];
-      const end = span.low !== undefined && span.low > LAST_ROWID;
-      return end && this.slice.start > tableStart(table.id) ? [table] : [];
+      return isEnd(span) && this.slice.start > tableStart(table.id) ? [table] : [];
     });
   }
 

@@ -34,6 +34,7 @@ export interface PlacedGroup {
 }
 
 export interface PlacementView {
+  /** Every member of a group is among them. */
   readonly nodes: readonly PlacedNode[];
   readonly groups: readonly PlacedGroup[];
   /** Replicas that each range is to have, where there are so many nodes. */

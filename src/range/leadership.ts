@@ -257,7 +257,8 @@ export class LeaderContext {
     if (!this.restricted) return;
     this.serving();
     const { slice } = this;
-    if (slice.contains(reads) && slice.contains(writes) && (slice.whole || !writes.some(isSchema))) return;
+    if (slice.containsReads(reads) && slice.contains(writes) && (slice.whole || !writes.some(isSchema)))
+      return;
     throw this.movedError();
   }
 

@@ -252,7 +252,7 @@ export class OpenTransactions {
 
   #isInside({ reads, writes, checks }: Footprint): boolean {
     const { slice } = this.#context;
-    return slice.contains(reads) && slice.contains(writes) && slice.contains(checks);
+    return slice.containsReads(reads) && slice.contains(writes) && slice.containsReads(checks);
   }
 
   #lost(leadership: Leadership, id: TransactionId, why: string): RetryError {
@@ -271,8 +271,8 @@ export class OpenTransactions {
     const { slice } = this.#context;
     for (const transaction of leadership.transactions.all()) {
       const inside =
-        transaction.reads.every(({ spans }) => slice.contains(spans)) &&
-        transaction.writes.every(({ spans, checks }) => slice.contains(spans) && slice.contains(checks));
+        transaction.reads.every(({ spans }) => slice.containsReads(spans)) &&
+        transaction.writes.every(({ spans, checks }) => slice.contains(spans) && slice.containsReads(checks));
       if (!inside) this.close(leadership, transaction.id);
     }
   }
@@ -425,9 +425,9 @@ export class OpenTransactions {
       this.#context.serving();
       const { slice } = this.#context;
       const inside =
-        slice.contains(plan.reads) &&
+        slice.containsReads(plan.reads) &&
         slice.contains(plan.writes) &&
-        elsewhere.every(({ spans }) => slice.contains(spans));
+        elsewhere.every(({ spans }) => slice.containsReads(spans));
       if (!inside || (!slice.whole && plan.writes.some(({ table }) => table === SCHEMA.table)))
         return "what the transaction has touched does not all lie in this range any more";
     }

@@ -142,7 +142,7 @@ export class Participant {
     const read = reads.filter(({ spans }) => spans.length > 0);
     if (read.some((part) => part.term !== term)) return "leadership changed since the transaction began";
     const { slice } = this.#context;
-    if (read.some(({ index, spans }) => index < sliceSince && !slice.contains(spans)))
+    if (read.some(({ index, spans }) => index < sliceSince && !slice.containsReads(spans)))
       return "the range was split since the transaction began";
     return transactions.conflictOfPart(transactions.get(id), read);
   }

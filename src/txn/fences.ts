@@ -25,12 +25,17 @@ interface Claim {
 }
 
 /** Ids that are remembered as ended, at most. */
-const MAX_ENDED = 100_000;
+export const MAX_ENDED = 100_000;
 
 export class Fences {
+  readonly #maxEnded: number;
   readonly #fences = new Map<string, Fence>();
   readonly #ended = new Set<string>();
   #claims: Claim[] = [];
+
+  constructor(maxEnded = MAX_ENDED) {
+    this.#maxEnded = maxEnded;
+  }
 
   /** Fences that stand. */
   get size(): number {
@@ -65,7 +70,7 @@ export class Fences {
   end(id: string): boolean {
     const stood = this.#fences.delete(id);
     this.#ended.add(id);
-    if (this.#ended.size > MAX_ENDED) {
+    if (this.#ended.size > this.#maxEnded) {
       const [oldest] = this.#ended;
       this.#ended.delete(oldest!);
     }

@@ -60,12 +60,17 @@ interface Waiting {
 export interface GateOptions {
   /** How long the claim of a PREPARE that gave up because of fences lasts. */
   readonly claimMs: number;
+  /** MAX_OVERTAKEN, if not said otherwise. */
+  readonly maxOvertaken?: number;
+  /** How many fences that have ended are remembered, if not MAX_ENDED. */
+  readonly maxEnded?: number;
 }
 
 export class Gate {
   readonly holds = new Holds();
-  readonly fences = new Fences();
+  readonly fences: Fences;
   readonly #claimMs: number;
+  readonly #maxOvertaken: number;
   /** By ticket, in the order of arrival. */
   readonly #waiting = new Map<number, Waiting>();
   #ticket = 0;
@@ -75,6 +80,8 @@ export class Gate {
 
   constructor(options: GateOptions) {
     this.#claimMs = options.claimMs;
+    this.#maxOvertaken = options.maxOvertaken ?? MAX_OVERTAKEN;
+    this.fences = new Fences(options.maxEnded);
   }
 
   /** Everybody may pass. */
@@ -140,7 +147,7 @@ export class Gate {
 
   #leave(ticket: number, waiting: Waiting): void {
     this.#waiting.delete(ticket);
-    if (waiting.overtaken >= MAX_OVERTAKEN) this.#impatient--;
+    if (waiting.overtaken >= this.#maxOvertaken) this.#impatient--;
   }
 
   /** Undefined: it has to wait. */
@@ -197,7 +204,7 @@ export class Gate {
     if (this.#impatient === 0) return false;
     for (const [other, waiting] of this.#waiting) {
       if (other >= ticket) return false;
-      if (waiting.overtaken >= MAX_OVERTAKEN && isInTheWay(entrant, waiting.entrant)) return true;
+      if (waiting.overtaken >= this.#maxOvertaken && isInTheWay(entrant, waiting.entrant)) return true;
     }
     return false;
   }
@@ -206,7 +213,7 @@ export class Gate {
     for (const [other, waiting] of this.#waiting) {
       if (other >= ticket) return;
       if (!isInTheWay(entrant, waiting.entrant)) continue;
-      if (++waiting.overtaken === MAX_OVERTAKEN) this.#impatient++;
+      if (++waiting.overtaken === this.#maxOvertaken) this.#impatient++;
     }
   }
 }

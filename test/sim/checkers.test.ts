@@ -140,6 +140,12 @@ describe("register", () => {
     expect(check(op("a", w(0), 0, 1), op("b", swap(0, 1), 2, 9), op("c", swap(0, 2), 3, 8))).toBe("invalid");
     expect(check(op("a", w(0), 0, 1), op("b", swap(0, 1), 2, 9), op("c", swap(1, 2), 3, 8))).toBe("valid");
   });
+  it("takes a swap that failed for a look at the register", () => {
+    const differs: RegisterAction = { kind: "differs", value: 1 };
+    expect(check(op("a", w(1), 0, 1), op("b", differs, 2, 3))).toBe("invalid");
+    expect(check(op("a", w(1), 0, 1), op("a", w(2), 2, 3), op("b", differs, 4, 5))).toBe("valid");
+    expect(check(op("a", w(1), 0, 9), op("b", differs, 2, 3), op("b", differs, 4, 5))).toBe("valid");
+  });
   it("judges each key alone", () => {
     const fine = [op("a", w(1), 0, 1, "y"), op("b", r(1), 2, 3, "y")];
     expect(check(...fine, op("a", w(1), 0, 1), op("b", r(1), 2, 3))).toBe("valid");

@@ -7,8 +7,8 @@ import type { Clock, Timer } from "../../src/base/io.js";
 interface Scheduled {
   readonly at: number;
   readonly order: number;
-  readonly fire: () => void;
-  cancelled: boolean;
+  /** Undefined once cancelled: a timer that will not fire holds on to nothing. */
+  fire: (() => void) | undefined;
 }
 
 function before(a: Scheduled, b: Scheduled): boolean {
@@ -18,6 +18,34 @@ function before(a: Scheduled, b: Scheduled): boolean {
 /** Lets every promise settle that waits for nothing but other promises. */
 export function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** So many turns go into one round of the event loop, which itself costs as much as a small one. */
+const TURNS_A_ROUND = 64;
+
+/** Calls `turn` again and again while it answers true; before each, every promise settles that can. */
+export function turns(turn: () => boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let over = false;
+    const once = (): void => {
+      if (over) return;
+      try {
+        over = !turn();
+        if (over) resolve();
+      } catch (error) {
+        over = true;
+        reject(error);
+      }
+    };
+    // Promises settle between any two callbacks of one round too.
+    const round = (): void => {
+      once();
+      if (over) return;
+      for (let i = 1; i < TURNS_A_ROUND; i++) setImmediate(once);
+      setImmediate(round);
+    };
+    setImmediate(round);
+  });
 }
 
 export class SimClock implements Clock {
@@ -44,19 +72,18 @@ export class SimClock implements Clock {
       at: this.#now + Math.max(0, delayMs),
       order: this.#order++,
       fire,
-      cancelled: false,
     };
     this.#push(scheduled);
     return {
       cancel: () => {
-        scheduled.cancelled = true;
+        scheduled.fire = undefined;
       },
     };
   }
 
   /** When the next timer is due, if there is one. */
   nextAt(): number | undefined {
-    while (this.#heap[0]?.cancelled) this.#pop();
+    while (this.#heap[0] !== undefined && this.#heap[0].fire === undefined) this.#pop();
     return this.#heap[0]?.at;
   }
 
@@ -65,7 +92,7 @@ export class SimClock implements Clock {
     if (this.nextAt() === undefined) return false;
     const next = this.#pop()!;
     this.#now = next.at;
-    next.fire();
+    next.fire!();
     return true;
   }
 

@@ -28,6 +28,10 @@ export function addStartCommand(program: Command): void {
       "copies of every range, or fewer where fewer nodes exist",
       NODE_DEFAULTS.replicas,
     )
+    .option(
+      "--node-dead-ms <ms>",
+      "how long a node must be silent before its replicas are made anew elsewhere (default 300000)",
+    )
     .option("--election-timeout-ms <ms>", "how long to wait for a leader", NODE_DEFAULTS.electionTimeoutMs)
     .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent", NODE_DEFAULTS.logLevel)
     .option("--auth-token-file <file>", "the token that clients must show, in a file")

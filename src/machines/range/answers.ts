@@ -85,9 +85,21 @@ export class Answers {
       const answers = decodeAnswers(bytes);
       this.#rows.set(index, { live: 0, ageMs });
       for (const answer of answers) this.#remember(index, answer);
-      if (this.#state.partial > 0 && index > this.#state.appliedIndex)
-        this.#pending = { index, answers, ageMs };
+      if (index > this.#state.appliedIndex) this.#pending = { index, answers, ageMs };
     }
+  }
+
+  /** Takes in what another range has answered, as older than everything here, inside an entry. */
+  adopt(source: Database.Database): void {
+    this.flush();
+    const rows = source
+      .prepare("SELECT age_ms, answers FROM _ostraka_answers ORDER BY log_index DESC")
+      .raw(true)
+      .safeIntegers(true);
+    let index = Math.min(0, ...[...this.#rows.keys()].slice(0, 1));
+    for (const [ageMs, answers] of rows.iterate() as IterableIterator<[bigint, Uint8Array]>)
+      this.#insert.run(BigInt(--index), ageMs, answers);
+    this.load();
   }
 
   /** The answer already given, or why the command cannot be executed; undefined to execute it. */
@@ -227,6 +239,16 @@ export class Transactions {
       .raw(true)
       .safeIntegers(false);
     this.#deleteOldest = database.prepare("DELETE FROM _ostraka_transactions WHERE ordinal = ?");
+  }
+
+  /** Takes in what another range knows. */
+  adopt(source: Database.Database): void {
+    const rows = source
+      .prepare("SELECT id, committed, wall_ms FROM _ostraka_transactions ORDER BY ordinal")
+      .raw(true)
+      .safeIntegers(true);
+    for (const [id, committed, wallMs] of rows.iterate() as IterableIterator<[string, bigint, bigint]>)
+      if (this.#select.get(id) === undefined) this.#insert.run(id, committed, wallMs);
   }
 
   outcome(transaction: TransactionId): "committed" | "aborted" | undefined {

@@ -16,8 +16,9 @@
 import type Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
 import { AmbiguousError, RouteError, UserError } from "../../base/errors.js";
-import type { LogIndex, TransactionId } from "../../base/ids.js";
+import type { LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
+import { lowerAscii } from "../../sql/tokenizer.js";
 import { SessionFlag } from "../../sql/types.js";
 import { Answers, Transactions } from "./answers.js";
 import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
@@ -26,6 +27,7 @@ import type { RangeConnection } from "./connection.js";
 import { Executor } from "./executor.js";
 import { IMAGE_FLAGS, Participant } from "./participant.js";
 import { PreparedTransactions } from "./prepared.js";
+import { type NewChild, Reshaper } from "./reshape.js";
 import { applyRowImages } from "./row-images.js";
 import { TableFull } from "./rowid-limit.js";
 import { SliceState } from "./slice-state.js";
@@ -39,7 +41,7 @@ const BATCH_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
 interface Task {
   readonly command: Command;
   readonly index: LogIndex;
-  readonly term: number;
+  readonly term: Term;
   readonly ordinal: number;
   readonly last: boolean;
   /** Of the range, when the leader admitted the command. */
@@ -47,6 +49,14 @@ interface Task {
   result: CommandResult | undefined;
   /** The result was not come by now (it is remembered, or a refusal to execute), and is not to be remembered. */
   passing: boolean;
+}
+
+/** Whoever makes the file of a range that a split makes. */
+export interface SplitWatcher {
+  /** Before the batch of a split is committed: what is to be made must not be lost from then on. */
+  splitting(child: NewChild): void;
+  /** The file is as of the split's entry, and goes on after this. */
+  split(child: NewChild): void;
 }
 
 export interface Applied {
@@ -62,6 +72,8 @@ export class Applier {
   readonly prepared: PreparedTransactions;
   readonly #executor: Executor;
   readonly #participant: Participant;
+  readonly #reshaper: Reshaper;
+  readonly #watcher: SplitWatcher;
   readonly #connection: RangeConnection;
   readonly #answers: Answers;
   readonly #begin: Database.Statement;
@@ -73,9 +85,10 @@ export class Applier {
   /** Settings that the open batch was begun with, and that its commands share. */
   #batchFlags = 0;
 
-  constructor(connection: RangeConnection) {
+  constructor(connection: RangeConnection, watcher: SplitWatcher) {
     const { database } = connection;
     this.#connection = connection;
+    this.#watcher = watcher;
     this.state = new RangeState(database);
     this.slice = new SliceState(database);
     this.#answers = new Answers(database, this.state);
@@ -96,6 +109,17 @@ export class Applier {
       tried: (run) => this.#tried(run),
       runSchema: (statements) => this.#executor.schemaStatements(statements),
       putRows: (changes) => this.#putRows(changes),
+    });
+    const { tables, trimmer } = this.#executor;
+    this.#reshaper = new Reshaper({
+      connection,
+      state: this.state,
+      slice: this.slice,
+      tables,
+      answers: this.#answers,
+      transactions: this.transactions,
+      prepared: this.prepared,
+      trimmer,
     });
     this.#begin = database.prepare("BEGIN IMMEDIATE");
     this.#commit = database.prepare("COMMIT");
@@ -126,6 +150,7 @@ export class Applier {
   #undo(): void {
     if (this.#connection.inTransaction) this.#rollback.run();
     this.#executor.undone();
+    this.#reshaper.takeChild();
     this.state.load();
     this.slice.load();
     this.prepared.load();
@@ -152,6 +177,7 @@ export class Applier {
     if (command.kind === "prepare") return this.#participant.knownVote(command) ?? failure(FORGOTTEN);
     if (command.kind === "resolve")
       return { ok: true, outcomes: [], repeated: true, decision: command.decision };
+    if (command.kind === "trim") return { ok: true, outcomes: [], repeated: true };
     return this.#answers.admit(command.key, command.wallMs) ?? failure(FORGOTTEN);
   }
 
@@ -222,7 +248,9 @@ export class Applier {
   #finishTask(task: Task): void {
     const { command, result } = task;
     assert(result !== undefined, "a command is finished without a result");
-    this.state.wallMs = Math.max(this.state.wallMs, command.wallMs);
+    // What is refused because the range is frozen leaves it as it is, to the age of its answers.
+    if (!task.passing || this.slice.state.frozenInto === undefined)
+      this.state.wallMs = Math.max(this.state.wallMs, command.wallMs);
     if (!task.passing) this.#answers.record(task.index, command.key, command.wallMs, result);
     if (!task.last) {
       this.state.partial = task.ordinal + 1;
@@ -248,7 +276,12 @@ export class Applier {
           ? undefined
           : 0;
       case "rows":
+      case "trim":
         return IMAGE_FLAGS;
+      case "split":
+      case "freeze":
+      case "absorb":
+        return undefined;
       case "prepare":
         return command.prepared.body.kind === "schema" ? undefined : IMAGE_FLAGS;
       case "resolve":
@@ -284,8 +317,11 @@ export class Applier {
     this.#finishTask(task);
     if (this.state.partial > 0) this.#flushAnswers();
     this.state.store();
+    const child = this.#reshaper.takeChild();
+    if (child !== undefined) this.#watcher.splitting(child);
     try {
       this.#commit.run();
+      if (child !== undefined) this.#watcher.split(child);
       return undefined;
     } catch (error) {
       const code = (error as { code?: unknown }).code;
@@ -309,11 +345,21 @@ export class Applier {
   #admit({ command, generation }: Task): CommandResult | undefined {
     if (generation !== ANY_GENERATION && generation !== this.slice.generation)
       return failure(new RouteError("the range has changed since the command was admitted", undefined));
-    if (command.kind === "prepare" || command.kind === "resolve") return undefined;
+    const frozen = this.#frozen(command);
+    if (frozen !== undefined) return frozen;
+    if (command.kind === "prepare" || command.kind === "resolve" || command.kind === "trim") return undefined;
     const answered = this.#answers.admit(command.key, command.wallMs);
     if (answered !== undefined || command.kind === "tombstone") return answered;
     const transaction = this.prepared.withKey(command.key);
     return transaction === undefined ? undefined : inDoubt(transaction);
+  }
+
+  #frozen(command: Command): CommandResult | undefined {
+    const { frozenInto } = this.slice.state;
+    if (frozenInto === undefined || command.kind === "freeze") return undefined;
+    if (command.kind === "resolve" && this.transactions.outcome(command.transaction) === command.decision)
+      return undefined;
+    return failure(new RouteError(`the range is being taken in by range ${frozenInto}`, undefined));
   }
 
   #dispatch(task: Task): CommandResult {
@@ -343,9 +389,36 @@ export class Applier {
       case "resolve":
         task.passing = true;
         return this.#participant.resolve(command, task.index);
-      default:
-        throw new Error("not built yet");
+      case "trim":
+        task.passing = true;
+        return this.#reshaper.trim(command);
+      case "split":
+        return this.#reshaper.split(command, task);
+      case "freeze":
+        return this.#reshaper.freeze(command, task);
+      case "absorb":
+        return this.#absorb(() => this.#reshaper.absorb(command, task));
     }
+  }
+
+  /** All or nothing, alone in its batch. */
+  #absorb(run: () => CommandResult): CommandResult {
+    this.#savepoint.run();
+    let result: CommandResult;
+    try {
+      result = run();
+    } catch (error) {
+      result = failure(userError(error));
+    }
+    if (!result.ok) {
+      this.#rollbackTo.run();
+      this.#executor.schemaUndone();
+      this.state.load();
+      this.slice.load();
+      this.#answers.load();
+    }
+    this.#release.run();
+    return result;
   }
 
   /**
@@ -435,14 +508,36 @@ export class Applier {
       if (this.#connection.inTransaction) {
         this.#rollbackTo.run();
         this.#release.run();
-        if (schemaTouched) this.#executor.schemaUndone();
+        if (schemaTouched) {
+          this.#executor.schemaUndone();
+          this.slice.load();
+        }
         this.state.schemaVersion = schemaVersion;
       }
     }
   }
 
+  /** Answers whether triggers had to be made again. Rows that are not the range's any more are in nobody's way. */
   #putRows(changes: readonly RowChange[]): boolean {
-    return applyRowImages(this.#connection, changes);
+    if (!this.slice.state.untrimmed) return applyRowImages(this.#connection, changes);
+    const { tables, trimmer } = this.#executor;
+    this.#connection.internal("SAVEPOINT _ostraka_rows").run();
+    try {
+      const made = applyRowImages(this.#connection, changes);
+      this.#connection.internal("RELEASE _ostraka_rows").run();
+      return made;
+    } catch (error) {
+      if (!isDuplicate(error)) throw error;
+      this.#connection.internal("ROLLBACK TO _ostraka_rows").run();
+      this.#connection.internal("RELEASE _ostraka_rows").run();
+      this.#connection.schemaChanged();
+    }
+    for (const name of new Set(changes.map(({ table }) => lowerAscii(table)))) {
+      const table = tables.table(name);
+      if (table !== undefined) trimmer.trimTable(table);
+    }
+    applyRowImages(this.#connection, changes);
+    return true;
   }
 
   /** All or nothing, in a savepoint. */
@@ -466,6 +561,10 @@ export class Applier {
   }
 }
 
+function isDuplicate(error: unknown): boolean {
+  return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));
+}
+
 function lastStatement(command: Command): number {
   return command.kind === "transaction" ? Math.max(0, command.statements.length - 1) : 0;
 }
@@ -475,6 +574,8 @@ function aloneFlags(command: Command): number {
     case "rows":
     case "prepare":
     case "resolve":
+    case "trim":
+    case "absorb":
       return IMAGE_FLAGS;
     case "execute":
       return command.statement.flags & SessionFlag.ForeignKeysOff;

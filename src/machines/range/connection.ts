@@ -472,10 +472,10 @@ SELECT type, name, tbl_name, rootpage, sql, rowid FROM main.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
 CREATE TEMP VIEW _ostraka_temp_schema_view AS
 SELECT type, name, tbl_name, rootpage, sql FROM temp.sqlite_schema
-  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}' AND substr(name, 1, 9) <> '${HIDDEN_PREFIX}';
 CREATE TEMP VIEW _ostraka_temp_schema_rowid_view AS
 SELECT type, name, tbl_name, rootpage, sql, rowid FROM temp.sqlite_schema
-  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}';
+  WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}' AND substr(name, 1, 9) <> '${HIDDEN_PREFIX}';
 `;
 
 function pinPragmas(database: Database.Database, { readonly, role, spill }: ConnectionOptions): void {

@@ -7,8 +7,16 @@
  *    the decision of another transaction.
  * 3. No rowid is chosen at random: see rowid-limit.ts.
  */
-import { FatalError, isWireError, RetryError, toWireError, type WireError } from "../../base/errors.js";
+import {
+  FatalError,
+  isWireError,
+  RetryError,
+  toWireError,
+  UserError,
+  type WireError,
+} from "../../base/errors.js";
 import { SessionFlag } from "../../sql/types.js";
+import { checkAppend } from "./append-guard.js";
 import { MoveError, StatementFailed, userError } from "./apply-errors.js";
 import type { RangeConnection } from "./connection.js";
 import { refuseAtApply } from "./guard.js";
@@ -19,6 +27,7 @@ import type { SliceState } from "./slice-state.js";
 import { MAX_APPLY_RESULT_BYTES, type RangeState } from "./state.js";
 import { TableRegistry } from "./table-keys.js";
 import { toldDigest } from "./told.js";
+import { rowOutside, Trimmer } from "./trim.js";
 import type { StampedStatement, StatementOutcome } from "./types.js";
 
 const LIMITS = { maxBytes: MAX_APPLY_RESULT_BYTES };
@@ -43,6 +52,7 @@ export interface ExecutorParts {
 
 export class Executor {
   readonly tables: TableRegistry;
+  readonly trimmer: Trimmer;
   readonly #connection: RangeConnection;
   readonly #parts: ExecutorParts;
   readonly #rowids: RowidLimit;
@@ -60,6 +70,7 @@ export class Executor {
     this.#connection = connection;
     this.#parts = parts;
     this.tables = new TableRegistry(connection.database);
+    this.trimmer = new Trimmer(connection, parts.slice, this.tables);
     this.#rowids = new RowidLimit(connection);
     this.rowidsRunOut = this.#rowids.reached();
   }
@@ -123,8 +134,9 @@ export class Executor {
     });
   }
 
-  /** The texts of a change of the schema that all ranges make. */
+  /** The texts of a change of the schema that all ranges make; indexes and checks look at all rows in the file. */
   schemaStatements(statements: readonly StampedStatement[]): void {
+    this.trimmer.trimAll();
     this.#changingSchema = true;
     try {
       this.statements(statements);
@@ -135,6 +147,8 @@ export class Executor {
 
   run(statement: StampedStatement): StatementOutcome {
     refuseAtApply(statement.sql);
+    if (statement.appendsTo !== undefined && !this.#parts.slice.whole)
+      this.#checkAppends(statement.appendsTo);
     const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
     if (changesSchema) this.#beforeSchemaChange();
     let outcome: StatementOutcome;
@@ -148,6 +162,14 @@ export class Executor {
     if (changesSchema) this.#afterSchemaChange();
     else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;
+  }
+
+  #checkAppends(names: readonly string[]): void {
+    const { descriptor } = this.#parts.slice.state;
+    for (const name of names) {
+      const table = this.tables.table(name);
+      if (table !== undefined) checkAppend(this.#connection, table, descriptor);
+    }
   }
 
   #beforeSchemaChange(): void {
@@ -170,6 +192,18 @@ export class Executor {
     this.tables.after(() => slice.nextTableId());
     this.#connection.disturbed();
     this.#schemaChanged();
+    if (!slice.whole) this.#checkPlaces();
+  }
+
+  /** A table that is sharded otherwise from now on (a trigger feeds a virtual table) must have its rows where they belong. */
+  #checkPlaces(): void {
+    const { descriptor } = this.#parts.slice.state;
+    const lost = this.tables.tables.find((table) => rowOutside(this.#connection, table, descriptor));
+    if (lost !== undefined)
+      throw new UserError(
+        "OSTRAKA_UNSUPPORTED",
+        `rows of ${lost.actualName} would have to move to another range: virtual tables, and the tables whose triggers feed them, stay whole in the first one`,
+      );
   }
 
   #schemaChanged(): void {

@@ -14,6 +14,7 @@ import {
   constants,
   existsSync,
   fsyncSync,
+  linkSync,
   openSync,
   readdirSync,
   renameSync,
@@ -71,6 +72,30 @@ export async function copyDatabase(
   }
 }
 
+export function syncFileNow(path: string): void {
+  const file = openSync(path, "r+");
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Gives a complete file its name, unless there is one of that name. */
+export function placeFile(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    if (code !== "EEXIST" && !existsSync(to)) {
+      // There are file systems without links.
+      renameSync(from, to);
+      return;
+    }
+  }
+  rmSync(from, { force: true });
+}
+
 async function syncFile(path: string): Promise<void> {
   const file = await open(path, "r+");
   try {
@@ -125,7 +150,11 @@ async function openForReading(path: string): Promise<OpenedFile> {
 export function removeLeftovers(path: string): void {
   const name = basename(path);
   for (const entry of readdirSync(dirname(path)))
-    if (entry.startsWith(`${name}.copy-`) || entry.startsWith(`${name}.restore-partial`))
+    if (
+      entry.startsWith(`${name}.copy-`) ||
+      entry.startsWith(`${name}.restore-partial`) ||
+      entry.startsWith(`${name}.partial`)
+    )
       rmSync(join(dirname(path), entry), { force: true });
 }
 
@@ -181,6 +210,10 @@ function foldLog(path: string): void {
   }
   rmSync(`${path}-wal`, { force: true });
   rmSync(`${path}-shm`, { force: true });
+}
+
+export function isFull(error: unknown): boolean {
+  return error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
 }
 
 export function diskTrouble(error: unknown): unknown {

@@ -12,10 +12,12 @@ import type { SqlValue } from "../../base/values.js";
 import type { RangeConnection } from "./connection.js";
 import type { RowChange } from "./types.js";
 
-interface TableShape {
+export interface TableShape {
   readonly name: string;
   readonly remove: string;
   readonly insert: string;
+  /** What `insert` takes, in its order. */
+  readonly select: string;
   readonly columns: number;
   /** The rowid is not among the columns and precedes them in the insert. */
   readonly hiddenRowid: boolean;
@@ -27,13 +29,24 @@ const ROWID_NAMES = ["rowid", "_rowid_", "oid"];
 export function applyRowImages(connection: RangeConnection, changes: readonly RowChange[]): boolean {
   const shapes = new Map<string, TableShape>();
   for (const { table } of changes) if (!shapes.has(table)) shapes.set(table, shapeOf(connection, table));
-  const triggers = dropTriggers(connection, [...shapes.values()]);
-  // sqlite_sequence follows the inserts that change it by themselves.
-  const ordinary = changes.filter((change) => !isSequence(change.table));
-  for (const { table, key } of ordinary) run(connection, shapes.get(table)!.remove, key);
-  for (const { table, key, row } of ordinary)
-    if (row !== undefined) insertRow(connection, shapes.get(table)!, key, row);
-  for (const change of changes) if (isSequence(change.table)) applySequence(connection, change);
+  return withoutTriggers(connection, [...shapes.keys()], () => {
+    // sqlite_sequence follows the inserts that change it by themselves.
+    const ordinary = changes.filter((change) => !isSequence(change.table));
+    for (const { table, key } of ordinary) run(connection, shapes.get(table)!.remove, key);
+    for (const { table, key, row } of ordinary)
+      if (row !== undefined) insertRow(connection, shapes.get(table)!, key, row);
+    for (const change of changes) if (isSequence(change.table)) applySequence(connection, change);
+  });
+}
+
+/** Runs something while these tables have no triggers. Answers whether they had any. */
+export function withoutTriggers(
+  connection: RangeConnection,
+  tables: readonly string[],
+  run: () => void,
+): boolean {
+  const triggers = dropTriggers(connection, tables);
+  run();
   for (const sql of triggers) connection.database.exec(sql);
   if (triggers.length > 0) connection.schemaChanged();
   connection.disturbed();
@@ -69,7 +82,7 @@ function run(connection: RangeConnection, sql: string, values: readonly SqlValue
   connection.internal(sql).run(values);
 }
 
-function shapeOf(connection: RangeConnection, table: string): TableShape {
+export function shapeOf(connection: RangeConnection, table: string): TableShape {
   const { database } = connection;
   const listed = database
     .prepare("SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE")
@@ -90,6 +103,7 @@ function shapeOf(connection: RangeConnection, table: string): TableShape {
       name: table,
       remove: `DELETE FROM ${name} WHERE ${where}`,
       insert: insertText(name, names),
+      select: `SELECT ${names.join(", ")} FROM ${name}`,
       columns: names.length,
       hiddenRowid: false,
     };
@@ -102,10 +116,12 @@ function shapeOf(connection: RangeConnection, table: string): TableShape {
       "OSTRAKA_UNSUPPORTED",
       `the rowid of ${table} cannot be named: its columns take all its names`,
     );
+  const inserted = rowid === undefined ? names : [quote(rowid), ...names];
   return {
     name: table,
     remove: `DELETE FROM ${name} WHERE ${quote(alias)} = ?`,
-    insert: insertText(name, rowid === undefined ? names : [quote(rowid), ...names]),
+    insert: insertText(name, inserted),
+    select: `SELECT ${inserted.join(", ")} FROM ${name}`,
     columns: names.length,
     hiddenRowid: rowid !== undefined,
   };
@@ -125,7 +141,7 @@ function quote(name: string): string {
 }
 
 /** Drops the triggers of these tables and answers the texts to create them again, in their order. */
-function dropTriggers(connection: RangeConnection, tables: readonly TableShape[]): string[] {
+function dropTriggers(connection: RangeConnection, tables: readonly string[]): string[] {
   const { database } = connection;
   const find = database
     .prepare(
@@ -134,7 +150,7 @@ function dropTriggers(connection: RangeConnection, tables: readonly TableShape[]
     )
     .raw(true);
   const texts: string[] = [];
-  for (const { name } of tables)
+  for (const name of tables)
     for (const [trigger, sql] of find.all(name) as [string, string][]) {
       database.exec(`DROP TRIGGER main.${quote(trigger)}`);
       texts.push(sql);

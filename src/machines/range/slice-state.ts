@@ -47,11 +47,11 @@ type Row = [
   absorbed: string,
 ];
 
-/** What changes with splits and merges. */
+/** What changes with splits and merges; what is left out stays. */
 export interface SliceChange {
   readonly end?: string;
-  readonly generation: number;
-  readonly frozenInto?: GroupId | undefined;
+  readonly generation?: number;
+  readonly frozenInto?: GroupId;
   readonly untrimmed?: boolean;
   readonly absorbed?: readonly GroupId[];
 }
@@ -97,8 +97,8 @@ export class SliceState {
       )
       .run(
         keyBytes(change.end ?? descriptor.end),
-        BigInt(change.generation),
-        (change.frozenInto ?? frozenInto ?? null) as number | null,
+        BigInt(change.generation ?? descriptor.generation),
+        change.frozenInto ?? frozenInto ?? null,
         BigInt(change.untrimmed ?? untrimmed),
         JSON.stringify(change.absorbed ?? absorbed),
       );

@@ -125,6 +125,15 @@ export class RangeState {
     );
   }
 
+  /** Whether the file has applied this entry, all of it, and nothing after it. */
+  static isAt(database: Database.Database, index: LogIndex): boolean {
+    return (
+      database
+        .prepare("SELECT 1 FROM _ostraka_state WHERE applied_index = ? AND partial = 0")
+        .get(BigInt(index)) !== undefined
+    );
+  }
+
   /** Read through any connection to the file, for pins. */
   static appliedIndexOf(database: Database.Database): LogIndex {
     return logIndex(

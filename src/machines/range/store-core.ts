@@ -13,9 +13,11 @@ import { dirname } from "node:path";
 import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type Applied, Applier } from "./apply.js";
+import { Children } from "./children.js";
 import { openConnection, type RangeConnection } from "./connection.js";
 import { digestDatabase, type StateDigest } from "./digest.js";
 import {
@@ -29,6 +31,8 @@ import {
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
+import type { NewChild } from "./reshape.js";
+import { type CountedState, RowCounts } from "./row-counts.js";
 import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
@@ -42,6 +46,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -65,6 +70,7 @@ interface Opened {
   readonly reader: RangeConnection;
   readonly applier: Applier;
   readonly speculator: Speculator;
+  readonly rows: RowCounts;
   readonly pageCount: Database.Statement;
   readonly freePages: Database.Statement;
 }
@@ -82,6 +88,7 @@ export class StoreCore {
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
+  readonly #children: Children;
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
   #pageBytes = 0;
@@ -95,11 +102,25 @@ export class StoreCore {
     this.path = path;
     this.#options = options;
     this.#files = options.files ?? SYSTEM_FILES;
+    this.#children = new Children(path, this.#files, (making) => this.#tracked(this.#copies, making));
+  }
+
+  /** Called when a range that was split off has its file. */
+  set onChild(listener: () => void) {
+    this.#children.onComplete = () => {
+      if (this.#opened !== undefined && !this.#closing) listener();
+    };
+  }
+
+  /** Ranges split off whose files have become complete since the last call. */
+  takeChildren(): SplitChild[] {
+    return this.#children.takeComplete();
   }
 
   open(): LogIndex {
     mkdirSync(dirname(this.path), { recursive: true });
     removeLeftovers(this.path);
+    this.#children.recover();
     finishRestore(this.path);
     return this.#open();
   }
@@ -130,6 +151,7 @@ export class StoreCore {
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
     const { applier, reader, speculator } = this.#use();
     speculator.close();
+    this.#children.settle();
     this.#size = undefined;
     try {
       const applied = applier.apply(entries, upTo);
@@ -143,6 +165,10 @@ export class StoreCore {
   /** Whatever keeps the files in shape and need not delay an answer; to be called after applying. */
   maintain(): void {
     if (this.#opened === undefined || this.#copies.size > 0) return;
+    if (this.#children.pendingSince !== undefined) {
+      this.#children.retry().catch(() => {});
+      return;
+    }
     if (this.size().walBytes >= this.#nextCheckpointBytes) this.#checkpoint();
   }
 
@@ -173,6 +199,24 @@ export class StoreCore {
     return applier.prepared.all();
   }
 
+  rowCounts(): ReadonlyMap<string, number> {
+    return this.#use().rows.counts(this.#countedState());
+  }
+
+  splitKey(): Key | undefined {
+    return this.#use().rows.splitKey(this.#countedState());
+  }
+
+  #countedState(): CountedState {
+    const { state, slice } = this.#use().applier;
+    return {
+      range: slice.state,
+      appliedIndex: state.appliedIndex,
+      schemaVersion: state.schemaVersion,
+      databaseBytes: this.size().databaseBytes,
+    };
+  }
+
   schema(): SchemaSnapshot {
     const { reader, applier } = this.#use();
     return {
@@ -196,15 +240,29 @@ export class StoreCore {
     return this.#size;
   }
 
-  /** What is applied now is durable when this resolves. */
+  /** What is applied now is durable when this resolves; but splits count as applied when their children are durable. */
   async checkpoint(): Promise<LogIndex> {
     this.#use();
     const applied = this.appliedIndex;
-    if (this.#copies.size > 0 || !this.#checkpoint()) {
+    if (this.#copying || !this.#checkpoint()) {
       // Not all of the log could be moved into the file; then the log itself is made durable.
       await this.#tracked(this.#copies, this.#files.sync(`${this.path}-wal`));
     }
-    return applied;
+    const { pendingSince = applied + 1 } = this.#children;
+    const durable = logIndex(Math.min(applied, pendingSince - 1));
+    this.#children.checkpointed(durable);
+    return durable;
+  }
+
+  /** The file, and the log as far as it goes, must stay as they are. */
+  get #copying(): boolean {
+    return this.#copies.size > 0 || this.#children.pendingSince !== undefined;
+  }
+
+  /** Right after a split was committed: there is more in the log than in the file, or everything is in the file. */
+  #splitOff(child: NewChild): void {
+    const complete = !this.#copying && this.#checkpoint();
+    this.#children.begin(child, complete ? 0 : fileSize(`${this.path}-wal`));
   }
 
   async snapshot(): Promise<MachineSnapshot> {
@@ -216,13 +274,14 @@ export class StoreCore {
   async copy(): Promise<PrivateCopy> {
     this.#use();
     // A log that is in the file whole starts over with the next write: beside a copy that needs it, it must not be.
-    while (this.#copies.size > 0 && this.#logMayStartOver) {
+    while (this.#copying && this.#logMayStartOver) {
       await Promise.allSettled([...this.#copies]);
       this.#use();
+      await this.#children.retry();
     }
     const { appliedIndex } = this;
     const path = `${this.path}.copy-${++this.#copyCount}`;
-    const complete = this.#copies.size === 0 && this.#checkpoint();
+    const complete = !this.#copying && this.#checkpoint();
     const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
     await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes, this.#files));
     return { path, appliedIndex };
@@ -232,6 +291,7 @@ export class StoreCore {
     this.#use();
     await prepareRestore(file, this.path, this.#files);
     await this.#quiet();
+    this.#children.drop();
     this.#closeConnections();
     finishRestore(this.path);
     return this.#open();
@@ -251,18 +311,30 @@ export class StoreCore {
   /** As if the process had died: the connections are gone, nothing is waited for or finished. */
   abandon(): void {
     this.#closing = true;
+    this.#children.abandon();
     this.#closeConnections();
   }
 
   #open(): LogIndex {
     const writer = openConnection(this.path, { readonly: false, role: "apply" });
     try {
-      const applier = new Applier(writer);
+      const applier = new Applier(writer, {
+        splitting: (child) => this.#children.announce(child),
+        split: (child) => this.#splitOff(child),
+      });
       const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
       const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
       const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
-      this.#opened = { writer, reader, applier, speculator, pageCount, freePages };
+      this.#opened = {
+        writer,
+        reader,
+        applier,
+        speculator,
+        rows: new RowCounts(reader),
+        pageCount,
+        freePages,
+      };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
       this.#size = undefined;

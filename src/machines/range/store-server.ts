@@ -133,6 +133,10 @@ export class StoreServer {
   #answerLater({ store, call }: StoreRequest, answer: StoreAnswer): void {
     if (call.op === "restore") this.#touched.add(store);
     this.#answers.push(answer);
+    this.#flushSoon();
+  }
+
+  #flushSoon(): void {
     if (this.#flushing) return;
     this.#flushing = true;
     queueMicrotask(() => this.#flush());
@@ -142,6 +146,10 @@ export class StoreServer {
     const { call, store } = request;
     if (call.op === "open") {
       const core = new StoreCore(call.path, this.#options);
+      core.onChild = () => {
+        this.#touched.add(store);
+        this.#flushSoon();
+      };
       this.#stores.set(store, core);
       this.#touched.add(store);
       return core.open();
@@ -164,6 +172,10 @@ export class StoreServer {
         return core.schema();
       case "prepared":
         return core.prepared();
+      case "rowCounts":
+        return core.rowCounts();
+      case "splitKey":
+        return core.splitKey();
       case "checkpoint":
         return core.checkpoint();
       case "copy":
@@ -217,7 +229,14 @@ export class StoreServer {
     const core = this.#stores.get(store);
     if (core === undefined) return [];
     const appliedIndex: LogIndex = core.appliedIndex;
-    const status = { store, appliedIndex, lastWallMs: core.lastWallMs, ...core.size() };
+    const children = core.takeChildren();
+    const status = {
+      store,
+      appliedIndex,
+      lastWallMs: core.lastWallMs,
+      ...core.size(),
+      ...(children.length > 0 && { children }),
+    };
     const version = core.schemaVersion;
     const state = core.rangeState;
     if (this.#schemaTold.get(store) === version && this.#rangeTold.get(store) === state) return [status];

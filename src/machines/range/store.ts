@@ -10,6 +10,7 @@ import { FatalError, fromWireError } from "../../base/errors.js";
 import { IdTable } from "../../base/id-table.js";
 import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
+import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
@@ -35,6 +36,7 @@ import type {
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
+  SplitChild,
   StatementOutcome,
   StoreSize,
 } from "./types.js";
@@ -224,6 +226,7 @@ class RemoteStore implements RangeStore {
   readonly #id: number;
   readonly #schemaListeners: ((schema: SchemaSnapshot) => void)[] = [];
   readonly #stateListeners: ((state: RangeState) => void)[] = [];
+  readonly #splitListeners: ((child: SplitChild) => void)[] = [];
   #range: NonNullable<StoreStatus["range"]> = { state: WHOLE, beginning: undefined };
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
@@ -256,6 +259,7 @@ class RemoteStore implements RangeStore {
       this.#range = status.range;
       for (const listener of this.#stateListeners) listener(status.range.state);
     }
+    for (const child of status.children ?? []) for (const listener of this.#splitListeners) listener(child);
   }
 
   closeReader(): void {
@@ -388,12 +392,19 @@ class RemoteStore implements RangeStore {
     this.#stateListeners.push(listener);
   }
 
-  onSplit(): void {}
+  onSplit(listener: (child: SplitChild) => void): void {
+    this.#splitListeners.push(listener);
+  }
 
   prepared(): Promise<readonly PreparedTransaction[]> {
     return this.#link.call(this.#id, { op: "prepared" });
   }
 
-  rowCounts = async () => new Map();
-  splitKey = async () => undefined;
+  rowCounts(): Promise<ReadonlyMap<string, number>> {
+    return this.#link.call(this.#id, { op: "rowCounts" });
+  }
+
+  splitKey(): Promise<Key | undefined> {
+    return this.#link.call(this.#id, { op: "splitKey" });
+  }
 }

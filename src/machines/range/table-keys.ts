@@ -26,6 +26,8 @@ export interface RegisteredTable extends TableKey {
   /** As it is written in the schema. */
   readonly actualName: string;
   readonly kind: "table" | "virtual" | "shadow";
+  /** What tells one row from all others, sharded by it or not; empty when that has no name. */
+  readonly rowKey: readonly string[];
 }
 
 interface Listed {
@@ -69,14 +71,16 @@ export function readTables(database: Database.Database): RegisteredTable[] {
   const home = feedingVirtualTables(database, tables);
   return tables.map((table): RegisteredTable => {
     const name = lowerAscii(table.name);
-    const keyColumns =
-      table.kind !== "table" || home.has(name)
-        ? undefined
-        : shardKey(database, table, columns.get(table.name) ?? []);
+    const key =
+      table.kind === "table"
+        ? keyOfRows(database, table, columns.get(table.name) ?? [])
+        : { columns: [], ordered: false };
+    const keyColumns = key.ordered && !home.has(name) ? key.columns : undefined;
     const common = {
       name,
       actualName: table.name,
       kind: table.kind,
+      rowKey: key.columns,
       registeredId: table.id,
       autoincrement:
         table.kind === "table" && /\bautoincrement\b/i.test(table.sql) && isAutoincrement(table.sql),
@@ -134,19 +138,26 @@ function readColumns(database: Database.Database): Map<string, Column[]> {
   return columns;
 }
 
-/** What the key's values are called; undefined when the table cannot be sharded. */
-function shardKey(
+interface RowKey {
+  readonly columns: readonly string[];
+  /** Encoded keys are in the order of the rows. */
+  readonly ordered: boolean;
+}
+
+function keyOfRows(
   database: Database.Database,
   { name, withoutRowid }: Listed,
   columns: readonly Column[],
-): string[] | undefined {
-  if (withoutRowid) return orderedKey(database, name, columns);
+): RowKey {
+  if (withoutRowid) return primaryKey(database, name, columns);
   const taken = new Set(columns.map((column) => lowerAscii(column.name)));
   const rowid = ROWID_NAMES.find((candidate) => !taken.has(candidate));
-  if (rowid !== undefined) return [rowid];
+  if (rowid !== undefined) return { columns: [rowid], ordered: true };
   const key = columns.filter(({ primaryKey }) => primaryKey > 0);
   const alias = key.length === 1 && lowerAscii(key[0]!.type) === "integer" ? key[0]!.name : undefined;
-  return alias === undefined || primaryKeyIndex(database, name).length > 0 ? undefined : [alias];
+  return alias === undefined || primaryKeyIndex(database, name).length > 0
+    ? { columns: [], ordered: false }
+    : { columns: [alias], ordered: true };
 }
 
 function primaryKeyIndex(database: Database.Database, table: string): [string, number, string][] {
@@ -160,14 +171,9 @@ function primaryKeyIndex(database: Database.Database, table: string): [string, n
     .all(table) as [string, number, string][];
 }
 
-/** The columns of a primary key that encoded keys order as the table does. */
-function orderedKey(
-  database: Database.Database,
-  table: string,
-  columns: readonly Column[],
-): string[] | undefined {
+function primaryKey(database: Database.Database, table: string, columns: readonly Column[]): RowKey {
   const key = primaryKeyIndex(database, table);
-  const fits = key.every(([name, descending, collation]) => {
+  const ordered = key.every(([name, descending, collation]) => {
     const column = columns.find((one) => one.name === name);
     return (
       column !== undefined &&
@@ -176,7 +182,7 @@ function orderedKey(
       /^(integer|text|blob)$/.test(affinity(column.type))
     );
   });
-  return fits && key.length > 0 ? key.map(([name]) => name) : undefined;
+  return { columns: key.map(([name]) => name), ordered: ordered && key.length > 0 };
 }
 
 /** See "Determination Of Column Affinity" in SQLite's documentation. */

@@ -340,7 +340,11 @@ export interface RangeStore extends GroupMachine {
   beginning(): RangeBeginning | undefined;
   /** Called when `state()` has changed, before the results of the apply that changed it are delivered. */
   onState(listener: (state: RangeState) => void): void;
-  /** Called when a child's file is complete and durable; again after a restart while the parent's log still has the split. */
+  /**
+   * Called when a child's file is complete and durable, perhaps more than once: also after `open()`, for what an earlier
+   * process left unfinished or may not have told, and when the log is applied again. Until the first time `checkpoint()`
+   * answers less than the split's index.
+   */
   onSplit(listener: (child: SplitChild) => void): void;
   /** Transactions that wait for their decision, as of the applied index. */
   prepared(): Promise<readonly PreparedTransaction[]>;

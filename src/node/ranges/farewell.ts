@@ -21,6 +21,7 @@ import type { HostedRange } from "./hosted-range.js";
 import type { MembershipAnswer, Ranges } from "./ranges.js";
 
 const LOOK_MS = 1_000;
+const SOON_MS = 50;
 const ASK_MS = 1_500;
 /** Replicas that ask at one look. */
 const ASKING = 16;
@@ -37,6 +38,8 @@ export interface FarewellOptions {
 export class Farewell {
   readonly #options: FarewellOptions;
   #timer: Timer | undefined;
+  #looking = false;
+  #again = false;
   #stopped = false;
 
   constructor(options: FarewellOptions) {
@@ -44,12 +47,25 @@ export class Farewell {
   }
 
   start(): void {
+    this.#options.calls.serve("ranges.look", async () => {
+      if (this.#looking) this.#again = true;
+      else this.#plan(SOON_MS);
+    });
+    this.#plan(LOOK_MS);
+  }
+
+  #plan(delayMs: number): void {
     if (this.#stopped) return;
-    this.#timer = this.#options.clock.setTimer(LOOK_MS, () => {
-      this.#look().then(
-        () => this.start(),
-        () => this.start(),
-      );
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.setTimer(delayMs, () => {
+      this.#looking = true;
+      const next = (): void => {
+        this.#looking = false;
+        const delay = this.#again ? SOON_MS : LOOK_MS;
+        this.#again = false;
+        this.#plan(delay);
+      };
+      this.#look().then(next, next);
     });
   }
 

@@ -2,7 +2,14 @@
  * All of the database that is on this node, put together: its ranges, the coordinator's group, what the node knows of
  * the ranges elsewhere, and what keeps these in line with meta.
  */
-import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
+import {
+  COORDINATOR_GROUP,
+  FIRST_RANGE_GROUP,
+  type GroupId,
+  META_GROUP,
+  NO_NODE,
+  type NodeId,
+} from "../../base/ids.js";
 import type { Clock, Disk, Random } from "../../base/io.js";
 import { remoteRange, serveRanges } from "../../gateway/range-rpc.js";
 import type { DurableLog } from "../../log/types.js";
@@ -13,14 +20,22 @@ import type { LeaderLimits } from "../../range/leader.js";
 import type { Logger } from "../logger.js";
 import type { MetaClient } from "../meta-client.js";
 import type { NodeCalls } from "../network.js";
+import { Changes } from "../placement/changes.js";
+import { PlacementDriver } from "../placement/driver.js";
+import { NodeFactsKeeper } from "../placement/facts.js";
 import { CoordinatorHost } from "./coordinator-host.js";
 import { DepartedRanges } from "./departed.js";
 import { Farewell } from "./farewell.js";
 import { Ranges } from "./ranges.js";
 import { RangeReports } from "./reports.js";
+import { RowCounts } from "./row-counts.js";
+import { RangeSplitter } from "./splitter.js";
 import { NodeRangesView } from "./view.js";
 
 const ASK_MS = 1_000;
+/** Times the patience with a leader, and at least so long, after which a silent node counts as down. */
+const SILENT_GRACES = 3;
+const MIN_SILENT_MS = 2_000;
 
 export interface HostingOptions {
   readonly self: NodeId;
@@ -47,8 +62,13 @@ export class RangeHosting {
   readonly ranges: Ranges;
   readonly coordinator: CoordinatorHost;
   readonly view: NodeRangesView;
+  readonly rowCounts = new RowCounts();
+  readonly splitter: RangeSplitter;
+  readonly changes: Changes;
+  readonly facts: NodeFactsKeeper;
   readonly #reports: RangeReports;
   readonly #farewell: Farewell;
+  readonly #driver: PlacementDriver;
 
   private constructor(options: HostingOptions, departed: DepartedRanges) {
     const { self, clock, calls, meta, metaClient, graceMs, host } = options;
@@ -87,6 +107,33 @@ export class RangeHosting {
       meta,
       calls,
     });
+    this.splitter = new RangeSplitter({
+      self,
+      clock,
+      logger: options.logger,
+      ranges: this.ranges,
+      meta,
+      metaClient,
+      rowCounts: this.rowCounts,
+    });
+    this.changes = new Changes({ self, clock, host, ranges: this.ranges, calls });
+    this.facts = new NodeFactsKeeper(host, this.ranges, this.coordinator, options.random);
+    this.#driver = new PlacementDriver({
+      self,
+      clock,
+      logger: options.logger,
+      handle: host.group(META_GROUP),
+      meta,
+      metaClient,
+      calls,
+      facts: this.facts,
+      changes: this.changes,
+      silentMs: Math.max(MIN_SILENT_MS, graceMs * SILENT_GRACES),
+    });
+    this.changes.serve();
+    calls.serve("placement.facts", async ([known]) =>
+      this.facts.facts(known === undefined ? undefined : String(known)),
+    );
     this.ranges.serve(calls, () => this.coordinator.makeReplica());
     calls.serve("ranges.leader", async ([group]) => host.findGroup(group as GroupId)?.leader ?? NO_NODE);
     serveRanges(calls, (range) => this.ranges.get(range)?.leader);
@@ -108,10 +155,14 @@ export class RangeHosting {
   start(): void {
     this.#reports.start();
     this.#farewell.start();
+    this.splitter.start();
+    this.#driver.start();
   }
 
   /** Begins nothing more; resolves once what is under way is done. */
   async stop(): Promise<void> {
+    this.#driver.stop();
+    this.splitter.stop();
     this.#reports.stop();
     this.#farewell.stop();
     this.coordinator.close();

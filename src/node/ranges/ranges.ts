@@ -156,7 +156,9 @@ export class Ranges {
   #adopt(child: SplitChild): Promise<void> {
     const { descriptor, index, term, conf, parent } = child;
     const { range } = descriptor;
-    const { self, departed, logger, host } = this.#options;
+    const { self, departed, log, logger, host } = this.#options;
+    // Told of again: it is here, or is about to be opened.
+    if (log.groups().includes(range)) return Promise.resolve();
     const parentHandle = this.#hosted.get(parent)?.handle;
     const welcome = (): boolean => departed.get(range) === undefined && membersOf(conf).has(self);
     // Invariant 1: not a moment later.

@@ -89,8 +89,12 @@ export class NodeRangesView implements RangesView, RangesListener {
     const { meta } = this.#options;
     const directory = this.#directory.with(descriptors.filter(({ range }) => !meta.isMerged(range)));
     if (directory === this.#directory) return;
-    this.#directory = directory;
     for (const range of this.#clients.keys()) if (meta.isMerged(range)) this.#clients.delete(range);
+    this.#become(directory);
+  }
+
+  #become(directory: RangeDirectory): void {
+    this.#directory = directory;
     for (const listener of this.#listeners) listener(directory);
   }
 
@@ -149,6 +153,8 @@ export class NodeRangesView implements RangesView, RangesListener {
 
   closed(hosted: HostedRange): void {
     this.#clients.get(hosted.range)?.detach();
+    // Another object: who has looked up what is here looks again.
+    this.#become(new RangeDirectory(this.#directory.ranges));
   }
 
   local(range: GroupId): LocalRange | undefined {

@@ -3,33 +3,22 @@
  * (Kingsbury and Alvaro 2020): a list tells the order in which it was written, so what each transaction saw and did
  * gives the dependencies between transactions; with real time added, they must have no cycle.
  *
- * Edges: ww (appended right after), wr (read what another appended last), rw (read a list that the other extended next)
- * and real time (ended before the other began). Besides cycles: lists that contradict one another, values of aborted
+ * Edges (graph.ts): ww (appended right after), wr (read what another appended last), rw (read a list that the other
+ * extended next). Besides cycles: lists that contradict one another, values of aborted
  * transactions, values that appear twice or that nobody appended, intermediate states, and transactions that do not
  * see what they did themselves. With a last read of all lists, acknowledged appends that are missing are found too.
  */
+import { DependencyGraph, type Timed } from "./graph.js";
 import { type Verdict, verdictOf } from "./verdict.js";
 
 export type MicroOperation =
   | { readonly kind: "append"; readonly key: string; readonly value: number }
   | { readonly kind: "read"; readonly key: string; readonly list: readonly number[] };
 
-export interface AppendTransaction {
+/** What a transaction with an unknown outcome read is not known either. */
+export interface AppendTransaction extends Timed {
   readonly client: string;
   readonly operations: readonly MicroOperation[];
-  /** What became of it; what "unknown" read is not known either. */
-  readonly outcome: "committed" | "aborted" | "unknown";
-  readonly startMs: number;
-  /** Infinity when it was never answered. */
-  readonly endMs: number;
-}
-
-type EdgeKind = "ww" | "wr" | "rw" | "real time";
-
-interface Edge {
-  readonly to: number;
-  readonly kind: EdgeKind;
-  readonly key: string;
 }
 
 interface Appender {
@@ -46,11 +35,11 @@ class ListAppend {
   readonly #history: readonly AppendTransaction[];
   readonly #problems: string[] = [];
   readonly #appenders = new Map<string, Appender>();
-  readonly #edges: Edge[][];
+  readonly #graph: DependencyGraph;
 
   constructor(history: readonly AppendTransaction[]) {
     this.#history = history;
-    this.#edges = history.map(() => []);
+    this.#graph = new DependencyGraph(history, (at) => this.#name(at));
   }
 
   check(): Verdict {
@@ -65,8 +54,7 @@ class ListAppend {
     const orders = this.#orders(reads);
     for (const [key, order] of orders) this.#writeEdges(key, order);
     for (const { at, nth, key, list } of reads) this.#readEdges(at, nth, key, list, orders.get(key) ?? []);
-    this.#realTime();
-    if (this.#problems.length === 0) this.#cycles();
+    if (this.#problems.length === 0) this.#problems.push(...this.#graph.cycles());
     return verdictOf(this.#problems, reads.length);
   }
 
@@ -134,16 +122,12 @@ class ListAppend {
       );
   }
 
-  #edge(from: number, to: number, kind: EdgeKind, key: string): void {
-    if (from !== to) this.#edges[from]!.push({ to, kind, key });
-  }
-
   #writeEdges(key: string, order: readonly number[]): void {
     for (let i = 1; i < order.length; i++) {
       const before = this.#appenders.get(`${key}:${order[i - 1]}`);
       const after = this.#appenders.get(`${key}:${order[i]}`);
       if (before !== undefined && after !== undefined)
-        this.#edge(before.transaction, after.transaction, "ww", key);
+        this.#graph.edge(before.transaction, after.transaction, "ww", key);
     }
   }
 
@@ -158,9 +142,9 @@ class ListAppend {
     }
     const seen = list.length - own.length;
     const last = seen === 0 ? undefined : this.#appenders.get(`${key}:${list[seen - 1]}`);
-    if (last !== undefined) this.#edge(last.transaction, at, "wr", key);
+    if (last !== undefined) this.#graph.edge(last.transaction, at, "wr", key);
     const next = order[seen] === undefined ? undefined : this.#appenders.get(`${key}:${order[seen]}`);
-    if (next !== undefined) this.#edge(at, next.transaction, "rw", key);
+    if (next !== undefined) this.#graph.edge(at, next.transaction, "rw", key);
     this.#missing(at, key, order);
   }
 
@@ -175,97 +159,4 @@ class ListAppend {
           this.#problems.push(`${this.#name(i)} was committed, and ${key}:${operation.value} is missing`);
     }
   }
-
-  /** Only the latest of those that ended before: the others come before it, or are found through it. */
-  #realTime(): void {
-    const byEnd = this.#history
-      .map(({ endMs, outcome }, at) => ({ endMs, at, outcome }))
-      .filter(({ endMs, outcome }) => endMs !== Number.POSITIVE_INFINITY && outcome === "committed")
-      .sort((a, b) => a.endMs - b.endMs);
-    for (const [at, { startMs, outcome }] of this.#history.entries()) {
-      if (outcome === "aborted") continue;
-      // Of those that ended before this one began, those that began after another of them ended suffice.
-      let newestStart = Number.NEGATIVE_INFINITY;
-      for (let i = byEnd.length - 1; i >= 0; i--) {
-        const before = byEnd[i]!;
-        if (before.endMs >= startMs) continue;
-        if (before.endMs < newestStart) break;
-        newestStart = Math.max(newestStart, this.#history[before.at]!.startMs);
-        this.#edge(before.at, at, "real time", "");
-      }
-    }
-  }
-
-  #cycles(): void {
-    for (const component of components(this.#edges)) {
-      if (component.length < 2) continue;
-      this.#problems.push(`not serializable: ${this.#describe(component)}`);
-    }
-  }
-
-  /** A shortest cycle through the component's first transaction. */
-  #describe(component: readonly number[]): string {
-    const inside = new Set(component);
-    const start = component[0]!;
-    const cameBy = new Map<number, { readonly from: number; readonly edge: Edge }>();
-    const queue = [start];
-    for (const from of queue) {
-      for (const edge of this.#edges[from]!) {
-        if (!inside.has(edge.to) || cameBy.has(edge.to)) continue;
-        cameBy.set(edge.to, { from, edge });
-        queue.push(edge.to);
-      }
-      if (cameBy.has(start)) break;
-    }
-    const steps: string[] = [];
-    for (let at = start; ; ) {
-      const { from, edge } = cameBy.get(at)!;
-      steps.unshift(`${this.#name(from)} —${edge.kind} ${edge.key}→`);
-      at = from;
-      if (at === start) break;
-    }
-    return `${steps.join(" ")} ${this.#name(start)}`;
-  }
-}
-
-/** Strongly connected components (Tarjan), without recursion. */
-function components(edges: readonly (readonly Edge[])[]): number[][] {
-  const index = new Int32Array(edges.length).fill(-1);
-  const low = new Int32Array(edges.length);
-  const onStack = new Uint8Array(edges.length);
-  const stack: number[] = [];
-  const found: number[][] = [];
-  let counter = 0;
-  for (let root = 0; root < edges.length; root++) {
-    if (index[root] !== -1) continue;
-    const work: { node: number; next: number }[] = [{ node: root, next: 0 }];
-    while (work.length > 0) {
-      const frame = work[work.length - 1]!;
-      const { node } = frame;
-      if (frame.next === 0) {
-        index[node] = low[node] = counter++;
-        stack.push(node);
-        onStack[node] = 1;
-      }
-      const edge = edges[node]![frame.next++];
-      if (edge !== undefined) {
-        if (index[edge.to] === -1) work.push({ node: edge.to, next: 0 });
-        else if (onStack[edge.to] === 1) low[node] = Math.min(low[node]!, index[edge.to]!);
-        continue;
-      }
-      work.pop();
-      const parent = work[work.length - 1];
-      if (parent !== undefined) low[parent.node] = Math.min(low[parent.node]!, low[node]!);
-      if (low[node] !== index[node]) continue;
-      const component: number[] = [];
-      for (;;) {
-        const member = stack.pop()!;
-        onStack[member] = 0;
-        component.push(member);
-        if (member === node) break;
-      }
-      found.push(component);
-    }
-  }
-  return found;
 }

@@ -13,6 +13,8 @@ export type RegisterValue = string | number | null;
 export type RegisterAction =
   | { readonly kind: "read"; readonly value: RegisterValue }
   | { readonly kind: "write"; readonly value: RegisterValue }
+  /** Found something else than this. */
+  | { readonly kind: "differs"; readonly value: RegisterValue }
   /** Succeeded in replacing `expected`. */
   | { readonly kind: "swap"; readonly expected: RegisterValue; readonly value: RegisterValue };
 
@@ -38,7 +40,11 @@ export function checkRegisters(
   const keys = new Map<string, RegisterOperation[]>();
   for (const operation of history) {
     // A read without an answer says nothing.
-    if (operation.action.kind === "read" && operation.endMs === Number.POSITIVE_INFINITY) continue;
+    if (
+      (operation.action.kind === "read" || operation.action.kind === "differs") &&
+      operation.endMs === Number.POSITIVE_INFINITY
+    )
+      continue;
     const list = keys.get(operation.key);
     if (list === undefined) keys.set(operation.key, [operation]);
     else list.push(operation);
@@ -62,6 +68,8 @@ function apply(value: RegisterValue, action: RegisterAction): { value: RegisterV
   switch (action.kind) {
     case "read":
       return action.value === value ? { value } : undefined;
+    case "differs":
+      return action.value === value ? undefined : { value };
     case "write":
       return { value: action.value };
     case "swap":

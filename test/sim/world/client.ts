@@ -15,8 +15,8 @@ import type { Process } from "./process.js";
 import type { World } from "./world.js";
 
 const MAX_RESULT_BYTES = 64 * 1024 * 1024;
-/** How long a client waits for one answer before it gives the connection up. */
-const PATIENCE_MS = 25_000;
+/** How many election timeouts a client waits for one answer before it gives the connection up. */
+const PATIENCE = 25;
 const ATTEMPTS = 12;
 
 export type Rows = readonly (readonly SqlValue[])[];
@@ -49,6 +49,8 @@ export interface RemoteSession {
 
 export class SimClient {
   readonly random: SimRandom;
+  /** Asks the same node again, whatever it answers. */
+  stays = false;
   #sequence = 0;
   #at: number;
   readonly #unanswered = new Set<number>();
@@ -67,11 +69,12 @@ export class SimClient {
   }
 
   pause(ms: number): Promise<void> {
-    return new Promise((resolve) => this.world.after(ms, resolve));
+    return new Promise((resolve) => void this.world.after(ms, resolve));
   }
 
   /** Goes to another node for what comes next. */
   moveOn(): void {
+    if (this.stays) return;
     const others = this.world.machines.filter(({ id }) => id !== this.#at);
     if (others.length > 0) this.#at = this.random.pick(others).id;
   }
@@ -92,12 +95,14 @@ export class SimClient {
     const { wires } = world;
     return new Promise<T>((resolve, reject) => {
       let done = false;
+      let forget = (): void => undefined;
       const settle = (how: () => void): void => {
         if (done) return;
         done = true;
+        forget();
         how();
       };
-      const lost = (): void => world.after(wires.detectionMs(), () => settle(() => reject(new Lost())));
+      const lost = (): void => void world.after(wires.detectionMs(), () => settle(() => reject(new Lost())));
       if (!wires.connects(this.id, process.id)) {
         world.after(wires.detectionMs(), () => settle(() => reject(new NotSent())));
         return;
@@ -118,13 +123,12 @@ export class SimClient {
         );
       };
       wires.stream(this.id, process.id, () => world.onMachine(process.id, arrive), lost);
-      world.after(PATIENCE_MS, () => settle(() => reject(new Lost())));
-      const watch = (): void => {
-        if (done) return;
-        if (process.dead) lost();
-        else world.after(200, watch);
+      const patience = world.after(PATIENCE * world.unitMs, () => settle(() => reject(new Lost())));
+      const deaf = process.onDeath(lost);
+      forget = () => {
+        patience.cancel();
+        deaf();
       };
-      watch();
     });
   }
 
@@ -302,6 +306,7 @@ export class SimClient {
     let id: string | undefined;
     let committing = false;
     let value: T | undefined;
+    this.world.openTransactions++;
     try {
       on = await this.open();
       const session = on;
@@ -336,6 +341,7 @@ export class SimClient {
         value,
       };
     } finally {
+      this.world.openTransactions--;
       if (on !== undefined) await this.close(on);
     }
   }

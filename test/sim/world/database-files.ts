@@ -6,6 +6,8 @@
  * perhaps some of what came after, torn where it ends. A process that merely dies, on a machine that does not, loses
  * nothing. The dead process's connections are closed on files that nobody looks at any more.
  *
+ * A file may be kept from growing, as on a full disk (SQLite itself then says SQLITE_FULL), and file work may fail.
+ *
  * Slow file work takes virtual time, in pieces, so that whatever must not happen meanwhile gets its chance.
  */
 import {
@@ -24,6 +26,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import Database from "better-sqlite3";
 import type { Clock } from "../../../src/base/io.js";
 import type { FileWork, OpenedFile } from "../../../src/machines/range/files.js";
 import type { SimDisk } from "../sim-disk.js";
@@ -37,6 +40,15 @@ const LOG_HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 const INDEX_HEADER_BYTES = 136;
 
+/** The connection that writes to each replica's file, by path: only through it can SQLite be told how far it may grow. */
+const writers = new Map<string, Database.Database>();
+const { pragma } = Database.prototype;
+Database.prototype.pragma = function (this: Database.Database, source, options) {
+  if (source === "journal_mode = WAL") writers.set(this.name, this);
+  return pragma.call(this, source, options);
+};
+const MOST_PAGES = 1_073_741_823;
+
 export type CrashKind = "process" | "power";
 
 export class DatabaseFiles {
@@ -47,6 +59,8 @@ export class DatabaseFiles {
   /** What of a WAL is durable, by its path: bytes, and the salt they belong to. */
   readonly #synced = new Map<string, { readonly bytes: number; readonly salt: string }>();
   #life = 0;
+  /** What copies, syncs and reads of files fail with. */
+  failure: "EIO" | "ENOSPC" | undefined;
 
   constructor(root: string, dataDirectory: string, disk: SimDisk, random: SimRandom) {
     this.#root = root;
@@ -67,6 +81,19 @@ export class DatabaseFiles {
       : path;
   }
 
+  /** No replica's file grows by more than so many pages; without a number all may again. */
+  limitGrowth(pages?: number): void {
+    for (const [path, writer] of writers) {
+      if (!path.startsWith(`${this.#folder}/`) || !writer.open) continue;
+      const used = Number(writer.pragma("page_count", { simple: true }));
+      writer.pragma(`max_page_count = ${pages === undefined ? MOST_PAGES : used + pages}`);
+    }
+  }
+
+  #forget(folder: string): void {
+    for (const path of writers.keys()) if (path.startsWith(`${folder}/`)) writers.delete(path);
+  }
+
   /** Makes the next life's files; `close` ends the dead process's connections. */
   crash(kind: CrashKind, close: () => void): void {
     const before = this.#folder;
@@ -74,6 +101,7 @@ export class DatabaseFiles {
     mkdirSync(this.#folder, { recursive: true });
     this.#image(before, this.#folder, kind);
     this.#inherit(this.#folder);
+    this.#forget(before);
     close();
     rmSync(before, { recursive: true, force: true });
   }
@@ -83,11 +111,13 @@ export class DatabaseFiles {
     this.#life++;
     mkdirSync(this.#folder, { recursive: true });
     this.#synced.clear();
+    this.#forget(before);
     close();
     rmSync(before, { recursive: true, force: true });
   }
 
   remove(): void {
+    this.#forget(this.#root);
     rmSync(this.#root, { recursive: true, force: true });
   }
 
@@ -130,8 +160,13 @@ export class DatabaseFiles {
   /** File work of one process, in the process's time. */
   work(clock: Clock): FileWork {
     const random = this.#random;
-    const pause = (): Promise<void> =>
-      new Promise((resolve) => void clock.setTimer(random.float() * 2 * this.#disk.slowness, resolve));
+    const pause = async (): Promise<void> => {
+      await new Promise<void>(
+        (resolve) => void clock.setTimer(random.float() * 2 * this.#disk.slowness, resolve),
+      );
+      const code = this.failure;
+      if (code !== undefined) throw Object.assign(new Error(`${code}: simulated`), { code });
+    };
     const bytesOf = (path: string): Buffer =>
       existsSync(path) ? readFileSync(path) : Buffer.from(this.#disk.contents(path));
     const inPieces = async (from: string, to: string, bytes: number): Promise<void> => {

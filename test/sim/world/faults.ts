@@ -3,6 +3,7 @@
  * Each fault begins at its time and most end by themselves; what would leave fewer than a quorum with data for good
  * (a wiped disk, damage to a log) strikes one machine at most.
  */
+import { FIRST_RANGE_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { SimRandom } from "../sim-random.js";
 import type { CrashKind } from "./database-files.js";
 import { CALM, type NetworkWeather } from "./network.js";
@@ -22,16 +23,21 @@ export type FaultKind =
   | "bridge"
   | "ring"
   | "clog"
+  | "lag"
   | "weather"
   | "slow disk"
   | "fsync fails"
   | "write fails"
   | "disk full"
+  | "database full"
+  | "files fail"
   | "bit rot"
   | "wipe"
+  | "join"
   | "wall clock jumps"
   | "clock drifts"
-  | "transfer leadership";
+  | "transfer leadership"
+  | "bounce leadership";
 
 export interface Fault {
   readonly atMs: number;
@@ -44,7 +50,10 @@ export interface Fault {
   readonly b: number;
 }
 
-const MAX_PAUSE_MS = 5_000;
+/** In units of the world: its election timeout. */
+const LONGEST_PAUSE = 5;
+const LONGEST_DOWN = 4;
+const LONGEST_LAG = 1.5;
 
 const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["crash", 5],
@@ -60,29 +69,40 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ["bridge", 2],
   ["ring", 1],
   ["clog", 4],
+  ["lag", 5],
   ["weather", 5],
   ["slow disk", 3],
   ["fsync fails", 1],
   ["write fails", 1],
   ["disk full", 2],
+  ["database full", 2],
+  ["files fail", 2],
   ["bit rot", 0.3],
   ["wipe", 0.5],
   ["wall clock jumps", 3],
   ["clock drifts", 2],
   ["transfer leadership", 5],
+  ["bounce leadership", 4],
 ];
 
 export function drawFaults(
   random: SimRandom,
-  nodes: readonly number[],
+  { founders: nodes, replicas }: { readonly founders: readonly number[]; readonly replicas: number },
   fromMs: number,
   untilMs: number,
+  unitMs: number,
 ): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
-  const kinds = WEIGHTS.filter(() => random.chance(0.6));
-  const everyMs = random.pick([400, 1_000, 2_500, 6_000]);
+  const kinds = WEIGHTS.filter(
+    ([kind]) => random.chance(0.6) && !(nodes.length === 1 && (kind === "wipe" || kind === "bit rot")),
+  );
+  const everyMs = unitMs * random.pick([0.4, 1, 2.5, 6]);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
+  for (let room = replicas - nodes.length; room > 0; room--) {
+    const atMs = Math.round(fromMs + random.float() * 0.7 * (untilMs - fromMs));
+    if (random.chance(0.8)) faults.push({ atMs, kind: "join", node: 1, forMs: 0, a: 0, b: 0 });
+  }
   if (kinds.length === 0 || random.chance(0.03)) return faults;
   let permanent = 0;
   for (
@@ -94,15 +114,16 @@ export function drawFaults(
     const fault: Fault = {
       atMs: Math.round(atMs),
       kind,
-      node: random.pick(nodes),
-      forMs: Math.round(random.pick([200, 1_000, 3_000, 8_000]) * (0.5 + random.float())),
+      // Of those that join later too: until then it is the last.
+      node: random.between(1, nodes.length + (random.chance(0.3) ? 2 : 0)),
+      forMs: Math.round(unitMs * random.pick([0.2, 1, 3, 8]) * (0.5 + random.float())),
       a: random.float(),
       b: random.float(),
     };
     if ((kind === "wipe" || kind === "bit rot") && ++permanent > 1) continue;
     faults.push(fault);
   }
-  return faults;
+  return faults.sort((a, b) => a.atMs - b.atMs);
 }
 
 function pickWeighted(kinds: readonly (readonly [FaultKind, number])[], drawn: number): FaultKind {
@@ -127,9 +148,8 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
     for (const { id } of world.machines) crash(world, id, fault);
   },
   stop: (world, fault) => void stop(world, fault),
-  pause: (world, { node, forMs }) => world.machine(node).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
-  "pause leader": (world, { forMs }, leader) =>
-    world.machine(leader).clock.pause(Math.min(forMs, MAX_PAUSE_MS)),
+  pause: (world, fault) => pause(world, fault.node, fault),
+  "pause leader": (world, fault, leader) => pause(world, leader, fault),
   isolate: wires,
   "isolate leader": wires,
   "one way": wires,
@@ -137,23 +157,49 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   bridge: wires,
   ring: wires,
   clog: wires,
+  lag: (world, { node, forMs, a, b }, leader) => {
+    // Shorter than an election timeout mostly: the follower stays one, and answers for what it has.
+    const ms = Math.min(forMs, LONGEST_LAG * world.unitMs) * a;
+    for (const { id } of world.machines)
+      if (id !== leader && (b < 0.3 || id === node)) world.wires.lag(leader, id, ms);
+  },
   weather: wires,
   "slow disk": disk,
   "fsync fails": disk,
   "write fails": disk,
   "disk full": disk,
+  "database full": (world, { node, forMs, a }) => {
+    const { files } = world.machine(node);
+    files.limitGrowth(Math.floor(a * 4));
+    world.after(forMs, () => files.limitGrowth());
+  },
+  "files fail": (world, { node, forMs, a }) => {
+    const { files, damage } = world.machine(node);
+    files.failure = a < 0.4 ? "EIO" : "ENOSPC";
+    if (files.failure === "EIO") damage.ioErrors = true;
+    world.after(forMs, () => {
+      files.failure = undefined;
+    });
+  },
   "bit rot": rot,
   wipe,
+  join: (world) => world.join(),
   "wall clock jumps": (world, { node, a, b }) => {
     world.machine(node).clock.wallErrorMs = (a - 0.5) * (b < 0.5 ? 4_000 : 2 * 3_600_000);
   },
   "clock drifts": (world, { node, a }) => world.machine(node).clock.setRate(0.8 + 0.4 * a),
   "transfer leadership": transfer,
+  "bounce leadership": bounce,
 };
 
 /** Begins a fault and plans its end. */
 export function strike(world: World, fault: Fault): void {
-  STRIKES[fault.kind](world, fault, world.leader()?.id ?? fault.node);
+  const node = Math.min(fault.node, world.machines.length);
+  STRIKES[fault.kind](world, { ...fault, node }, world.leader()?.id ?? node);
+}
+
+function pause(world: World, id: number, { forMs }: Fault): void {
+  world.machine(id).clock.pause(Math.min(forMs, LONGEST_PAUSE * world.unitMs));
 }
 
 function crash(world: World, id: number, fault: Fault): void {
@@ -162,7 +208,7 @@ function crash(world: World, id: number, fault: Fault): void {
   const kind: CrashKind = fault.a < 0.6 ? "power" : "process";
   world.note(`crash (${kind})`);
   machine.crash(kind);
-  world.after(Math.min(fault.forMs, 4_000) * fault.b, () => machine.start());
+  world.after(Math.min(fault.forMs, LONGEST_DOWN * world.unitMs) * fault.b, () => machine.start());
 }
 
 async function stop(world: World, fault: Fault): Promise<void> {
@@ -188,7 +234,7 @@ function wipe(world: World, { node, forMs }: Fault): void {
     if (answers) machine.start();
     else world.after(250, restart);
   };
-  world.after(Math.min(forMs, 2_000), restart);
+  world.after(Math.min(forMs, LONGEST_DOWN * world.unitMs), restart);
 }
 
 function rot(world: World, { node, forMs, a, b }: Fault): void {
@@ -203,7 +249,7 @@ function rot(world: World, { node, forMs, a, b }: Fault): void {
     machine.disk.flipBit(path, Math.floor(b * length), 3);
     world.note("bit rot in the log");
   }
-  world.after(Math.min(forMs, 2_000), () => machine.start());
+  world.after(Math.min(forMs, LONGEST_DOWN * world.unitMs), () => machine.start());
 }
 
 function transfer(world: World, { a, node }: Fault): void {
@@ -214,6 +260,35 @@ function transfer(world: World, { a, node }: Fault): void {
   world.note("leadership transfer asked for");
   group.transferLeadership(node as never).then(
     () => world.note("leadership transferred"),
+    () => undefined,
+  );
+}
+
+/** Away from a leader at which transactions are open, and soon back to it. */
+function bounce(world: World, fault: Fault): void {
+  const endMs = world.clock.monotonicMs() + fault.forMs;
+  const whenOpen = (): void => {
+    if (world.openTransactions > 0) bounceNow(world, fault);
+    else if (world.clock.monotonicMs() < endMs) world.after(5, whenOpen);
+  };
+  whenOpen();
+}
+
+function bounceNow(world: World, { node, forMs, a }: Fault): void {
+  const leader = world.leader();
+  const handle = leader?.process?.host?.findGroup(FIRST_RANGE_GROUP);
+  const others = world.machines.filter(({ id }) => id !== leader?.id);
+  const other = others.find(({ id }) => id === node) ?? others[0];
+  if (leader === undefined || handle === undefined || other === undefined) return;
+  handle.transferLeadership(nodeId(other.id)).then(
+    () =>
+      world.after(forMs * a * a * 0.1, () => {
+        const back = other.process?.host?.findGroup(FIRST_RANGE_GROUP);
+        back?.transferLeadership(nodeId(leader.id)).then(
+          () => world.note("leadership went away and came back"),
+          () => undefined,
+        );
+      }),
     () => undefined,
   );
 }

@@ -31,12 +31,17 @@ export class SimNetwork {
   readonly #random: SimRandom;
   readonly #cuts = new Set<string>();
   readonly #clogs = new Map<string, number>();
+  readonly #lags = new Map<string, number>();
   readonly #queues = new Map<string, InOrder>();
   weather: NetworkWeather = { ...CALM };
   sent = 0;
 
-  constructor(clock: SimClock, random: SimRandom) {
+  readonly #unitMs: number;
+
+  /** Connections are found dead within some `unitMs`. */
+  constructor(clock: SimClock, random: SimRandom, unitMs: number) {
     this.#clock = clock;
+    this.#unitMs = unitMs;
     this.#random = random;
   }
 
@@ -51,12 +56,18 @@ export class SimNetwork {
   heal(): void {
     this.#cuts.clear();
     this.#clogs.clear();
+    this.#lags.clear();
     this.weather = { ...CALM };
   }
 
   /** What is sent on this wire arrives after `ms` at the earliest. */
   clog(from: number, to: number, ms: number): void {
     this.#clogs.set(`${from}>${to}`, this.#clock.monotonicMs() + ms);
+  }
+
+  /** The same for datagrams alone: what belongs to connections goes on, past a peer that falls behind. */
+  lag(from: number, to: number, ms: number): void {
+    this.#lags.set(`${from}>${to}`, this.#clock.monotonicMs() + ms);
   }
 
   passes(from: number, to: number): boolean {
@@ -78,7 +89,8 @@ export class SimNetwork {
       if (this.passes(from, to)) arrive();
     };
     for (let i = 0; i < copies; i++) {
-      const delay = this.#draw(from, to);
+      const lag = (this.#lags.get(`${from}>${to}`) ?? 0) - this.#clock.monotonicMs();
+      const delay = this.#draw(from, to) + Math.max(0, lag);
       if (reorder) this.#clock.setTimer(delay, landed);
       else this.#inOrder(`${from}>${to}/frames`, delay, landed);
     }
@@ -95,7 +107,9 @@ export class SimNetwork {
 
   /** How long it takes to find out that a connection is dead. */
   detectionMs(): number {
-    return this.#random.chance(0.5) ? this.#random.between(1, 20) : this.#random.between(500, 4_000);
+    return this.#random.chance(0.5)
+      ? this.#random.between(1, 20)
+      : this.#random.between(this.#unitMs / 2, this.#unitMs * 4);
   }
 
   #draw(from: number, to: number): number {

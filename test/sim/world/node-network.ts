@@ -13,6 +13,7 @@ import {
   type WireError,
 } from "../../../src/base/errors.js";
 import { type NodeId, nodeId } from "../../../src/base/ids.js";
+import type { Timer } from "../../../src/base/io.js";
 import type { MetaMachine, MetaNode, MetaResult } from "../../../src/machines/meta/meta.js";
 import type {
   MachineSnapshot,
@@ -41,13 +42,14 @@ export interface NetworkProcess {
   readonly id: number;
   readonly dead: boolean;
   readonly network: SimNodeNetwork;
+  onDeath(mourn: () => void): () => void;
 }
 
 /** The rest of the world as a process's network sees it. */
 export interface Surroundings {
   readonly wires: SimNetwork;
   /** Runs after `ms` of the world's time, whatever becomes of any process. */
-  after(ms: number, run: () => void): void;
+  after(ms: number, run: () => void): Timer;
   /** On the target's machine: waits while it is paused. */
   onMachine(id: number, run: () => void): void;
   /** The process that runs on a machine now. */
@@ -58,6 +60,8 @@ export interface Surroundings {
 }
 
 interface Waiting {
+  /** Nothing is waited for any more. */
+  forget: () => void;
   readonly settled: () => boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -195,12 +199,8 @@ export class SimNodeNetwork implements NodeNetwork {
         this.#around.after(wires.detectionMs(), () => reject(lost()));
       };
       // A process that dies ends its connections, whatever it was about to say.
-      const watch = (): void => {
-        if (over) return;
-        if (this.#self().dead || target.dead) broken();
-        else this.#around.after(250, watch);
-      };
-      watch();
+      this.#self().onDeath(broken);
+      target.onDeath(broken);
       const hop = (from: number, arriveAt: number, run: () => void): void =>
         wires.stream(
           from,
@@ -252,15 +252,17 @@ export class SimNodeNetwork implements NodeNetwork {
     return new Promise((resolve, reject) => {
       if (!this.#alive) return;
       const settled = { done: false };
-      const settle = (how: () => void): void => {
-        if (settled.done || this.#self().dead) return;
-        settled.done = true;
-        how();
-      };
       const waiting: Waiting = {
+        forget: () => undefined,
         settled: () => settled.done,
         resolve: (value) => settle(() => resolve(value)),
         reject: (error) => settle(() => reject(error)),
+      };
+      const settle = (how: () => void): void => {
+        if (settled.done || this.#self().dead) return;
+        settled.done = true;
+        waiting.forget();
+        how();
       };
       options.signal?.addEventListener("abort", () => waiting.reject(options.signal?.reason as Error));
       this.#request(
@@ -277,7 +279,7 @@ export class SimNodeNetwork implements NodeNetwork {
     const { wires } = this.#around;
     const target = this.#around.process(to);
     const notSent = (why: string): void =>
-      this.#around.after(1, () =>
+      void this.#around.after(1, () =>
         this.#around.onMachine(this.#id, () =>
           waiting.reject(new RetryError("OSTRAKA_UNAVAILABLE", `node ${to} cannot be reached: ${why}`)),
         ),
@@ -301,7 +303,7 @@ export class SimNodeNetwork implements NodeNetwork {
       waiting.reject(new AmbiguousError(`node ${to} ${why} during ${method}`, undefined));
     };
     const lost = (): void =>
-      this.#around.after(wires.detectionMs(), () =>
+      void this.#around.after(wires.detectionMs(), () =>
         this.#around.onMachine(this.#id, () => inDoubt("was lost")),
       );
     const arrive = (id: number, run: () => void): void =>
@@ -337,16 +339,15 @@ export class SimNodeNetwork implements NodeNetwork {
         ),
       lost,
     );
-    this.#around.after(timeoutMs, () =>
+    const timeout = this.#around.after(timeoutMs, () =>
       this.#around.onMachine(this.#id, () => inDoubt("did not answer in time")),
     );
     // A process that dies before it has answered is found out sooner.
-    const watch = (): void => {
-      if (waiting.settled()) return;
-      if (target.dead) lost();
-      else this.#around.after(250, watch);
+    const deaf = target.onDeath(lost);
+    waiting.forget = () => {
+      timeout.cancel();
+      deaf();
     };
-    watch();
   }
 
   async #serve(from: NodeId, method: string, body: Uint8Array, timeoutMs: number): Promise<unknown> {
@@ -376,7 +377,7 @@ export class SimNodeNetwork implements NodeNetwork {
     const { wires } = this.#around;
     return new Promise<T>((resolve, reject) => {
       const failed = (): void =>
-        this.#around.after(wires.detectionMs(), () =>
+        void this.#around.after(wires.detectionMs(), () =>
           this.#around.onMachine(this.#id, () =>
             reject(new RetryError("OSTRAKA_UNAVAILABLE", `${address.host} cannot be reached`)),
           ),
@@ -397,6 +398,7 @@ export class SimNodeNetwork implements NodeNetwork {
                 wires.stream(to, this.#id, () => this.#around.onMachine(this.#id, run), failed);
               else failed();
             };
+            target.onDeath(failed);
             ask(service).then(
               (value) => answer(() => resolve(structuredClone(value))),
               (error: unknown) => answer(() => reject(error as Error)),

@@ -20,19 +20,29 @@ import { MachineClock } from "./machine-clock.js";
 import { InOrder } from "./network.js";
 import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
 
-export const ELECTION_TIMEOUT_MS = 1_000;
 const RESTART_AFTER_FAILURE_MS = 500;
 const LOG_LINES = 400;
 
 export interface WorldOfProcesses extends Surroundings {
   readonly clock: SimClock;
+  /** The election timeout, in which faults are measured too. */
+  readonly unitMs: number;
   readonly founders: readonly number[];
+  /** Voters that every group is to have. */
+  readonly replicas: number;
   readonly tuning: NodeTuning;
   readonly trace: (line: string) => void;
   ended(process: Process): void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
-  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void;
+  /** Of the store at this path below the data directory. */
+  applied(
+    machine: Machine,
+    path: string,
+    entries: readonly Entry[],
+    results: readonly Uint8Array[],
+    upTo: number,
+  ): void;
 }
 
 /** What a machine has been through that excuses a node's refusal to go on. */
@@ -52,6 +62,7 @@ export class Process implements NetworkProcess {
   running: RunningNode | undefined;
   /** It gave up by itself. */
   failure: OstrakaError | undefined;
+  readonly #mourners = new Set<() => void>();
 
   constructor(
     readonly id: number,
@@ -60,6 +71,19 @@ export class Process implements NetworkProcess {
   ) {
     this.clock = machine.clock.mount(() => this.dead);
     this.network = new SimNodeNetwork(id, world, () => this);
+  }
+
+  /** Calls back when it dies, or at once if it has; answers how to take that back. */
+  onDeath(mourn: () => void): () => void {
+    if (this.dead) mourn();
+    else this.#mourners.add(mourn);
+    return () => void this.#mourners.delete(mourn);
+  }
+
+  die(): void {
+    this.dead = true;
+    for (const mourn of this.#mourners) mourn();
+    this.#mourners.clear();
   }
 }
 
@@ -141,7 +165,7 @@ export class Machine {
 
   #end(process: Process): void {
     this.#world.ended(process);
-    process.dead = true;
+    process.die();
     this.process = undefined;
     this.clock.resume();
   }
@@ -193,7 +217,9 @@ export class Machine {
       if (process.dead) return;
       // Whoever supervises it kills what has failed, and starts it anew.
       this.crash("process");
-      if (this.wanted && error.code !== "OSTRAKA_WIPED" && error.code !== "OSTRAKA_CORRUPT")
+      // It had joined, and died before it had noted down as whom: under that id nobody may come again.
+      if (error.code === "OSTRAKA_JOIN_REFUSED") this.damage.wiped = true;
+      if (this.wanted && !/WIPED|CORRUPT|JOIN_REFUSED/.test(error.code))
         this.#world.after(RESTART_AFTER_FAILURE_MS, () => this.wanted && this.start());
     });
   }
@@ -223,8 +249,11 @@ export class Machine {
         const store = stores.store(this.files.real(path));
         const apply = store.apply.bind(store);
         store.apply = async (entries, upTo) => {
-          const results = await apply(entries, upTo);
-          this.#world.applied(this, entries, results, upTo);
+          const results = await apply(entries, upTo).catch((error: OstrakaError) => {
+            this.#world.note(`apply failed: ${error.code}`);
+            throw error;
+          });
+          this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);
           return results;
         };
         return store;
@@ -252,19 +281,27 @@ export class Machine {
     };
   }
 
+  /** One of those that found the cluster; the others join it. */
+  get #founder(): boolean {
+    return this.#world.founders.includes(this.id);
+  }
+
   #config(): NodeConfig {
+    const addresses = this.#world.founders.map((id) => ({ host: `node${id}`, port: PORT }));
     return {
       nodeId: this.id,
       dataDirectory: this.dataDirectory,
       listen: { host: `node${this.id}`, port: PORT },
       http: undefined,
       advertise: undefined,
-      initialCluster: new Map(this.#world.founders.map((id) => [id, { host: `node${id}`, port: PORT }])),
-      join: undefined,
+      initialCluster: this.#founder
+        ? new Map(this.#world.founders.map((id, i) => [id, addresses[i]!]))
+        : undefined,
+      join: this.#founder ? undefined : addresses,
       rangeMaxBytes: 64 * 1024 * 1024,
       rangeMaxRows: undefined,
-      replicas: 3,
-      electionTimeoutMs: ELECTION_TIMEOUT_MS,
+      replicas: this.#world.replicas,
+      electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
       authTokenFile: undefined,
       clusterSecretFile: undefined,

@@ -10,13 +10,15 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
-import { FIRST_RANGE_GROUP, META_GROUP } from "../../../src/base/ids.js";
+import { FIRST_RANGE_GROUP, type GroupId, META_GROUP } from "../../../src/base/ids.js";
+import type { Timer } from "../../../src/base/io.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
+import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
 import type { NodeTuning } from "../../../src/node/node.js";
 import type { Entry } from "../../../src/raft/types.js";
 import type { Verdict } from "../checkers/verdict.js";
-import { SimClock, settle } from "../sim-clock.js";
+import { SimClock, settle, turns } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
 import { SimClient } from "./client.js";
 import { describeDifference } from "./difference.js";
@@ -25,9 +27,20 @@ import { check, Invariants, Violation } from "./invariants.js";
 import { SimNetwork } from "./network.js";
 import { Machine, type Process, type WorldOfProcesses } from "./process.js";
 import { Trace } from "./trace.js";
-import { History, judge, ROWS, SCHEMA, Worker } from "./workloads.js";
+import { History } from "./workloads/index.js";
+import { Worker } from "./workloads/worker.js";
 
 const FIRST_CLIENT = 101;
+/** Founders, and voters in the end. */
+const SIZES = [
+  [3, 3],
+  [3, 3],
+  [3, 3],
+  [3, 5],
+  [1, 3],
+] as const;
+/** How long anything may fail, in units of the world. */
+const LENGTHS = [8, 16, 32] as const;
 const START_MS = 60_000;
 const HEAL_MS = 90_000;
 
@@ -36,6 +49,17 @@ export interface RunSettings {
   /** Instead of those that the seed gives. */
   readonly faults?: readonly Fault[] | undefined;
   readonly keepTrace?: boolean;
+  /** Instead of what the seed gives: for scripted runs. */
+  readonly fixed?: Partial<Fixed>;
+}
+
+/** What the world is like, before anything happens. */
+interface Fixed {
+  /** How many nodes found the cluster, and how many voters it is to have. */
+  readonly founders: number;
+  readonly replicas: number;
+  readonly unitMs: number;
+  readonly tuning: NodeTuning;
 }
 
 export interface RunReport {
@@ -53,38 +77,71 @@ export interface RunReport {
   readonly logs: readonly string[];
 }
 
+/** Somebody who waits until something is so. */
+interface Waiting {
+  readonly done: () => boolean;
+  readonly what: () => string;
+  readonly untilMs: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
 export class World implements WorldOfProcesses {
   readonly seed: number;
   readonly random: SimRandom;
   readonly clock = new SimClock();
+  /** The election timeout; faults come and last in proportion to it. */
+  readonly unitMs: number;
   readonly wires: SimNetwork;
   readonly invariants: Invariants;
   readonly machines: Machine[];
   readonly founders: readonly number[];
+  readonly replicas: number;
   readonly tuning: NodeTuning;
   readonly sometimes = new Map<string, number>();
-  readonly history = new History();
+  readonly history: History;
+  /** Of clients: begun, and neither committed nor given up. */
+  openTransactions = 0;
+  readonly #waiting = new Set<Waiting>();
   readonly #trace: Trace;
   readonly #root: string;
   #events = 0;
   #violation: Error | undefined;
 
-  constructor({ seed, keepTrace = false }: RunSettings) {
+  constructor({ seed, keepTrace = false, fixed = {} }: RunSettings) {
     this.seed = seed;
     this.random = new SimRandom(seed, "world");
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
     this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
-    this.wires = new SimNetwork(this.clock, this.random.stream("network"));
+    this.unitMs = fixed.unitMs ?? this.random.stream("unit").pick([150, 200, 300, 500]);
+    this.wires = new SimNetwork(this.clock, this.random.stream("network"), this.unitMs);
     this.invariants = new Invariants((what) => this.note(what));
-    this.tuning = drawTuning(this.random.stream("tuning"));
-    this.founders = [1, 2, 3];
-    this.machines = this.founders.map(
-      (id) => new Machine(id, this, this.random.stream(`machine-${id}`), this.#root),
-    );
+    this.tuning = fixed.tuning ?? drawTuning(this.random.stream("tuning"), this.unitMs);
+    this.history = new History(this.random.stream("workloads"));
+    const [founders, replicas] = this.random.stream("size").pick(SIZES);
+    this.founders = Array.from({ length: fixed.founders ?? founders }, (_, i) => i + 1);
+    this.replicas = fixed.replicas ?? (fixed.founders === undefined ? replicas : Math.max(3, fixed.founders));
+    this.machines = [];
+    for (const id of this.founders) this.#addMachine(id);
   }
 
   // --- what processes and clients ask of the world --------------------------------------------------------------
+
+  #addMachine(id: number): Machine {
+    const machine = new Machine(id, this, this.random.stream(`machine-${id}`), this.#root);
+    this.machines.push(machine);
+    return machine;
+  }
+
+  /** One more node joins, while the cluster wants more. */
+  join(): Machine | undefined {
+    if (this.machines.length >= this.replicas) return undefined;
+    this.note("a node was added");
+    const machine = this.#addMachine(this.machines.length + 1);
+    machine.start();
+    return machine;
+  }
 
   note(what: string): void {
     this.sometimes.set(what, (this.sometimes.get(what) ?? 0) + 1);
@@ -92,8 +149,8 @@ export class World implements WorldOfProcesses {
 
   readonly trace = (line: string): void => this.#trace.add(line);
 
-  after(ms: number, run: () => void): void {
-    this.clock.setTimer(ms, run);
+  after(ms: number, run: () => void): Timer {
+    return this.clock.setTimer(ms, run);
   }
 
   machine(id: number): Machine {
@@ -121,11 +178,17 @@ export class World implements WorldOfProcesses {
     }
   }
 
-  applied(machine: Machine, entries: readonly Entry[], results: readonly Uint8Array[], upTo: number): void {
+  applied(
+    machine: Machine,
+    path: string,
+    entries: readonly Entry[],
+    results: readonly Uint8Array[],
+    upTo: number,
+  ): void {
     this.trace(`n${machine.id} applied ${upTo}`);
     try {
       for (const [i, entry] of entries.entries())
-        this.invariants.result(machine, entry.index, summaryOf(results[i]!));
+        this.invariants.result(machine, path, entry.index, summaryOf(results[i]!));
     } catch (error) {
       this.fail(error);
     }
@@ -140,6 +203,7 @@ export class World implements WorldOfProcesses {
       (decayed && /CORRUPT|IO/.test(error.code)) ||
       (ioErrors && /IO/.test(error.code)) ||
       error.family === "retry" ||
+      (error.code === "OSTRAKA_JOIN_REFUSED" && machine.starts > 1) ||
       error.code === "OSTRAKA_DISK_FULL";
     if (!excused)
       this.fail(
@@ -174,12 +238,12 @@ export class World implements WorldOfProcesses {
     this.#violation ??= error instanceof Error ? error : new Error(String(error));
   }
 
-  /** The machine whose process leads the range, in the newest term. */
-  leader(): Machine | undefined {
+  /** The machine whose process leads a group, in the newest term. */
+  leader(group: GroupId = FIRST_RANGE_GROUP): Machine | undefined {
     let newest = -1;
     let found: Machine | undefined;
     for (const machine of this.machines) {
-      const status = machine.process?.host?.findGroup(FIRST_RANGE_GROUP)?.status();
+      const status = machine.process?.host?.findGroup(group)?.status();
       if (status?.role === "leader" && status.term > newest) [newest, found] = [status.term, machine];
     }
     return found;
@@ -187,56 +251,85 @@ export class World implements WorldOfProcesses {
 
   // --- running --------------------------------------------------------------------------------------------------
 
-  /** One event, everything it sets going, and a look at what has come of it. */
-  async #step(): Promise<boolean> {
-    if (!this.clock.fireNext()) return false;
-    this.#events++;
-    await settle();
+  /** What the last event set going has settled: a look at what has come of it, and who waited for that. */
+  #look(): void {
     try {
       this.invariants.step(this.machines);
     } catch (error) {
       this.fail(error);
     }
     if (this.#violation !== undefined) throw this.#violation;
-    return true;
-  }
-
-  async until(done: () => boolean, what: string, limitMs: number): Promise<void> {
-    const end = this.clock.monotonicMs() + limitMs;
-    while (!done()) {
-      check(
-        (this.clock.nextAt() ?? Number.POSITIVE_INFINITY) <= end,
-        () => `${what}: not within ${limitMs} ms`,
-      );
-      await this.#step();
+    const nextMs = this.clock.nextAt() ?? Number.POSITIVE_INFINITY;
+    for (const waiting of this.#waiting) {
+      if (waiting.done()) waiting.resolve();
+      else if (nextMs > waiting.untilMs) waiting.reject(new Violation(`${waiting.what()}: not in time`));
+      else continue;
+      this.#waiting.delete(waiting);
     }
   }
 
-  async during<T>(promise: Promise<T>, what: string, limitMs: number): Promise<T> {
+  /** Resolves once it is so, looking after every event; rejects when time is up. */
+  when(done: () => boolean, what: string | (() => string), limitMs = HEAL_MS): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const untilMs = this.clock.monotonicMs() + limitMs;
+      this.#waiting.add({
+        done,
+        what: () => (typeof what === "string" ? what : what()),
+        untilMs,
+        resolve,
+        reject,
+      });
+    });
+  }
+
+  /** The promise, or a violation when it takes too long. */
+  async during<T>(promise: Promise<T>, what: string | (() => string), limitMs = HEAL_MS): Promise<T> {
     let settled = false;
     const watched = promise.finally(() => {
       settled = true;
     });
     watched.catch(() => undefined);
-    await settle();
-    await this.until(() => settled, what, limitMs);
+    await this.when(() => settled, what, limitMs);
     return watched;
   }
 
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.after(ms, resolve));
+  }
+
+  /** Event by event, all that one sets going before the next, until the script has ended. */
+  async #drive<T>(script: Promise<T>): Promise<T> {
+    let ended = false;
+    const watched = script.finally(() => {
+      ended = true;
+    });
+    watched.catch(() => undefined);
+    await turns(() => {
+      if (ended) return false;
+      this.#look();
+      this.#events++;
+      check(this.clock.fireNext(), () => "nothing happens any more");
+      return true;
+    });
+    return watched;
+  }
+
+  /** A run that the seed has drawn, judged. */
   async run(faults: readonly Fault[] | undefined): Promise<RunReport> {
     let planned: readonly Fault[] = faults ?? [];
     let verdicts: ReadonlyMap<string, Verdict> = new Map();
-    try {
-      for (const machine of this.machines) machine.start();
-      await this.until(() => this.machines.every(({ serving }) => serving), "the cluster comes up", START_MS);
-      const setup = new SimClient(this, FIRST_CLIENT - 1, this.random.stream("setup"));
-      await this.during(this.#createSchema(setup), "the schema is made", START_MS);
+    const drawn = async (): Promise<void> => {
+      await this.#comeUp();
+      await this.during(this.#createTables(), "the tables are made", START_MS);
       const start = this.clock.monotonicMs();
-      const safetyMs = this.random.stream("length").pick([5_000, 10_000, 20_000, 40_000]);
-      planned = faults ?? drawFaults(this.random.stream("faults"), this.founders, start, start + safetyMs);
+      const end = start + this.unitMs * this.random.stream("length").pick(LENGTHS);
+      planned = faults ?? drawFaults(this.random.stream("faults"), this, start, end, this.unitMs);
       const workers = this.#employ();
-      await this.#safety(planned, start + safetyMs);
+      await this.#safety(planned, end);
       verdicts = await this.#liveness(workers);
+    };
+    try {
+      await this.#drive(drawn());
     } catch (error) {
       this.fail(error);
     } finally {
@@ -245,8 +338,23 @@ export class World implements WorldOfProcesses {
     return this.#report(planned, verdicts);
   }
 
-  async #createSchema(client: SimClient): Promise<void> {
-    for (const sql of [...SCHEMA, ...ROWS]) {
+  /** A scripted run: the cluster comes up, the script does what it wants in the world's time, and all is ended. */
+  async play<T>(script: (world: World) => Promise<T>): Promise<T> {
+    try {
+      return await this.#drive(this.#comeUp().then(() => script(this)));
+    } finally {
+      await this.#destroy();
+    }
+  }
+
+  #comeUp(): Promise<void> {
+    for (const machine of this.machines) machine.start();
+    return this.when(() => this.machines.every(({ serving }) => serving), "the cluster comes up", START_MS);
+  }
+
+  async #createTables(): Promise<void> {
+    const client = new SimClient(this, FIRST_CLIENT - 1, this.random.stream("setup"));
+    for (const sql of this.history.statements) {
       const end = await client.write(sql, []);
       check(end.outcome === "committed", () => `${sql}: ${end.outcome}`);
     }
@@ -254,7 +362,7 @@ export class World implements WorldOfProcesses {
 
   #employ(): { worker: Worker; done: Promise<void> }[] {
     const random = this.random.stream("clients");
-    const count = random.between(3, 8);
+    const count = random.between(2, 6);
     return Array.from({ length: count }, (_, i) => {
       const mine = this.random.stream(`client-${i}`);
       const client = new SimClient(this, FIRST_CLIENT + i, mine.stream("driver"));
@@ -271,11 +379,7 @@ export class World implements WorldOfProcesses {
         this.note(`fault: ${fault.kind}`);
         strike(this, fault);
       });
-    let over = false;
-    this.clock.setTimer(Math.max(0, untilMs - this.clock.monotonicMs()), () => {
-      over = true;
-    });
-    await this.until(() => over, "the safety phase", Number.POSITIVE_INFINITY);
+    await this.sleep(untilMs - this.clock.monotonicMs());
   }
 
   /** Machines whose data is gone or damaged need not come back; all others must. */
@@ -287,6 +391,40 @@ export class World implements WorldOfProcesses {
     workers: readonly { worker: Worker; done: Promise<void> }[],
   ): Promise<ReadonlyMap<string, Verdict>> {
     this.trace("everything heals");
+    this.heal();
+    for (const { worker } of workers) worker.stopped = true;
+    await this.during(
+      Promise.all(workers.map(({ done }) => done)),
+      () => `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
+    );
+    await this.allServe();
+    const readers = this.#survivors().map(({ id }) => {
+      const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
+      client.pin(id);
+      return client;
+    });
+    await this.during(this.#resolveDoubts(readers[0]!), "outcomes are told");
+    const verdicts = await this.during(
+      this.history.judge(readers, () => this.clock.monotonicMs()),
+      "the last reads",
+    );
+    for (const [name, { verdict, problems }] of verdicts)
+      check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
+    await this.compareReplicas();
+    return verdicts;
+  }
+
+  allServe(): Promise<void> {
+    return this.when(
+      () =>
+        this.#survivors().every(({ serving }) => serving) &&
+        this.#survivors().length * 2 > this.founders.length,
+      "all nodes serve again",
+    );
+  }
+
+  /** Nothing fails any more, and every machine runs. */
+  heal(): void {
     this.wires.heal();
     for (const machine of this.machines) {
       machine.clock.resume();
@@ -294,35 +432,11 @@ export class World implements WorldOfProcesses {
       machine.disk.capacityBytes = Number.POSITIVE_INFINITY;
       machine.disk.slowness = 1;
       machine.disk.failNext = () => undefined;
+      machine.files.failure = undefined;
+      machine.files.limitGrowth();
       machine.wanted = true;
       machine.start();
     }
-    for (const { worker } of workers) worker.stopped = true;
-    await this.during(
-      Promise.all(workers.map(({ done }) => done)),
-      `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
-      HEAL_MS,
-    );
-    await this.until(
-      () => this.#survivors().every(({ serving }) => serving) && this.#survivors().length >= 2,
-      "all nodes serve again",
-      HEAL_MS,
-    );
-    const readers = this.#survivors().map(({ id }) => {
-      const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
-      client.pin(id);
-      return client;
-    });
-    await this.during(this.#resolveDoubts(readers[0]!), "outcomes are told", HEAL_MS);
-    const verdicts = await this.during(
-      judge(this.history, readers, () => this.clock.monotonicMs()),
-      "the last reads",
-      HEAL_MS,
-    );
-    for (const [name, { verdict, problems }] of verdicts)
-      check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
-    await this.#compareReplicas();
-    return verdicts;
   }
 
   async #resolveDoubts(client: SimClient): Promise<void> {
@@ -334,32 +448,32 @@ export class World implements WorldOfProcesses {
   }
 
   /** Equal state at equal applied index, on all replicas of every group. */
-  async #compareReplicas(): Promise<void> {
+  async compareReplicas(): Promise<void> {
     const hosts = this.#survivors().map(({ process }) => process!.host!);
-    for (const group of [META_GROUP, FIRST_RANGE_GROUP]) {
-      const handles = hosts.map((host) => host.group(group));
-      const behind = (): boolean => {
-        const target = Math.max(...handles.map((handle) => handle.status().commit));
-        return handles.some((handle) => handle.status().applied < target);
-      };
-      await this.until(() => !behind(), `all replicas of group ${group} catch up`, HEAL_MS);
-      const digests = await this.during(
-        Promise.all(handles.map((handle) => handle.digest())),
-        "digests",
-        HEAL_MS,
+    const groups = new Set(hosts.flatMap((host) => host.groups().map(({ group }) => group)));
+    for (const group of groups) await this.#compareGroup(group, hosts);
+  }
+
+  async #compareGroup(group: GroupId, hosts: readonly MultiRaft[]): Promise<void> {
+    const handles = hosts.map((host) => host.findGroup(group)).filter((handle) => handle !== undefined);
+    const behind = (): boolean => {
+      const target = Math.max(...handles.map((handle) => handle.status().commit));
+      return handles.some((handle) => handle.status().applied < target);
+    };
+    await this.when(() => !behind(), `all replicas of group ${group} catch up`);
+    const digests = await this.during(Promise.all(handles.map((handle) => handle.digest())), "digests");
+    const byIndex = new Map<number, string>();
+    for (const { appliedIndex, digest } of digests) {
+      const known = byIndex.get(appliedIndex);
+      check(
+        known === undefined || known === digest,
+        () =>
+          `replicas of group ${group} differ at ${appliedIndex}: ${JSON.stringify(digests)}\n  ${describeDifference(this.#survivors().map((machine) => machine.files.real(`${machine.dataDirectory}/ranges/${group}/range.db`)))}`,
       );
-      const byIndex = new Map<number, string>();
-      for (const { appliedIndex, digest } of digests) {
-        const known = byIndex.get(appliedIndex);
-        check(
-          known === undefined || known === digest,
-          () =>
-            `replicas of group ${group} differ at ${appliedIndex}: ${JSON.stringify(digests)}\n  ${describeDifference(this.#survivors().map((machine) => machine.files.real(`${machine.dataDirectory}/ranges/${FIRST_RANGE_GROUP}/range.db`)))}`,
-        );
-        byIndex.set(appliedIndex, digest);
-      }
-      if (byIndex.size < digests.length) this.note(`digests compared (group ${group})`);
+      byIndex.set(appliedIndex, digest);
     }
+    if (byIndex.size < digests.length)
+      this.note(`digests compared (${group === META_GROUP ? "meta" : "range"})`);
   }
 
   async #destroy(): Promise<void> {
@@ -385,7 +499,7 @@ export class World implements WorldOfProcesses {
       hash: this.#trace.hash,
       events: this.#events,
       virtualMs: this.clock.monotonicMs(),
-      operations: this.history.operations,
+      operations: this.history.begun,
       sometimes: this.sometimes,
       verdicts,
       lines: this.#trace.last(400),
@@ -406,7 +520,7 @@ function summaryOf(bytes: Uint8Array): string {
 }
 
 /** Small bounds, so that rare paths are met often; now and then the usual ones. */
-function drawTuning(random: SimRandom): NodeTuning {
+function drawTuning(random: SimRandom, unitMs: number): NodeTuning {
   if (random.chance(0.1)) return {};
   const maxLogEntries = random.pick([30, 100, 400]);
   return {
@@ -424,11 +538,11 @@ function drawTuning(random: SimRandom): NodeTuning {
     },
     // What is scanned runs in a process, on a pin or a private copy, once the file is larger than this.
     gateway: {
-      availabilityMs: random.pick([3_000, 10_000, 20_000]),
-      scanBytes: random.pick([0, 1024 * 1024]),
+      availabilityMs: unitMs * random.pick([3, 10, 20]),
+      scanBytes: random.pick([0, 1024 * 1024, 1024 * 1024]),
     },
     leader: {
-      scanBytes: random.pick([0, 1024 * 1024]),
+      scanBytes: random.pick([0, 1024 * 1024, 1024 * 1024]),
       maxRememberedKeys: random.pick([4, 50, 200_000]),
       reservationMs: random.pick([50, 1_000]),
       maxReplayMs: random.pick([0, 4]),

@@ -182,8 +182,7 @@ class Cluster {
   /** As long as no group loses its majority by it. */
   die(victim: PlacedNode): void {
     const up = (id: NodeId): boolean => id !== victim.id && this.nodes.get(id)?.up === true;
-    for (const { voters } of this.groups.values())
-      if (voters.filter(up).length * 2 <= voters.length) return;
+    for (const { voters } of this.groups.values()) if (voters.filter(up).length * 2 <= voters.length) return;
     this.nodes.set(victim.id, { ...victim, standing: "dead", up: false });
     for (const group of this.groups.values())
       if (group.leader === victim.id)

@@ -1,6 +1,6 @@
 /**
  * Which items of checklist.md are pinned by a test: a line "pins: 1 2 3" in a comment of any test, golden scripts
- * included, says so. Prints those that none pins.
+ * included, says so. Prints those that none pins. The bugs that others shipped are named with their test there.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -44,4 +44,15 @@ test("every behaviour of the agreement engine is pinned by a test", () => {
   for (const [number, text] of missing) process.stdout.write(`not pinned: ${number}. ${text}\n`);
   expect(missing.map(([number]) => number).filter((number) => !OTHERS.has(number))).toEqual([]);
   expect([...found.keys()].filter((number) => !items.has(number))).toEqual([]);
+});
+
+test("every bug that others shipped has a test", () => {
+  const [, table = ""] = readFileSync(join(here, "checklist.md"), "utf8").split("## Bugs others shipped");
+  const rows = [...table.matchAll(/^\| ([^|]+) \| ([^|]+) \|$/gm)].slice(2);
+  expect(rows.length).toBeGreaterThan(20);
+  for (const [, bug = "", where = ""] of rows) {
+    if (where.trim() === "no range splits yet") continue;
+    const [, file, words] = /^`([^`]+)`: (.+)$/.exec(where.trim())!;
+    expect(readFileSync(join(tests, "..", file!), "utf8"), bug.trim()).toContain(words);
+  }
 });

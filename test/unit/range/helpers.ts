@@ -6,6 +6,7 @@ import { COORDINATOR_GROUP, type LogIndex, logIndex, term, transactionId } from 
 import type { SqlValue } from "../../../src/base/values.js";
 import { decodeRows } from "../../../src/base/values.js";
 import { decodeResults, encodeCommands } from "../../../src/machines/range/command.js";
+import type { FileWork } from "../../../src/machines/range/files.js";
 import { StoreCore } from "../../../src/machines/range/store-core.js";
 import type {
   Command,
@@ -32,10 +33,11 @@ export function temporaryDirectory(): string {
   return directory;
 }
 
-export function newStore(path = join(temporaryDirectory(), "range.db")): StoreCore {
+export function newStore(path = join(temporaryDirectory(), "range.db"), files?: FileWork): StoreCore {
   const store = new StoreCore(path, {
     monotonicMs: () => 0,
     pause: () => new Promise((resolve) => setImmediate(resolve)),
+    ...(files && { files }),
   });
   stores.push(store);
   return store;

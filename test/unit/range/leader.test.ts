@@ -1,4 +1,4 @@
-/** What a leader promises of a transaction's beginning, whatever is applied between its read point and its opening. */
+/** What a leader promises of transactions: where they begin, and that they end with its term. */
 import { expect, it } from "vitest";
 import {
   FIRST_RANGE_GROUP,
@@ -54,3 +54,54 @@ it("begins no transaction before what has left the line and is remembered by nob
   const point = await leader.begin(transactionId("t"), { reserve: undefined, age: 0 });
   expect(point).toMatchObject({ index: 7, term: 3 });
 });
+
+it("forgets every transaction when it leads again in another term, even if nobody saw it follow", async () => {
+  let status = { leader: nodeId(1), role: "leader", term: term(3), leaderReady: true } as GroupStatus;
+  let tell: ((status: GroupStatus) => void) | undefined;
+  const handle = {
+    group: FIRST_RANGE_GROUP,
+    status: () => status,
+    onChange: (listener: (status: GroupStatus) => void) => {
+      tell = listener;
+    },
+    readIndex: async (): Promise<LogIndex> => logIndex(5),
+  } as unknown as GroupHandle;
+  const store = {
+    appliedIndex: () => logIndex(5),
+    lastWallMs: () => 0,
+    forget: () => undefined,
+    prepared: async () => [],
+    state: () => WHOLE,
+    onState: () => undefined,
+  } as unknown as RangeStore;
+  const leader = new RangeLeader({
+    handle,
+    store,
+    schema: {} as Schema,
+    clock: new ManualClock(),
+    random: new SeededRandom(1),
+    limits: DEFAULT_LEADER_LIMITS,
+    inquire: () => Promise.reject(new Error("nobody is asked")),
+  });
+  const key = { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 0 };
+  const kept = transactionId("kept");
+  await prepared();
+  await leader.begin(kept, { reserve: undefined, age: 0 });
+  expect(await leader.commit(kept, key, [])).toMatchObject({ ok: true });
+  const lost = transactionId("lost");
+  await leader.begin(lost, { reserve: undefined, age: 0 });
+  // What others wrote in the terms between is in nobody's memory here.
+  status = { ...status, term: term(5) };
+  tell!(status);
+  await prepared();
+  expect(await leader.commit(lost, key, [])).toMatchObject({
+    ok: false,
+    error: expect.arrayContaining(["OSTRAKA_RETRY"]),
+  });
+  expect(await leader.begin(transactionId("new"), { reserve: undefined, age: 0 })).toMatchObject({ term: 5 });
+});
+
+/** A leader serves once it knows what is prepared in its range. */
+function prepared(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { OstrakaError, toWireError, UserError } from "../../../src/base/errors.js";
+import { logIndex } from "../../../src/base/ids.js";
 import type { Clock, Timer } from "../../../src/base/io.js";
 import { decodeRows, encodeVector, type SqlValue } from "../../../src/base/values.js";
 import { type LinkEvents, RunnerClient, type RunnerLink } from "../../../src/machines/range/runner/client.js";
@@ -15,12 +16,19 @@ import {
   encodeChanges,
   encodeFrame,
   FrameReader,
+  fromWireLoad,
   Kind,
   Op,
   type Request,
+  toWireLoad,
 } from "../../../src/machines/range/runner/protocol.js";
 import { Spool } from "../../../src/machines/range/runner/spool.js";
-import type { RowChange, RunOptions, StampedStatement } from "../../../src/machines/range/types.js";
+import type {
+  RowChange,
+  RunOptions,
+  ScratchLoad,
+  StampedStatement,
+} from "../../../src/machines/range/types.js";
 
 const OPTIONS: RunOptions = {
   systemTables: [],
@@ -258,6 +266,41 @@ describe("frames", () => {
   });
 });
 
+describe("what is to be loaded", () => {
+  it("travels exactly", () => {
+    const loads: ScratchLoad[] = [
+      {
+        table: "t",
+        slice: { low: undefined, high: undefined, lowAfter: false, highAfter: false },
+        where: undefined,
+        last: true,
+      },
+      {
+        table: "ü",
+        slice: { low: [1n, "a"], high: [-9223372036854775808n], lowAfter: true, highAfter: false },
+        last: false,
+        where: {
+          sql: "a = ?",
+          params: [1, null, new Uint8Array([0])],
+          alias: "x",
+          flags: 8,
+          stamp: { wallMs: 1.5e12, seed: 2 ** 52, lastInsertRowid: -1n },
+        },
+      },
+      {
+        table: "v",
+        slice: { low: [""], high: undefined, lowAfter: false, highAfter: true },
+        last: false,
+        where: { sql: "1", params: [], alias: undefined, flags: 0, stamp: undefined },
+      },
+    ];
+    const seen: Request[] = [];
+    const reader = new FrameReader<Request>((request) => seen.push(request));
+    reader.push(encodeFrame([1, Op.Load, 3, loads.map(toWireLoad), 1000]));
+    expect((seen[0]![3] as Parameters<typeof fromWireLoad>[0][]).map(fromWireLoad)).toEqual(loads);
+  });
+});
+
 describe("the spool", () => {
   it("keeps the order of chunks through memory and file, and empties both", () => {
     const spool = new Spool(100);
@@ -339,5 +382,44 @@ describe("in-process runners", () => {
     expect(first).toContain("OSTRAKA_TIMEOUT");
     expect(first.slice(-2)).toEqual(["OSTRAKA_UNAVAILABLE", "0"]);
     expect(await trace()).toEqual(first);
+  }, 60_000);
+
+  it("assemble a scratch database", async () => {
+    const clock = new TurnedClock();
+    const pool = createInProcessRunnerPool({ clock, size: 1 });
+    const runner = await pool.acquire();
+    const schema = { version: 1, statements: ["CREATE TABLE t(a)"], appliedIndex: logIndex(5), tables: [] };
+    const slice = { low: undefined, high: undefined };
+    const rows = async (
+      sql: string,
+      systemTables: RunOptions["systemTables"] = [],
+    ): Promise<SqlValue[][]> => {
+      const stream = await clock.settle(runner.run(statement(sql), { ...OPTIONS, systemTables }));
+      const chunk = await clock.settle(stream.next());
+      await clock.settle(stream.close());
+      return chunk === undefined ? [] : decodeRows(chunk.rows);
+    };
+    // Sent without waiting: answered in order.
+    const opened = runner.openScratch(schema);
+    const added = runner.addSource(path);
+    const loaded = runner.load(0, [{ table: "t", slice }], 1 << 20);
+    expect(await clock.settle(loaded)).toEqual({ rows: 1 });
+    await opened;
+    expect(await added).toEqual({ source: 0, appliedIndex: 5 });
+    expect(pool.pinned(path)).toEqual([runner]);
+    const told = [{ name: "ostraka_ranges", columns: ["range"], rows: [[3n]] }];
+    expect(await rows("INSERT INTO t SELECT range FROM ostraka_ranges RETURNING a", told)).toEqual([[3n]]);
+    expect(await rows("SELECT a FROM t ORDER BY rowid")).toEqual([[1n], [3n]]);
+    expect(await clock.settle(runner.captured())).toEqual([{ table: "t", key: [2n], row: [3n] }]);
+    const stream = await clock.settle(runner.scan(0, { table: "t", slice }, OPTIONS));
+    const chunk = (await clock.settle(stream.next()))!;
+    expect(decodeRows(chunk.rows)).toEqual([[1n, 1n]]);
+    expect(await clock.settle(runner.fill("t", chunk.rows, 1 << 20))).toEqual({ rows: 0 });
+    await clock.settle(runner.closeCopy("commit"));
+    await clock.settle(runner.dropSources());
+    expect(pool.pinned(path)).toEqual([]);
+    pool.release(runner);
+    expect(runner.dead).toBe(false);
+    await pool.close();
   }, 60_000);
 });

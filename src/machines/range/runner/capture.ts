@@ -93,13 +93,18 @@ export class Capture {
     );
   }
 
-  /** Before each statement, with its settings in force. Throws the statement's error if it does not compile. */
-  observe(statement: StampedStatement, word: string): void {
-    if (this.#failure !== undefined || UNRELATED_WORDS.has(word)) return;
+  /** Before each statement, with its settings in force; answers whether it may write. Throws the statement's error if it does not compile. */
+  observe(statement: StampedStatement, word: string): boolean {
+    if (UNRELATED_WORDS.has(word)) return false;
     const changesSchema = SCHEMA_WORDS.has(word);
+    if (!changesSchema && this.#connection.isReadonly(statement.sql)) return false;
     // DROP TABLE may delete from other tables, by foreign key actions; the others act on their own table only.
-    if (changesSchema && word !== "drop") return;
-    if (this.#connection.isReadonly(statement.sql)) return;
+    if (!changesSchema || word === "drop") this.#watchTargets(statement, changesSchema);
+    return true;
+  }
+
+  #watchTargets(statement: StampedStatement, changesSchema: boolean): void {
+    if (this.#failure !== undefined) return;
     const program = this.#programOf(statement.sql);
     if (program.virtualTables && !changesSchema) this.#failure = "writing to a virtual table";
     else if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
@@ -119,6 +124,7 @@ export class Capture {
 
   afterSchemaChange({ made, dropped, renamed }: SchemaDifference): void {
     this.#unwatch();
+    this.#schemaCookie = -1;
     for (const root of dropped) this.#tables.delete(root);
     for (const [root, name] of renamed) {
       const table = this.#tables.get(root);
@@ -152,7 +158,8 @@ export class Capture {
 
   /** After the database has been rolled back to where it was marked. */
   restore({ tables, failure }: CaptureMark): void {
-    this.#unwatch();
+    // The rollback has brought back triggers of then.
+    this.#dropTriggers();
     this.#failure = failure;
     this.#tables = new Map();
     this.#keys = 0;
@@ -301,8 +308,11 @@ export class Capture {
 
   /** Drops the triggers: they come again, in the present shape, with the next statement that writes. */
   #unwatch(): void {
+    if (this.#watched.size > 0) this.#dropTriggers();
+  }
+
+  #dropTriggers(): void {
     this.#schemaCookie = -1;
-    if (this.#watched.size === 0) return;
     this.#watched.clear();
     const { database } = this.#connection;
     const triggers = database

@@ -175,6 +175,7 @@ export class RunnerHost {
         return this.#session.fill(request[2], request[3], request[4]);
       case Op.DropSources:
         this.#session.dropSources();
+        this.#prepareScratch();
         return null;
       default:
         return null;
@@ -184,8 +185,8 @@ export class RunnerHost {
   /** The next statement over several ranges is likely to be soon, and of the same schema. */
   #prepareScratch(): void {
     const schema = this.#scratchSchema;
+    if (schema === undefined || !this.#settings.preparesScratch || !this.#session.idle) return;
     this.#scratchSchema = undefined;
-    if (schema === undefined || !this.#settings.preparesScratch) return;
     this.#settings.defer(() => {
       if (this.#closed || this.#running !== undefined) return;
       try {

@@ -58,14 +58,10 @@ export type WireLoad = [
   table: string,
   low: Uint8Array | null,
   high: Uint8Array | null,
+  bits: number,
   where: WireCondition | null,
-  which: WireSelection | null,
+  which: Pick<ScratchLoad, "first" | "query"> | null,
 ];
-/** What is rarely asked for. */
-interface WireSelection extends Pick<ScratchLoad, "last" | "first" | "query"> {
-  readonly lowAfter?: boolean | undefined;
-  readonly highAfter?: boolean | undefined;
-}
 type WireCondition = [
   sql: string,
   params: Uint8Array,
@@ -228,19 +224,18 @@ export function fromWireRun(run: WireRun): {
   };
 }
 
-export function toWireLoad({ table, slice, where, ...rest }: ScratchLoad): WireLoad {
-  const { lowAfter, highAfter } = slice;
-  const which = { lowAfter, highAfter, ...rest };
-  const plain = Object.values(which).every((value) => value === undefined || value === false);
+const LoadBit = { LowAfter: 1, HighAfter: 2, Last: 4 } as const;
+
+export function toWireLoad({ table, slice, where, last, first, query }: ScratchLoad): WireLoad {
   const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
     values === undefined ? null : encodeVector(values);
-  return [
-    table,
-    bound(slice.low),
-    bound(slice.high),
-    where === undefined ? null : toWireCondition(where),
-    plain ? null : which,
-  ];
+  const bits =
+    (slice.lowAfter ? LoadBit.LowAfter : 0) |
+    (slice.highAfter ? LoadBit.HighAfter : 0) |
+    (last ? LoadBit.Last : 0);
+  const condition = where === undefined ? null : toWireCondition(where);
+  const which = first === undefined && query === undefined ? null : { first, query };
+  return [table, bound(slice.low), bound(slice.high), bits, condition, which];
 }
 
 function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
@@ -248,12 +243,21 @@ function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition)
   return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
 }
 
-export function fromWireLoad([table, low, high, where, which]: WireLoad): ScratchLoad {
-  const { lowAfter, highAfter, ...rest } = which ?? {};
+export function fromWireLoad([table, low, high, bits, where, which]: WireLoad): ScratchLoad {
   const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
     bytes === null ? undefined : decodeVector(bytes);
-  const slice = { low: bound(low), high: bound(high), lowAfter, highAfter };
-  return { ...rest, table, slice, where: where === null ? undefined : fromWireCondition(where) };
+  return {
+    ...which,
+    table,
+    slice: {
+      low: bound(low),
+      high: bound(high),
+      lowAfter: (bits & LoadBit.LowAfter) !== 0,
+      highAfter: (bits & LoadBit.HighAfter) !== 0,
+    },
+    where: where === null ? undefined : fromWireCondition(where),
+    last: (bits & LoadBit.Last) !== 0,
+  };
 }
 
 function fromWireCondition([sql, params, alias, flags, stamp]: WireCondition): ScratchCondition {

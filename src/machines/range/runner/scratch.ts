@@ -53,6 +53,8 @@ export class ScratchDatabase implements Follower {
   readonly #keys: UncountedKeys;
   /** Rows are being brought: before the transaction, or inside it. */
   #bringing: "no" | "before" | "inside" = "no";
+  /** As the session's statements left it. */
+  #lastInsertRowid = 0n;
   /** Tables whose triggers are away, and the texts to make them again. */
   readonly #bare = new Set<string>();
   #triggers: string[] = [];
@@ -119,10 +121,8 @@ export class ScratchDatabase implements Follower {
     });
   }
 
-  /** Before each statement, with its settings. */
-  ready(flags: SessionFlags): void {
-    this.settle();
-    this.#keys.observe(flags);
+  observe(flags: SessionFlags, writes: boolean): void {
+    this.#keys.observe(flags, writes);
   }
 
   /** Everything is in place again, and brought rows are there. */
@@ -137,7 +137,8 @@ export class ScratchDatabase implements Follower {
     if (this.#bringing === "before") {
       database.exec("COMMIT");
       if ((flags & SessionFlag.ForeignKeysOff) === 0) database.pragma("foreign_keys = ON");
-    }
+    } else this.#keys.end();
+    database.prepare("INSERT OR REPLACE INTO temp._ostraka_prime(id) VALUES (?)").run(this.#lastInsertRowid);
     this.connection.disturbed();
     this.#bringing = "no";
   }
@@ -177,11 +178,9 @@ export class ScratchDatabase implements Follower {
     this.connection.close();
   }
 
-  /** Closes all but the connection, which goes on with the session's TEMP objects. Outside a transaction. */
-  leave(): RangeConnection {
+  /** Closes all but the connection, which may go on with the session's TEMP objects. */
+  leave(): void {
     this.#log?.close();
-    this.watch.capture.close();
-    return this.connection;
   }
 
   #bring(run: () => number): number {
@@ -197,9 +196,11 @@ export class ScratchDatabase implements Follower {
   #begin(): void {
     if (this.#bringing !== "no") return;
     const { database } = this.connection;
+    this.#lastInsertRowid = database.prepare("SELECT last_insert_rowid()").pluck().get() as bigint;
     database.pragma("ignore_check_constraints = ON");
     if (database.inTransaction) {
       this.#bringing = "inside";
+      this.#keys.begin();
       return;
     }
     database.pragma("foreign_keys = OFF");

@@ -148,6 +148,11 @@ export class RunnerSession {
     return this.#onScratch((scratch) => scratch.fill(table, rows, maxBytes));
   }
 
+  /** Nothing of a scratch database and its sources is open. */
+  get idle(): boolean {
+    return !this.#writable && this.#sources.count === 0;
+  }
+
   dropSources(): void {
     this.#sources.drop();
   }
@@ -208,7 +213,7 @@ export class RunnerSession {
     let savepoint = false;
     const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, leading.word);
     try {
-      this.#watch?.ready(statement.flags);
+      this.#watch?.settle();
       this.#begin(connection, statement);
       const inForce = { ...statement, flags: this.#flagsInForce(connection, statement.flags) };
       placeSystemTables(connection, systemTables);
@@ -228,7 +233,7 @@ export class RunnerSession {
   }
 
   close(): void {
-    this.#scratch?.leave();
+    this.#scratch?.close();
     this.#close();
     this.#spare?.close();
     this.#sources.close();

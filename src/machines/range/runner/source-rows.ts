@@ -62,7 +62,7 @@ export function* readRows(source: Source, load: ScratchLoad): Generator<SqlValue
   }
   for (const query of queriesOf(source, load)) {
     let batch: SqlValue[][] = [];
-    for (const row of prepared(connection, query).iterate() as IterableIterator<SqlValue[]>) {
+    for (const row of iterate(connection, query)) {
       batch.push(row);
       if (batch.length < PAGE_ROWS) continue;
       yield batch;
@@ -172,12 +172,9 @@ function numbered(bounds: string, last: number, search: boolean): string {
 /** First the keys, by the query as it is; then their rows. */
 function rowsFirst(source: Source, shape: TableShape, load: ScratchLoad, first: ScratchFirst): Query {
   const { list, order, limit } = first;
-  const keys = prepared(
-    source.connection,
-    selectFrom(shape, load, `${list}, ${shape.key.join(", ")}`, `${order} LIMIT ${limit}`),
-  );
+  const query = selectFrom(shape, load, `${list}, ${shape.key.join(", ")}`, `${order} LIMIT ${limit}`);
   const width = shape.key.length;
-  const found = [...(keys.iterate() as IterableIterator<SqlValue[]>)].map((row) => row.slice(-width));
+  const found = [...iterate(source.connection, query)].map((row) => row.slice(-width));
   const marks = `(${shape.key.map(() => "?").join(", ")})`;
   const target = width === 1 ? shape.key[0] : `(${shape.key.join(", ")})`;
   return {
@@ -201,10 +198,9 @@ function keyNames({
   return [hiddenRowid ? key[0]! : columns[keyAt[0]!]!];
 }
 
-function prepared({ database }: RangeConnection, { sql, params }: Query): { iterate(): unknown } {
-  const plan = planParameters(sql);
-  const statement = database.prepare(plan.sql).raw().safeIntegers();
-  return { iterate: () => statement.iterate(...bindArguments(plan, params)) };
+function iterate(connection: RangeConnection, { sql, params }: Query): IterableIterator<SqlValue[]> {
+  const rows = connection.internal(sql).iterate(...bindArguments(planParameters(sql), params));
+  return rows as IterableIterator<SqlValue[]>;
 }
 
 /** Only what changes a condition's answer; the others could not be changed while the source is pinned. */

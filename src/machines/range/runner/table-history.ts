@@ -36,6 +36,8 @@ export type HistoryMark = ReadonlyMap<number, TrackedTable> | undefined;
 
 export class TableHistory {
   readonly #database: Database.Database;
+  /** Lower-case names of the ordinary tables of the beginning. */
+  readonly #first = new Set<string>();
   /** Undefined until the schema changes for the first time. */
   #tables: HistoryMark;
 
@@ -54,6 +56,7 @@ export class TableHistory {
         origin: { name, columns: columns.map((column) => [column, column]) },
       });
     this.#tables = tables;
+    for (const { name } of tables.values()) this.#first.add(name.toLowerCase());
   }
 
   /** After it, whether or not it has failed. */
@@ -81,21 +84,23 @@ export class TableHistory {
     this.#tables = mark;
   }
 
-  /** What a table of this name is made from; "unchanged" when the schema has not been touched. */
+  /**
+   * What a table of this name is made from: "unchanged" when nothing has happened to it, as far as that is followed
+   * (virtual tables, their shadow tables and SQLite's own are not), undefined when the transaction has made it.
+   */
   originOf(name: string): TableOrigin | "unchanged" | undefined {
-    if (this.#tables === undefined) return "unchanged";
     const lower = name.toLowerCase();
-    for (const table of this.#tables.values()) if (table.name.toLowerCase() === lower) return table.origin;
-    return undefined;
+    for (const table of this.#tables?.values() ?? [])
+      if (table.name.toLowerCase() === lower) return table.origin;
+    return "unchanged";
   }
 
   /** The name now of the table that the ranges' files have under this name; undefined when it was dropped. */
   currentName(originName: string): string | undefined {
-    if (this.#tables === undefined) return originName;
     const lower = originName.toLowerCase();
-    for (const { name, origin } of this.#tables.values())
+    for (const { name, origin } of this.#tables?.values() ?? [])
       if (origin?.name.toLowerCase() === lower) return name;
-    return undefined;
+    return this.#tables !== undefined && this.#first.has(lower) ? undefined : originName;
   }
 }
 

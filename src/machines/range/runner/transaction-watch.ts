@@ -12,8 +12,10 @@ import { type HistoryMark, TableHistory } from "./table-history.js";
 
 /** What else follows the transaction. */
 export interface Follower {
-  /** Before a statement with these settings. */
-  ready(flags: SessionFlags): void;
+  /** Before anything of a statement happens: everything is in place. */
+  settle(): void;
+  /** Before it runs, with its settings in force. */
+  observe(flags: SessionFlags, writes: boolean): void;
   schemaChanged(): void;
   mark(): unknown;
   restore(mark: unknown): void;
@@ -49,14 +51,15 @@ export class TransactionWatch {
   }
 
   /** Before anything of the statement happens, its transaction's beginning included. */
-  ready(flags: SessionFlags): void {
-    this.#follower?.ready(flags);
+  settle(): void {
+    this.#follower?.settle();
   }
 
   /** Before it runs, with its settings in force. */
   before(statement: StampedStatement, { word, explained }: Leading): void {
     if (explained) return;
-    this.capture.observe(statement, word);
+    const writes = this.capture.observe(statement, word);
+    this.#follower?.observe(statement.flags, writes);
     if (!CHANGES_TABLES.has(word)) return;
     this.history.begin();
     this.#changesTables = true;

@@ -2,101 +2,106 @@
  * Brings rows inside an open transaction without its foreign keys minding. foreign_keys cannot be switched off there, so
  * SQLite counts a violation for each child whose parent was not brought, and takes one off when a parent is.
  *
- * With defer_foreign_keys on, all violations go to one counter, and switching it off sets that counter to zero: around
- * the rows that are brought, this leaves what was counted otherwise as it was. If the session itself has it on, the
- * counter is the session's: what it was before is then counted again, by as many orphans in a TEMP table of our own.
- * That number is not to be read, but it is how many violations there are now, less those that were never counted.
+ * With defer_foreign_keys on none of that fails a statement, and switching it off sets the counters to zero. What the
+ * transaction itself had counted until then (deferred constraints, or all of them when the session defers) is counted
+ * again, by as many orphans in a TEMP table of our own. That number cannot be read, but it is how many violations there
+ * are, less those that were never counted; which is why they are counted before the first write, where constraints can
+ * be deferred at all.
  *
- * Rests on SQLite's OP_FkCounter, and on pragma.c for the zero; the tests would notice.
+ * Rests on SQLite's OP_FkCounter and OP_FkIfZero (immediate constraints of a session that defers look at a counter of
+ * their own, so that is the one to restore then), and on what PRAGMA defer_foreign_keys does.
  */
 import { SessionFlag, type SessionFlags } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import { INTERNAL_PREFIX } from "../temp-objects.js";
 
-const PARENT = `temp.${INTERNAL_PREFIX}parent`;
-const CHILD = `temp.${INTERNAL_PREFIX}child`;
+const PARENT = `${INTERNAL_PREFIX}parent`;
+const CHILD = `${INTERNAL_PREFIX}child`;
+const DEFERRED_CHILD = `${INTERNAL_PREFIX}deferred_child`;
+const HELPERS = `
+CREATE TABLE IF NOT EXISTS temp.${PARENT}(id INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS temp.${CHILD}(parent REFERENCES ${PARENT});
+CREATE TABLE IF NOT EXISTS temp.${DEFERRED_CHILD}(parent REFERENCES ${PARENT} DEFERRABLE INITIALLY DEFERRED);
+`;
 
 export class UncountedKeys {
   readonly #connection: RangeConnection;
-  /** Violations that the session's counter does not have; undefined while the session does not defer. */
+  /** Violations that no counter has; undefined while the transaction can have counted none itself. */
   #uncounted: number | undefined;
-  #tables = false;
+  /** The session has defer_foreign_keys on. */
+  #deferring = false;
+  /** What the transaction had counted when rows began to be brought. */
+  #counted = 0;
 
   constructor(connection: RangeConnection) {
     this.#connection = connection;
   }
 
-  /** Before a statement with these settings. */
-  observe(flags: SessionFlags): void {
-    if ((flags & SessionFlag.DeferForeignKeys) === 0) this.#uncounted = undefined;
-    else this.#uncounted ??= this.#violations();
+  /** Before each statement, with its settings in force. */
+  observe(flags: SessionFlags, writes: boolean): void {
+    const deferring = (flags & SessionFlag.DeferForeignKeys) !== 0;
+    // Switching it off has forgotten all violations.
+    if (this.#deferring && !deferring) this.#uncounted = undefined;
+    this.#deferring = deferring;
+    if (!writes || this.#uncounted !== undefined || (flags & SessionFlag.ForeignKeysOff) !== 0) return;
+    if (deferring || this.#schemaHas("deferr")) this.#uncounted = this.#violations();
+  }
+
+  /** Before rows are brought into an open transaction. */
+  begin(): void {
+    this.#counted = this.#uncounted === undefined ? 0 : this.#violations() - this.#uncounted;
+  }
+
+  /** Brings some of them. In small portions: while something is counted, SQLite looks for children of each parent. */
+  without<T>(run: () => T): T {
+    const { database, flags } = this.#connection;
+    if ((flags & SessionFlag.ForeignKeysOff) !== 0 || !this.#schemaHas("references")) return run();
+    database.pragma("defer_foreign_keys = ON");
+    try {
+      return run();
+    } finally {
+      database.pragma("defer_foreign_keys = OFF");
+    }
+  }
+
+  /** After all are there. */
+  end(): void {
+    const { database } = this.#connection;
+    if (this.#uncounted !== undefined) this.#uncounted = this.#violations() - this.#counted;
+    if (this.#deferring) database.pragma("defer_foreign_keys = ON");
+    if (this.#counted <= 0) return;
+    database.exec(HELPERS);
+    database
+      .prepare(
+        `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+         INSERT INTO temp.${this.#deferring ? CHILD : DEFERRED_CHILD} SELECT i FROM n`,
+      )
+      .run(this.#counted);
   }
 
   mark(): number | undefined {
     return this.#uncounted;
   }
 
+  /** After ROLLBACK TO, which puts the counters back too. */
   restore(mark: number | undefined): void {
     this.#uncounted = mark;
-    this.#tables = false;
   }
 
-  without<T>(run: () => T): T {
-    const { database, flags } = this.#connection;
-    if ((flags & SessionFlag.ForeignKeysOff) !== 0 || !this.#any()) return run();
-    const own = this.#uncounted === undefined ? undefined : this.#violations() - this.#uncounted;
-    if (own !== undefined) database.pragma("defer_foreign_keys = OFF");
-    database.pragma("defer_foreign_keys = ON");
-    let result: T;
-    try {
-      result = run();
-    } finally {
-      database.pragma("defer_foreign_keys = OFF");
-    }
-    if (own === undefined) return result;
-    this.#uncounted = this.#violations() - own;
-    this.#count(own);
-    return result;
-  }
-
-  #any(): boolean {
+  #schemaHas(word: string): boolean {
     const found = this.#connection.database
-      .prepare(
-        "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'references') > 0",
-      )
-      .get();
+      .prepare("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), ?) > 0")
+      .get(word);
     return found !== undefined;
   }
 
   #violations(): number {
-    return this.#connection.database
-      .prepare("SELECT count(*) FROM pragma_foreign_key_check WHERE schema = 'main'")
-      .pluck()
-      .safeIntegers(false)
-      .get() as number;
-  }
-
-  /** Leaves defer_foreign_keys on and its counter at `count`. */
-  #count(count: number): void {
-    const { database } = this.#connection;
-    if (!this.#tables) {
-      database.exec(`CREATE TABLE IF NOT EXISTS ${PARENT}(id INTEGER PRIMARY KEY)`);
-      database.exec(
-        `CREATE TABLE IF NOT EXISTS ${CHILD}(id INTEGER PRIMARY KEY, parent REFERENCES ${INTERNAL_PREFIX}parent)`,
-      );
-      this.#tables = true;
+    let count = 0;
+    for (const schema of ["main", "temp"]) {
+      const rows = this.#connection.database.prepare(`PRAGMA ${schema}.foreign_key_check`).raw().iterate();
+      for (const [table] of rows as IterableIterator<[string]>)
+        if (!table.startsWith(INTERNAL_PREFIX)) count++;
     }
-    const insert = database.prepare(
-      `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-       INSERT INTO ${CHILD}(parent) SELECT i FROM n`,
-    );
-    database.pragma("defer_foreign_keys = ON");
-    if (count > 0) insert.run(count);
-    if (count >= 0) return;
-    // The session has mended what was counted as deferred before: as many orphans go that are not counted.
-    insert.run(-count);
-    database.pragma("defer_foreign_keys = OFF");
-    database.pragma("defer_foreign_keys = ON");
-    database.exec(`DELETE FROM ${CHILD}`);
+    return count;
   }
 }
