@@ -238,8 +238,10 @@ export class WideWorkspace implements Workspace {
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
       : undefined;
     const conditions = safeConditions(plan, statement, schema.version);
-    this.#db.counts[conditions === undefined ? "gather" : "pushdown"]++;
-    await this.#scratch.ensure(this.#footprint(statement, analysis), deadline, conditions);
+    const footprint = this.#footprint(statement, analysis);
+    const wide = this.#db.rangesOf(spansOf(footprint)).length > 1;
+    this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
+    await this.#scratch.ensure(footprint, deadline, conditions);
   }
 
   #read(spans: readonly Span[]): void {

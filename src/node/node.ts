@@ -165,6 +165,7 @@ class NodeAssembly {
       calls: network.calls,
       running,
       settings: () => this.#settings(),
+      statements: db.counts,
     };
     serveOperations(view);
     meta.serve();
@@ -365,6 +366,7 @@ class NodeAssembly {
       log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
+      statements: view.statements,
     });
     return startHttp({
       address,

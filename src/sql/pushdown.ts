@@ -6,6 +6,7 @@
  * plan does not say is not assumed. The parser only says where the slices are. What either does not take is run without
  * pushdown: slower, never wrong.
  */
+import { UserError } from "../base/errors.js";
 import { aggregateForm } from "./pushdown-aggregates.js";
 import { definedNames, type Filters, tableFilters } from "./pushdown-filters.js";
 import { oneTableQuery, rowsForm } from "./pushdown-one-table.js";
@@ -22,8 +23,8 @@ export function pushdown(sql: string, schema: PushdownSchema): Pushdown | undefi
   try {
     return planned(sql, statement, schema);
   } catch (error) {
-    // A tree too deep to walk.
-    if (error instanceof RangeError) return undefined;
+    // A tree too deep to walk; a text that is not what was analysed.
+    if (error instanceof RangeError || error instanceof UserError) return undefined;
     throw error;
   }
 }
