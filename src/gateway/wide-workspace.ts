@@ -239,7 +239,7 @@ export class WideWorkspace implements Workspace {
       : undefined;
     const conditions = safeConditions(plan, statement, schema.version);
     const footprint = this.#footprint(statement, analysis);
-    const wide = this.#db.rangesOf(spansOf(footprint)).length > 1;
+    const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
     await this.#scratch.ensure(footprint, deadline, conditions);
   }
