@@ -98,7 +98,7 @@ export class PinnedReads {
         return form.kind === "merge" ? this.#drained(stream) : stream;
       }
     }
-    const conditions = safeConditions(plan, statement, schema.version);
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
     this.#db.counts[conditions === undefined ? "gather" : "pushdown"]++;
     await scratch.ensure(footprint, deadline, conditions);
     return scratch.run(statement, deadline, systemTables);

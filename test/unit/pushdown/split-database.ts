@@ -159,7 +159,7 @@ export class SplitDatabase {
       try {
         const stream = await runForm(scratch, { plan, statement, spans }, this.#deadline);
         if (stream !== undefined) return { told: told(await collect(stream, 1 << 30)), how: plan.form!.kind };
-        const conditions = conditionsOf(plan, statement);
+        const conditions = conditionsOf(plan, statement, analysis);
         await scratch.ensure({ reads: spans, writes: [], checks: [] }, this.#deadline, conditions);
         const answer = await collect(await scratch.run(statement, this.#deadline, []), 1 << 30);
         return { told: told(answer), how: plan.filters.size > 0 ? "filter" : "gather" };
@@ -199,7 +199,7 @@ export class SplitDatabase {
   ): Promise<{ readonly written: Written; readonly how: string }> {
     const analysis = analyse(statement.sql, this.oracle);
     const plan = pushdownOf(analysis, this.oracle, this.schema.tables);
-    const conditions = safeConditions(plan, statement, this.schema.version);
+    const conditions = safeConditions(plan, statement, analysis, this.schema.version);
     const how = conditions === undefined ? "gather" : "filter";
     const scratch = await this.#open();
     try {
