@@ -32,7 +32,10 @@ export class Appends {
   }
 
   start(database: Database, client: string): void {
-    this.#clients.push(this.#repeat(database, client));
+    const repeated = this.#repeat(database, client);
+    // Should the test end before: nobody is left to be told.
+    repeated.catch(() => undefined);
+    this.#clients.push(repeated);
   }
 
   #below(limit: number): number {
