@@ -11,6 +11,7 @@ import { addDumpCommand } from "./commands/dump.js";
 import { addImportCommand } from "./commands/import.js";
 import { addNodeCommand } from "./commands/node.js";
 import { addPlannedCommands } from "./commands/planned.js";
+import { addRangeCommand } from "./commands/range.js";
 import { addSltCommand } from "./commands/slt.js";
 import { addSqlCommand } from "./commands/sql.js";
 import { addStartCommand } from "./commands/start.js";
@@ -30,6 +31,7 @@ export function createProgram(): Command {
   addSqlCommand(program);
   addSltCommand(program);
   addNodeCommand(program);
+  addRangeCommand(program);
   addCheckCommand(program);
   addDumpCommand(program);
   addImportCommand(program);

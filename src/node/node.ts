@@ -31,7 +31,9 @@ import type { Logger } from "./logger.js";
 import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
-import { type ClusterView, operations, serveOperations, systemTables } from "./operations.js";
+import type { ClusterView } from "./operations/cluster-view.js";
+import { operations, serveOperations } from "./operations/operations.js";
+import { systemTables } from "./operations/system-tables.js";
 import { RangeHosting } from "./ranges/hosting.js";
 import type { Ranges } from "./ranges/ranges.js";
 import { WalGuard } from "./wal-guard.js";
@@ -157,8 +159,9 @@ class NodeAssembly {
       self,
       clock: this.#clock,
       meta: this.#meta,
+      metaClient: meta,
       host,
-      ranges: hosting.ranges,
+      hosting,
       calls: network.calls,
       running,
       settings: () => this.#settings(),
@@ -373,13 +376,14 @@ class NodeAssembly {
   }
 
   #settings(): ReadonlyMap<string, string> {
-    const { config } = { config: this.#config };
+    const { replicas, rangeMaxBytes, rangeMaxRows, nodeDeadMs } = this.#meta.state.settings;
     return new Map(
       Object.entries({
-        replicas: String(this.#meta.state.settings.replicas),
-        "range-max-bytes": String(config.rangeMaxBytes),
-        "range-max-rows": config.rangeMaxRows === undefined ? "off" : String(config.rangeMaxRows),
-        "election-timeout-ms": String(config.electionTimeoutMs),
+        replicas: String(replicas),
+        "range-max-bytes": String(rangeMaxBytes),
+        "range-max-rows": rangeMaxRows === 0 ? "off" : String(rangeMaxRows),
+        "node-dead-ms": String(nodeDeadMs),
+        "election-timeout-ms": String(this.#config.electionTimeoutMs),
         "max-statement-bytes": String(DEFAULT_LIMITS.maxStatementBytes),
         "max-transaction-bytes": String(DEFAULT_LIMITS.maxTransactionBytes),
         "idle-transaction-ms": String(DEFAULT_LIMITS.idleTransactionMs),

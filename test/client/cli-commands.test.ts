@@ -215,10 +215,6 @@ test("slt: files, gzip, folders, a report, and an empty database after each", as
 
 test("what later versions have says so, and exits 1", async () => {
   for (const args of [
-    ["range", "list"],
-    ["range", "split", "--table", "t"],
-    ["node", "drain"],
-    ["node", "remove", "2"],
     ["backup", "x"],
     ["restore", "x"],
     ["recover", "--quorum-lost"],

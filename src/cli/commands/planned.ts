@@ -3,7 +3,6 @@ import type { Command } from "commander";
 import { notInThisVersion } from "../exit.js";
 
 export function addPlannedCommands(program: Command): void {
-  addPlanned(program, "range", "split, merge, move and list ranges");
   addPlanned(program, "backup", "physical backup");
   addPlanned(program, "restore", "restore a physical backup into an empty cluster");
   addPlanned(program, "recover", "recover from the loss of a quorum");

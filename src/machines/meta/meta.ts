@@ -134,7 +134,8 @@ export class MetaMachine implements StateMachine {
     if (directory === before) return;
     this.#directory = directory;
     const merged = before.ranges.map(({ range }) => range).filter((range) => !directory.get(range));
-    const wishes = this.#state.wishes.filter(({ range }) => directory.get(range) !== undefined);
+    // That of a range to come stays.
+    const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({
       ranges: directory.ranges,
       merged: [...this.#state.merged, ...merged].sort((a, b) => a - b),
@@ -204,7 +205,7 @@ export class MetaMachine implements StateMachine {
 
   #wish(wish: RangeWish): MetaResult {
     const wishes = this.#state.wishes.filter(({ range }) => range !== wish.range);
-    if (wish.leader !== undefined || wish.placed) wishes.push(wish);
+    if (wish.leader !== undefined || wish.placed || wish.apart) wishes.push(wish);
     this.#change({ wishes: wishes.sort((a, b) => a.range - b.range) });
     return this.#accepted(0);
   }

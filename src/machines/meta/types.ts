@@ -41,6 +41,8 @@ export interface RangeWish {
   readonly leader: NodeId | undefined;
   /** Its replicas were placed by hand: they are repaired, but not moved for balance. */
   readonly placed: boolean;
+  /** It was split off by hand: it is not merged by itself. */
+  readonly apart: boolean;
 }
 
 export interface MetaState {

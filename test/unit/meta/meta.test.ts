@@ -74,7 +74,7 @@ describe("ranges", () => {
   it("forgets a range that was merged away, and what was wished of it", () => {
     const meta = Meta.founded();
     meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2), range(4, MIDDLE, "", 2)] });
-    meta.run({ kind: "wish", wish: { range: groupId(4), leader: nodeId(2), placed: false } });
+    meta.run({ kind: "wish", wish: { range: groupId(4), leader: nodeId(2), placed: false, apart: false } });
     expect(meta.machine.wish(groupId(4))?.leader).toBe(2);
     meta.run({ kind: "report", ranges: [range(3, "", "", 4)] });
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);

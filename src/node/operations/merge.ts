@@ -1,0 +1,132 @@
+/**
+ * Merges a range with its right neighbour: both on the same nodes; the right one frozen, and that applied on all of its
+ * replicas; then the left one takes in its rows, on every node from the file beside its own.
+ *
+ * From the freeze on the right one's keys cannot be used until the left one has them, so all that can be prepared is
+ * prepared before. Whatever ends this in between, doing it again goes on: a range that is frozen for the left one is
+ * not frozen again.
+ */
+import { RetryError, UserError } from "../../base/errors.js";
+import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
+import { Deadline } from "../../gateway/deadline.js";
+import type { RangeDescriptor } from "../../placement/descriptor.js";
+import {
+  allReports,
+  type ClusterView,
+  type GroupReport,
+  leaderReports,
+  type NodeReport,
+} from "./cluster-view.js";
+import { handOver, replace } from "./replica-moves.js";
+
+const FREEZE_MS = 30_000;
+const APPLY_MS = 60_000;
+const PAUSE_MS = 30;
+/** How long a range may have no leader while it is moved. */
+const LEADERLESS_MS = 15_000;
+
+export function serveMerges(view: ClusterView): void {
+  view.calls.serve("ranges.frozen", async ([range]) => isFrozenHere(view, groupId(Number(range))));
+}
+
+function isFrozenHere({ hosting }: ClusterView, range: GroupId): boolean {
+  const hosted = hosting.ranges.get(range);
+  return hosted?.filled === true && hosted.store.state().frozenInto !== undefined;
+}
+
+export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
+  const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
+  if (right === undefined)
+    throw new UserError(
+      "OSTRAKA_UNSUPPORTED",
+      `range ${left.range} is the last one: it has no right neighbour`,
+    );
+  for (const range of [left.range, right.range]) {
+    const { meta, metaClient } = view;
+    const wish = meta.wish(range) ?? { range, leader: undefined, apart: false };
+    // Placement keeps its hands off while they have to stay together.
+    await metaClient.command({ kind: "wish", wish: { ...wish, placed: true } });
+  }
+  await align(view, left.range, right.range);
+  const frozen = await retried(view, FREEZE_MS, () =>
+    view.hosting.view.client(right.range).freeze(left.range),
+  );
+  await untilAllApplied(view, right.range);
+  const merged = await retried(view, FREEZE_MS, () => view.hosting.view.client(left.range).absorb(frozen));
+  view.hosting.view.learn(JSON.stringify([merged]));
+  await view.metaClient.command({ kind: "report", ranges: [merged] });
+  await view.metaClient.command({
+    kind: "wish",
+    wish: { range: left.range, leader: undefined, placed: false, apart: false },
+  });
+  return { range: merged.range, merged: right.range, generation: merged.generation };
+}
+
+function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>): Promise<T> {
+  const deadline = new Deadline(view.clock, undefined, withinMs, { signal: undefined });
+  return deadline.persist(work);
+}
+
+/** Makes the right one's replicas lie where the left one's do, one by one. */
+async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<void> {
+  const { clock } = view;
+  let patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
+  for (;;) {
+    const reports = await allReports(view);
+    const members = leaderReports(reports);
+    const ours = members.get(left);
+    const theirs = members.get(right);
+    if (ours === undefined || theirs === undefined) {
+      if (clock.monotonicMs() > patientUntilMs)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "one of the two ranges has no leader at present");
+      await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+      continue;
+    }
+    for (const report of [ours, theirs]) checkSettled(report, reports);
+    const to = ours.voters.find((node) => !theirs.voters.includes(node));
+    const from = theirs.voters.find((node) => !ours.voters.includes(node));
+    if (to === undefined && from === undefined) return;
+    const stays = theirs.voters.find((node) => node !== from);
+    // A leader that is to go hands over first: nobody waits for an election.
+    if (from === theirs.node && stays !== undefined) await handOver(view, right, stays as NodeId);
+    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null);
+    patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
+  }
+}
+
+function checkSettled(
+  { group, learners, voters }: GroupReport,
+  reports: ReadonlyMap<number, NodeReport>,
+): void {
+  if (learners.length > 0)
+    throw new RetryError("OSTRAKA_RETRY", `range ${group} is being moved: try again when it has settled`);
+  const silent = voters.find((node) => !reports.has(node));
+  if (silent !== undefined)
+    throw new RetryError(
+      "OSTRAKA_UNAVAILABLE",
+      `node ${silent}, which has a replica of ${group}, does not answer`,
+    );
+}
+
+async function untilAllApplied(view: ClusterView, range: GroupId): Promise<void> {
+  const { clock, calls, self } = view;
+  const untilMs = clock.monotonicMs() + APPLY_MS;
+  for (;;) {
+    const reports: ReadonlyMap<number, NodeReport> = await allReports(view);
+    const members = leaderReports(reports).get(range)?.voters ?? [];
+    const applied = await Promise.all(
+      members.map((node) =>
+        node === self
+          ? isFrozenHere(view, range)
+          : calls.call(node as NodeId, "ranges.frozen", [range], { timeoutMs: APPLY_MS }).catch(() => false),
+      ),
+    );
+    if (members.length > 0 && applied.every((is) => is === true)) return;
+    if (clock.monotonicMs() > untilMs)
+      throw new RetryError(
+        "OSTRAKA_UNAVAILABLE",
+        `range ${range} is frozen, but not all of its replicas have applied that; merge again to go on`,
+      );
+    await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+  }
+}
