@@ -63,7 +63,12 @@ describe("votes", () => {
       [3n, 30n],
     ]);
     expect((await leader.readPoint()).held).toBeUndefined();
-    expect(await leader.describe()).toMatchObject({ prepared: 0, leader: 1, descriptor: { range: 3 } });
+    expect(await leader.describe()).toMatchObject({
+      prepared: 0,
+      leader: 1,
+      rows: 3,
+      descriptor: { range: 3 },
+    });
   });
 
   it("keep writers of what was read waiting too, and let go at an abort", async () => {

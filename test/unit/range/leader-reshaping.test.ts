@@ -205,6 +205,7 @@ describe("a slice", () => {
     for (let i = 6; i <= 12; i++) await run(child, `DELETE FROM t WHERE id = ${i}`);
     // What is left of the other half does not count.
     expect(await rows(child, "SELECT max(id) FROM t")).toEqual([[5n]]);
+    expect(await write(child, append)).toEqual({ ok: "move" });
     expect(await inTransaction(0)).toEqual({ kind: "move" });
     expect(await write(child, "INSERT INTO t VALUES (20, 0)")).toMatchObject({ ok: true });
     expect(await write(child, append)).toMatchObject({ ok: true, outcomes: [{ lastInsertRowid: 21n }] });
