@@ -79,6 +79,7 @@ export class Outbox {
   stop(): void {
     this.#stopped = true;
     this.#gathering?.cancel();
+    this.#gathering = undefined;
     for (const { pause } of this.#destinations.values()) pause?.cancel();
     this.#destinations.clear();
   }

@@ -202,7 +202,7 @@ export class GroupRoute<S> {
           `node ${node} was replaced as leader and does not answer`,
           undefined,
         );
-        for (const call of before) if (waiting.has(call)) call.giveUp(error);
+        for (const call of before) call.giveUp(error);
       });
     }
   }

@@ -7,8 +7,7 @@
  */
 import { RetryError, UserError } from "../base/errors.js";
 import type { GroupId } from "../base/ids.js";
-import type { Key } from "../base/keys.js";
-import { encodeKey, tableStart } from "../base/keys.js";
+import { encodeKey, HOME_TABLE_ID, type Key, tableStart } from "../base/keys.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type {
   CommandResult,
@@ -24,6 +23,7 @@ import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
 import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
+import { lowerAscii } from "../sql/tokenizer.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
@@ -38,6 +38,9 @@ import type { TransactionOptions } from "./transaction.js";
 import { commitWide, type Participation } from "./wide-commit.js";
 import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
 
+const SEQUENCES = "sqlite_sequence";
+const LAST: Key = tableStart(0xffff_ffff);
+const LAST_ROWID = (1n << 63n) - 1n;
 const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
@@ -53,6 +56,8 @@ export class WideWorkspace implements Workspace {
   readonly #history: History;
   /** Every range that a snapshot of this transaction was taken of. */
   readonly #opened = new Set<GroupId>();
+  /** Tables that got rows under keys that SQLite chose. */
+  readonly #appended = new Set<string>();
   #scratch!: Scratch;
   #spans: readonly Span[];
   #reads: RangeRead[] = [];
@@ -213,8 +218,9 @@ export class WideWorkspace implements Workspace {
         this.#db.limits.maxTransactionBytes,
       );
     } finally {
-      const { reads, checks } = analysis.footprint(statement.params, outcome);
+      const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
       this.#read([...reads, ...checks]);
+      for (const { table, low } of writes) if (low === END_OF_TABLE) this.#appended.add(table);
     }
     const kind = analysis.class.kind;
     if (kind === "ddl" || kind === "analyze") {
@@ -271,7 +277,7 @@ export class WideWorkspace implements Workspace {
     return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
   }
 
-  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
+  async commit({ transaction, key, history, earlier, deadline }: WorkspaceCommit): Promise<CommandResult> {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
@@ -285,6 +291,7 @@ export class WideWorkspace implements Workspace {
       schemaTexts,
       schemaVersion: schema.version,
       outcomes: history.outcomes,
+      deadline,
     });
     if (!result.ok) this.#release();
     return result;
@@ -315,18 +322,24 @@ export class WideWorkspace implements Workspace {
       return {
         descriptor,
         reads: reads.filter((read) => read.range === range),
-        writes: changesSchema ? WHOLE : writtenSpans(own),
+        writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended),
         changes: own,
       };
     });
   }
 
-  #keyOf({ table, key }: RowChange): Key {
-    const name = table.toLowerCase();
-    const known = this.#tables().find((other) => other.name === name);
+  #keyOf({ table, key, row }: RowChange): Key {
+    const name = lowerAscii(table);
+    const find = (wanted: string) => this.#tables().find((other) => other.name === wanted);
+    if (name === SEQUENCES) {
+      // AUTOINCREMENT goes on where the table ends.
+      const counted = find(lowerAscii(String(row?.[0])));
+      return counted === undefined ? LAST : encodeKey(counted.id, [LAST_ROWID]);
+    }
+    const known = find(name);
     // A table made by this transaction: its id will be higher than all others, so its rows belong to the last range.
-    if (known === undefined) return tableStart(0xffff_ffff);
-    return known.shard === "home" ? tableStart(0) : encodeKey(known.id, key);
+    if (known === undefined) return LAST;
+    return known.shard === "home" ? tableStart(HOME_TABLE_ID) : encodeKey(known.id, key);
   }
 
   async rollback(): Promise<void> {
@@ -366,11 +379,11 @@ function plain(sql: string, wallMs: number): StampedStatement {
 }
 
 /** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */
-function writtenSpans(changes: readonly RowChange[]): readonly Span[] {
+function writtenSpans(changes: readonly RowChange[], appended: ReadonlySet<string>): readonly Span[] {
   const keys = new Map<string, bigint[]>();
   const wholes = new Set<string>();
   for (const { table, key } of changes) {
-    const name = table.toLowerCase();
+    const name = lowerAscii(table);
     const [rowid] = key;
     if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
     else if (keys.has(name)) keys.get(name)!.push(rowid);
@@ -385,7 +398,7 @@ function writtenSpans(changes: readonly RowChange[]): readonly Span[] {
       spans.push({ table, low: rowids[0], high: rowids.at(-1) });
     }
     // Whoever lets SQLite choose a key reads the table's end.
-    spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
+    if (appended.has(table)) spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
   }
   return spans;
 }

@@ -6,11 +6,13 @@
  *    it are done, and nothing is handed over while it runs.
  * 2. Data bytes held here are bounded: beyond `maxApplyBytes` only the position is remembered, and the entries come
  *    back out of the log when their turn comes (the log keeps whatever is not applied).
- * 3. A machine that fails is fatal: what it did is unknown. Only a full disk is waited for (OSTRAKA_DISK_FULL, from a
- *    machine that refuses whatever follows the call that failed): once the calls under way have ended, everything from
- *    the first index not applied on is handed over again.
+ * 3. A machine that fails is fatal: what it did is unknown. Only a full disk (OSTRAKA_DISK_FULL) and another machine on
+ *    this node that has to come further first (OSTRAKA_TOO_EARLY) are waited for, from a machine that refuses whatever
+ *    follows the call that failed: once the calls under way have ended, everything from the first index not applied on
+ *    is handed over again.
  */
 import { assert } from "../base/assert.js";
+import { FatalError } from "../base/errors.js";
 import { type LogIndex, logIndex, type Term } from "../base/ids.js";
 import { isDiskFull } from "../log/writer.js";
 import { type Entry, EntryKind, type LogReader, type SnapshotMeta } from "../raft/types.js";
@@ -21,9 +23,9 @@ export interface ApplierHooks {
   applied(entries: readonly Entry[], results: ReadonlyMap<LogIndex, Uint8Array>, upTo: LogIndex): void;
   restored(meta: SnapshotMeta): void;
   failed(error: unknown): void;
-  /** The machine has no disk space; to be called back after a while. */
-  blocked(reason: string, retry: () => void): void;
-  /** It has space again. */
+  /** The machine has no disk space, or has to wait for another one; to be called back after a while. */
+  blocked(reason: string, retry: () => void, diskFull: boolean): void;
+  /** It goes on. */
   unblocked(): void;
 }
 
@@ -56,7 +58,7 @@ export class Applier {
   #done: Promise<unknown> = Promise.resolve();
   #restore: Restore | undefined;
   #restoring = false;
-  /** Why the machine has no space; nothing is handed over until it is time to try again. */
+  /** Why the machine has to wait; nothing is handed over until it is time to try again. */
   #blocked: string | undefined;
   #trying = true;
   #stopped = false;
@@ -239,7 +241,7 @@ export class Applier {
 
   #failOrWait(error: unknown): void {
     if (this.#stopped) return;
-    if (!isDiskFull(error)) {
+    if (!isDiskFull(error) && !isTooEarly(error)) {
       this.#fail(error);
       return;
     }
@@ -249,14 +251,15 @@ export class Applier {
     this.#held = [];
     this.#heldBytes = 0;
     if (this.#restore === undefined) this.#next = logIndex(this.#applied + 1);
-    this.#hooks.blocked(error.message, () => {
+    const retry = (): void => {
       this.#trying = true;
       try {
         this.#pump();
       } catch (failure) {
         this.#fail(failure);
       }
-    });
+    };
+    this.#hooks.blocked(error.message, retry, isDiskFull(error));
   }
 
   #unblock(): void {
@@ -270,6 +273,10 @@ export class Applier {
     this.#stopped = true;
     this.#hooks.failed(error);
   }
+}
+
+function isTooEarly(error: unknown): error is FatalError {
+  return error instanceof FatalError && error.code === "OSTRAKA_TOO_EARLY";
 }
 
 function dataBytes(entries: readonly Entry[]): number {

@@ -346,8 +346,9 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#receiver.restored(replica.group);
   }
 
-  applyBlocked(replica: Replica, reason: string, retry: () => void): void {
-    this.setDiskFull(reason, replica.group);
+  applyBlocked(replica: Replica, reason: string, retry: () => void, diskFull: boolean): void {
+    if (diskFull) this.setDiskFull(reason, replica.group);
+    else this.#logger.info({ group: replica.group, reason }, "applying waits");
     this.#deps.clock.setTimer(APPLY_RETRY_MS, () => {
       if (!replica.closed && !this.#stopped) retry();
     });

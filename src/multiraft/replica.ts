@@ -51,7 +51,7 @@ export interface ReplicaHost {
   restored(replica: Replica, meta: SnapshotMeta): void;
   fail(error: unknown): void;
   /** The replica's machine has no disk space: `retry` is called after a while. */
-  applyBlocked(replica: Replica, reason: string, retry: () => void): void;
+  applyBlocked(replica: Replica, reason: string, retry: () => void, diskFull: boolean): void;
   applyUnblocked(replica: Replica): void;
 }
 
@@ -112,7 +112,7 @@ export class Replica implements GroupHandle {
       applied: (entries, results, upTo) => this.#onApplied(entries, results, upTo),
       restored: (meta) => this.#onRestored(meta),
       failed: (error) => host.fail(error),
-      blocked: (reason, retry) => host.applyBlocked(this, reason, retry),
+      blocked: (reason, retry, diskFull) => host.applyBlocked(this, reason, retry, diskFull),
       unblocked: () => host.applyUnblocked(this),
     });
     const { electionTicks, heartbeatTicks, maxAppendBytes, maxInflightMessages } = host.options;

@@ -114,7 +114,6 @@ interface Outcome {
 /** The whole state as plain values, each list in its own order. */
 export interface CoordinatorImage {
   readonly wallMs: number;
-  readonly latestMs: number;
   readonly floorMs: number;
   readonly nextRow: number;
   readonly open: readonly {
@@ -130,10 +129,8 @@ export interface CoordinatorImage {
 
 export class CoordinatorState {
   readonly #bounds: CoordinatorBounds;
-  /** As the last entry was stamped; for ages. May go back with its proposer's clock. */
+  /** The latest stamp of any entry. */
   #wallMs = 0;
-  /** The latest stamp of all; for telling what is from the future. */
-  #latestMs = 0;
   #floorMs = 0;
   #nextRow = 1;
   #registered = 0;
@@ -144,7 +141,7 @@ export class CoordinatorState {
   readonly #answers = new Map<TransactionId, Uint8Array>();
   #answerBytes = 0;
   readonly #outbox = new Map<number, OutboxRow>();
-  /** Tombstones among the outcomes whose ids were from the future when they were made. */
+  /** Tombstones whose ids were from the future when they were made; those that still are count. */
   readonly #ahead = new Set<TransactionId>();
   /** Rows written since they were last taken. */
   #fresh: OutboxRow[] = [];
@@ -177,10 +174,6 @@ export class CoordinatorState {
   /** Nothing unknown that began before this is accepted. */
   get floorMs(): number {
     return this.#floorMs;
-  }
-
-  get latestMs(): number {
-    return this.#latestMs;
   }
 
   /** The decision and the answer kept with it; undefined for what is undecided or not known. */
@@ -224,8 +217,7 @@ export class CoordinatorState {
 
   /** An entry of the log: its stamp, then its commands; one result for each. */
   apply(wallMs: number, commands: readonly CoordinatorCommand[]): CoordinatorResult[] {
-    this.#wallMs = wallMs;
-    this.#latestMs = Math.max(this.#latestMs, wallMs);
+    this.#wallMs = Math.max(this.#wallMs, wallMs);
     const results = commands.map((command) => this.#execute(command));
     this.#forget();
     return results;
@@ -277,7 +269,6 @@ export class CoordinatorState {
     // Those that cannot be told for now ask when they are in doubt.
     if (this.#open.size >= this.#bounds.maxOpen || this.#isAhead(beganMs(transaction))) return undefined;
     this.#outcomes.delete(transaction);
-    this.#ahead.delete(transaction);
     const { decidedMs } = outcome;
     const open: Open = {
       state: "aborted",
@@ -394,14 +385,13 @@ export class CoordinatorState {
       const began = beganMs(transaction);
       if (this.#isAhead(began)) continue;
       this.#outcomes.delete(transaction);
-      this.#ahead.delete(transaction);
       this.#dropAnswer(transaction);
       this.#floorMs = Math.max(this.#floorMs, began + 1);
     }
   }
 
   #isAhead(began: number): boolean {
-    return began > this.#latestMs + this.#bounds.maxAheadMs;
+    return began > this.#wallMs + this.#bounds.maxAheadMs;
   }
 
   // --- as a whole ---------------------------------------------------------------------------------------------------
@@ -409,7 +399,6 @@ export class CoordinatorState {
   image(): CoordinatorImage {
     return {
       wallMs: this.#wallMs,
-      latestMs: this.#latestMs,
       floorMs: this.#floorMs,
       nextRow: this.#nextRow,
       open: [...this.#open].map(([transaction, { state, participants, registeredMs, decidedMs }]) => ({
@@ -430,7 +419,6 @@ export class CoordinatorState {
   ): CoordinatorState {
     const made = new CoordinatorState(bounds);
     made.#wallMs = image.wallMs;
-    made.#latestMs = image.latestMs;
     made.#floorMs = image.floorMs;
     made.#nextRow = image.nextRow;
     const rows: OutboxRow[] = [];

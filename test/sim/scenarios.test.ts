@@ -81,6 +81,7 @@ function scenario(
           await register.create();
           await script(world, register);
           world.heal();
+          await world.allServe();
           await world.compareReplicas();
         });
       } catch (error) {
@@ -386,5 +387,33 @@ describe("replicas", () => {
       expect(away.process!.host!.stats().snapshotsInstalled).toBeGreaterThan(0);
     },
     { tuning: SHORT_LOGS },
+  );
+});
+
+describe("members", () => {
+  scenario(
+    "that join become learners, then voters, and the founder can go",
+    async (world, register) => {
+      const founder = leaderOf(world);
+      const group = (machine: Machine) => machine.process!.host!.group(FIRST_RANGE_GROUP);
+      for (const voters of [2, 3]) {
+        const joined = world.join()!;
+        let learner = false;
+        await world.when(() => {
+          const { conf } = group(founder).status();
+          learner ||= conf.learners.includes(nodeId(joined.id));
+          return conf.voters.length === voters && conf.votersOutgoing.length === 0;
+        }, "it is a voter");
+        expect(learner).toBe(true);
+        await world.when(() => joined.serving, "it serves");
+        await register.acknowledged(register.client(joined));
+      }
+      founder.crash("power");
+      const next = await nextLeader(world, founder);
+      await register.acknowledged(register.client(next));
+      for (const machine of world.machines)
+        if (machine !== founder) expect(await register.read(register.client(machine))).toBe(register.value);
+    },
+    { founders: 1, replicas: 3 },
   );
 });

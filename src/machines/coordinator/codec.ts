@@ -121,7 +121,6 @@ function readResult(reader: ValueReader): CoordinatorResult {
 export function encodeImage(image: CoordinatorImage): Uint8Array {
   begin();
   writer.uint(image.wallMs);
-  writer.uint(image.latestMs);
   writer.uint(image.floorMs);
   writer.uint(image.nextRow);
   writer.uint(image.open.length);
@@ -155,7 +154,6 @@ export function decodeImage(bytes: Uint8Array): CoordinatorImage {
   const reader = readerOf(bytes);
   return {
     wallMs: reader.uint(),
-    latestMs: reader.uint(),
     floorMs: reader.uint(),
     nextRow: reader.uint(),
     open: readList(reader, readOpen),

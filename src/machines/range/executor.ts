@@ -16,6 +16,7 @@ import {
   type WireError,
 } from "../../base/errors.js";
 import { SessionFlag } from "../../sql/types.js";
+import { checkAppend } from "./append-guard.js";
 import { MoveError, StatementFailed, userError } from "./apply-errors.js";
 import type { RangeConnection } from "./connection.js";
 import { refuseAtApply } from "./guard.js";
@@ -146,6 +147,8 @@ export class Executor {
 
   run(statement: StampedStatement): StatementOutcome {
     refuseAtApply(statement.sql);
+    if (statement.appendsTo !== undefined && !this.#parts.slice.whole)
+      this.#checkAppends(statement.appendsTo);
     const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
     if (changesSchema) this.#beforeSchemaChange();
     let outcome: StatementOutcome;
@@ -159,6 +162,14 @@ export class Executor {
     if (changesSchema) this.#afterSchemaChange();
     else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;
+  }
+
+  #checkAppends(names: readonly string[]): void {
+    const { descriptor } = this.#parts.slice.state;
+    for (const name of names) {
+      const table = this.tables.table(name);
+      if (table !== undefined) checkAppend(this.#connection, table, descriptor);
+    }
   }
 
   #beforeSchemaChange(): void {

@@ -13,6 +13,7 @@ import { dirname } from "node:path";
 import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type Applied, Applier } from "./apply.js";
@@ -31,6 +32,7 @@ import {
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
 import type { NewChild } from "./reshape.js";
+import { type CountedState, RowCounts } from "./row-counts.js";
 import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import { Speculator } from "./speculation.js";
@@ -68,6 +70,7 @@ interface Opened {
   readonly reader: RangeConnection;
   readonly applier: Applier;
   readonly speculator: Speculator;
+  readonly rows: RowCounts;
   readonly pageCount: Database.Statement;
   readonly freePages: Database.Statement;
 }
@@ -196,6 +199,24 @@ export class StoreCore {
     return applier.prepared.all();
   }
 
+  rowCounts(): ReadonlyMap<string, number> {
+    return this.#use().rows.counts(this.#countedState());
+  }
+
+  splitKey(): Key | undefined {
+    return this.#use().rows.splitKey(this.#countedState());
+  }
+
+  #countedState(): CountedState {
+    const { state, slice } = this.#use().applier;
+    return {
+      range: slice.state,
+      appliedIndex: state.appliedIndex,
+      schemaVersion: state.schemaVersion,
+      databaseBytes: this.size().databaseBytes,
+    };
+  }
+
   schema(): SchemaSnapshot {
     const { reader, applier } = this.#use();
     return {
@@ -305,7 +326,15 @@ export class StoreCore {
       const speculator = new Speculator(writer, this.#options.monotonicMs);
       const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
       const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
-      this.#opened = { writer, reader, applier, speculator, pageCount, freePages };
+      this.#opened = {
+        writer,
+        reader,
+        applier,
+        speculator,
+        rows: new RowCounts(reader),
+        pageCount,
+        freePages,
+      };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
       this.#size = undefined;

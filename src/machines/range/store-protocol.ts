@@ -5,6 +5,7 @@
  */
 import type { WireError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId, term } from "../../base/ids.js";
+import type { Key } from "../../base/keys.js";
 import { type Entry, EntryKind } from "../../raft/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
@@ -39,6 +40,8 @@ export type StoreCall =
   | { readonly op: "close" }
   | { readonly op: "schema" }
   | { readonly op: "prepared" }
+  | { readonly op: "rowCounts" }
+  | { readonly op: "splitKey" }
   | { readonly op: "restore"; readonly file: string }
   /** Encoded by read-batch.ts, as are the answers. */
   | { readonly op: "reads"; readonly reads: Uint8Array }
@@ -68,6 +71,8 @@ export interface AnswerValues {
   readonly close: undefined;
   readonly schema: SchemaSnapshot;
   readonly prepared: readonly PreparedTransaction[];
+  readonly rowCounts: ReadonlyMap<string, number>;
+  readonly splitKey: Key | undefined;
   readonly restore: LogIndex;
   readonly reads: { readonly appliedIndex: LogIndex; readonly answers: Uint8Array };
   readonly speculate: SpeculationAnswer;

@@ -172,6 +172,10 @@ export class StoreServer {
         return core.schema();
       case "prepared":
         return core.prepared();
+      case "rowCounts":
+        return core.rowCounts();
+      case "splitKey":
+        return core.splitKey();
       case "checkpoint":
         return core.checkpoint();
       case "copy":

@@ -10,6 +10,7 @@ import { FatalError, fromWireError } from "../../base/errors.js";
 import { IdTable } from "../../base/id-table.js";
 import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
+import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
@@ -399,6 +400,11 @@ class RemoteStore implements RangeStore {
     return this.#link.call(this.#id, { op: "prepared" });
   }
 
-  rowCounts = async () => new Map();
-  splitKey = async () => undefined;
+  rowCounts(): Promise<ReadonlyMap<string, number>> {
+    return this.#link.call(this.#id, { op: "rowCounts" });
+  }
+
+  splitKey(): Promise<Key | undefined> {
+    return this.#link.call(this.#id, { op: "splitKey" });
+  }
 }

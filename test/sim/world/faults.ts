@@ -33,6 +33,7 @@ export type FaultKind =
   | "files fail"
   | "bit rot"
   | "wipe"
+  | "join"
   | "wall clock jumps"
   | "clock drifts"
   | "transfer leadership"
@@ -86,16 +87,22 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
 
 export function drawFaults(
   random: SimRandom,
-  nodes: readonly number[],
+  { founders: nodes, replicas }: { readonly founders: readonly number[]; readonly replicas: number },
   fromMs: number,
   untilMs: number,
   unitMs: number,
 ): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
-  const kinds = WEIGHTS.filter(() => random.chance(0.6));
+  const kinds = WEIGHTS.filter(
+    ([kind]) => random.chance(0.6) && !(nodes.length === 1 && (kind === "wipe" || kind === "bit rot")),
+  );
   const everyMs = unitMs * random.pick([0.4, 1, 2.5, 6]);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
+  for (let room = replicas - nodes.length; room > 0; room--) {
+    const atMs = Math.round(fromMs + random.float() * 0.7 * (untilMs - fromMs));
+    if (random.chance(0.8)) faults.push({ atMs, kind: "join", node: 1, forMs: 0, a: 0, b: 0 });
+  }
   if (kinds.length === 0 || random.chance(0.03)) return faults;
   let permanent = 0;
   for (
@@ -107,7 +114,8 @@ export function drawFaults(
     const fault: Fault = {
       atMs: Math.round(atMs),
       kind,
-      node: random.pick(nodes),
+      // Of those that join later too: until then it is the last.
+      node: random.between(1, nodes.length + (random.chance(0.3) ? 2 : 0)),
       forMs: Math.round(unitMs * random.pick([0.2, 1, 3, 8]) * (0.5 + random.float())),
       a: random.float(),
       b: random.float(),
@@ -115,7 +123,7 @@ export function drawFaults(
     if ((kind === "wipe" || kind === "bit rot") && ++permanent > 1) continue;
     faults.push(fault);
   }
-  return faults;
+  return faults.sort((a, b) => a.atMs - b.atMs);
 }
 
 function pickWeighted(kinds: readonly (readonly [FaultKind, number])[], drawn: number): FaultKind {
@@ -175,6 +183,7 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   },
   "bit rot": rot,
   wipe,
+  join: (world) => world.join(),
   "wall clock jumps": (world, { node, a, b }) => {
     world.machine(node).clock.wallErrorMs = (a - 0.5) * (b < 0.5 ? 4_000 : 2 * 3_600_000);
   },
@@ -185,7 +194,8 @@ const STRIKES: Readonly<Record<FaultKind, Strike>> = {
 
 /** Begins a fault and plans its end. */
 export function strike(world: World, fault: Fault): void {
-  STRIKES[fault.kind](world, fault, world.leader()?.id ?? fault.node);
+  const node = Math.min(fault.node, world.machines.length);
+  STRIKES[fault.kind](world, { ...fault, node }, world.leader()?.id ?? node);
 }
 
 function pause(world: World, id: number, { forMs }: Fault): void {

@@ -5,7 +5,7 @@
 import type { GroupId, LogIndex } from "../../../src/base/ids.js";
 import type { Replica } from "../../../src/multiraft/replica.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
-import { type Entry, MessageType } from "../../../src/raft/types.js";
+import { type ConfState, type Entry, MessageType } from "../../../src/raft/types.js";
 import type { Machine, Process } from "./process.js";
 
 export class Violation extends Error {}
@@ -24,6 +24,7 @@ const BINDING: ReadonlySet<MessageType> = new Set([
 ]);
 
 interface Seen {
+  conf: ConfState;
   term: number;
   commit: number;
   applied: number;
@@ -141,7 +142,7 @@ export class Invariants {
     const { term, commitIndex: commit } = node;
     const applied = replica.applier.appliedIndex;
     if (seen === undefined) {
-      seen = { term: 0, commit: 0, applied: 0, led: 0 };
+      seen = { conf: node.conf, term: 0, commit: 0, applied: 0, led: 0 };
       this.#seen.set(replica, seen);
       const spoke = this.#memory(group).spoke.get(machine.id) ?? 0;
       check(
@@ -166,8 +167,9 @@ export class Invariants {
     check(applied <= commit, () => `${where()}: ${applied} is applied and only ${commit} committed`);
     const memory = this.#memory(group);
     if (node.role === "leader" && seen.led !== term) this.#leads(machine, replica, memory);
-    if (commit > seen.commit) this.#commits(machine, replica, memory, seen.commit, machines);
+    if (commit > seen.commit) this.#commits(machine, replica, memory, seen, machines);
     if (node.role === "leader") seen.led = term;
+    seen.conf = node.conf;
     seen.term = term;
     seen.commit = commit;
     seen.applied = applied;
@@ -200,7 +202,7 @@ export class Invariants {
     machine: Machine,
     replica: Replica,
     memory: GroupMemory,
-    from: number,
+    { commit: from, conf }: Seen,
     machines: readonly Machine[],
   ): void {
     const { node, group, log } = replica;
@@ -224,7 +226,7 @@ export class Invariants {
         continue;
       }
       if (node.role !== "leader") continue;
-      this.#durableOnQuorum(machine, replica, index, entry, memory, machines);
+      this.#durableOnQuorum(machine, replica, index, entry, memory, machines, conf);
       memory.committed.set(index, {
         term: entry.term,
         hash,
@@ -241,6 +243,7 @@ export class Invariants {
     entry: Entry,
     memory: GroupMemory,
     machines: readonly Machine[],
+    before: ConfState,
   ): void {
     const holds = (voter: number): boolean => {
       const other = machines.find(({ id }) => id === voter)?.process?.host?.findGroup(group) as
@@ -250,15 +253,17 @@ export class Invariants {
       if (other.log.base().index >= index) return true;
       return other.log.term(index as LogIndex) === entry.term && other.node.status.durableIndex >= index;
     };
-    for (const voters of [node.conf.voters, node.conf.votersOutgoing]) {
-      if (voters.length === 0) continue;
-      const count = voters.filter(holds).length;
-      check(
-        count * 2 > voters.length,
-        () =>
-          `node ${machine.id} commits ${index} of group ${group} that only ${count} of ${voters.length} hold durably`,
-      );
-    }
+    const majority = (voters: readonly number[]): boolean =>
+      voters.length === 0 || voters.filter(holds).length * 2 > voters.length;
+    // What was committed in this step may have changed the membership in it.
+    const durable = [before, node.conf].some(
+      ({ voters, votersOutgoing }) => majority(voters) && majority(votersOutgoing),
+    );
+    check(durable, () => {
+      const { voters, votersOutgoing } = node.conf;
+      const holders = [...new Set([...voters, ...votersOutgoing])].filter(holds);
+      return `node ${machine.id} commits ${index} of group ${group} that only ${holders.join(", ")} of ${voters.join(", ")} hold durably`;
+    });
   }
 }
 

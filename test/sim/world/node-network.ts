@@ -398,6 +398,7 @@ export class SimNodeNetwork implements NodeNetwork {
                 wires.stream(to, this.#id, () => this.#around.onMachine(this.#id, run), failed);
               else failed();
             };
+            target.onDeath(failed);
             ask(service).then(
               (value) => answer(() => resolve(structuredClone(value))),
               (error: unknown) => answer(() => reject(error as Error)),

@@ -28,6 +28,8 @@ export interface WorldOfProcesses extends Surroundings {
   /** The election timeout, in which faults are measured too. */
   readonly unitMs: number;
   readonly founders: readonly number[];
+  /** Voters that every group is to have. */
+  readonly replicas: number;
   readonly tuning: NodeTuning;
   readonly trace: (line: string) => void;
   ended(process: Process): void;
@@ -215,7 +217,9 @@ export class Machine {
       if (process.dead) return;
       // Whoever supervises it kills what has failed, and starts it anew.
       this.crash("process");
-      if (this.wanted && error.code !== "OSTRAKA_WIPED" && error.code !== "OSTRAKA_CORRUPT")
+      // It had joined, and died before it had noted down as whom: under that id nobody may come again.
+      if (error.code === "OSTRAKA_JOIN_REFUSED") this.damage.wiped = true;
+      if (this.wanted && !/WIPED|CORRUPT|JOIN_REFUSED/.test(error.code))
         this.#world.after(RESTART_AFTER_FAILURE_MS, () => this.wanted && this.start());
     });
   }
@@ -277,18 +281,26 @@ export class Machine {
     };
   }
 
+  /** One of those that found the cluster; the others join it. */
+  get #founder(): boolean {
+    return this.#world.founders.includes(this.id);
+  }
+
   #config(): NodeConfig {
+    const addresses = this.#world.founders.map((id) => ({ host: `node${id}`, port: PORT }));
     return {
       nodeId: this.id,
       dataDirectory: this.dataDirectory,
       listen: { host: `node${this.id}`, port: PORT },
       http: undefined,
       advertise: undefined,
-      initialCluster: new Map(this.#world.founders.map((id) => [id, { host: `node${id}`, port: PORT }])),
-      join: undefined,
+      initialCluster: this.#founder
+        ? new Map(this.#world.founders.map((id, i) => [id, addresses[i]!]))
+        : undefined,
+      join: this.#founder ? undefined : addresses,
       rangeMaxBytes: 64 * 1024 * 1024,
       rangeMaxRows: undefined,
-      replicas: 3,
+      replicas: this.#world.replicas,
       electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
       authTokenFile: undefined,

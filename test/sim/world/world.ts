@@ -31,6 +31,14 @@ import { History } from "./workloads/index.js";
 import { Worker } from "./workloads/worker.js";
 
 const FIRST_CLIENT = 101;
+/** Founders, and voters in the end. */
+const SIZES = [
+  [3, 3],
+  [3, 3],
+  [3, 3],
+  [3, 5],
+  [1, 3],
+] as const;
 /** How long anything may fail, in units of the world. */
 const LENGTHS = [8, 16, 32] as const;
 const START_MS = 60_000;
@@ -47,8 +55,9 @@ export interface RunSettings {
 
 /** What the world is like, before anything happens. */
 interface Fixed {
-  /** How many nodes found the cluster. */
+  /** How many nodes found the cluster, and how many voters it is to have. */
   readonly founders: number;
+  readonly replicas: number;
   readonly unitMs: number;
   readonly tuning: NodeTuning;
 }
@@ -87,6 +96,7 @@ export class World implements WorldOfProcesses {
   readonly invariants: Invariants;
   readonly machines: Machine[];
   readonly founders: readonly number[];
+  readonly replicas: number;
   readonly tuning: NodeTuning;
   readonly sometimes = new Map<string, number>();
   readonly history: History;
@@ -109,13 +119,29 @@ export class World implements WorldOfProcesses {
     this.invariants = new Invariants((what) => this.note(what));
     this.tuning = fixed.tuning ?? drawTuning(this.random.stream("tuning"), this.unitMs);
     this.history = new History(this.random.stream("workloads"));
-    this.founders = Array.from({ length: fixed.founders ?? 3 }, (_, i) => i + 1);
-    this.machines = this.founders.map(
-      (id) => new Machine(id, this, this.random.stream(`machine-${id}`), this.#root),
-    );
+    const [founders, replicas] = this.random.stream("size").pick(SIZES);
+    this.founders = Array.from({ length: fixed.founders ?? founders }, (_, i) => i + 1);
+    this.replicas = fixed.replicas ?? (fixed.founders === undefined ? replicas : Math.max(3, fixed.founders));
+    this.machines = [];
+    for (const id of this.founders) this.#addMachine(id);
   }
 
   // --- what processes and clients ask of the world --------------------------------------------------------------
+
+  #addMachine(id: number): Machine {
+    const machine = new Machine(id, this, this.random.stream(`machine-${id}`), this.#root);
+    this.machines.push(machine);
+    return machine;
+  }
+
+  /** One more node joins, while the cluster wants more. */
+  join(): Machine | undefined {
+    if (this.machines.length >= this.replicas) return undefined;
+    this.note("a node was added");
+    const machine = this.#addMachine(this.machines.length + 1);
+    machine.start();
+    return machine;
+  }
 
   note(what: string): void {
     this.sometimes.set(what, (this.sometimes.get(what) ?? 0) + 1);
@@ -177,6 +203,7 @@ export class World implements WorldOfProcesses {
       (decayed && /CORRUPT|IO/.test(error.code)) ||
       (ioErrors && /IO/.test(error.code)) ||
       error.family === "retry" ||
+      (error.code === "OSTRAKA_JOIN_REFUSED" && machine.starts > 1) ||
       error.code === "OSTRAKA_DISK_FULL";
     if (!excused)
       this.fail(
@@ -296,7 +323,7 @@ export class World implements WorldOfProcesses {
       await this.during(this.#createTables(), "the tables are made", START_MS);
       const start = this.clock.monotonicMs();
       const end = start + this.unitMs * this.random.stream("length").pick(LENGTHS);
-      planned = faults ?? drawFaults(this.random.stream("faults"), this.founders, start, end, this.unitMs);
+      planned = faults ?? drawFaults(this.random.stream("faults"), this, start, end, this.unitMs);
       const workers = this.#employ();
       await this.#safety(planned, end);
       verdicts = await this.#liveness(workers);
@@ -370,10 +397,7 @@ export class World implements WorldOfProcesses {
       Promise.all(workers.map(({ done }) => done)),
       () => `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
     );
-    await this.when(
-      () => this.#survivors().every(({ serving }) => serving) && this.#survivors().length >= 2,
-      "all nodes serve again",
-    );
+    await this.allServe();
     const readers = this.#survivors().map(({ id }) => {
       const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
       client.pin(id);
@@ -388,6 +412,15 @@ export class World implements WorldOfProcesses {
       check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
     await this.compareReplicas();
     return verdicts;
+  }
+
+  allServe(): Promise<void> {
+    return this.when(
+      () =>
+        this.#survivors().every(({ serving }) => serving) &&
+        this.#survivors().length * 2 > this.founders.length,
+      "all nodes serve again",
+    );
   }
 
   /** Nothing fails any more, and every machine runs. */

@@ -218,6 +218,20 @@ describe("by itself the leader", () => {
     expect(group.nodes[0]!.machine.state.open).toBe(0);
   });
 
+  it("goes on as it was when it is told again that it leads", async () => {
+    deaf = true;
+    await committed(leaders[0]!.register(id("t"), [A]));
+    await pass(UNDECIDED_MS * 0.9);
+    group.nodes[0]!.tell();
+    await pass(UNDECIDED_MS * 0.4);
+    expect(await leaders[0]!.outbox()).toHaveLength(1);
+    deaf = false;
+    group.nodes[0]!.tell();
+    group.nodes[0]!.tell();
+    await pass(2_500);
+    expect(delivered).toHaveLength(1);
+  });
+
   it("aborts what nobody decides, and tells all who were named", async () => {
     await committed(leaders[0]!.register(id("dead"), [A, B]));
     await pass(UNDECIDED_MS / 2);

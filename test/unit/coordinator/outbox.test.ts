@@ -125,6 +125,28 @@ it("says again what could not be acknowledged", async () => {
   expect(acknowledged.flat().sort()).toEqual([1, 2]);
 });
 
+it("does not say again what could not be acknowledged before it was stopped", async () => {
+  let refused!: () => void;
+  let times = 0;
+  outbox = new Outbox({
+    clock,
+    limits: LIMITS,
+    resolve: async () => undefined,
+    acknowledge: () => {
+      times++;
+      return new Promise((_, reject) => {
+        refused = () => reject(new RouteError("not the leader", undefined));
+      });
+    },
+  });
+  outbox.add(rows(1, 1, A));
+  await clock.advance(LIMITS.gatherMs);
+  outbox.stop();
+  refused();
+  await clock.advance(10_000);
+  expect(times).toBe(1);
+});
+
 it("begins nothing and hears nothing once stopped", async () => {
   outbox.add([...rows(1, 4, A), ...rows(5, 5, B)]);
   await clock.advance(0);

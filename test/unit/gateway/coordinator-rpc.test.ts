@@ -1,11 +1,10 @@
-/** The coordinator and "who leads" over peer calls: what goes through comes back as it was. */
+/** The coordinator over peer calls: what goes through comes back as it was. */
 import { expect, it } from "vitest";
 import { fromWireError, RouteError, toWireError, type WireError } from "../../../src/base/errors.js";
-import { COORDINATOR_GROUP, groupId, type NodeId, nodeId, transactionId } from "../../../src/base/ids.js";
+import { groupId, nodeId, transactionId } from "../../../src/base/ids.js";
 import type { CoordinatorEndpoint } from "../../../src/coordinator/types.js";
 import { CoordinatorClient } from "../../../src/gateway/coordinator-client.js";
 import { remoteCoordinator, serveCoordinator } from "../../../src/gateway/coordinator-rpc.js";
-import { askLeader, serveLeaders } from "../../../src/gateway/leader-rpc.js";
 import type { PeerCalls, PeerMethod } from "../../../src/rpc/peer-calls.js";
 import { packMessages, unpackMessages } from "../../../src/rpc/wire.js";
 import { ManualClock } from "../../sim/manual-clock.js";
@@ -49,7 +48,6 @@ function client(wire: Wire, nodes: readonly number[]): CoordinatorClient {
     hosted: undefined,
     candidates: () => nodes.map(nodeId),
     remote: (node) => remoteCoordinator(wire.calls, node),
-    ask: askLeader(wire.calls, COORDINATOR_GROUP),
   });
 }
 
@@ -121,15 +119,4 @@ it("finds the leader past a node that has no replica and one that follows", asyn
     inquire: async () => ({ decision: "aborted", answer: undefined }),
   }));
   expect(await client(wire, [1, 2]).inquire(T)).toEqual({ decision: "aborted", answer: undefined });
-});
-
-it("tells who leads, as far as the node asked knows", async () => {
-  const wire = new Wire();
-  const known = new Map<number, NodeId>([[COORDINATOR_GROUP, nodeId(3)]]);
-  serveLeaders(wire.serving(1), (group) => {
-    const leader = known.get(group);
-    return leader === undefined ? undefined : { leader };
-  });
-  expect(await askLeader(wire.calls, COORDINATOR_GROUP)(nodeId(1))).toBe(3);
-  expect(await askLeader(wire.calls, groupId(77))(nodeId(1))).toBe(0);
 });

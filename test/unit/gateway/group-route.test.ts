@@ -198,6 +198,22 @@ describe("without a replica", () => {
     expect(askedAround).toHaveLength(times);
   });
 
+  it("asks nobody around while answers come in time", async () => {
+    nodes.set(1, async () => {
+      await new Promise<void>((done) => void clock.setTimer(GRACE_MS - 100, done));
+      return "in time";
+    });
+    const through = route();
+    const calls: Promise<string>[] = [];
+    for (let n = 0; n < 20; n++) {
+      calls.push(call(through));
+      await clock.advance(GRACE_MS / 2);
+    }
+    await clock.advance(GRACE_MS);
+    expect(new Set(await Promise.all(calls))).toEqual(new Set(["in time"]));
+    expect(askedAround).toEqual([]);
+  });
+
   it("lets a slow leader answer where nobody knows of another one", async () => {
     let answer!: (value: string) => void;
     nodes = new Map<number, Service>([
@@ -258,6 +274,12 @@ describe("with a replica", () => {
     handle.lead(1);
     expect(await call(through)).toBe("from 1");
     expect(asks()).toEqual([2, 3, 1]);
+    // It may lead again.
+    handle.lead(2);
+    await expect(call(through)).rejects.toThrow(RouteError);
+    nodes.set(2, leads(2));
+    handle.lead(2);
+    expect(await call(through)).toBe("from 2");
   });
 
   it("takes the local refusal's hint while the replica knows no leader", async () => {

@@ -3,11 +3,11 @@
  * caller to try again. Read points: shared by those who asked before a round began, and by nobody else.
  */
 import { beforeEach, expect, it } from "vitest";
-import { AmbiguousError } from "../../../src/base/errors.js";
-import { FIRST_RANGE_GROUP, type NodeId, nodeId } from "../../../src/base/ids.js";
+import { AmbiguousError, RouteError } from "../../../src/base/errors.js";
+import { FIRST_RANGE_GROUP, groupId, type NodeId, nodeId } from "../../../src/base/ids.js";
 import { RangeClient } from "../../../src/gateway/range-client.js";
 import type { GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
-import type { RangeService, ReadPoint } from "../../../src/range/types.js";
+import type { RangeService, ReadPoint, WriteRequest } from "../../../src/range/types.js";
 import { ManualClock } from "../../sim/manual-clock.js";
 
 const GRACE_MS = 500;
@@ -81,6 +81,41 @@ it("takes the answer of a replaced leader that is alive", async () => {
   asked[0]!.answer({ index: 7 } as unknown as ReadPoint);
   expect(await settledBy(point)).toEqual({ index: 7 });
   await clock.advance(GRACE_MS);
+});
+
+it("finds the leader from a node without a replica, and goes straight to one that comes", async () => {
+  const calls: string[] = [];
+  const service = (node: number | "here", leads: boolean) =>
+    ({
+      readPoint: async () => {
+        calls.push(`readPoint ${node}`);
+        if (!leads) throw new RouteError("not the leader", undefined);
+        return { index: 9 } as unknown as ReadPoint;
+      },
+      write: async () => {
+        calls.push(`write ${node}`);
+        return { ok: "move" };
+      },
+    }) as unknown as RangeService;
+  const apart = new RangeClient({
+    range: groupId(12),
+    self: nodeId(4),
+    clock,
+    graceMs: GRACE_MS,
+    hosted: undefined,
+    candidates: () => [nodeId(1), nodeId(2)],
+    remote: (node) => service(node, node === 2),
+  });
+  expect(apart.group).toBe(12);
+  expect(await apart.readPoint()).toEqual({ index: 9 });
+  await apart.write({} as WriteRequest);
+  const handle = { leader: nodeId(4), onChange: () => () => undefined } as unknown as GroupHandle;
+  apart.attach({ handle, service: service("here", true) });
+  await apart.write({} as WriteRequest);
+  await apart.readPoint();
+  apart.detach();
+  await apart.write({} as WriteRequest);
+  expect(calls).toEqual(["readPoint 1", "readPoint 2", "write 2", "write here", "readPoint here", "write 2"]);
 });
 
 it("leaves calls to the new leader alone", async () => {

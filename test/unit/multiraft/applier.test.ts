@@ -19,7 +19,7 @@ class Fixture {
   readonly applied: number[] = [];
   readonly results = new Map<number, number>();
   failure: unknown;
-  blocked: { readonly reason: string; retry(): void } | undefined;
+  blocked: { readonly reason: string; readonly diskFull: boolean; retry(): void } | undefined;
   readBack = 0;
   readonly applier: Applier;
 
@@ -61,8 +61,8 @@ class Fixture {
       failed: (error) => {
         this.failure = error;
       },
-      blocked: (reason, retry) => {
-        this.blocked = { reason, retry };
+      blocked: (reason, retry, diskFull) => {
+        this.blocked = { reason, retry, diskFull };
       },
       unblocked: () => {
         this.blocked = undefined;
@@ -159,6 +159,17 @@ describe("applying", () => {
     await f.drain();
     expect(f.applied).toEqual([1, 2, 3, 4]);
     expect([f.blocked, f.failure]).toEqual([undefined, undefined]);
+  });
+
+  it("waits for another machine without calling the disk full", async () => {
+    const f = new Fixture();
+    f.push([entry(1)]);
+    f.calls.shift()!.fail(new FatalError("OSTRAKA_TOO_EARLY", "the other one is behind"));
+    await settle();
+    expect(f.blocked).toMatchObject({ reason: "the other one is behind", diskFull: false });
+    f.blocked!.retry();
+    await f.drain();
+    expect([f.applied, f.blocked, f.failure]).toEqual([[1], undefined, undefined]);
   });
 
   it("tries a snapshot again that had no room", async () => {

@@ -2,12 +2,12 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, statSync, truncateSyn
 import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
-import { COORDINATOR_GROUP, groupId, nodeId, transactionId } from "../../../src/base/ids.js";
-import { encodeKey, encodeKeyAfter, type Key, tableStart } from "../../../src/base/keys.js";
+import { COORDINATOR_GROUP, transactionId } from "../../../src/base/ids.js";
+import { encodeKey, encodeKeyAfter, tableStart } from "../../../src/base/keys.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import { type FileWork, SYSTEM_FILES } from "../../../src/machines/range/files.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
-import type { Command, SplitChild } from "../../../src/machines/range/types.js";
+import type { Command } from "../../../src/machines/range/types.js";
 import { SimRandom } from "../../sim/sim-random.js";
 import {
   applyCommands,
@@ -16,7 +16,6 @@ import {
   entry,
   execute,
   freshKey,
-  newStore,
   prepare,
   query,
   resolve,
@@ -24,49 +23,7 @@ import {
   temporaryDirectory,
   WALL_MS,
 } from "./helpers.js";
-
-const CONF = {
-  voters: [nodeId(1), nodeId(2)],
-  votersOutgoing: [],
-  learners: [nodeId(3)],
-  learnersNext: [],
-  autoLeave: false,
-};
-
-const rangePath = (root: string, range: number): string => join(root, "ranges", String(range), "range.db");
-
-function openRange(root: string, range = 3, files?: FileWork): StoreCore {
-  const store = newStore(rangePath(root, range), files);
-  store.open();
-  return store;
-}
-
-function split(key: Key, child: number, generation = 1): Command {
-  return {
-    kind: "split",
-    key: freshKey(),
-    wallMs: WALL_MS,
-    generation,
-    at: key,
-    child: groupId(child),
-    conf: CONF,
-  };
-}
-
-const trim = (maxRows: number): Command => ({ kind: "trim", key: freshKey(), wallMs: WALL_MS, maxRows });
-
-async function childrenOf(store: StoreCore, count: number): Promise<SplitChild[]> {
-  const children: SplitChild[] = [];
-  for (;;) {
-    children.push(...store.takeChildren());
-    if (children.length >= count) return children;
-    await new Promise((done) => setImmediate(done));
-  }
-}
-
-async function childOf(store: StoreCore): Promise<SplitChild> {
-  return (await childrenOf(store, 1))[0]!;
-}
+import { CONF, childOf, childrenOf, openRange, rangePath, split, trim } from "./ranges.js";
 
 function numbers(root: string, rows = 10): StoreCore {
   const store = openRange(root);

@@ -220,6 +220,24 @@ describe("forgetting", () => {
     expect(one(state, decide(t, "committed"))).toMatchObject({ state: "committed", changed: true });
   });
 
+  it("forgets answers with their transactions, and counts anew what is left when it is restored", () => {
+    const bounds = { ...COORDINATOR_BOUNDS, maxOutcomes: 2 };
+    let state = new CoordinatorState(bounds);
+    const commit = (n: number): void => {
+      const t = id(`t${n}`, NOW + n);
+      state.apply(NOW, [register(t, A), decide(t, "committed", new Uint8Array(10))]);
+      acknowledgeAll(state);
+    };
+    const answers = () => state.image().answers.map(([t]) => t.slice(0, 2));
+    for (let n = 0; n < 4; n++) commit(n);
+    expect(answers()).toEqual(["t2", "t3"]);
+    one(state, register(id("open", NOW + 9), A));
+    state = CoordinatorState.fromImage(state.image(), { ...bounds, maxOutcomes: 9, maxTotalAnswerBytes: 25 });
+    expect(state.registered).toBe(1);
+    commit(4);
+    expect(answers()).toEqual(["t3", "t4"]);
+  });
+
   it("survives a stamp from the far future", () => {
     const state = new CoordinatorState();
     over(state, id("before"));
