@@ -277,7 +277,7 @@ export class WideWorkspace implements Workspace {
     return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
   }
 
-  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
+  async commit({ transaction, key, history, earlier, deadline }: WorkspaceCommit): Promise<CommandResult> {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
@@ -291,6 +291,7 @@ export class WideWorkspace implements Workspace {
       schemaTexts,
       schemaVersion: schema.version,
       outcomes: history.outcomes,
+      deadline,
     });
     if (!result.ok) this.#release();
     return result;

@@ -1,17 +1,19 @@
 /** Reads on a replica that is behind: never before it has applied what the leader said had been committed. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { logIndex, term } from "../../../src/base/ids.js";
+import { FIRST_RANGE_GROUP, logIndex, term } from "../../../src/base/ids.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { executeFast } from "../../../src/gateway/fast-path.js";
 import { DEFAULT_LIMITS, type Replica, reachReadPoint } from "../../../src/gateway/replica.js";
 import type { GatewaySession, SessionContext } from "../../../src/gateway/session.js";
 import { StatementCache } from "../../../src/gateway/statements.js";
 import type { StatementOutcome } from "../../../src/machines/range/types.js";
+import { RangeDirectory } from "../../../src/placement/directory.js";
 import type { ExecuteRequest, ExecuteResult } from "../../../src/rpc/gateway.js";
 import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
 const COMMITTED = 9;
+const ONLY = { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] };
 const OUTCOME = { rowCount: 1 } as unknown as StatementOutcome;
 
 let clock: ManualClock;
@@ -26,6 +28,7 @@ beforeEach(() => {
   reads = [];
   reached = [];
   replica = {
+    range: FIRST_RANGE_GROUP,
     clock,
     random: new SeededRandom(1),
     limits: DEFAULT_LIMITS,
@@ -33,6 +36,7 @@ beforeEach(() => {
     store: {
       appliedIndex: () => logIndex(applied),
       size: () => ({ databaseBytes: 4096, walBytes: 0 }),
+      state: () => ({ descriptor: ONLY }),
       read: async () => {
         reads.push(applied);
         return { appliedIndex: logIndex(applied), outcome: OUTCOME };
@@ -90,7 +94,9 @@ describe("the fast path", () => {
         return { kind: "outcome", outcome: OUTCOME };
       },
     } as unknown as GatewaySession;
-    const context = { replica, statements: new StatementCache() } as unknown as SessionContext;
+    const directory = new RangeDirectory([ONLY]);
+    const db = { whole: replica, ranges: { directory: () => directory } };
+    const context = { db, statements: new StatementCache() } as unknown as SessionContext;
     return executeFast(session, context, request)!;
   }
 

@@ -2,14 +2,23 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { transactionId } from "../../../src/base/ids.js";
+import { COORDINATOR_GROUP, transactionId } from "../../../src/base/ids.js";
 import type { Clock } from "../../../src/base/io.js";
+import { encodeKey } from "../../../src/base/keys.js";
 import { decodeRows, type SqlValue } from "../../../src/base/values.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import { openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
-import type { Command, RangeStore, SchemaSnapshot } from "../../../src/machines/range/types.js";
+import type {
+  Command,
+  RangeState,
+  RangeStore,
+  SchemaSnapshot,
+  SplitChild,
+} from "../../../src/machines/range/types.js";
+import { END_OF_TABLE } from "../../../src/sql/types.js";
 import { type BuiltRunner, buildRunner } from "../../cluster/runner-build.js";
-import { at, entry, execute, statement, temporaryDirectory } from "./helpers.js";
+import { at, entry, execute, freshKey, resolve, statement, temporaryDirectory, WALL_MS } from "./helpers.js";
+import { CONF, rangePath, split, trim } from "./ranges.js";
 
 const clock: Clock = {
   monotonicMs: () => 0,
@@ -171,6 +180,59 @@ describe.each(["in this thread", "in a worker thread"])("a store %s", (where) =>
     const copy = await one.copy();
     expect(copy.appliedIndex).toBe(1);
     await copy.release();
+  });
+
+  it("tells of splits, of its slice, and of what is prepared", async () => {
+    const root = temporaryDirectory();
+    const worker = open();
+    const store = worker.store(rangePath(root, 3));
+    const states: RangeState[] = [];
+    const children: SplitChild[] = [];
+    store.onState((state) => states.push(state));
+    store.onSplit((child) => children.push(child));
+    await store.open();
+    expect(store.state()).toMatchObject({ descriptor: { range: 3, generation: 1 }, frozenInto: undefined });
+    await applied(
+      store,
+      execute("create table t(id integer primary key)"),
+      execute("insert into t values (1), (2), (3), (4)"),
+    );
+    const key = await store.splitKey();
+    expect(key).toBe(encodeKey(1, [3n]));
+    const prepared = {
+      transaction: transactionId("p"),
+      coordinator: COORDINATOR_GROUP,
+      preparedMs: 5,
+      reads: [{ table: "t", low: 1n, high: END_OF_TABLE }],
+      writes: [],
+      schemaVersion: 2,
+      body: { kind: "rows" as const, changes: [{ table: "t", key: [9n], row: [9n] }] },
+    };
+    expect(
+      await applied(store, { kind: "prepare", key: freshKey(), wallMs: WALL_MS, prepared }),
+    ).toMatchObject([{ ok: true, vote: "yes" }]);
+    expect(await store.prepared()).toEqual([prepared]);
+    await applied(store, resolve("p", "aborted"));
+    const [result] = await applied(store, split(key!, 8));
+    expect(result).toMatchObject({ ok: true });
+    // Told before the answer.
+    expect(store.state()).toBe(states.at(-1));
+    expect(states.at(-1)).toMatchObject({ descriptor: { end: key, generation: 2 }, untrimmed: true });
+    while (children.length === 0) await new Promise((done) => setTimeout(done, 5));
+    expect(children).toMatchObject([{ path: rangePath(root, 8), index: 4, parent: 3 }]);
+    const child = worker.store(children[0]!.path);
+    expect(await child.open()).toBe(4);
+    expect(child.state()).toMatchObject({ descriptor: { range: 8, start: key, end: "", generation: 2 } });
+    expect(child.beginning()).toMatchObject({ parent: 3, index: 4, term: 1, conf: CONF });
+    expect(await store.rowCounts()).toEqual(new Map([["t", 2]]));
+    expect(await child.rowCounts()).toEqual(new Map([["t", 2]]));
+    expect((await child.schema()).tables).toEqual((await store.schema()).tables);
+    const told = states.length;
+    await applied(store, trim(10), trim(10));
+    expect(states.slice(told)).toMatchObject([{ untrimmed: false }]);
+    await applied(store, execute("insert into t values (0)"));
+    expect(states.length).toBe(told + 1);
+    expect(store.size().liveBytes).toBeLessThanOrEqual(store.size().databaseBytes);
   });
 
   it("rejects once it is closed", async () => {
