@@ -91,6 +91,7 @@ async function read(
       db.ranges.directory().get(replica.range)?.generation !== generation
     )
       throw moved();
+    db.counts.single++;
     return { kind: "outcome", outcome };
   } catch (error) {
     return slowly(session, request, error);
@@ -114,7 +115,10 @@ function write(
   }
   return written.then(
     (result): ExecuteResult | Promise<ExecuteResult> => {
-      if (result.ok === true) return { kind: "outcome", outcome: result.outcomes[0]! };
+      if (result.ok === true) {
+        db.counts.single++;
+        return { kind: "outcome", outcome: result.outcomes[0]! };
+      }
       if (result.ok === "move") return session.executeSlowly(request);
       return slowly(session, request, fromWireError(result.error));
     },

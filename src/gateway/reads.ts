@@ -57,6 +57,7 @@ async function attempt(
   const replica = whole ?? db.replica(descriptor.range);
   if (replica === undefined) return wideRead(db, request, spans ?? [], deadline);
   const result = await readReplica(db, replica, request, deadline, spans);
+  db.counts.single++;
   // What the replica answered is told only if it still had all of these keys when it did.
   if (replica.store.state().descriptor.generation === descriptor.generation) return result;
   if (result.kind === "stream") await result.stream.close();

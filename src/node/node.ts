@@ -166,6 +166,7 @@ class NodeAssembly {
       calls: network.calls,
       running,
       settings: () => this.#settings(),
+      statements: db.counts,
     };
     serveOperations(view);
     meta.serve();
@@ -366,6 +367,7 @@ class NodeAssembly {
       log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
+      statements: view.statements,
     });
     return startHttp({
       address,

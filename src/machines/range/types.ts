@@ -364,6 +364,30 @@ export interface ScratchLoad {
   readonly where?: ScratchCondition | undefined;
   /** Only the last row of the slice by key: what the next rowid follows from. */
   readonly last?: boolean | undefined;
+  /** Only rows that a query finds first. */
+  readonly first?: ScratchFirst | undefined;
+  /** Of `scan` alone: other rows than the table's own, made from those that `where` lets through. */
+  readonly query?: ScratchQuery | undefined;
+}
+
+/**
+ * Slices of the user's own text around `FROM table WHERE …`; what the table is called in them, their settings and the
+ * values of their parameters (numbered `?N`, as many as `where` has values) are those of `where`.
+ */
+export interface ScratchQuery {
+  readonly list: string;
+  /** GROUP BY, ORDER BY. */
+  readonly tail: string;
+}
+
+/** The rows that a query would give first. */
+export interface ScratchFirst {
+  readonly list: string;
+  /** ORDER BY, or "" for the order in which they are found. */
+  readonly order: string;
+  readonly limit: number;
+  /** The slice's bounds may be used to find the rows: they are found in the order of keys anyhow. */
+  readonly byKey: boolean;
 }
 
 /** A condition over one table's columns: a slice of the user's own text. */
@@ -395,6 +419,8 @@ export interface RowStream {
 export interface SystemTable {
   readonly name: string;
   readonly columns: readonly string[];
+  /** Declared types of the columns, where they need affinities. */
+  readonly types?: readonly string[] | undefined;
   readonly rows: readonly (readonly SqlValue[])[];
 }
 
