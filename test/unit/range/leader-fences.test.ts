@@ -170,6 +170,22 @@ describe("a PREPARE that meets a fence", () => {
   });
 });
 
+describe("a read of a replica", () => {
+  it("is told what was held in the state that it read, wherever it was read", async () => {
+    const made = await world();
+    const read = (mayBeAhead: boolean) =>
+      made.store.read({ statement: statement("SELECT v FROM t WHERE id = 1"), maxBytes: 100, mayBeAhead });
+    expect((await read(true)).held).toBeUndefined();
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    for (const ahead of [true, false]) expect((await read(ahead)).held).toEqual([point(1)]);
+    await made.leader.resolve(id("a"), "committed");
+    for (const ahead of [true, false]) {
+      const { outcome, held } = await read(ahead);
+      expect([decodeRows(outcome.rows), held]).toEqual([[[11n]], undefined]);
+    }
+  });
+});
+
 describe("a read at the leader", () => {
   const read = (made: LeaderWorld, sql: string) =>
     made.leader.read({ statement: statement(sql), maxBytes: 1000 });

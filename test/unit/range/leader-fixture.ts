@@ -246,11 +246,6 @@ export const point = (key: number | bigint, table = "t"): Span => ({
   low: BigInt(key),
   high: BigInt(key),
 });
-export const span = (low: number, high: number, table = "t"): Span => ({
-  table,
-  low: BigInt(low),
-  high: BigInt(high),
-});
 export const whole = (table = "t"): Span => ({ table, low: undefined, high: undefined });
 
 export const row = (key: number, value: number, table = "t"): RowChange => ({
