@@ -94,6 +94,8 @@ export interface LocalStoresOptions {
   /** The way of a message to the worker, and of its answer back: in order, now or later. */
   readonly deliver?: (direction: "request" | "answer", run: () => void) => void;
   readonly files?: FileWork;
+  /** How many stores may have their files open at once. */
+  readonly awake?: number;
 }
 
 export interface LocalStores extends StoreWorker {
@@ -114,8 +116,9 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
     files,
     { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
   );
-  const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
-    deliver("answer", () => link.receive(reply)),
+  const server = new StoreServer(
+    { monotonicMs: () => clock.monotonicMs(), pause, files, ...(options.awake && { awake: options.awake }) },
+    (reply) => deliver("answer", () => link.receive(reply)),
   );
   return {
     store: (path) => link.store(path),
