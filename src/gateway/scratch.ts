@@ -17,7 +17,7 @@ import type {
   SystemTable,
 } from "../machines/range/types.js";
 import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../placement/descriptor.js";
-import { spanToKeys } from "../placement/route.js";
+import { isOfChosenKeys, spanToKeys } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
@@ -114,7 +114,7 @@ export class Scratch {
   }
 
   async #ensure(span: Span, deadline: Deadline, where?: ScratchCondition): Promise<void> {
-    if (span.table === SCHEMA || span.low === END_OF_TABLE) return;
+    if (span.table === SCHEMA || isOfChosenKeys(span)) return;
     if (span.table === EVERY_TABLE) {
       for (const table of this.#tables.values()) await this.#ensureWhole(table, deadline);
       return;

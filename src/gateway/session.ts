@@ -60,7 +60,8 @@ export class GatewaySession implements Session {
     this.#context = context;
     this.#kind = kind;
     this.temp = new TempSpace(context.db);
-    this.#autocommit = new AutocommitStatements(context, this.settings, this.temp);
+    const temp = kind === "session" ? this.temp : undefined;
+    this.#autocommit = new AutocommitStatements(context, this.settings, temp);
     this.#idleSince = context.db.clock.monotonicMs();
   }
 

@@ -289,6 +289,17 @@ export interface BoundedRead {
   readonly mayBeAhead?: boolean;
 }
 
+export interface ReadAnswer {
+  /** Of the state that was read. */
+  readonly appliedIndex: LogIndex;
+  readonly outcome: StatementOutcome;
+  /**
+   * What transactions that were prepared in that state may yet change (absent: none were). Their decision may have been
+   * told to somebody, so that who must not miss it waits and reads again.
+   */
+  readonly held?: readonly Span[] | undefined;
+}
+
 export interface Speculation {
   readonly transaction: TransactionId;
   /** How many write statements it ran before, those that failed among them. */
@@ -323,7 +334,7 @@ export interface RangeStore extends GroupMachine {
   /** The newest stamp's wall time among what was applied: a new leader's stamps do not go back behind it. */
   lastWallMs(): number;
   size(): StoreSize;
-  read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }>;
+  read(read: BoundedRead): Promise<ReadAnswer>;
   speculate(speculation: Speculation): Promise<SpeculationAnswer>;
   /** What is recorded of a transaction at the applied index; undefined when nothing is. */
   outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined>;
