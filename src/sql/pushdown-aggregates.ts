@@ -166,8 +166,8 @@ class AggregateBuilder {
   }
 
   /**
-   * SQLite finds groups in ascending order of their values: it sorts, or walks along a key or an index in that order
-   * (backwards only where ORDER BY asks for just that).
+   * SQLite finds groups in the order in which it finds them in the ranges' parts: it sorts here as it does there (the
+   * other way round for ORDER BY … DESC), or it walks along a key or an index in ascending order.
    */
   #inGroupOrder(): boolean {
     const query = this.#query;
@@ -178,6 +178,7 @@ class AggregateBuilder {
     const [group, ...others] = this.#groups;
     const column = columnOf(bare(group!.expr), query.scope);
     if (others.length > 0 || column === undefined || step === undefined) return false;
+    if (query.select.orderBy?.some(({ order }) => order === "Desc")) return false;
     if (step === `SCAN ${query.shown}`)
       return query.scope.hasRowid && (isRowidName(column, query.scope) || column === query.rowidAlias);
     const index = / USING (?:COVERING )?INDEX (\S+)$/.exec(step)?.[1];

@@ -265,6 +265,7 @@ describe("queries of one table", () => {
     "SELECT count(*) FROM t GROUP BY b COLLATE NOCASE",
     // By an index that gives groups in descending order.
     "SELECT b, count(*) FROM t GROUP BY b",
+    "SELECT a, count(*) FROM t GROUP BY a ORDER BY 2 DESC",
     "SELECT count(*) FROM t, u",
     "SELECT count(*) FROM h",
     "SELECT count(*) + (SELECT 1) FROM t",

@@ -6,7 +6,8 @@ import { SplitDatabase, type Told } from "./split-database.js";
 
 const QUERIES = Number(process.env.PUSHDOWN_QUERIES ?? 5000);
 const PER_DATABASE = 100;
-const PER_SCRATCH = 12;
+/** Rows that are there already hide that others were left out. */
+const PER_SCRATCH = 2;
 const SEED = Number(process.env.SEED ?? 1);
 
 test("ranges answer as plain SQLite does", { timeout: 900_000 }, async () => {

@@ -111,6 +111,7 @@ export function randomDatabase(dice: Dice): RandomDatabase {
     BigInt(i * 3 + 1),
     value(dice, "int"),
     value(dice, "text"),
+    value(dice, "text"),
   ]);
   const cuts = (rows: number, most: number): number[] =>
     rows === 0 ? [] : Array.from({ length: dice.below(most + 1) }, () => dice.below(rows));
@@ -132,10 +133,10 @@ export function randomDatabase(dice: Dice): RandomDatabase {
       cuts: cuts(w.length, 2),
     },
     {
-      sql: "CREATE TABLE u(a INT, y TEXT)",
+      sql: "CREATE TABLE u(a INT, y TEXT, n TEXT)",
       key: { name: "u", shard: "rowid", keyColumns: ["rowid"], autoincrement: false },
       rows: u,
-      columns: ["rowid", "a", "y"],
+      columns: ["rowid", "a", "y", "n"],
       keyAt: [0],
       cuts: cuts(u.length, 2),
     },
@@ -182,6 +183,7 @@ export class QueryMaker {
       () => this.join(),
       () => this.join(),
       () => this.nested(),
+      () => this.padded(),
       () => this.keyed(),
       () => this.simple(),
     ])();
@@ -467,6 +469,35 @@ export class QueryMaker {
     const where = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`;
     const list = dice.pick(["*", "x.id, z.a", "count(*)", "x.a, count(*), max(z.a)", "x.*"]);
     return `SELECT ${list} FROM t AS x ${kind} ${other} AS z${hasOn ? on() : ""}${third}${where}${dice.chance(30) ? " ORDER BY x.id, z.a" : ""}`;
+  }
+
+  /** Conditions on a table that a join may pad with NULLs, or whose columns it merges. */
+  padded(): string {
+    const dice = this.#dice;
+    const kind = dice.pick(["LEFT JOIN", "LEFT JOIN", "JOIN", "RIGHT JOIN", "FULL JOIN"]);
+    const of = (table: string): string =>
+      dice.pick([
+        () => `${table}.a IS NULL`,
+        () => `${table}.n IS NOT 'a'`,
+        () => `coalesce(${table}.a, 1) = ${this.#literal()}`,
+        () => `${table}.a = ${dice.below(4)}`,
+        () => `${table}.n ${dice.pick(["=", "<>"])} ${dice.pick(["'a'", "'A'", "'abc'"])}`,
+        () => `${table}.a > 1 IS NOT true`,
+      ])();
+    const on = dice.pick([
+      () => `ON x.a = z.a AND ${of("z")}`,
+      () => `ON x.a = z.a AND ${of("x")}`,
+      () => "ON x.a = z.a",
+      () => "USING (n)",
+      () => "USING (n)",
+      () => "USING (a, n)",
+    ])();
+    const merged = on.startsWith("USING")
+      ? dice.pick(["n = 'a'", "n = 'A'", "n > 'a'", of("z"), of("x")])
+      : of("z");
+    const where = dice.pick([merged, merged, of("x"), `${merged} AND ${of("x")}`]);
+    const natural = kind === "LEFT JOIN" && dice.chance(10);
+    return `SELECT ${dice.pick(["*", "count(*)", "x.id, z.y"])} FROM t AS x ${natural ? "NATURAL LEFT JOIN u AS z" : `${kind} u AS z ${on}`} WHERE ${natural ? "n = 'a'" : where}`;
   }
 
   nested(): string {
