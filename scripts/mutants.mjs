@@ -75,13 +75,15 @@ function unitTests(tests) {
         "--project",
         "sim",
         "--reporter=json",
+        // Whatever a bug does to it, a test in a thread ends with the process.
+        "--pool=threads",
         test.startsWith("multiraft")
           ? "multiraft"
           : test.startsWith("sim/")
             ? `test/${test}`
             : `test/unit/${test}`,
       ],
-      { encoding: "utf8", timeout: 240_000, maxBuffer: 1 << 28 },
+      { encoding: "utf8", timeout: 240_000, killSignal: "SIGKILL", maxBuffer: 1 << 28 },
     );
     if (status === 0) continue;
     let name = test;

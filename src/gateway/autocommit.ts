@@ -1,9 +1,11 @@
 /**
  * Autocommit statements of one session, on the general path: reads at a read point, bounded writes at the leader, all
  * other writes as transactions of one statement on a private copy, where they can be stopped.
+ *
+ * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
 import { fromWireError, RetryError, UserError } from "../base/errors.js";
-import { transactionId } from "../base/ids.js";
+import { type TransactionId, transactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, SystemTable } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
@@ -15,8 +17,9 @@ import type { SessionContext } from "./session.js";
 import type { SessionSettings } from "./settings.js";
 import { changesDatabase } from "./statements.js";
 import { systemTablesFor } from "./system-tables.js";
-import type { TempSpace } from "./temp-space.js";
+import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction } from "./transaction.js";
+import { keptAnswer } from "./wide-commit.js";
 
 const MOVE = { ok: "move" } as const;
 /** How often a statement that lost a race is run again before its caller is told. */
@@ -27,9 +30,10 @@ type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
 export class AutocommitStatements {
   readonly #context: SessionContext;
   readonly #settings: SessionSettings;
-  readonly #temp: TempSpace;
+  /** The session's; undefined in the pool. */
+  readonly #temp: TempSpace | undefined;
 
-  constructor(context: SessionContext, settings: SessionSettings, temp: TempSpace) {
+  constructor(context: SessionContext, settings: SessionSettings, temp: TempSpace | undefined) {
     this.#context = context;
     this.#settings = settings;
     this.#temp = temp;
@@ -86,6 +90,7 @@ export class AutocommitStatements {
 
   #wrote(result: CommandResult): ExecuteResult {
     if (!result.ok) throw fromWireError(result.error);
+    this.#context.db.counts.single++;
     const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
     this.#settings.wrote(outcome);
     return { kind: "outcome", outcome };
@@ -99,15 +104,16 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
+    const temp = this.#temp ?? new TempSpace(db);
     const startedMs = db.clock.monotonicMs();
     for (let attempt = 0; ; attempt++) {
       const transaction = new Transaction(db, {
-        id: transactionId(autocommitId(key)),
+        id: attemptId(key, attempt),
         mode: "deferred",
         age: db.clock.monotonicMs() - startedMs,
         reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
         needsCopy: true,
-        borrow: (wait) => this.#temp.borrow(wait),
+        borrow: (wait) => temp.borrow(wait),
       });
       try {
         const ran = await transaction.run(
@@ -117,9 +123,9 @@ export class AutocommitStatements {
           deadline,
           await this.systemTables(analysis),
         );
-        if (changesTempSchema(analysis)) await this.#temp.learn(transaction, deadline);
+        if (changesTempSchema(analysis)) await temp.learn(transaction, deadline);
         const result = await transaction.commit(key, deadline);
-        if (result.ok) return ran;
+        if (result.ok) return result.repeated ? await this.#saidBefore(result, key, ran, deadline) : ran;
         throw fromWireError(result.error);
       } catch (failure) {
         const error = await this.#keepWhatItDid(transaction, failure, key, deadline);
@@ -128,6 +134,28 @@ export class AutocommitStatements {
           throw error;
       }
     }
+  }
+
+  /** The write was applied before, and its answer lost: it is told again, as far as anybody remembers it. */
+  async #saidBefore(
+    result: Extract<CommandResult, { ok: true }>,
+    key: IdempotencyKey,
+    ran: ExecuteResult,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const { db } = this.#context;
+    let [outcome] = result.outcomes;
+    // Committed across ranges: the coordinator has the answer, under the id of the attempt that went through.
+    for (let attempt = 0; outcome === undefined && attempt < ATTEMPTS && db.whole === undefined; attempt++) {
+      const id = attemptId(key, attempt);
+      const { decision, answer } = await db.persist(deadline, () => db.ranges.coordinator.inquire(id));
+      if (decision === "committed") {
+        const known = answer && keptAnswer(answer);
+        outcome = known?.ok ? known.outcomes[0] : undefined;
+        break;
+      }
+    }
+    return outcome === undefined ? ran : { kind: "outcome", outcome };
   }
 
   /** OR FAIL and RAISE(FAIL) fail and keep what was done before. Answers the error to be told. */
@@ -158,7 +186,7 @@ export class AutocommitStatements {
     if (changesDatabase(analysis, statement.params)) {
       return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
     }
-    return this.#temp.run(
+    return (this.#temp ?? new TempSpace(this.#context.db)).run(
       { sql: analysis.sql, params: statement.params },
       analysis,
       this.#settings,
@@ -166,6 +194,12 @@ export class AutocommitStatements {
       await this.systemTables(analysis),
     );
   }
+}
+
+/** An attempt that was given up can never be committed under its id, so each has its own. */
+function attemptId(key: IdempotencyKey, attempt: number): TransactionId {
+  const id = autocommitId(key);
+  return transactionId(attempt === 0 ? id : id.replace("@", `~${attempt}@`));
 }
 
 /** Names the outcome of a write that has no transaction of its own. */

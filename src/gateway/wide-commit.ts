@@ -29,6 +29,7 @@ import { pack, unpack } from "../range/codec.js";
 import type { LocalRead, PrepareRequest, Vote } from "../range/types.js";
 import type { Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
+import type { Deadline } from "./deadline.js";
 
 /** What one range has to do with a transaction. */
 export interface Participation {
@@ -46,6 +47,7 @@ export interface WideCommit {
   readonly schemaTexts: readonly StampedStatement[];
   readonly schemaVersion: number;
   readonly outcomes: readonly StatementOutcome[];
+  readonly deadline: Deadline;
 }
 
 /** Answers longer than this are not kept for whoever asks again. */
@@ -64,17 +66,18 @@ export async function commitWide(db: GatewayDatabase, commit: WideCommit): Promi
   const voting = participants.map((participant) => prepare(db, commit, participant));
   const [registration, votes] = await Promise.all([settled(registered), Promise.all(voting)]);
   if (registration.ok && registration.value.state === "committed")
-    return known(registration.value.answer) ?? repeated(commit.outcomes);
+    return (
+      (registration.value.answer && keptAnswer(registration.value.answer)) ?? answered(commit.outcomes, true)
+    );
   const refusal = refusalOf(registration, votes);
-  if (refusal === undefined) {
-    const answer = answerOf(commit.outcomes);
-    const { decision, answer: kept } = await decide(db, transaction, answer);
-    if (decision === "committed") return known(kept) ?? fresh(commit.outcomes);
-    return failed(new RetryError("OSTRAKA_RETRY", "the transaction was given up before it was decided"));
-  }
-  // Nobody waits for this: an undecided transaction is given up by the coordinator itself.
-  void coordinator.decide(transaction, "aborted").catch(() => {});
-  return refusal;
+  // Whoever ran the same transaction before may have decided otherwise, and what is decided is what counts.
+  const wanted = refusal === undefined ? "committed" : "aborted";
+  const { decision, answer } = await decide(db, commit, wanted);
+  if (decision === "committed")
+    return (answer && keptAnswer(answer)) ?? answered(commit.outcomes, refusal !== undefined);
+  return (
+    refusal ?? failed(new RetryError("OSTRAKA_RETRY", "the transaction was given up before it was decided"))
+  );
 }
 
 /** As on one range: one entry, one round. */
@@ -84,7 +87,7 @@ async function commitInOne(
   { descriptor, reads, writes, changes }: Participation,
 ): Promise<CommandResult> {
   const last = reads.at(-1);
-  if (last === undefined && changes.length === 0) return fresh(commit.outcomes);
+  if (last === undefined && changes.length === 0) return answered(commit.outcomes, false);
   const { transaction, key, outcomes, schemaVersion } = commit;
   const leader = db.client(descriptor.range);
   // The transaction is open there since its snapshot; what it reads is told as of each pin.
@@ -159,9 +162,12 @@ function refusalOf(
   return failed(new RetryError("OSTRAKA_RETRY", why));
 }
 
-async function decide(db: GatewayDatabase, transaction: TransactionId, answer: Uint8Array | undefined) {
+async function decide(db: GatewayDatabase, commit: WideCommit, decision: "committed" | "aborted") {
+  const { transaction, outcomes, deadline } = commit;
+  const answer = decision === "committed" ? answerOf(outcomes) : undefined;
   try {
-    return await db.ranges.coordinator.decide(transaction, "committed", answer);
+    const attempt = () => db.ranges.coordinator.decide(transaction, decision, answer);
+    return await db.persist(deadline, attempt, { transaction, repeatable: true });
   } catch (error) {
     // It may have been logged: whoever waits for this transaction asks the coordinator what became of it.
     throw new AmbiguousError(error instanceof Error ? error.message : String(error), transaction);
@@ -173,20 +179,14 @@ function answerOf(outcomes: readonly StatementOutcome[]): Uint8Array | undefined
   return bytes.length <= KEPT_ANSWER_BYTES ? bytes : undefined;
 }
 
-function known(answer: Uint8Array | undefined): CommandResult | undefined {
-  return answer === undefined ? undefined : unpackResult(unpack(answer) as unknown[]);
+/** What `answerOf` kept with a decision. */
+export function keptAnswer(answer: Uint8Array): CommandResult {
+  return unpackResult(unpack(answer) as unknown[]);
 }
 
-const fresh = (outcomes: readonly StatementOutcome[]): CommandResult => ({
-  ok: true,
-  outcomes,
-  repeated: false,
-});
-const repeated = (outcomes: readonly StatementOutcome[]): CommandResult => ({
-  ok: true,
-  outcomes,
-  repeated: true,
-});
+function answered(outcomes: readonly StatementOutcome[], repeated: boolean): CommandResult {
+  return { ok: true, outcomes, repeated };
+}
 
 function failed(error: RetryError): CommandResult {
   return { ok: false, error: toWireError(error), statement: 0 };

@@ -131,9 +131,12 @@ class Decision {
     }
     if (group.spread === "everywhere" || group.placed || bad.length > 0 || fit.length === 0) return undefined;
     const learner = fit[0]!;
-    // The heaviest of its voters, if going from there to the learner is worth while still.
-    const [victim] = this.#lightestFirst(good).reverse();
-    if (victim === undefined || this.#load(victim) <= this.#load(learner) || good.length > this.#target)
+    // The heaviest of its voters for whom it is worth while still, and rather not the one that leads.
+    const heavier = this.#lightestFirst(good)
+      .reverse()
+      .filter((node) => this.#load(node) > this.#load(learner) && node !== group.wishedLeader);
+    const victim = heavier.find((node) => node !== group.leader) ?? heavier[0];
+    if (victim === undefined || good.length > this.#target)
       return change(group, [{ kind: "remove", node: learner }], "the move is not worth while any more");
     if (!ready.includes(learner)) return undefined;
     return this.#swap(group, learner, victim, "balance");

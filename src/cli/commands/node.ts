@@ -31,7 +31,7 @@ export function addNodeCommand(program: Command): void {
       if (flags.json === true) printJson(nodes);
       else printRecords(nodes, COLUMNS);
     });
-  const status = node
+  const status = nodes
     .command("status")
     .description("a node (by default the one that answers) and its groups");
   addConnectionOptions(status)

@@ -10,13 +10,20 @@ import { RetryError, UserError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
-import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
-import { atLeader } from "./leader-call.js";
+import {
+  allReports,
+  type ClusterView,
+  type GroupReport,
+  leaderReports,
+  type NodeReport,
+} from "./cluster-view.js";
+import { handOver, replace } from "./replica-moves.js";
 
-const ALIGN_MS = 10 * 60_000;
 const FREEZE_MS = 30_000;
 const APPLY_MS = 60_000;
 const PAUSE_MS = 30;
+/** How long a range may have no leader while it is moved. */
+const LEADERLESS_MS = 15_000;
 
 export function serveMerges(view: ClusterView): void {
   view.calls.serve("ranges.frozen", async ([range]) => isFrozenHere(view, groupId(Number(range))));
@@ -62,56 +69,43 @@ function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>)
 
 /** Makes the right one's replicas lie where the left one's do, one by one. */
 async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<void> {
+  const { clock } = view;
+  let patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   for (;;) {
     const reports = await allReports(view);
     const members = leaderReports(reports);
     const ours = members.get(left);
     const theirs = members.get(right);
-    if (ours === undefined || theirs === undefined)
-      throw new RetryError("OSTRAKA_UNAVAILABLE", "one of the two ranges has no leader at present");
-    for (const { group, learners, voters } of [ours, theirs]) {
-      if (learners.length > 0)
-        throw new RetryError("OSTRAKA_RETRY", `range ${group} is being moved: try again when it has settled`);
-      const silent = voters.find((node) => !reports.has(node));
-      if (silent !== undefined)
-        throw new RetryError(
-          "OSTRAKA_UNAVAILABLE",
-          `node ${silent}, which has a replica of ${group}, does not answer`,
-        );
+    if (ours === undefined || theirs === undefined) {
+      if (clock.monotonicMs() > patientUntilMs)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "one of the two ranges has no leader at present");
+      await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+      continue;
     }
-    const missing = ours.voters.find((node) => !theirs.voters.includes(node));
-    const surplus = theirs.voters.find((node) => !ours.voters.includes(node));
-    if (missing === undefined && surplus === undefined) return;
-    await replace(view, right, surplus ?? null, missing ?? null, theirs.node);
+    for (const report of [ours, theirs]) checkSettled(report, reports);
+    const to = ours.voters.find((node) => !theirs.voters.includes(node));
+    const from = theirs.voters.find((node) => !ours.voters.includes(node));
+    if (to === undefined && from === undefined) return;
+    const stays = theirs.voters.find((node) => node !== from);
+    // A leader that is to go hands over first: nobody waits for an election.
+    if (from === theirs.node && stays !== undefined) await handOver(view, right, stays as NodeId);
+    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null);
+    patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   }
 }
 
-async function replace(
-  view: ClusterView,
-  group: GroupId,
-  from: number | null,
-  to: number | null,
-  leader: number,
-): Promise<void> {
-  const { hosting, calls, self } = view;
-  if (leader === from && to === null) {
-    // It hands over first; whoever leads then removes it.
-    const next = [...(hosting.view.directory().get(group)?.replicas ?? [])].find((node) => node !== from);
-    if (next !== undefined) {
-      const action = { kind: "transfer" as const, group, to: next, why: "its range is merged" };
-      await atLeader(view, group, ALIGN_MS, (node) =>
-        node === self
-          ? hosting.changes.act(action)
-          : calls.call(node, "placement.act", [action], { timeoutMs: ALIGN_MS }),
-      );
-      return;
-    }
-  }
-  await atLeader(view, group, ALIGN_MS, (node) =>
-    node === self
-      ? hosting.changes.replace(group, from as NodeId | null, to as NodeId | null, ALIGN_MS)
-      : calls.call(node, "placement.replace", [group, from, to, ALIGN_MS], { timeoutMs: ALIGN_MS }),
-  );
+function checkSettled(
+  { group, learners, voters }: GroupReport,
+  reports: ReadonlyMap<number, NodeReport>,
+): void {
+  if (learners.length > 0)
+    throw new RetryError("OSTRAKA_RETRY", `range ${group} is being moved: try again when it has settled`);
+  const silent = voters.find((node) => !reports.has(node));
+  if (silent !== undefined)
+    throw new RetryError(
+      "OSTRAKA_UNAVAILABLE",
+      `node ${silent}, which has a replica of ${group}, does not answer`,
+    );
 }
 
 async function untilAllApplied(view: ClusterView, range: GroupId): Promise<void> {

@@ -7,10 +7,10 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
 import { atLeader, leaderOf } from "./leader-call.js";
 import { mergeRight } from "./merge.js";
+import { handOver, replace } from "./replica-moves.js";
 import { describeKey, splitKeys } from "./split-keys.js";
 
 const CHANGE_MS = 60_000;
-const CATCH_UP_MS = 10 * 60_000;
 const SPLIT_MS = 30_000;
 
 export interface RangeRow {
@@ -157,13 +157,7 @@ async function move(view: ClusterView, rangeId: unknown, fromNode: unknown, toNo
   await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), placed: true } });
   const other = members.find((node) => node !== from);
   if ((await leaderOf(view, group)) === from && other !== undefined) await handOver(view, group, other);
-  await atLeader(view, group, CATCH_UP_MS, (leader) =>
-    leader === view.self
-      ? view.hosting.changes.replace(group, from, to, CATCH_UP_MS)
-      : view.calls.call(leader, "placement.replace", [group, from, to, CATCH_UP_MS], {
-          timeoutMs: CATCH_UP_MS,
-        }),
-  );
+  await replace(view, group, from, to);
   return { range: group, replicas: await membersOf(view, group) };
 }
 
@@ -175,15 +169,6 @@ async function transfer(view: ClusterView, rangeId: unknown, toNode: unknown) {
   await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), leader: to } });
   await handOver(view, group, to);
   return { range: group, leader: to };
-}
-
-function handOver(view: ClusterView, group: GroupId, to: NodeId): Promise<unknown> {
-  const action = { kind: "transfer" as const, group, to, why: "by hand" };
-  return atLeader(view, group, CHANGE_MS, async (leader) => {
-    if (leader === to) return;
-    if (leader === view.self) await view.hosting.changes.act(action);
-    else await view.calls.call(leader, "placement.act", [action], { timeoutMs: CHANGE_MS });
-  });
 }
 
 /** A range, or the coordinator's group. */

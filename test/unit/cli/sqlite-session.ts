@@ -56,7 +56,7 @@ export class SqliteSession implements Session {
     try {
       const statement = this.sqlite.prepare(text);
       const list = (args as Value[]).map((value) =>
-        Number.isInteger(value) ? BigInt(value as number) : value,
+        Number.isSafeInteger(value) ? BigInt(value as number) : value,
       );
       // better-sqlite3 takes numbered parameters for named ones.
       const values = /\?\d/.test(sql) ? [Object.fromEntries(list.map((value, i) => [i + 1, value]))] : list;
