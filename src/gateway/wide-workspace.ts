@@ -237,7 +237,7 @@ export class WideWorkspace implements Workspace {
     const plan = asAnalysed
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
       : undefined;
-    const conditions = safeConditions(plan, statement, schema.version);
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
     const footprint = this.#footprint(statement, analysis);
     const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
