@@ -224,10 +224,12 @@ export class OpenTransactions {
       stamped.params,
       failed ? undefined : (answer.outcome as StatementOutcome),
     );
-    const reads = failed ? [...footprint.reads, ...footprint.checks] : footprint.reads;
+    const { checks, chosen = [] } = footprint;
+    // An error was told: what it depends on counts as read.
+    const told = failed ? [...checks, ...chosen] : [];
     // A failed write can have had effects (OR FAIL) and its error was told: it runs again with the others.
     const again = analysis.readonly ? undefined : { ...stamped, told: toldDigest(answer.outcome) };
-    this.#record(leadership, transaction, { ...footprint, reads }, answer.appliedIndex, again);
+    this.#record(leadership, transaction, footprint, answer.appliedIndex, again, told);
     return { kind: "ran", outcome: answer.outcome, stamped: again, rolledBack: false };
   }
 
@@ -238,10 +240,12 @@ export class OpenTransactions {
     footprint: Footprint,
     index: LogIndex,
     again: StampedStatement | undefined,
+    told: readonly Span[] = [],
   ): void {
     const { transactions } = leadership;
     // The schema is read by every statement; the first reading is the strictest.
-    const reads = transaction.ordinal === 0 ? [SCHEMA, ...footprint.reads] : footprint.reads;
+    const schema = transaction.ordinal === 0 ? [SCHEMA] : [];
+    const reads = [...schema, ...footprint.reads, ...told];
     if (this.#context.restricted && !this.#isInside(footprint))
       throw this.#lost(leadership, transaction.id, "the range has been split");
     transactions.ran(transaction, { ...footprint, reads }, index, again);

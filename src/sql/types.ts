@@ -83,12 +83,18 @@ export interface Footprint {
    * it; it counts as read where nothing is run again: when the statement failed, or when its row changes are replicated.
    */
   readonly checks: readonly Span[];
+  /**
+   * What the keys that SQLite chose depend on, to be counted with `checks`. It says nothing of where a statement has to
+   * run: that is where END_OF_TABLE is written. Left out where no key is chosen.
+   */
+  readonly chosen?: readonly Span[] | undefined;
 }
 
 /** What a statement answered, as far as it narrows its footprint. */
 export interface SeenOutcome {
   readonly rowCount: number;
   readonly changes: number;
+  readonly lastInsertRowid?: bigint;
 }
 
 /**
