@@ -90,6 +90,7 @@ export class AutocommitStatements {
 
   #wrote(result: CommandResult): ExecuteResult {
     if (!result.ok) throw fromWireError(result.error);
+    this.#context.db.counts.single++;
     const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
     this.#settings.wrote(outcome);
     return { kind: "outcome", outcome };

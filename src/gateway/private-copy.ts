@@ -120,8 +120,7 @@ export class PrivateCopy implements Workspace {
       outcome = await collect(stream, this.#replica.limits.maxTransactionBytes);
     } finally {
       // A statement that failed told its client what its checks found.
-      const { reads, writes, checks: found, chosen = [] } = analysis.footprint(statement.params, outcome);
-      const checks = [...found, ...chosen];
+      const { reads, writes, checks } = analysis.footprint(statement.params, outcome);
       this.#reads.push(...reads, ...(outcome === undefined ? checks : []));
       this.#checks.push(...checks);
       if (changesDatabase(analysis, statement.params)) this.#writes.push(...writes);

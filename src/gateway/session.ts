@@ -69,6 +69,11 @@ export class GatewaySession implements Session {
     return this.#transaction;
   }
 
+  /** In a transaction that may write. */
+  get writing(): boolean {
+    return this.#transaction !== undefined && !this.#transaction.readOnly;
+  }
+
   state(): SessionState {
     return this.#failed !== undefined ? "failed" : this.#transaction !== undefined ? "open" : "idle";
   }

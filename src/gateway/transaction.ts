@@ -251,6 +251,7 @@ export class Transaction {
     );
     if (answer.kind === "move") return undefined;
     this.#ordinal++;
+    this.#db.counts.single++;
     if (answer.rolledBack) throw new RolledBack(fromWireError(answer.outcome as never));
     if (answer.stamped !== undefined) this.history.wrote(answer.stamped, answer.outcome, this.#ordinal - 1);
     if (isWireError(answer.outcome)) throw fromWireError(answer.outcome);
@@ -269,6 +270,7 @@ export class Transaction {
     await reach(replica, point.index, deadline);
     const stamped = this.#stamped(statement, analysis, settings, point);
     const { stream, index } = await runOnPin(replica, this.#db.space, stamped, deadline, []);
+    this.#db.counts.single++;
     this.#localReads.push({
       range: replica.range,
       index,
@@ -368,6 +370,7 @@ export class Transaction {
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
     const workspace = this.#workspace!;
+    if (workspace instanceof PrivateCopy) this.#db.counts.single++;
     const stamped = this.#stamped(statement, analysis, settings, workspace);
     if (analysis.readonly)
       return { kind: "stream", stream: await workspace.stream(stamped, analysis, deadline, systemTables) };

@@ -29,6 +29,7 @@ import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { pushdownOf, safeConditions } from "./pushdown.js";
 import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
@@ -163,9 +164,8 @@ export class WideWorkspace implements Workspace {
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
     await this.#reach(statement, analysis, deadline);
-    const footprint = this.#footprint(statement, analysis);
-    this.#read(footprint.reads);
-    await this.#scratch.ensure(footprint, deadline);
+    await this.#load(statement, analysis, deadline);
+    this.#read(this.#footprint(statement, analysis).reads);
     return this.#scratch.run(statement, deadline, systemTables);
   }
 
@@ -215,8 +215,7 @@ export class WideWorkspace implements Workspace {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<StatementOutcome> {
-    const footprint = this.#footprint(statement, analysis);
-    await this.#scratch.ensure(footprint, deadline);
+    await this.#load(statement, analysis, deadline);
     let outcome: StatementOutcome | undefined;
     try {
       outcome = await collect(
@@ -224,8 +223,8 @@ export class WideWorkspace implements Workspace {
         this.#db.limits.maxTransactionBytes,
       );
     } finally {
-      const { reads, checks, chosen = [], writes } = analysis.footprint(statement.params, outcome);
-      this.#read([...reads, ...checks, ...chosen]);
+      const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
+      this.#read([...reads, ...checks]);
       for (const { table, low } of writes) if (low === END_OF_TABLE) this.#appended.add(table);
     }
     const kind = analysis.class.kind;
@@ -235,6 +234,20 @@ export class WideWorkspace implements Workspace {
         this.#schemaTexts.push(asRunElsewhere(statement, analysis, made));
     }
     return outcome;
+  }
+
+  /** Rows that the statement's own conditions leave out stay away: what it changed itself is here already. */
+  async #load(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
+    const { schema } = this.#scratch.snapshot;
+    const asAnalysed = this.#oracle === undefined && statement.sql === analysis.sql;
+    const plan = asAnalysed
+      ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
+      : undefined;
+    const conditions = safeConditions(plan, statement, schema.version);
+    const footprint = this.#footprint(statement, analysis);
+    const wide = this.#db.touched(footprint).length > 1;
+    this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
+    await this.#scratch.ensure(footprint, deadline, conditions);
   }
 
   #read(spans: readonly Span[]): void {

@@ -133,8 +133,9 @@ class NodeAssembly {
     const config = this.#config;
     const network = this.#network;
     await network.listen();
-    const address =
-      config.advertise === undefined ? network.address : formatAddress(advertisedAddress(config));
+    // Founders are reached at what --initial-cluster says, wherever they listen (0.0.0.0, behind a name or a proxy).
+    const told = config.advertise ?? config.initialCluster;
+    const address = told === undefined ? network.address : formatAddress(advertisedAddress(config));
     const http = config.http === undefined ? "off" : formatAddress(config.http);
     const identity = await resolveIdentity({
       config,
@@ -165,6 +166,7 @@ class NodeAssembly {
       calls: network.calls,
       running,
       settings: () => this.#settings(),
+      statements: db.counts,
     };
     serveOperations(view);
     meta.serve();
@@ -365,6 +367,7 @@ class NodeAssembly {
       log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
+      statements: view.statements,
     });
     return startHttp({
       address,

@@ -15,8 +15,8 @@
  * 3. A key that SQLite chooses (NewRowid) at the top level is told: by last_insert_rowid and, over many rows, by the
  *    count of changes, since such keys are consecutive. It reads END_OF_TABLE, so that a lost race is found at
  *    validation and not only at apply. Where nothing runs again the key must still be the next one, whoever wrote
- *    what, so these rows are `chosen`: the one before the keys and all behind it, or the whole table while the keys are
- *    not known. In a trigger the key is not told and depends on every row: the whole table is read.
+ *    what: all rows up to the end are among the checks (up to END_OF_TABLE, which tells them from a look at the whole
+ *    table). In a trigger the key is not told and depends on every row: the whole table is read.
  * 4. Rows that appear under chosen keys (others' appends write END_OF_TABLE only) did not exist before. A key that was
  *    found cannot be one of them; whatever looked for a key and may not have found it, or for a range, reads END_OF_TABLE
  *    as well. A key found and deleted since is a conflict on the key itself.
@@ -44,8 +44,10 @@ type Bound = { readonly value: bigint } | { readonly parameter: number } | undef
 type SpanTemplate =
   | { readonly kind: "whole"; readonly table: string }
   | { readonly kind: "end"; readonly table: string }
-  /** The end when this parameter is NULL, else nothing. */
-  | { readonly kind: "end if null"; readonly table: string; readonly parameter: number }
+  /** All rows, as far as a key that is chosen depends on them. */
+  | { readonly kind: "up to end"; readonly table: string }
+  /** The same when this parameter is NULL, else nothing. */
+  | { readonly kind: "end if null" | "up to end if null"; readonly table: string; readonly parameter: number }
   /** Keys between the bounds; `chosenIfNull` when a NULL parameter means a chosen key and not none. */
   | {
       readonly kind: "keys";
@@ -54,14 +56,6 @@ type SpanTemplate =
       readonly high: Bound;
       readonly chosenIfNull: boolean;
     };
-
-/** A table that gets rows under keys that SQLite chooses: all of them, or those whose parameter is NULL. */
-interface ChosenTemplate {
-  readonly table: string;
-  readonly ifNull: number | undefined;
-  /** Every row of the statement gets a chosen key, so that the keys are consecutive. */
-  readonly all: boolean;
-}
 
 interface CursorTarget {
   /** Where it is opened. */
@@ -77,7 +71,6 @@ export interface Touched {
   readonly reads: readonly SpanTemplate[];
   readonly writes: readonly SpanTemplate[];
   readonly checks: readonly SpanTemplate[];
-  readonly chosen: readonly ChosenTemplate[];
   readonly temp: boolean;
   /** The only read is one key, and an outcome with a row, or with a change, proves that it was there. */
   readonly provesItsKey: { readonly byRow: boolean; readonly byChange: boolean };
@@ -116,7 +109,6 @@ class Collector {
   readonly reads: SpanTemplate[] = [{ kind: "whole", table: SCHEMA }];
   readonly writes: SpanTemplate[] = [];
   readonly checks: SpanTemplate[] = [];
-  readonly chosen: ChosenTemplate[] = [];
   temp = false;
   readonly #oracle: SchemaOracle;
   readonly #options: TouchOptions;
@@ -160,7 +152,6 @@ class Collector {
       reads,
       writes,
       checks: distinct(this.checks),
-      chosen: this.chosen,
       temp: this.temp,
       provesItsKey: provesItsKey(frames, reads),
       written: new Set(writes.map((span) => span.table)),
@@ -341,12 +332,11 @@ class Collector {
       const guarded = keys?.filter((o) => o.from === "parameter") ?? [];
       if (keys === undefined || keys.some((o) => o.from === "null" || o.from === "rowid" || !isGuarded(o))) {
         this.reads.push({ kind: "end", table });
-        const all = keys?.every((o) => o.from === "new" && !o.onlyIfNull) === true;
-        this.chosen.push({ table, ifNull: undefined, all });
+        this.checks.push({ kind: "up to end", table });
       } else {
         for (const { index } of guarded) {
           this.reads.push({ kind: "end if null", table, parameter: index });
-          this.chosen.push({ table, ifNull: index, all: false });
+          this.checks.push({ kind: "up to end if null", table, parameter: index });
         }
       }
     }
@@ -511,7 +501,7 @@ const NO_SPANS: readonly Span[] = [];
 
 /** Turns templates into the function that answers footprints: no work beyond the spans that depend on parameters. */
 export function compileFootprint(
-  touched: Pick<Touched, "reads" | "writes" | "checks" | "chosen" | "provesItsKey">,
+  touched: Pick<Touched, "reads" | "writes" | "checks" | "provesItsKey">,
 ): (params: readonly SqlValue[], seen?: SeenOutcome) => Footprint {
   const reads = compileSpans(touched.reads, true);
   const { byRow, byChange } = touched.provesItsKey;
@@ -520,36 +510,8 @@ export function compileFootprint(
   const checks = compileSpans(touched.checks, true);
   return (params, seen) => {
     const existed = seen !== undefined && ((byRow && seen.rowCount > 0) || (byChange && seen.changes > 0));
-    const footprint = {
-      reads: (existed ? found : reads)(params),
-      writes: writes(params),
-      checks: checks(params),
-    };
-    if (touched.chosen.length === 0) return footprint;
-    return { ...footprint, chosen: chosenSpans(touched.chosen, params, seen) };
+    return { reads: (existed ? found : reads)(params), writes: writes(params), checks: checks(params) };
   };
-}
-
-/**
- * Chosen keys are one more than the greatest, and consecutive. So where all keys were chosen, or only one row was
- * inserted, they depend on the row before the first of them and on all behind it. What else a statement changed only
- * makes this begin earlier.
- */
-function chosenSpans(
-  templates: readonly ChosenTemplate[],
-  params: readonly SqlValue[],
-  seen: SeenOutcome | undefined,
-): readonly Span[] {
-  const spans: Span[] = [];
-  for (const { table, ifNull, all } of templates) {
-    if (ifNull !== undefined && params[ifNull] !== null) continue;
-    const last = seen?.lastInsertRowid;
-    const known = last !== undefined && seen!.changes > 0 && (all || seen!.changes === 1);
-    const before = known ? last - BigInt(seen!.changes) : 0n;
-    // In front of the first key there is no row: it depends on there being none at all.
-    spans.push({ table, low: before > 0n ? before : undefined, high: undefined });
-  }
-  return spans;
 }
 
 /** `withEnd`: a search that may find nothing, or a range, depends on rows yet to come. */
@@ -591,8 +553,13 @@ function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Spa
   const { table } = template;
   if (template.kind !== "keys") {
     if ("parameter" in template && params[template.parameter] !== null) return;
-    const end = template.kind === "whole" ? undefined : END_OF_TABLE;
-    spans.push({ table, low: end, high: end });
+    const { kind } = template;
+    const end = kind === "end" || kind === "end if null";
+    spans.push({
+      table,
+      low: end ? END_OF_TABLE : undefined,
+      high: kind === "whole" ? undefined : END_OF_TABLE,
+    });
     return;
   }
   const low = boundValue(template.low, params);

@@ -83,18 +83,12 @@ export interface Footprint {
    * it; it counts as read where nothing is run again: when the statement failed, or when its row changes are replicated.
    */
   readonly checks: readonly Span[];
-  /**
-   * What the keys that SQLite chose depend on, to be counted with `checks`. It says nothing of where a statement has to
-   * run: that is where END_OF_TABLE is written. Left out where no key is chosen.
-   */
-  readonly chosen?: readonly Span[] | undefined;
 }
 
 /** What a statement answered, as far as it narrows its footprint. */
 export interface SeenOutcome {
   readonly rowCount: number;
   readonly changes: number;
-  readonly lastInsertRowid?: bigint;
 }
 
 /**
@@ -152,6 +146,8 @@ export interface SchemaOracle {
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   table(name: string): TableFacts | undefined;
+  /** The text that made a table, a view or an index of the shared database; automatic ones have none. */
+  text?(name: string): string | undefined;
   /** The session's TEMP objects (names in lower case); without it there may be any. */
   readonly temp?: { readonly names: ReadonlySet<string>; readonly triggers: boolean };
   /** All virtual tables with their text, to tell which one a program opens; without it they are taken for everything. */

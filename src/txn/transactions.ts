@@ -122,8 +122,8 @@ export class TransactionTable<S> {
     const ordinal = transaction.ordinal++;
     if (footprint.reads.length > 0) transaction.reads.push({ index, spans: footprint.reads, ordinal });
     if (statement === undefined) return;
-    const { writes, checks, chosen = [] } = footprint;
-    transaction.writes.push({ ordinal, index, spans: writes, checks: [...checks, ...chosen], statement });
+    const { writes, checks } = footprint;
+    transaction.writes.push({ ordinal, index, spans: writes, checks, statement });
   }
 
   /**

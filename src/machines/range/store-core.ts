@@ -6,7 +6,9 @@
  * 1. Apply, reads and speculation are synchronous, so at any moment the file's last commit is `appliedIndex`.
  * 2. No checkpoint runs while a copy is made (files.ts), and a copy that takes in the log is only made while the log
  *    cannot start over.
- * 3. After a FatalError nothing has been applied of the batch that met it. OSTRAKA_DISK_FULL may be tried again.
+ * 3. A store that rests has no connections and costs no memory to speak of; the next call that needs them opens them
+ *    again. What is asked of it without them (indexes, sizes, its slice) is what they last said.
+ * 4. After a FatalError nothing has been applied of the batch that met it. OSTRAKA_DISK_FULL may be tried again.
  */
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
@@ -16,6 +18,7 @@ import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
+import type { Span } from "../../sql/types.js";
 import { type Applied, Applier } from "./apply.js";
 import { Children } from "./children.js";
 import { openConnection, type RangeConnection } from "./connection.js";
@@ -63,6 +66,8 @@ export interface StoreOptions {
   readonly pause: () => Promise<void>;
   /** The system's, unless given. */
   readonly files?: FileWork;
+  /** How many stores may have their files open at once. */
+  readonly awake?: number;
 }
 
 interface Opened {
@@ -75,6 +80,15 @@ interface Opened {
   readonly freePages: Database.Statement;
 }
 
+/** What a resting store still knows. */
+interface Resting {
+  readonly appliedIndex: LogIndex;
+  readonly lastWallMs: number;
+  readonly schemaVersion: number;
+  readonly rangeState: RangeState;
+  readonly size: StoreSize;
+}
+
 export interface PrivateCopy {
   readonly path: string;
   readonly appliedIndex: LogIndex;
@@ -85,6 +99,7 @@ export class StoreCore {
   readonly #options: StoreOptions;
   readonly #files: FileWork;
   #opened: Opened | undefined;
+  #resting: Resting | undefined;
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
@@ -108,7 +123,7 @@ export class StoreCore {
   /** Called when a range that was split off has its file. */
   set onChild(listener: () => void) {
     this.#children.onComplete = () => {
-      if (this.#opened !== undefined && !this.#closing) listener();
+      if ((this.#opened ?? this.#resting) !== undefined && !this.#closing) listener();
     };
   }
 
@@ -127,21 +142,21 @@ export class StoreCore {
 
   /** The latest stamped wall time applied. */
   get lastWallMs(): number {
-    return this.#opened?.applier.state.wallMs ?? 0;
+    return this.#opened?.applier.state.wallMs ?? this.#resting?.lastWallMs ?? 0;
   }
 
   get appliedIndex(): LogIndex {
-    return this.#opened?.applier.state.appliedIndex ?? logIndex(0);
+    return this.#opened?.applier.state.appliedIndex ?? this.#resting?.appliedIndex ?? logIndex(0);
   }
 
   /** Counts schema changes; equal on every replica at an equal applied index. */
   get schemaVersion(): number {
-    return this.#opened?.applier.state.schemaVersion ?? 0;
+    return this.#opened?.applier.state.schemaVersion ?? this.#resting?.schemaVersion ?? 0;
   }
 
   /** The same object until it changes; undefined when the store is not open. */
   get rangeState(): RangeState | undefined {
-    return this.#opened?.applier.slice.state;
+    return this.#opened?.applier.slice.state ?? this.#resting?.rangeState;
   }
 
   beginning(): RangeBeginning | undefined {
@@ -176,6 +191,11 @@ export class StoreCore {
     const { reader } = this.#use();
     refuseAtRead(statement.sql);
     return reader.execute(statement, { maxBytes });
+  }
+
+  /** What is read may yet be changed here by decisions that were told already; undefined when nothing is prepared. */
+  held(): readonly Span[] | undefined {
+    return this.#use().applier.prepared.writes();
   }
 
   speculate(speculation: Speculation): SpeculationAnswer {
@@ -228,6 +248,7 @@ export class StoreCore {
   }
 
   size(): StoreSize {
+    if (this.#resting !== undefined) return this.#resting.size;
     if (this.#size === undefined) {
       const { pageCount, freePages } = this.#use();
       const pages = Number(pageCount.get());
@@ -345,13 +366,36 @@ export class StoreCore {
     }
   }
 
+  /** Closes the connections until somebody needs them; false when something is under way. */
+  rest(): boolean {
+    if (this.#opened === undefined || this.#closing) return true;
+    if (this.#copying || this.#digests.size > 0) return false;
+    const { appliedIndex, lastWallMs, schemaVersion } = this;
+    const resting = { appliedIndex, lastWallMs, schemaVersion, size: this.size() };
+    const rangeState = this.#opened.applier.slice.state;
+    this.#closeConnections();
+    this.#resting = { ...resting, rangeState };
+    return true;
+  }
+
+  #awaken({ appliedIndex, rangeState }: Resting): void {
+    const found = this.#open();
+    if (found !== appliedIndex)
+      throw new FatalError("OSTRAKA_CORRUPT", `${this.path} had applied ${appliedIndex}, and now ${found}`);
+    // The same object as before: nothing has changed.
+    this.#opened!.applier.slice.state = rangeState;
+    this.#resting = undefined;
+  }
+
   #use(): Opened {
+    if (this.#resting !== undefined && !this.#closing) this.#awaken(this.#resting);
     if (this.#opened === undefined || this.#closing)
       throw new FatalError("OSTRAKA_CLOSED", `the range's storage ${this.path} is not open`);
     return this.#opened;
   }
 
   #closeConnections(): void {
+    this.#resting = undefined;
     if (this.#opened === undefined) return;
     this.#opened.speculator.close();
     this.#opened.reader.close();

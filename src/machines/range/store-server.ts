@@ -25,6 +25,10 @@ type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "ap
 
 /** Rows beyond this move between threads instead of being copied. */
 const TRANSFER_BYTES = 16 * 1024;
+/** Stores whose files are open; beyond them those that were used longest ago rest. One costs about half a megabyte. */
+const AWAKE = 128;
+/** Tried after one message, at most. */
+const RESTING_AT_ONCE = 4;
 
 export class StoreServer {
   readonly #options: StoreOptions;
@@ -32,6 +36,9 @@ export class StoreServer {
   readonly #full = new Map<number, { readonly index: LogIndex; readonly error: unknown }>();
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
+  /** Stores that do not rest, the one used last at the end. */
+  readonly #awake = new Map<number, StoreCore>();
+  #usedLast = 0;
   readonly #schemaTold = new Map<number, number>();
   readonly #rangeTold = new Map<number, RangeState>();
   /** Stores whose status may have changed since it was last told. */
@@ -63,11 +70,29 @@ export class StoreServer {
     }
     this.#flush();
     for (const core of applied) this.#maintain(core);
+    if (this.#awake.size > (this.#options.awake ?? AWAKE)) this.#letRest();
+  }
+
+  #used(store: number, core: StoreCore): void {
+    if (this.#usedLast === store) return;
+    this.#usedLast = store;
+    this.#awake.delete(store);
+    this.#awake.set(store, core);
+  }
+
+  #letRest(): void {
+    let tries = RESTING_AT_ONCE;
+    for (const [store, core] of this.#awake) {
+      if (this.#awake.size <= (this.#options.awake ?? AWAKE) || tries-- === 0) return;
+      if (store === this.#usedLast || !core.rest()) continue;
+      this.#awake.delete(store);
+    }
   }
 
   async close(): Promise<void> {
     for (const core of this.#stores.values()) await core.close();
     this.#stores.clear();
+    this.#awake.clear();
   }
 
   /** As if the process had died; for simulation. */
@@ -152,7 +177,9 @@ export class StoreServer {
       };
       this.#stores.set(store, core);
       this.#touched.add(store);
-      return core.open();
+      const applied = core.open();
+      this.#used(store, core);
+      return applied;
     }
     const core = this.#store(request);
     switch (call.op) {
@@ -185,6 +212,7 @@ export class StoreServer {
       case "restore":
         return core.restore(call.file);
       case "close":
+        this.#awake.delete(store);
         return core.close().finally(() => this.#stores.delete(store));
       default:
         throw new Error(`unknown request ${call.op}`);
@@ -201,7 +229,7 @@ export class StoreServer {
     }
     const answers = this.#answerWriter.take();
     this.#transfer.push(answers.buffer as ArrayBuffer);
-    return { appliedIndex: core.appliedIndex, answers };
+    return { appliedIndex: core.appliedIndex, held: core.held(), answers };
   }
 
   #transferRows(rows: Uint8Array): void {
@@ -211,6 +239,7 @@ export class StoreServer {
   #store({ store }: StoreRequest): StoreCore {
     const core = this.#stores.get(store);
     if (core === undefined) throw new Error(`store ${store} is not open`);
+    this.#used(store, core);
     return core;
   }
 

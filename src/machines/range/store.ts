@@ -33,11 +33,11 @@ import type {
   RangeBeginning,
   RangeState,
   RangeStore,
+  ReadAnswer,
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
   SplitChild,
-  StatementOutcome,
   StoreSize,
 } from "./types.js";
 
@@ -94,6 +94,8 @@ export interface LocalStoresOptions {
   /** The way of a message to the worker, and of its answer back: in order, now or later. */
   readonly deliver?: (direction: "request" | "answer", run: () => void) => void;
   readonly files?: FileWork;
+  /** How many stores may have their files open at once. */
+  readonly awake?: number;
 }
 
 export interface LocalStores extends StoreWorker {
@@ -114,8 +116,9 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
     files,
     { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
   );
-  const server = new StoreServer({ monotonicMs: () => clock.monotonicMs(), pause, files }, (reply) =>
-    deliver("answer", () => link.receive(reply)),
+  const server = new StoreServer(
+    { monotonicMs: () => clock.monotonicMs(), pause, files, ...(options.awake && { awake: options.awake }) },
+    (reply) => deliver("answer", () => link.receive(reply)),
   );
   return {
     store: (path) => link.store(path),
@@ -318,7 +321,7 @@ class RemoteStore implements RangeStore {
     return this.#status;
   }
 
-  read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
+  read(read: BoundedRead): Promise<ReadAnswer> {
     return new Promise((resolve, reject) => {
       const waiting = { read, resolve, reject };
       if (read.mayBeAhead !== true || !this.#reader.take(waiting)) this.#readInWorker(waiting);
@@ -336,11 +339,11 @@ class RemoteStore implements RangeStore {
     this.#reads = [];
     const reads = encodeReads(gathered.map(({ read }) => read));
     this.#link.call(this.#id, { op: "reads", reads }, [reads.buffer as ArrayBuffer]).then(
-      ({ appliedIndex, answers }) => {
+      ({ appliedIndex, held, answers }) => {
         const reader = new ReadAnswerReader(answers);
         for (const { resolve, reject } of gathered) {
           const answer = reader.next();
-          if (answer.ok) resolve({ appliedIndex, outcome: answer.outcome });
+          if (answer.ok) resolve({ appliedIndex, held, outcome: answer.outcome });
           else reject(fromWireError(answer.error));
         }
       },

@@ -255,6 +255,9 @@ export class PlacementDriver {
         continue;
       await metaClient.command({ kind: "node", id, state: "removed" });
       logger.info({ node: id }, "a node was removed from the cluster");
+      // If it still runs, it hears of its end from nobody else.
+      if (node !== this.#options.self)
+        this.#options.calls.call(node, "node.removed", [], { timeoutMs: ASK_MS }).catch(() => undefined);
     }
   }
 

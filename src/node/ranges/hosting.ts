@@ -2,6 +2,7 @@
  * All of the database that is on this node, put together: its ranges, the coordinator's group, what the node knows of
  * the ranges elsewhere, and what keeps these in line with meta.
  */
+import { FatalError } from "../../base/errors.js";
 import {
   COORDINATOR_GROUP,
   FIRST_RANGE_GROUP,
@@ -131,6 +132,9 @@ export class RangeHosting {
       silentMs: Math.max(MIN_SILENT_MS, graceMs * SILENT_GRACES),
     });
     this.changes.serve();
+    calls.serve("node.removed", async () => {
+      options.onFatal(new FatalError("OSTRAKA_REMOVED", `node ${self} was removed from the cluster`));
+    });
     calls.serve("placement.facts", async ([known]) =>
       this.facts.facts(known === undefined ? undefined : String(known)),
     );

@@ -7,11 +7,12 @@ import { OstrakaError, RetryError, RouteError } from "../../base/errors.js";
 import type { GroupId, NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
+import type { RangeState } from "../../machines/range/types.js";
 import { isTooBig } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
 import type { MetaClient } from "../meta-client.js";
 import type { HostedRange } from "./hosted-range.js";
-import type { Ranges } from "./ranges.js";
+import type { Ranges, RangesListener } from "./ranges.js";
 import type { RowCounts } from "./row-counts.js";
 
 const LOOK_MS = 500;
@@ -30,11 +31,13 @@ export interface SplitterOptions {
   readonly rowCounts: RowCounts;
 }
 
-export class RangeSplitter {
+export class RangeSplitter implements RangesListener {
   readonly #options: SplitterOptions;
   /** Ranges that are not looked at before this time. */
   readonly #restUntilMs = new Map<GroupId, number>();
   readonly #splitting = new Set<GroupId>();
+  /** As they were when they were looked at because they had changed. */
+  readonly #seen = new WeakMap<HostedRange, RangeState>();
   /** An id that was allocated and not used. */
   #spare: GroupId | undefined;
   #timer: Timer | undefined;
@@ -45,10 +48,29 @@ export class RangeSplitter {
   }
 
   start(): void {
+    this.#options.ranges.listen(this);
+    this.#plan();
+  }
+
+  opened(): void {}
+
+  /** A child of a split may be too big itself: it is looked at as soon as it is led. */
+  changed(hosted: HostedRange): void {
+    if (hosted.store.state() !== this.#seen.get(hosted) && hosted.leadsHere) {
+      this.#seen.set(hosted, hosted.store.state());
+      this.#consider(hosted);
+    }
+  }
+
+  closed({ range }: HostedRange): void {
+    this.#restUntilMs.delete(range);
+  }
+
+  #plan(): void {
     if (this.#stopped) return;
     this.#timer = this.#options.clock.setTimer(LOOK_MS, () => {
       for (const hosted of this.#options.ranges.all.values()) this.#consider(hosted);
-      this.start();
+      this.#plan();
     });
   }
 
