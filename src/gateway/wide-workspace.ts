@@ -47,6 +47,8 @@ const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: unde
 const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
   "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
+/** sqlite_sequence and its like, which a snapshot's statements make in other words. */
+const MADE_BY_SQLITE = /^CREATE TABLE sqlite_/;
 const TEMP_TEXTS =
   "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
 
@@ -278,7 +280,7 @@ export class WideWorkspace implements Workspace {
     const { schema } = this.#scratch.snapshot;
     const now: SchemaSnapshot = { ...schema, version: -1, statements };
     this.#oracle = createOracle(now, temp);
-    return statements.filter((text) => !before.has(text));
+    return statements.filter((text) => !before.has(text) && !MADE_BY_SQLITE.test(text));
   }
 
   #forgetSchema(): void {
