@@ -8,7 +8,7 @@
 import { RetryError, UserError } from "../base/errors.js";
 import type { GroupId } from "../base/ids.js";
 import { encodeKey, HOME_TABLE_ID, type Key, tableStart } from "../base/keys.js";
-import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
+import { createOracle, MAKE_SEQUENCE, type SessionOracle } from "../machines/range/oracle.js";
 import type {
   CommandResult,
   RowChange,
@@ -46,9 +46,7 @@ const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: unde
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
-  "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
-/** sqlite_sequence and its like, which a snapshot's statements make in other words. */
-const MADE_BY_SQLITE = /^CREATE TABLE sqlite_/;
+  "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
 const TEMP_TEXTS =
   "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
 
@@ -239,7 +237,7 @@ export class WideWorkspace implements Workspace {
     const plan = asAnalysed
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
       : undefined;
-    const conditions = safeConditions(plan, statement, schema.version);
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
     const footprint = this.#footprint(statement, analysis);
     const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
@@ -278,9 +276,16 @@ export class WideWorkspace implements Workspace {
     this.#forgetSchema();
     this.#schemaStatements = statements;
     const { schema } = this.#scratch.snapshot;
-    const now: SchemaSnapshot = { ...schema, version: -1, statements };
+    // What ANALYZE found, and that there is AUTOINCREMENT, is no text of the schema's own.
+    const sequence = schema.statements.filter((text) => MAKE_SEQUENCE.includes(text));
+    const found = schema.statements.filter((text) => !/^\s*CREATE\b/i.test(text) && !sequence.includes(text));
+    const now: SchemaSnapshot = {
+      ...schema,
+      version: -1,
+      statements: [...sequence, ...statements, ...found],
+    };
     this.#oracle = createOracle(now, temp);
-    return statements.filter((text) => !before.has(text) && !MADE_BY_SQLITE.test(text));
+    return statements.filter((text) => !before.has(text));
   }
 
   #forgetSchema(): void {
