@@ -196,8 +196,14 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
-    const spans = rowsOf(this.#footprint(statement, analysis));
-    if (this.#scratch.reaches(spans)) return;
+    const footprint = this.#footprint(statement, analysis);
+    const spans = rowsOf(footprint);
+    if (!this.#scratch.reaches(spans)) await this.#takeAnother(spans, deadline);
+    const tails = await this.#scratch.tailsElsewhere(footprint.writes, deadline);
+    if (tails.length > 0) await this.#takeAnother([...spans, ...tails], deadline);
+  }
+
+  async #takeAnother(spans: readonly Span[], deadline: Deadline): Promise<void> {
     await this.#scratch.close("rollback");
     this.#forgetSchema();
     await this.#take([...this.#spans, ...spans], deadline);
@@ -301,7 +307,8 @@ export class WideWorkspace implements Workspace {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
-    const participants = this.#participants(changes, [...earlier, ...this.#reads], schemaTexts.length > 0);
+    const directory = schemaTexts.length > 0 ? await allRanges(this.#db) : undefined;
+    const participants = this.#participants(changes, [...earlier, ...this.#reads], directory);
     await this.#scratch.close("commit");
     this.#forgetSchema();
     const result = await commitWide(this.#db, {
@@ -320,9 +327,10 @@ export class WideWorkspace implements Workspace {
   #participants(
     changes: readonly RowChange[],
     reads: readonly RangeRead[],
-    changesSchema: boolean,
+    everywhere: RangeDirectory | undefined,
   ): readonly Participation[] {
-    const directory = changesSchema ? this.#db.ranges.directory() : this.#pinned();
+    const changesSchema = everywhere !== undefined;
+    const directory = everywhere ?? this.#pinned();
     const byRange = new Map<GroupId, RowChange[]>();
     for (const change of changes) {
       const at = directory.at(this.#keyOf(change));
@@ -375,6 +383,17 @@ export class WideWorkspace implements Workspace {
         .rollback(this.#transaction.id)
         .catch(() => {});
   }
+}
+
+/**
+ * All ranges, for what every one of them has to take part in. Half of a split may not be known of yet: it would be left
+ * out, and its schema would be another from then on.
+ */
+async function allRanges({ ranges }: GatewayDatabase): Promise<RangeDirectory> {
+  if (!ranges.directory().complete) await ranges.refresh();
+  const directory = ranges.directory();
+  if (!directory.complete) throw new RetryError("OSTRAKA_RETRY", "a range has split meanwhile");
+  return directory;
 }
 
 /** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */
