@@ -281,6 +281,7 @@ class NodeAssembly {
       leaderLimits: { ...DEFAULT_LEADER_LIMITS, ...tuning?.leader },
       graceMs: this.#config.electionTimeoutMs,
       first: bootstrap(identity),
+      lost: new Set(identity.recoveredFrom?.lost ?? []),
       onFatal: (error) =>
         this.#stopFor(
           error instanceof OstrakaError ? error : new FatalError("OSTRAKA_INTERNAL", String(error)),

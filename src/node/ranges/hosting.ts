@@ -56,6 +56,8 @@ export interface HostingOptions {
   readonly graceMs: number;
   /** The first membership, on a founder; empty on a node that joined. */
   readonly first: Pick<GroupConfig, "bootstrap">;
+  /** See RangesOptions. */
+  readonly lost: ReadonlySet<number>;
   readonly onFatal: (error: unknown) => void;
 }
 
