@@ -19,6 +19,7 @@ const program = new Command()
   .option("--statements <n>", "how many statements a seed", Number, 300)
   .option("--nodes <n>", "how many nodes", Number, 1)
   .option("--range-max-rows <n>", "split ranges with more rows than this; 0 for one range", Number, 8)
+  .option("--log-level <level>", "of the nodes", "warn")
   .option("--minutes <n>", "no new seed after this time", Number, 1e9)
   .parse();
 const options = program.opts();
@@ -40,7 +41,7 @@ for (const seed of seeds) {
     nodes: options.nodes,
     dataDirectory,
     rangeMaxRows: options.rangeMaxRows === 0 ? undefined : options.rangeMaxRows,
-    logLevel: "warn",
+    logLevel: options.logLevel,
   });
   const database = await connect(cluster.url, { intMode: "bigint", timeoutMs: 60_000 });
   try {
@@ -49,6 +50,8 @@ for (const seed of seeds) {
     if (result.difference === undefined) passed++;
     else {
       failed++;
+      const state = await database.admin("range.list", {}, { timeoutMs: 10_000 }).catch((error) => error);
+      console.log(JSON.stringify(state));
       console.log(`seed ${seed}, statement ${result.statements}: ${result.difference}`);
     }
     console.log(

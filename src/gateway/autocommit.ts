@@ -1,6 +1,8 @@
 /**
  * Autocommit statements of one session, on the general path: reads at a read point, bounded writes at the leader, all
  * other writes as transactions of one statement on a private copy, where they can be stopped.
+ *
+ * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
 import { fromWireError, RetryError, UserError } from "../base/errors.js";
 import { type TransactionId, transactionId } from "../base/ids.js";
@@ -15,7 +17,7 @@ import type { SessionContext } from "./session.js";
 import type { SessionSettings } from "./settings.js";
 import { changesDatabase } from "./statements.js";
 import { systemTablesFor } from "./system-tables.js";
-import type { TempSpace } from "./temp-space.js";
+import { TempSpace } from "./temp-space.js";
 import { RolledBack, Transaction } from "./transaction.js";
 import { keptAnswer } from "./wide-commit.js";
 
@@ -28,9 +30,10 @@ type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
 export class AutocommitStatements {
   readonly #context: SessionContext;
   readonly #settings: SessionSettings;
-  readonly #temp: TempSpace;
+  /** The session's; undefined in the pool. */
+  readonly #temp: TempSpace | undefined;
 
-  constructor(context: SessionContext, settings: SessionSettings, temp: TempSpace) {
+  constructor(context: SessionContext, settings: SessionSettings, temp: TempSpace | undefined) {
     this.#context = context;
     this.#settings = settings;
     this.#temp = temp;
@@ -87,6 +90,7 @@ export class AutocommitStatements {
 
   #wrote(result: CommandResult): ExecuteResult {
     if (!result.ok) throw fromWireError(result.error);
+    this.#context.db.counts.single++;
     const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
     this.#settings.wrote(outcome);
     return { kind: "outcome", outcome };
@@ -100,6 +104,7 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
+    const temp = this.#temp ?? new TempSpace(db);
     const startedMs = db.clock.monotonicMs();
     for (let attempt = 0; ; attempt++) {
       const transaction = new Transaction(db, {
@@ -108,7 +113,7 @@ export class AutocommitStatements {
         age: db.clock.monotonicMs() - startedMs,
         reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
         needsCopy: true,
-        borrow: (wait) => this.#temp.borrow(wait),
+        borrow: (wait) => temp.borrow(wait),
       });
       try {
         const ran = await transaction.run(
@@ -118,7 +123,7 @@ export class AutocommitStatements {
           deadline,
           await this.systemTables(analysis),
         );
-        if (changesTempSchema(analysis)) await this.#temp.learn(transaction, deadline);
+        if (changesTempSchema(analysis)) await temp.learn(transaction, deadline);
         const result = await transaction.commit(key, deadline);
         if (result.ok) return result.repeated ? await this.#saidBefore(result, key, ran, deadline) : ran;
         throw fromWireError(result.error);
@@ -181,7 +186,7 @@ export class AutocommitStatements {
     if (changesDatabase(analysis, statement.params)) {
       return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
     }
-    return this.#temp.run(
+    return (this.#temp ?? new TempSpace(this.#context.db)).run(
       { sql: analysis.sql, params: statement.params },
       analysis,
       this.#settings,

@@ -20,6 +20,16 @@ import type { RemoteSources } from "./sources.js";
 import type { SpoolSpace } from "./spool.js";
 import { WarmScratches } from "./warm-scratch.js";
 
+/** How many statements ran how, since the start. */
+export interface StatementCounts {
+  /** Whole, at one range. */
+  single: number;
+  /** Over several ranges, each of which did a part. */
+  pushdown: number;
+  /** Over several ranges, on all rows that they had of the tables. */
+  gather: number;
+}
+
 export interface DatabaseOptions extends GatewayParts {
   readonly ranges: RangesView;
   readonly space: SpoolSpace;
@@ -36,6 +46,7 @@ export class GatewayDatabase implements GatewayParts {
   readonly space: SpoolSpace;
   readonly sources: RemoteSources;
   readonly scratches = new WarmScratches(this);
+  readonly counts: StatementCounts = { single: 0, pushdown: 0, gather: 0 };
   readonly #replicas = new Map<GroupId, { readonly local: LocalRange; readonly replica: Replica }>();
   #wholeOf: RangeDirectory | undefined;
   #whole: Replica | undefined;

@@ -7,11 +7,14 @@ import { ValueReader, ValueWriter } from "../base/values.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { classify, explainedFrom } from "../sql/classify.js";
 import { bindParameters } from "../sql/parameters.js";
+import type { Pushdown } from "../sql/pushdown-types.js";
 import { tokenize } from "../sql/tokenizer.js";
 import type { Analysis, Statement } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
+import { pushdownOf } from "./pushdown.js";
+import { described } from "./pushed-reads.js";
 import type { GatewaySession, SessionContext } from "./session.js";
 
 export async function explain(
@@ -37,7 +40,11 @@ export async function explain(
   const ran = await session.runHere({ sql: `${sql.slice(0, start)}${analysis.sql}`, params }, deadline);
   if (!queryPlan) return ran;
   const outcome = await collectResult(ran, db.limits.maxTransactionBytes);
-  const detail = howItRuns(db, analysis, params);
+  const shared = analysis === sharedAnalysis(db, explained);
+  const plan = shared ? pushdownOf(analysis, db.ranges.schema().oracle(), db.tables) : undefined;
+  // A transaction's own changes are in no range: those may only leave out rows.
+  const inForce = plan && session.writing ? { ...plan, form: undefined } : plan;
+  const detail = howItRuns(db, analysis, params, inForce);
   const writer = new ValueWriter();
   writer.vector([0n, 0n, 0n, detail]);
   const reader = new ValueReader(outcome.rows);
@@ -52,7 +59,12 @@ function padded(request: ExecuteRequest, count: number): ExecuteRequest["params"
 }
 
 /** Which ranges the statement touches, and how it would run there. */
-function howItRuns(db: GatewayDatabase, analysis: Analysis, params: Statement["params"]): string {
+function howItRuns(
+  db: GatewayDatabase,
+  analysis: Analysis,
+  params: Statement["params"],
+  plan: Pushdown | undefined,
+): string {
   const footprint = analysis.footprint(params);
   const { reads, writes } = footprint;
   const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter((name) => name !== "");
@@ -61,5 +73,16 @@ function howItRuns(db: GatewayDatabase, analysis: Analysis, params: Statement["p
   const changesSchema = writes.some(({ table }) => table === "");
   if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
   if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;
-  return `GATHER FROM ${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
+  const ranges = `${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
+  const what = plan && described(plan, params);
+  return what === undefined ? `GATHER FROM ${ranges}` : `PUSHDOWN ${what} TO ${ranges}`;
+}
+
+/** By the schema that all share, and not by a session's own. */
+function sharedAnalysis(db: GatewayDatabase, sql: string): Analysis | undefined {
+  try {
+    return db.ranges.schema().analyse(sql);
+  } catch {
+    return undefined;
+  }
 }

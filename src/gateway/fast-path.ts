@@ -8,7 +8,7 @@ import type { IdempotencyKey } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
-import type { Analysis, Statement } from "../sql/types.js";
+import type { Analysis, Span, Statement } from "../sql/types.js";
 import { anyIntersect } from "../txn/spans.js";
 import { autocommitId } from "./autocommit.js";
 import { type GatewayDatabase, moved } from "./database.js";
@@ -75,15 +75,18 @@ async function read(
     const point = await replica.leader.readPoint();
     if (replica.store.appliedIndex() < point.index)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");
-    if (point.held !== undefined && anyIntersect(point.held, analysis.footprint(statement.params).reads))
-      throw new RetryError("OSTRAKA_UNAVAILABLE", "a transaction is about to change what is read");
+    const mayChange = (held: readonly Span[] | undefined): boolean =>
+      held !== undefined && anyIntersect(held, analysis.footprint(statement.params).reads);
+    if (mayChange(point.held)) throw isHeld();
     const { sql, params } = statement;
     const stamped = { sql, params, flags: 0, stamp: stampAt(replica, point, 0n), told: undefined };
-    const { outcome } = await replica.store.read({
+    const { outcome, held } = await replica.store.read({
       statement: stamped,
       maxBytes: BOUNDED_RESULT_BYTES,
       mayBeAhead: true,
     });
+    // Of the state that was read, which may be later than that of the point.
+    if (mayChange(held)) throw isHeld();
     // The keys were routed here by what was known before: they have to be here still.
     const after = replica.store.state().descriptor;
     if (
@@ -91,10 +94,15 @@ async function read(
       db.ranges.directory().get(replica.range)?.generation !== generation
     )
       throw moved();
+    db.counts.single++;
     return { kind: "outcome", outcome };
   } catch (error) {
     return slowly(session, request, error);
   }
+}
+
+function isHeld(): RetryError {
+  return new RetryError("OSTRAKA_UNAVAILABLE", "a transaction is about to change what is read");
 }
 
 /** Most of all traffic: as few promises as there are waits. */
@@ -114,7 +122,10 @@ function write(
   }
   return written.then(
     (result): ExecuteResult | Promise<ExecuteResult> => {
-      if (result.ok === true) return { kind: "outcome", outcome: result.outcomes[0]! };
+      if (result.ok === true) {
+        db.counts.single++;
+        return { kind: "outcome", outcome: result.outcomes[0]! };
+      }
       if (result.ok === "move") return session.executeSlowly(request);
       return slowly(session, request, fromWireError(result.error));
     },

@@ -8,10 +8,13 @@ import type { RowStream, Runner, StampedStatement, SystemTable } from "../machin
 import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
+import { pushdownOf, safeConditions } from "./pushdown.js";
+import { isOwnError, runForm } from "./pushed-reads.js";
 import { reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
+import { SpooledRows } from "./spool.js";
 import { tablesNamed } from "./tables-named.js";
 
 const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
@@ -21,6 +24,7 @@ export class PinnedReads {
   readonly runner: Runner;
   readonly wallMs: number;
   readonly #scratch: Scratch | undefined;
+  #draining: Promise<void> = Promise.resolve();
 
   private constructor(db: GatewayDatabase, runner: Runner, wallMs: number, scratch: Scratch | undefined) {
     this.#db = db;
@@ -59,18 +63,59 @@ export class PinnedReads {
         "the transaction's snapshot was given up: it had kept the database's log from starting over for too long, or its statement had to be killed",
       );
     }
-    if (this.#scratch !== undefined) {
-      const footprint =
-        systemTables.length > 0
-          ? { reads: tablesNamed(statement.sql, this.#db.tables), writes: [], checks: [] }
-          : analysis.footprint(statement.params);
-      await this.#scratch.ensure(footprint, deadline);
-    }
+    if (this.#scratch !== undefined)
+      return this.#runWide(this.#scratch, statement, analysis, deadline, systemTables);
+    this.#db.counts.single++;
     return this.runner.run(statement, runOptions(this.#db, deadline, systemTables));
+  }
+
+  async #runWide(
+    scratch: Scratch,
+    statement: StampedStatement,
+    analysis: Analysis,
+    deadline: Deadline,
+    systemTables: readonly SystemTable[],
+  ): Promise<RowStream> {
+    await deadline.race(this.#draining);
+    const { schema } = scratch.snapshot;
+    const footprint =
+      systemTables.length > 0
+        ? { reads: tablesNamed(statement.sql, this.#db.tables), writes: [], checks: [] }
+        : analysis.footprint(statement.params);
+    const asAnalysed = systemTables.length === 0 && analysis.readonly && statement.sql === analysis.sql;
+    const plan = asAnalysed
+      ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
+      : undefined;
+    const form = plan?.version === schema.version ? plan.form : undefined;
+    // A load that fails would take the snapshot with it; queries of ranges fail by themselves.
+    if (form !== undefined && !(form.kind === "first" && form.mayRaise)) {
+      const read = { plan: plan!, statement, spans: footprint.reads };
+      const stream = await runForm(scratch, read, deadline).catch((error: unknown) => {
+        if (!isOwnError(error)) throw error;
+      });
+      if (stream !== undefined) {
+        this.#db.counts.pushdown++;
+        return form.kind === "merge" ? this.#drained(stream) : stream;
+      }
+    }
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
+    this.#db.counts[conditions === undefined ? "gather" : "pushdown"]++;
+    await scratch.ensure(footprint, deadline, conditions);
+    return scratch.run(statement, deadline, systemTables);
+  }
+
+  /** Rows of one range after the other come out of the process at its own pace: nothing else may come in between. */
+  #drained(stream: RowStream): RowStream {
+    let drained = (): void => {};
+    this.#draining = new Promise((resolve) => {
+      drained = resolve;
+    });
+    return new SpooledRows(stream, this.#db.space, drained);
   }
 
   /** What was written to TEMP objects stays. */
   async close(): Promise<void> {
+    if (!this.runner.dead) await this.#draining;
     if (this.#scratch !== undefined) await this.#scratch.close("commit");
     else if (!this.runner.dead) await this.runner.unpin();
   }

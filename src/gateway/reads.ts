@@ -6,12 +6,16 @@
 
 import { UserError } from "../base/errors.js";
 import type { LogIndex } from "../base/ids.js";
-import type { RowStream, StampedStatement, SystemTable } from "../machines/range/types.js";
+import { decodeRows } from "../base/values.js";
+import { decodeCommands } from "../machines/range/command.js";
+import type { RowStream, Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
 import { rowsOf } from "../placement/route.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
+import { anyIntersect } from "../txn/spans.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
+import { collect } from "./outcomes.js";
 import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
@@ -57,6 +61,7 @@ async function attempt(
   const replica = whole ?? db.replica(descriptor.range);
   if (replica === undefined) return wideRead(db, request, spans ?? [], deadline);
   const result = await readReplica(db, replica, request, deadline, spans);
+  db.counts.single++;
   // What the replica answered is told only if it still had all of these keys when it did.
   if (replica.store.state().descriptor.generation === descriptor.generation) return result;
   if (result.kind === "stream") await result.stream.close();
@@ -70,7 +75,8 @@ async function readReplica(
   deadline: Deadline,
   spans?: readonly Span[],
 ): Promise<ExecuteResult> {
-  const point = await reachReadPoint(replica, deadline, spans ?? analysis.footprint(statement.params).reads);
+  const looked = spans ?? analysis.footprint(statement.params).reads;
+  const point = await reachReadPoint(replica, deadline, looked);
   const stamped: StampedStatement = {
     sql: statement.sql,
     params: statement.params,
@@ -80,17 +86,30 @@ async function readReplica(
   };
   if (runsInWorker(replica, analysis) && systemTables.length === 0) {
     try {
-      const { outcome } = await deadline.race(
-        replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES }),
-      );
-      return { kind: "outcome", outcome };
+      for (;;) {
+        const { outcome, held } = await deadline.race(
+          replica.store.read({ statement: stamped, maxBytes: BOUNDED_RESULT_BYTES }),
+        );
+        if (held === undefined || !anyIntersect(held, looked)) return { kind: "outcome", outcome };
+        await decided(replica, deadline, looked);
+      }
     } catch (error) {
       if (!(error instanceof UserError && error.code === "OSTRAKA_TOO_LARGE")) throw error;
     }
   }
-  const { stream, index } = await runOnPin(replica, db.space, stamped, deadline, systemTables);
+  const mustRest = db.whole === undefined ? looked : undefined;
+  const { stream, index } = await runOnPin(replica, db.space, stamped, deadline, systemTables, mustRest);
   await reach(replica, index, deadline);
   return { kind: "stream", stream };
+}
+
+/**
+ * The state that was read has transactions between vote and decision that may change what was read; the decision may
+ * have been told by now. Waits until this replica has it.
+ */
+async function decided(replica: Replica, deadline: Deadline, spans: readonly Span[]): Promise<void> {
+  await deadline.persist(() => replica.leader.awaitHolds(spans));
+  await reachReadPoint(replica, deadline, spans);
 }
 
 export function runsInWorker(replica: Replica, analysis: Analysis): boolean {
@@ -98,18 +117,27 @@ export function runsInWorker(replica: Replica, analysis: Analysis): boolean {
   return analysis.cost === "scan" && replica.store.size().databaseBytes <= replica.limits.scanBytes;
 }
 
-/** Runs a read on a fresh pin of the local replica; the process is free again once the rows are spooled here. */
+/**
+ * Runs a read on a fresh pin of the local replica; the process is free again once the rows are spooled here. With
+ * `mustRest` the pin has nothing prepared that may change these spans.
+ */
 export async function runOnPin(
   replica: Replica,
   space: SpoolSpace,
   statement: StampedStatement,
   deadline: Deadline,
   systemTables: readonly SystemTable[],
+  mustRest?: readonly Span[],
 ): Promise<{ readonly stream: RowStream; readonly index: LogIndex }> {
   const { runners, store } = replica;
   const runner = await runners.acquire(deadline.signal);
   try {
-    const index = await runner.pin(store.path);
+    let index = await runner.pin(store.path);
+    while (mustRest !== undefined && anyIntersect(await heldOn(replica, runner, deadline), mustRest)) {
+      await runner.unpin();
+      await decided(replica, deadline, mustRest);
+      index = await runner.pin(store.path);
+    }
     const source = await runner.run(statement, runOptions(replica, deadline, systemTables));
     const stream = new SpooledRows(source, space, () => {
       if (runner.dead) runners.release(runner);
@@ -125,4 +153,22 @@ export async function runOnPin(
     runners.release(runner);
     throw error;
   }
+}
+
+/** What transactions that are prepared in the pinned state may yet change. */
+async function heldOn(replica: Replica, runner: Runner, deadline: Deadline): Promise<readonly Span[]> {
+  const statement = {
+    sql: "SELECT command FROM main._ostraka_prepared",
+    params: [],
+    flags: 0,
+    stamp: { wallMs: 0, seed: 0, lastInsertRowid: 0n },
+    told: undefined,
+  };
+  const stream = await runner.run(statement, runOptions(replica, deadline, []));
+  const { rows } = await collect(stream, replica.limits.maxResultBytes);
+  return decodeRows(rows).flatMap(([bytes]) =>
+    decodeCommands(bytes as Uint8Array).commands.flatMap((command) =>
+      command.kind === "prepare" ? command.prepared.writes : [],
+    ),
+  );
 }

@@ -8,15 +8,18 @@
  * Left out: what the rows are for. Reads (wide-reads.ts) throw the scratch away after one statement, transactions
  * (workspace.ts) keep it until they end.
  */
+import { RetryError } from "../base/errors.js";
+import type { Key } from "../base/keys.js";
 import type {
   RowStream,
   Runner,
+  ScratchCondition,
   ScratchLoad,
   StampedStatement,
   SystemTable,
 } from "../machines/range/types.js";
-import { type KeySpan, overlaps, type TableKey } from "../placement/descriptor.js";
-import { spanToKeys } from "../placement/route.js";
+import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../placement/descriptor.js";
+import { isOfChosenKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
@@ -26,6 +29,26 @@ import type { PinnedRange, Snapshot } from "./snapshot.js";
 
 /** Tables whose rows follow from others' or from the schema. */
 const SEQUENCES = "sqlite_sequence";
+/** A scratch that was filled in so many pieces has rows that nobody will ask for again. */
+const MANY_PARTS = 256;
+
+/** By table: rows that meet none of these are not needed. */
+export type Conditions = ReadonlyMap<string, readonly ScratchCondition[]>;
+
+const NO_CONDITIONS: Conditions = new Map();
+const ALL_ROWS: readonly undefined[] = [undefined];
+
+/** A table's rows in one of the pinned ranges. */
+export interface PinnedSlice {
+  readonly pin: PinnedRange;
+  readonly slice: TableSlice;
+}
+
+/** Rows as a query gives them, pulled; `close` stops the query. */
+export interface Chunks {
+  next(): Promise<{ readonly rows: Uint8Array; readonly count: number } | undefined>;
+  close(): Promise<void>;
+}
 
 export class Scratch {
   readonly runner: Runner;
@@ -59,25 +82,44 @@ export class Scratch {
     return scratch;
   }
 
-  /** Whether all the rows that these spans name are within what is pinned. */
+  /** Whether all the rows that these spans name are surely within what is pinned. */
   reaches(spans: readonly Span[]): boolean {
+    // Some of them may lie in a range that is not known of yet.
+    if (!this.#db.ranges.directory().complete) return false;
     return this.#db
       .rangesOf(spans)
       .every(({ range, generation }) => this.snapshot.pins.get(range)?.descriptor.generation === generation);
   }
 
-  /** Loads the rows that a statement may touch and that are not here yet. */
-  async ensure({ reads, writes, checks }: Footprint, deadline: Deadline): Promise<void> {
-    for (const span of reads) await this.#ensure(span, deadline);
+  /** It has seen so many different statements that a fresh one is better. */
+  get worn(): boolean {
+    return this.#parts.size > MANY_PARTS;
+  }
+
+  /**
+   * Loads the rows that a statement may touch and that are not here yet. Conditions narrow what it reads and writes by
+   * its own predicates, never what it looks at to check constraints.
+   */
+  async ensure(
+    { reads, writes, checks }: Footprint,
+    deadline: Deadline,
+    conditions: Conditions = NO_CONDITIONS,
+  ): Promise<void> {
     for (const span of checks) await this.#ensure(span, deadline);
+    for (const span of reads) await this.#ensureSome(span, deadline, conditions);
     for (const span of writes) {
-      if (span.low === END_OF_TABLE) await this.#ensureTail(span.table, deadline);
-      else await this.#ensure(span, deadline);
+      if (span.low !== END_OF_TABLE) await this.#ensureSome(span, deadline, conditions);
+      else if (!(await this.#ensureTail(span.table, deadline)))
+        throw new RetryError("OSTRAKA_RETRY", `what ${span.table} ended with was deleted meanwhile`);
     }
   }
 
-  async #ensure(span: Span, deadline: Deadline): Promise<void> {
-    if (span.table === SCHEMA || span.low === END_OF_TABLE) return;
+  async #ensureSome(span: Span, deadline: Deadline, conditions: Conditions): Promise<void> {
+    for (const where of conditions.get(span.table) ?? ALL_ROWS) await this.#ensure(span, deadline, where);
+  }
+
+  async #ensure(span: Span, deadline: Deadline, where?: ScratchCondition): Promise<void> {
+    if (span.table === SCHEMA || isOfChosenKeys(span)) return;
     if (span.table === EVERY_TABLE) {
       for (const table of this.#tables.values()) await this.#ensureWhole(table, deadline);
       return;
@@ -89,11 +131,14 @@ export class Scratch {
     }
     const table = this.#tables.get(span.table);
     if (table === undefined || this.#whole.has(table.name)) return;
-    if (span.low === undefined && span.high === undefined) return this.#ensureWhole(table, deadline);
+    const whole = span.low === undefined && span.high === undefined;
+    if (whole && where === undefined) return this.#ensureWhole(table, deadline);
     const name = `${table.name} ${span.low ?? ""} ${span.high ?? ""}`;
     if (this.#parts.has(name)) return;
-    await this.#load(table, spanToKeys(span, this.snapshot.schema.tables), deadline);
-    this.#parts.add(name);
+    const narrowed = where === undefined ? name : `${name} ${JSON.stringify(where, plainJson)}`;
+    if (this.#parts.has(narrowed)) return;
+    await this.#load(table, spanToKeys(span, this.snapshot.schema.tables), deadline, where);
+    this.#parts.add(narrowed);
   }
 
   async #ensureWhole(table: TableKey, deadline: Deadline): Promise<void> {
@@ -103,25 +148,87 @@ export class Scratch {
     this.#whole.add(table.name);
   }
 
-  /** The row with the highest rowid, wherever it is: SQLite chooses the next one from it. */
-  async #ensureTail(name: string, deadline: Deadline): Promise<void> {
+  /** Where a table's rows that the spans touch lie among what is pinned, in the order of keys. */
+  slices(name: string, spans: readonly Span[]): readonly PinnedSlice[] {
     const table = this.#tables.get(name);
-    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return;
-    for (const pin of this.#pins.toReversed()) {
+    if (table === undefined) return [];
+    const keys = spans
+      .filter((span) => span.table === name && span.low !== END_OF_TABLE)
+      .flatMap((span) => spanToKeys(span, this.snapshot.schema.tables));
+    return this.#pins.flatMap((pin) => {
       const slice = sliceOf(table, pin.descriptor);
-      if (slice === undefined) continue;
-      if ((await this.#bring(pin, [{ table: name, slice, last: true }], deadline)) > 0) break;
-    }
-    this.#tails.add(name);
+      const touched = slice !== undefined && keys.some((span) => overlaps(span, pin.descriptor));
+      return touched ? [{ pin, slice }] : [];
+    });
   }
 
-  async #load(table: TableKey, keys: readonly KeySpan[], deadline: Deadline): Promise<void> {
+  /** Loads rows of one slice; answers how many were new. */
+  bring({ pin, slice }: PinnedSlice, load: Omit<ScratchLoad, "slice">, deadline: Deadline): Promise<number> {
+    return this.#bring(pin, [{ ...load, slice }], deadline);
+  }
+
+  /** The rows of a query of one slice, as they are found. One at a time. */
+  async scan(
+    { pin: { source }, slice }: PinnedSlice,
+    load: Omit<ScratchLoad, "slice">,
+    deadline: Deadline,
+  ): Promise<Chunks> {
+    if (typeof source === "number")
+      return this.runner.scan(source, { ...load, slice }, runOptions(this.#db, deadline, []));
+    const chunks = source.scan({ ...load, slice }, deadline)[Symbol.asyncIterator]();
+    return {
+      next: async () => {
+        const { done, value } = await chunks.next();
+        return done === true ? undefined : value;
+      },
+      close: async () => void (await chunks.return?.()),
+    };
+  }
+
+  /** Of the tables that get rows under chosen keys, those whose last row is not in what is pinned. */
+  async tailsElsewhere(writes: readonly Span[], deadline: Deadline): Promise<readonly Span[]> {
+    const elsewhere: Span[] = [];
+    for (const { table, low } of writes)
+      if (low === END_OF_TABLE && !(await this.#ensureTail(table, deadline)))
+        elsewhere.push({ table, low: undefined, high: undefined });
+    return elsewhere;
+  }
+
+  /**
+   * Brings the row with the highest rowid: SQLite chooses the next one from it. Answers false where it is not in what is
+   * pinned: the ranges at the table's end have no row of it, and those in front of them are not here.
+   */
+  async #ensureTail(name: string, deadline: Deadline): Promise<boolean> {
+    const table = this.#tables.get(name);
+    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return true;
+    const { start } = tableKeySpan(table);
+    let reached: Key | undefined;
+    for (const { descriptor, ...pin } of this.#pins.toReversed()) {
+      const slice = sliceOf(table, descriptor);
+      if (slice === undefined) continue;
+      if (reached !== undefined && descriptor.end !== reached) return false;
+      const found = await this.#bring({ descriptor, ...pin }, [{ table: name, slice, last: true }], deadline);
+      reached = descriptor.start;
+      if (found > 0 || reached <= start) {
+        this.#tails.add(name);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  async #load(
+    table: TableKey,
+    keys: readonly KeySpan[],
+    deadline: Deadline,
+    where?: ScratchCondition,
+  ): Promise<void> {
     for (const pin of this.#pins) {
       const loads: ScratchLoad[] = [];
       for (const span of keys) {
         const common = intersection(span, pin.descriptor);
         const slice = common && sliceOf(table, common);
-        if (slice !== undefined) loads.push({ table: table.name, slice });
+        if (slice !== undefined) loads.push({ table: table.name, slice, where });
       }
       if (loads.length > 0) await this.#bring(pin, loads, deadline);
     }
@@ -138,7 +245,7 @@ export class Scratch {
     let brought = 0;
     for (const load of loads) {
       for await (const chunk of source.scan(load, deadline)) {
-        const { rows } = await this.runner.fill(load.table, chunk, maxScratchBytes);
+        const { rows } = await this.runner.fill(load.table, chunk.rows, maxScratchBytes);
         brought += rows;
       }
     }
@@ -166,6 +273,12 @@ export class Scratch {
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
   }
+}
+
+/** What JSON does not know, told apart from what it does. */
+function plainJson(_: string, value: unknown): unknown {
+  if (typeof value === "bigint") return { integer: String(value) };
+  return value instanceof Uint8Array ? { blob: [...value] } : value;
 }
 
 function intersection(a: KeySpan, b: KeySpan): KeySpan | undefined {

@@ -60,12 +60,18 @@ export class GatewaySession implements Session {
     this.#context = context;
     this.#kind = kind;
     this.temp = new TempSpace(context.db);
-    this.#autocommit = new AutocommitStatements(context, this.settings, this.temp);
+    const temp = kind === "session" ? this.temp : undefined;
+    this.#autocommit = new AutocommitStatements(context, this.settings, temp);
     this.#idleSince = context.db.clock.monotonicMs();
   }
 
   get transaction(): Transaction | undefined {
     return this.#transaction;
+  }
+
+  /** In a transaction that may write. */
+  get writing(): boolean {
+    return this.#transaction !== undefined && !this.#transaction.readOnly;
   }
 
   state(): SessionState {

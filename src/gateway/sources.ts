@@ -20,10 +20,15 @@ const CALL_MS = 30_000;
 /** A source that nobody has read from for so long belongs to a gateway that is gone. */
 const IDLE_MS = 10 * 60_000;
 
+export interface SourceChunk {
+  readonly rows: Uint8Array;
+  readonly count: number;
+}
+
 export interface RemoteSource {
   readonly appliedIndex: LogIndex;
-  /** Chunks of rows as `Runner.fill` takes them. */
-  scan(load: ScratchLoad, deadline: Deadline): AsyncIterable<Uint8Array>;
+  /** Chunks of rows as `Runner.fill` takes them, or of a query's. */
+  scan(load: ScratchLoad, deadline: Deadline): AsyncIterable<SourceChunk>;
   close(): void;
 }
 
@@ -74,10 +79,10 @@ export class RemoteSources {
             scan === undefined
               ? call("scan", [opened.id, packLoad(load)], CALL_MS)
               : call("next", [opened.id, scan], CALL_MS),
-          )) as { scan: number; rows: Uint8Array | undefined };
+          )) as { scan: number; rows: Uint8Array | undefined; count: number };
           if (answer.rows === undefined) return;
           scan = answer.scan;
-          yield answer.rows;
+          yield { rows: answer.rows, count: answer.count };
         }
       },
       close: () => void call("close", [opened.id], OPEN_MS).catch(() => {}),
@@ -154,12 +159,15 @@ export class SourceServer {
     return served;
   }
 
-  async #next(served: Served, scan: number): Promise<{ scan: number; rows: Uint8Array | undefined }> {
+  async #next(
+    served: Served,
+    scan: number,
+  ): Promise<{ scan: number; rows: Uint8Array | undefined; count: number }> {
     const chunk = await served.scans.get(scan)?.next();
-    if (chunk !== undefined) return { scan, rows: chunk.rows };
+    if (chunk !== undefined) return { scan, ...chunk };
     await served.scans.get(scan)?.close();
     served.scans.delete(scan);
-    return { scan, rows: undefined };
+    return { scan, rows: undefined, count: 0 };
   }
 
   #close(id: number): void {

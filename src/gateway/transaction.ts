@@ -25,7 +25,7 @@ import {
   toWireError,
   UserError,
 } from "../base/errors.js";
-import type { GroupId, TransactionId } from "../base/ids.js";
+import { type GroupId, type TransactionId, transactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
@@ -251,6 +251,7 @@ export class Transaction {
     );
     if (answer.kind === "move") return undefined;
     this.#ordinal++;
+    this.#db.counts.single++;
     if (answer.rolledBack) throw new RolledBack(fromWireError(answer.outcome as never));
     if (answer.stamped !== undefined) this.history.wrote(answer.stamped, answer.outcome, this.#ordinal - 1);
     if (isWireError(answer.outcome)) throw fromWireError(answer.outcome);
@@ -269,6 +270,7 @@ export class Transaction {
     await reach(replica, point.index, deadline);
     const stamped = this.#stamped(statement, analysis, settings, point);
     const { stream, index } = await runOnPin(replica, this.#db.space, stamped, deadline, []);
+    this.#db.counts.single++;
     this.#localReads.push({
       range: replica.range,
       index,
@@ -368,6 +370,7 @@ export class Transaction {
     systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
     const workspace = this.#workspace!;
+    if (workspace instanceof PrivateCopy) this.#db.counts.single++;
     const stamped = this.#stamped(statement, analysis, settings, workspace);
     if (analysis.readonly)
       return { kind: "stream", stream: await workspace.stream(stamped, analysis, deadline, systemTables) };
@@ -452,7 +455,8 @@ export class Transaction {
   /** The answer to COMMIT got lost: asks what became of it (an unknown transaction is recorded as aborted first). */
   async #resolve(error: unknown, deadline: Deadline): Promise<CommandResult> {
     if (!(error instanceof AmbiguousError)) throw asRetry(error);
-    const outcome = await this.#db.outcome(this.id, deadline).catch(() => "unknown" as const);
+    const id = error.transactionId === undefined ? this.id : transactionId(error.transactionId);
+    const outcome = await this.#db.outcome(id, deadline).catch(() => "unknown" as const);
     if (outcome === "committed") return { ok: true, outcomes: [], repeated: true };
     if (outcome === "aborted")
       throw new RetryError("OSTRAKA_RETRY", "leadership changed during COMMIT; nothing was committed");

@@ -25,6 +25,8 @@ export interface ScratchLoan {
   readonly scratch: Scratch;
   /** To be called once nothing runs on it any more. */
   giveBack(): void;
+  /** Instead, when not all is in it that was to be. */
+  discard(): Promise<void>;
 }
 
 interface Kept {
@@ -93,11 +95,11 @@ export class WarmScratches {
   }
 
   #loan(scratch: Scratch): ScratchLoan {
-    return { scratch, giveBack: () => this.#keep(scratch) };
+    return { scratch, giveBack: () => this.#keep(scratch), discard: () => this.#discard(scratch) };
   }
 
   #keep(scratch: Scratch): void {
-    if (scratch.runner.dead || this.#closed) {
+    if (scratch.runner.dead || scratch.worn || this.#closed) {
       void this.#discard(scratch);
       return;
     }

@@ -1,5 +1,6 @@
 /** Prometheus metrics, read from the parts of the node when they are scraped: nothing is counted twice. */
 import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import type { StatementCounts } from "../gateway/database.js";
 import type { DurableLog } from "../log/types.js";
 import type { RangeStore, StoreSize } from "../machines/range/types.js";
 import type { HostStats } from "../multiraft/host.js";
@@ -11,6 +12,7 @@ export interface MetricSources {
   readonly log: DurableLog;
   readonly hostStats: () => HostStats;
   readonly clients: () => number;
+  readonly statements: Readonly<StatementCounts>;
 }
 
 export function createMetrics(sources: MetricSources): Registry {
@@ -48,6 +50,15 @@ export function createMetrics(sources: MetricSources): Registry {
   perGroup("ostraka_raft_is_leader", "1 where this node leads the group", (handle) =>
     handle.status().role === "leader" ? 1 : 0,
   );
+  new Gauge({
+    name: "ostraka_statements",
+    help: "Statements since the start: at one range (single), over several that each do a part (pushdown), or on all their rows (gather)",
+    labelNames: ["kind"],
+    registers: [registry],
+    collect() {
+      for (const [kind, count] of Object.entries(sources.statements)) this.set({ kind }, count);
+    },
+  });
   gauge("ostraka_clients", "Connected clients", sources.clients);
   gauge("ostraka_log_bytes", "Bytes of the durable log on disk", () => sources.log.usage().bytes);
   gauge("ostraka_log_segments", "Segments of the durable log", () => sources.log.usage().segments);

@@ -70,6 +70,8 @@ export interface NodeParts {
   readonly tuning?: NodeTuning;
   /** Told of the hosting of groups once it exists: simulation looks at the invariants of what is in it. */
   readonly onHost?: (host: MultiRaft) => void;
+  /** The same for the ranges and the coordinator, once they are open. */
+  readonly onHosting?: (hosting: RangeHosting) => void;
 }
 
 export interface NodeTuning {
@@ -133,8 +135,9 @@ class NodeAssembly {
     const config = this.#config;
     const network = this.#network;
     await network.listen();
-    const address =
-      config.advertise === undefined ? network.address : formatAddress(advertisedAddress(config));
+    // Founders are reached at what --initial-cluster says, wherever they listen (0.0.0.0, behind a name or a proxy).
+    const told = config.advertise ?? config.initialCluster;
+    const address = told === undefined ? network.address : formatAddress(advertisedAddress(config));
     const http = config.http === undefined ? "off" : formatAddress(config.http);
     const identity = await resolveIdentity({
       config,
@@ -153,6 +156,7 @@ class NodeAssembly {
     const host = await this.#openHost(self, network);
     const meta = await this.#addMeta(host, identity, network);
     const hosting = await this.#openRanges(host, identity, network, meta);
+    this.#parts.onHosting?.(hosting);
     const db = this.#database(hosting, network, self);
     const running = new RunningStatements(this.#clock);
     const view: ClusterView = {
@@ -165,6 +169,7 @@ class NodeAssembly {
       calls: network.calls,
       running,
       settings: () => this.#settings(),
+      statements: db.counts,
     };
     serveOperations(view);
     meta.serve();
@@ -366,6 +371,7 @@ class NodeAssembly {
       log: this.#engine!.log,
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
+      statements: view.statements,
     });
     return startHttp({
       address,

@@ -9,7 +9,7 @@
  * - A table that is not known (the schema at hand is older) may lie anywhere: the whole keyspace.
  */
 import { encodeKey, encodeKeyAfter, HOME_TABLE_ID, type Key, tableEnd, tableStart } from "../base/keys.js";
-import { EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import {
   covers,
   isWhole,
@@ -80,19 +80,28 @@ export function rangesOf(
   return directory.ranges.filter((range) => keys.some((span) => overlaps(range, span)));
 }
 
+/** AUTOINCREMENT's own; every range has one for its part of a table. */
+const SEQUENCES = "sqlite_sequence";
+
 /**
  * The spans of a footprint that say where it has to run. What a search found nothing under, or a range of keys, depends
  * also on rows that will come under keys that SQLite chooses (END_OF_TABLE): these come in the table's last range, with
- * keys of that range, so that they concern only what lies there, whose own span names it.
+ * keys of that range, so that they concern only what lies there, whose own span names it. And who makes such a row,
+ * which it says by writing END_OF_TABLE, needs no more than that range to know which key is the next.
  */
 export function rowsOf({ reads, writes, checks }: Footprint): readonly Span[] {
-  return [...reads, ...checks, ...writes].filter(
-    (span, i, all) => !isEnd(span) || i >= all.length - writes.length,
-  );
+  const rows = writes.filter(({ table }) => table !== SEQUENCES);
+  return [
+    ...reads.filter((span) => !isOfChosenKeys(span)),
+    ...checks.filter((span) => !isOfChosenKeys(span)),
+    // Who writes nothing else means the sequences themselves.
+    ...(rows.length > 0 ? rows : writes),
+  ];
 }
 
-function isEnd({ low }: Span): boolean {
-  return low !== undefined && low > LAST_ROWID;
+/** It is read only because a key that is chosen depends on it. */
+export function isOfChosenKeys({ low, high }: Span): boolean {
+  return high === END_OF_TABLE && (low === undefined || low === END_OF_TABLE);
 }
 
 /**
@@ -112,14 +121,14 @@ export class SliceCheck {
     this.tables = tables;
   }
 
-  /** Every key of the spans is in the slice. */
-  contains(spans: readonly Span[]): boolean {
-    return this.whole || spans.every((span) => this.#contains(span));
+  /** What has this footprint can run here: all its rows are in the slice. */
+  contains(footprint: Footprint): boolean {
+    return this.whole || rowsOf(footprint).every((span) => this.#contains(span));
   }
 
-  /** As `contains`, for what is read and not written: rows yet to come under chosen keys may come elsewhere. */
+  /** The same for what is only read. */
   containsReads(spans: readonly Span[]): boolean {
-    return this.whole || spans.every((span) => isEnd(span) || this.#contains(span));
+    return this.whole || spans.every((span) => isOfChosenKeys(span) || this.#contains(span));
   }
 
   /** Tables that get a row under a key that SQLite chooses, and whose first rows may lie in an earlier range. */
@@ -128,7 +137,8 @@ export class SliceCheck {
     return writes.flatMap((span) => {
       const table = byName(this.tables).get(span.table);
       if (table === undefined || table.shard !== "rowid") return [];
-      return isEnd(span) && this.slice.start > tableStart(table.id) ? [table] : [];
+      const chosen = span.low === END_OF_TABLE;
+      return chosen && this.slice.start > tableStart(table.id) ? [table] : [];
     });
   }
 

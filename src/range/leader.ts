@@ -14,7 +14,7 @@
  * Its parts: open-transactions.ts (transactions that run here), participant.ts (its part in commits across ranges),
  * fencing.ts (reads across ranges), reshaping.ts (splits, merges), admission.ts (who may go on).
  */
-import { RouteError } from "../base/errors.js";
+import { UserError } from "../base/errors.js";
 import type { GroupId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
@@ -139,17 +139,24 @@ export class RangeLeader implements RangeService {
     const { statement, flags, lastInsertRowid } = request;
     const analysis = this.#deps.schema.analyse(statement.sql);
     if (!this.#context.runsInWorker(analysis)) return Promise.resolve(MOVE);
-    const { params, vector } = statement;
-    const stamp = this.#context.stamp(lastInsertRowid);
     // The parameters go into the log as they came; whatever is kept longer must not hold on to the message.
-    const stamped: StampedStatement = { sql: analysis.sql, params, vector, flags, stamp, told: undefined };
+    const { params, vector } = statement;
+    const writes = (): readonly Span[] => analysis.footprint(params).writes;
+    const stamped: StampedStatement = {
+      sql: analysis.sql,
+      params,
+      vector,
+      flags,
+      stamp: this.#context.stamp(lastInsertRowid),
+      told: undefined,
+      appendsTo: this.#context.appendsTo(writes),
+    };
     const command: Command = {
       kind: "execute",
       key: request.key,
       wallMs: stamped.stamp.wallMs,
       statement: stamped,
     };
-    const writes = (): readonly Span[] => analysis.footprint(params).writes;
     const changesSchema = analysis.class.kind === "ddl";
     if (leadership.clear && !this.#context.restricted)
       return this.#context.submit(command, leadership, writes, changesSchema);
@@ -264,7 +271,8 @@ export class RangeLeader implements RangeService {
     const leadership = this.#context.serving();
     const writes = [SCHEMA];
     return leadership.admission.pass({ kind: "write", reads: [], writes }, () => {
-      this.#context.admit([], writes);
+      // The first range's is the database's.
+      if (this.#context.state.descriptor.start !== "") throw this.#context.movedError();
       const command: Command = { kind: "pragma", key, wallMs: this.#context.wallMs(), name, value };
       return this.#context.submit(command, leadership, () => writes, true);
     });
@@ -297,7 +305,7 @@ export class RangeLeader implements RangeService {
 
   #readable(analysis: Analysis, { params }: Pick<Statement, "params">): readonly Span[] {
     if (!analysis.readonly || !this.#context.runsInWorker(analysis))
-      throw new RouteError("the statement is not for the leader's worker", undefined);
+      throw new UserError("OSTRAKA_TOO_LARGE", "the statement is not for the leader's worker");
     const { reads, checks } = analysis.footprint(params);
     const spans = [...reads, ...checks];
     this.#context.admit(spans, []);

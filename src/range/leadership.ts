@@ -24,7 +24,7 @@ import type {
 import type { GroupHandle } from "../multiraft/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import { SliceCheck } from "../placement/route.js";
-import type { Analysis, SessionFlags, Span, Statement } from "../sql/types.js";
+import type { Analysis, Footprint, SessionFlags, Span, Statement } from "../sql/types.js";
 import { anyIntersect, EVERYTHING, SCHEMA } from "../txn/spans.js";
 import { TransactionTable } from "../txn/transactions.js";
 import type { WriteToken } from "../txn/write-memory.js";
@@ -252,14 +252,18 @@ export class LeaderContext {
     return new RouteError(why, undefined, JSON.stringify([this.descriptor(), ...this.children]));
   }
 
-  /** Throws unless all that is touched lies in the slice; who writes the schema needs to have everything. */
+  /** All that is touched lies in the slice; who writes the schema needs to have everything. */
+  isInside(footprint: Footprint): boolean {
+    if (!this.restricted) return true;
+    const { slice } = this;
+    return slice.whole || (slice.contains(footprint) && !footprint.writes.some(isSchema));
+  }
+
+  /** Throws unless it is inside of a range that takes statements. */
   admit(reads: readonly Span[], writes: readonly Span[]): void {
     if (!this.restricted) return;
     this.serving();
-    const { slice } = this;
-    if (slice.containsReads(reads) && slice.contains(writes) && (slice.whole || !writes.some(isSchema)))
-      return;
-    throw this.movedError();
+    if (!this.isInside({ reads, writes, checks: NOTHING })) throw this.movedError();
   }
 
   // --- stamps ---------------------------------------------------------------------------------------------------
@@ -285,7 +289,16 @@ export class LeaderContext {
     flags: SessionFlags,
     lastInsertRowid: bigint,
   ): StampedStatement {
-    return { sql: analysis.sql, params, flags, stamp: this.stamp(lastInsertRowid), told: undefined };
+    const stamp = this.stamp(lastInsertRowid);
+    const appendsTo = this.appendsTo(() => analysis.footprint(params).writes);
+    return { sql: analysis.sql, params, flags, stamp, told: undefined, appendsTo };
+  }
+
+  /** Tables that get rows under keys that SQLite chooses, where the range does not have the whole of them. */
+  appendsTo(writes: () => readonly Span[]): readonly string[] | undefined {
+    if (!this.restricted) return undefined;
+    const tables = this.slice.appendsTo(writes());
+    return tables.length === 0 ? undefined : tables.map(({ name }) => name);
   }
 
   runsInWorker(analysis: Analysis): boolean {
@@ -354,8 +367,10 @@ function everything(): readonly Span[] {
   return [EVERYTHING];
 }
 
+const NOTHING: readonly Span[] = [];
+
 function nothing(): readonly Span[] {
-  return [];
+  return NOTHING;
 }
 
 function isSchema(span: Span): boolean {

@@ -242,17 +242,12 @@ export class OpenTransactions {
     const { transactions } = leadership;
     // The schema is read by every statement; the first reading is the strictest.
     const reads = transaction.ordinal === 0 ? [SCHEMA, ...footprint.reads] : footprint.reads;
-    if (this.#context.restricted && !this.#isInside(footprint))
+    if (!this.#context.isInside(footprint))
       throw this.#lost(leadership, transaction.id, "the range has been split");
     transactions.ran(transaction, { ...footprint, reads }, index, again);
     if (transaction.reads.length > MAX_EARLY_CHECKS) return;
     const conflict = transactions.conflict(transaction);
     if (conflict !== undefined) throw this.#lost(leadership, transaction.id, conflict);
-  }
-
-  #isInside({ reads, writes, checks }: Footprint): boolean {
-    const { slice } = this.#context;
-    return slice.containsReads(reads) && slice.contains(writes) && slice.containsReads(checks);
   }
 
   #lost(leadership: Leadership, id: TransactionId, why: string): RetryError {
@@ -268,12 +263,10 @@ export class OpenTransactions {
 
   /** The slice has become smaller: what is not wholly in it any more cannot go on. */
   closeOutside(leadership: Leadership): void {
-    const { slice } = this.#context;
     for (const transaction of leadership.transactions.all()) {
-      const inside =
-        transaction.reads.every(({ spans }) => slice.containsReads(spans)) &&
-        transaction.writes.every(({ spans, checks }) => slice.contains(spans) && slice.containsReads(checks));
-      if (!inside) this.close(leadership, transaction.id);
+      const reads = allReads(transaction).flatMap(({ spans }) => spans);
+      const writes = transaction.writes.flatMap(({ spans }) => spans);
+      if (!this.#context.isInside({ reads, writes, checks: [] })) this.close(leadership, transaction.id);
     }
   }
 
@@ -334,8 +327,18 @@ export class OpenTransactions {
     };
     const command = (): Command => {
       const wallMs = this.#context.wallMs();
+      const appendsTo = this.#context.appendsTo(() => writes);
       return body.kind === "statements"
-        ? { kind: "transaction", key, wallMs, transaction: id, statements: body.statements }
+        ? {
+            kind: "transaction",
+            key,
+            wallMs,
+            transaction: id,
+            statements:
+              appendsTo === undefined
+                ? body.statements
+                : body.statements.map((statement) => ({ ...statement, appendsTo })),
+          }
         : { kind: "rows", key, wallMs, transaction: id, changes: body.changes, outcomes: body.outcomes };
     };
     const nothing = body.kind === "statements" && body.statements.length === 0;
@@ -423,12 +426,9 @@ export class OpenTransactions {
       return "leadership changed since the transaction began";
     if (this.#context.restricted) {
       this.#context.serving();
-      const { slice } = this.#context;
-      const inside =
-        slice.containsReads(plan.reads) &&
-        slice.contains(plan.writes) &&
-        elsewhere.every(({ spans }) => slice.containsReads(spans));
-      if (!inside || (!slice.whole && plan.writes.some(({ table }) => table === SCHEMA.table)))
+      const { reads, writes } = plan;
+      const inside = this.#context.isInside({ reads, writes, checks: [] });
+      if (!inside || !elsewhere.every(({ spans }) => this.#context.slice.containsReads(spans)))
         return "what the transaction has touched does not all lie in this range any more";
     }
     return leadership.transactions.conflict(transaction, elsewhere);

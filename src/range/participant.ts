@@ -169,7 +169,7 @@ export class Participant {
         changesSchema(writes),
       );
       this.#open.close(this.#leadership, id);
-      if (result.ok && !result.repeated)
+      if (result.ok && result.vote === "yes")
         return this.#votedYes(id, coordinator, clock.monotonicMs() + limits.inDoubtMs);
       this.#letGo(id);
       if (result.ok) return { vote: "known", result };

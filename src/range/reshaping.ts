@@ -10,7 +10,7 @@
 import { fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
 import type { GroupId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
-import type { Key } from "../base/keys.js";
+import { isRowKey, type Key } from "../base/keys.js";
 import type { Command, CommandResult } from "../machines/range/types.js";
 import { covers, isBefore, type RangeDescriptor } from "../placement/descriptor.js";
 import { FIRST_SPLIT_KEY } from "../placement/route.js";
@@ -47,8 +47,8 @@ export class Reshaping {
     const key = at ?? (await this.#context.deps.store.splitKey());
     if (key === undefined)
       throw new UserError("OSTRAKA_UNSUPPORTED", "the range has no key at which it could be split");
-    if (key < FIRST_SPLIT_KEY)
-      throw new UserError("OSTRAKA_UNSUPPORTED", "tables that stay whole lie in front of that key");
+    if (key < FIRST_SPLIT_KEY || !isRowKey(key))
+      throw new UserError("OSTRAKA_UNSUPPORTED", "a range cannot be split there");
     this.#checkInside(key);
     return this.#change(
       (generation) => {

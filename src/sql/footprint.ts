@@ -15,7 +15,8 @@
  * 3. A key that SQLite chooses (NewRowid) at the top level is told: by last_insert_rowid and, over many rows, by the
  *    count of changes, since such keys are consecutive. It reads END_OF_TABLE, so that a lost race is found at
  *    validation and not only at apply. Where nothing runs again the key must still be the next one, whoever wrote
- *    what: the whole table is among the checks. In a trigger the key is not told and depends on every row: the whole table is read.
+ *    what: all rows up to the end are among the checks (up to END_OF_TABLE, which tells them from a look at the whole
+ *    table). In a trigger the key is not told and depends on every row: the whole table is read.
  * 4. Rows that appear under chosen keys (others' appends write END_OF_TABLE only) did not exist before. A key that was
  *    found cannot be one of them; whatever looked for a key and may not have found it, or for a range, reads END_OF_TABLE
  *    as well. A key found and deleted since is a conflict on the key itself.
@@ -43,8 +44,10 @@ type Bound = { readonly value: bigint } | { readonly parameter: number } | undef
 type SpanTemplate =
   | { readonly kind: "whole"; readonly table: string }
   | { readonly kind: "end"; readonly table: string }
-  /** The end, or the whole table, when this parameter is NULL, else nothing. */
-  | { readonly kind: "end if null" | "whole if null"; readonly table: string; readonly parameter: number }
+  /** All rows, as far as a key that is chosen depends on them. */
+  | { readonly kind: "up to end"; readonly table: string }
+  /** The same when this parameter is NULL, else nothing. */
+  | { readonly kind: "end if null" | "up to end if null"; readonly table: string; readonly parameter: number }
   /** Keys between the bounds; `chosenIfNull` when a NULL parameter means a chosen key and not none. */
   | {
       readonly kind: "keys";
@@ -329,11 +332,11 @@ class Collector {
       const guarded = keys?.filter((o) => o.from === "parameter") ?? [];
       if (keys === undefined || keys.some((o) => o.from === "null" || o.from === "rowid" || !isGuarded(o))) {
         this.reads.push({ kind: "end", table });
-        this.checks.push({ kind: "whole", table });
+        this.checks.push({ kind: "up to end", table });
       } else {
         for (const { index } of guarded) {
           this.reads.push({ kind: "end if null", table, parameter: index });
-          this.checks.push({ kind: "whole if null", table, parameter: index });
+          this.checks.push({ kind: "up to end if null", table, parameter: index });
         }
       }
     }
@@ -550,9 +553,13 @@ function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Spa
   const { table } = template;
   if (template.kind !== "keys") {
     if ("parameter" in template && params[template.parameter] !== null) return;
-    const all = template.kind === "whole" || template.kind === "whole if null";
-    const end = all ? undefined : END_OF_TABLE;
-    spans.push({ table, low: end, high: end });
+    const { kind } = template;
+    const end = kind === "end" || kind === "end if null";
+    spans.push({
+      table,
+      low: end ? END_OF_TABLE : undefined,
+      high: kind === "whole" ? undefined : END_OF_TABLE,
+    });
     return;
   }
   const low = boundValue(template.low, params);

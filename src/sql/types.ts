@@ -146,6 +146,8 @@ export interface SchemaOracle {
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   table(name: string): TableFacts | undefined;
+  /** The text that made a table, a view or an index of the shared database; automatic ones have none. */
+  text?(name: string): string | undefined;
   /** The session's TEMP objects (names in lower case); without it there may be any. */
   readonly temp?: { readonly names: ReadonlySet<string>; readonly triggers: boolean };
   /** All virtual tables with their text, to tell which one a program opens; without it they are taken for everything. */

@@ -25,7 +25,7 @@ interface Claim {
 }
 
 /** Ids that are remembered as ended, at most. */
-export const MAX_ENDED = 100_000;
+const MAX_ENDED = 100_000;
 
 export class Fences {
   readonly #maxEnded: number;

@@ -1,7 +1,7 @@
 /**
  * Spans: intervals of keys of one table. Two names are not tables: "" is the schema, "*" is everything.
  */
-import type { Span } from "../sql/types.js";
+import { END_OF_TABLE, type Span } from "../sql/types.js";
 
 export const EVERYTHING: Span = { table: "*", low: undefined, high: undefined };
 export const SCHEMA: Span = { table: "", low: undefined, high: undefined };
@@ -22,7 +22,7 @@ export function isPoint(span: Span): span is Span & { readonly low: bigint } {
 }
 
 export function isWholeTable(span: Span): boolean {
-  return span.low === undefined && span.high === undefined;
+  return span.low === undefined && (span.high === undefined || span.high === END_OF_TABLE);
 }
 
 interface TableSpans {

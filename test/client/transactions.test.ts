@@ -72,6 +72,20 @@ describe("transactions", () => {
     }
   });
 
+  test("autocommit writes of unknown cost run at the same time, each in a process of its own", async () => {
+    await db.exec("create table many (v)");
+    const writes = Array.from({ length: 12 }, (_, i) =>
+      db.execute(
+        "with recursive r(i) as (select 1 union all select i + 1 from r where i < 500) insert into many select ? from r",
+        [i],
+      ),
+    );
+    await Promise.all(writes);
+    const { rows } = await db.execute("select v, count(*) from many group by v order by v");
+    expect(rows.map((row) => [...row])).toEqual(writes.map((_, i) => [i, 500]));
+    await db.exec("drop table many");
+  });
+
   test("an open transaction that idles blocks nobody", async () => {
     const idle = await db.begin();
     await idle.execute("update acc set n = 7 where id = 1");

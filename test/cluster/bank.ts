@@ -32,7 +32,13 @@ export class Bank {
 
   start(database: Database): void {
     for (const work of [() => this.#transfer(database), () => this.#read(database)])
-      this.#clients.push(this.#repeat(work));
+      this.#keep(this.#repeat(work));
+  }
+
+  #keep(client: Promise<void>): void {
+    // Should the test end before: nobody is left to be told.
+    client.catch(() => undefined);
+    this.#clients.push(client);
   }
 
   async #repeat(work: () => Promise<void>): Promise<void> {

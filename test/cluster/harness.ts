@@ -30,6 +30,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type ConnectOptions, connect, type Database } from "../../src/driver/index.js";
+import { Links } from "./links.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const MAIN: string = join(ROOT, "dist", "cli", "main.js");
@@ -119,6 +120,8 @@ export interface Exit {
 export interface NodeSettings {
   readonly id: number;
   readonly port: number;
+  /** Where its peers reach it, when that is not where it listens. */
+  readonly peerPort: number;
   readonly httpPort: number;
   readonly directory: string;
   readonly logFile: string;
@@ -127,6 +130,7 @@ export interface NodeSettings {
 export class ClusterNode {
   readonly id: number;
   readonly port: number;
+  readonly peerPort: number;
   readonly httpPort: number;
   readonly logFile: string;
   directory: string;
@@ -139,6 +143,7 @@ export class ClusterNode {
   constructor(settings: NodeSettings) {
     this.id = settings.id;
     this.port = settings.port;
+    this.peerPort = settings.peerPort;
     this.httpPort = settings.httpPort;
     this.directory = settings.directory;
     this.logFile = settings.logFile;
@@ -146,6 +151,10 @@ export class ClusterNode {
 
   get address(): string {
     return `127.0.0.1:${this.port}`;
+  }
+
+  get peerAddress(): string {
+    return `127.0.0.1:${this.peerPort}`;
   }
 
   get url(): string {
@@ -262,12 +271,16 @@ export interface ClusterOptions {
   /** False: the nodes are made and not started. */
   readonly start?: boolean;
   readonly connect?: ConnectOptions;
+  /** Nodes reach one another over wires that can be cut. */
+  readonly links?: boolean;
 }
 
 export class Cluster {
   readonly directory: string;
   readonly nodes: ClusterNode[] = [];
   readonly electionTimeoutMs: number;
+  /** With the option of that name. */
+  readonly links: Links | undefined;
   readonly #flags: readonly string[];
   readonly #connect: ConnectOptions;
   readonly #databases: Database[] = [];
@@ -281,6 +294,7 @@ export class Cluster {
     this.electionTimeoutMs = options.electionTimeoutMs ?? 500;
     this.#flags = options.flags ?? [];
     this.#connect = options.connect ?? {};
+    this.links = options.links === true ? new Links(() => this.nodes) : undefined;
     process.on("exit", this.#onExit);
   }
 
@@ -298,9 +312,13 @@ export class Cluster {
 
   /** A node that is not started. */
   async addNode(id: number): Promise<ClusterNode> {
+    const port = await freePort();
+    const peerPort = this.links === undefined ? port : await freePort();
+    await this.links?.forward(id, port, peerPort);
     const node = new ClusterNode({
       id,
-      port: await freePort(),
+      port,
+      peerPort,
       httpPort: await freePort(),
       directory: join(this.directory, `node-${id}`),
       logFile: join(this.directory, `node-${id}.log`),
@@ -316,7 +334,7 @@ export class Cluster {
 
   /** What a founding node is started with. */
   foundingFlags(node: ClusterNode): readonly string[] {
-    const members = this.nodes.map(({ id, address }) => `${id}=${address}`).join(",");
+    const members = this.nodes.map(({ id, peerAddress }) => `${id}=${peerAddress}`).join(",");
     return ["--node-id", String(node.id), "--initial-cluster", members, ...this.commonFlags(node)];
   }
 
@@ -398,6 +416,7 @@ export class Cluster {
   async dispose(): Promise<void> {
     await Promise.all(this.#databases.map((database) => database.close()));
     for (const node of this.nodes) await node.kill();
+    await this.links?.close();
     process.off("exit", this.#onExit);
     if (process.env.OSTRAKA_TEST_KEEP === undefined) rmSync(this.directory, { recursive: true, force: true });
   }

@@ -86,6 +86,13 @@ it("refuses a directory of another node, and a damaged identity", async () => {
   expect(await kept([three])).toBe("kept");
 });
 
+it("is reached by its peers at its address in --initial-cluster, wherever it listens", async () => {
+  cluster = await Cluster.create({ links: true });
+  const database = await cluster.connect();
+  const nodes = (await database.admin("node.list", {})) as readonly { readonly address: string }[];
+  expect(nodes.map(({ address }) => address)).toEqual(cluster.nodes.map(({ peerAddress }) => peerAddress));
+});
+
 interface Listed {
   readonly id: number;
   readonly status: string;

@@ -13,6 +13,9 @@ import { findSltFiles, readSltFile } from "../slt/files.js";
 import { parseSlt } from "../slt/parser.js";
 import { type FileResult, runSlt } from "../slt/runner.js";
 
+/** As nodes count them: at one range, pushed down to several, or over all rows of several. */
+type StatementCounts = Readonly<Record<string, number>>;
+
 interface SltFlags extends ConnectionFlags {
   readonly nodes?: string;
   readonly rangeMaxRows?: string;
@@ -23,6 +26,8 @@ interface SltFlags extends ConnectionFlags {
 }
 
 interface FileReport extends FileResult {
+  /** How the file's statements ran, by kind. */
+  readonly statements?: StatementCounts | undefined;
   readonly file: string;
   readonly seconds: number;
 }
@@ -58,7 +63,7 @@ async function run(paths: string[], flags: SltFlags): Promise<void> {
   if (flags.report !== undefined) {
     writeFileSync(
       flags.report,
-      `${JSON.stringify({ passed, failed, skipped, files: reports }, undefined, 2)}\n`,
+      `${JSON.stringify({ passed, failed, skipped, statements: sumOf(reports), files: reports }, undefined, 2)}\n`,
     );
   }
   process.stdout.write(`${passed} passed, ${failed} failed\n`);
@@ -115,14 +120,37 @@ async function runFiles(
   }
   const reports: FileReport[] = [];
   for (const file of files) {
-    const report = await runFile(database, file, {
+    const before = flags.report === undefined ? undefined : await statementCounts(database);
+    const ran = await runFile(database, file, {
       excludes: (line) => exclusions.some((one) => one.line === line && isTail(one.file, file)),
       timeoutMs: wholeNumber("--timeout-ms", flags.timeoutMs),
     });
+    const statements = before && difference(await statementCounts(database), before);
+    const report = { ...ran, statements };
     reports.push(report);
     printReport(report, Number(flags.showFailures));
   }
   return reports;
+}
+
+/** Of all nodes, since their start. */
+async function statementCounts(database: Database): Promise<StatementCounts> {
+  const nodes = (await database.admin("node.list")) as readonly { readonly id: number }[];
+  const reports = await Promise.all(nodes.map(({ id }) => database.admin("node.status", { node: id })));
+  return sumOf(reports as readonly { readonly statements?: StatementCounts }[]);
+}
+
+function sumOf(reports: readonly { readonly statements?: StatementCounts | undefined }[]): StatementCounts {
+  const sum: Record<string, number> = {};
+  for (const { statements } of reports)
+    for (const [kind, count] of Object.entries(statements ?? {})) sum[kind] = (sum[kind] ?? 0) + count;
+  return sum;
+}
+
+function difference(after: StatementCounts, before: StatementCounts): StatementCounts {
+  return Object.fromEntries(
+    Object.entries(after).map(([kind, count]) => [kind, count - (before[kind] ?? 0)]),
+  );
 }
 
 async function runFile(

@@ -49,6 +49,7 @@ const EMPTY: MetaState = {
   clusterId: "",
   settings: DEFAULT_SETTINGS,
   nextNodeId: 1,
+  founderIds: 1,
   nextRangeId: 1,
   nodes: [],
   ranges: [],
@@ -125,6 +126,7 @@ export class MetaMachine implements StateMachine {
       clusterId,
       settings,
       nextNodeId: Math.max(this.#state.nextNodeId, firstFreeNodeId),
+      founderIds: firstFreeNodeId,
       nextRangeId: Math.max(this.#state.nextRangeId, ...ranges.map(({ range }) => range + 1)),
     });
     this.#report(this.#directory.with(ranges));
@@ -149,8 +151,9 @@ export class MetaMachine implements StateMachine {
     const known = this.#state.nodes.find((other) => other.incarnation === node.incarnation);
     if (known !== undefined) return this.#admit({ ...node, id: known.id });
     if (node.id === 0) return this.#admit({ ...node, id: this.#state.nextNodeId });
-    if (node.id < this.#state.nextNodeId && this.node(node.id) === undefined) {
-      return { ok: false, reason: `node id ${node.id} was used before and is never used again` };
+    // Those who were removed are remembered; of the founders some may not have said where they are yet.
+    if (node.id < this.#state.founderIds && this.node(node.id) === undefined) {
+      return { ok: false, reason: `node id ${node.id} is one of the cluster's founders'` };
     }
     return this.#admit(node);
   }

@@ -50,6 +50,8 @@ export interface MetaState {
   readonly clusterId: string;
   readonly settings: ClusterSettings;
   readonly nextNodeId: number;
+  /** Ids below this are the founders'; nobody joins under one. */
+  readonly founderIds: number;
   readonly nextRangeId: number;
   readonly nodes: readonly MetaNode[];
   readonly ranges: readonly RangeDescriptor[];

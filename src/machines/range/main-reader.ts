@@ -11,7 +11,8 @@
  *    no longer than that.
  * 3. It answers only while the file's schema is the one that the main thread was told of: the analysis of a statement
  *    and what is remembered of it here belong to the same schema.
- * 4. The connection is closed before the worker replaces or closes the file (`pause`, `close`), and opened with the
+ * 4. It answers only while nothing is prepared in the state that it sees: the worker can say what is held.
+ * 5. The connection is closed before the worker replaces or closes the file (`pause`, `close`), and opened with the
  *    next read after that.
  *
  * Large numbers of reads are cut into slices with other work in between, so that answers of the first are on their
@@ -25,7 +26,7 @@ import type { OpcodeRow } from "../../sql/types.js";
 import { openConnection, type RangeConnection } from "./connection.js";
 import { refuseAtRead } from "./guard.js";
 import { bindArguments, planParameters } from "./parameters.js";
-import type { BoundedRead, StatementOutcome } from "./types.js";
+import type { BoundedRead, ReadAnswer } from "./types.js";
 
 /**
  * Reads between which nothing else runs: a share of those that wait, so that the work here and that of whoever gets
@@ -45,7 +46,7 @@ const MAX_OPEN = 16;
 
 export interface WaitingRead {
   readonly read: BoundedRead;
-  readonly resolve: (answer: { readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }) => void;
+  readonly resolve: (answer: ReadAnswer) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -180,8 +181,8 @@ export class MainReader {
     try {
       const { connection, begin, end, state } = this.#open();
       begin.run();
-      const [index, schemaVersion, generation] = state.get() as [number, number, number];
-      const current = schemaVersion === this.#schemaVersion && generation === this.#generation;
+      const [index, schemaVersion, generation, held] = state.get() as [number, number, number, number];
+      const current = schemaVersion === this.#schemaVersion && generation === this.#generation && held === 0;
       if (current) for (const waiting of slice) this.#answer(connection, waiting, logIndex(index));
       end.run();
       return current;
@@ -231,7 +232,7 @@ function openReader(path: string): Opened {
   try {
     const { database } = connection;
     const state = database.prepare(
-      `SELECT s.applied_index, s.schema_version, r.generation
+      `SELECT s.applied_index, s.schema_version, r.generation, EXISTS (SELECT 1 FROM main._ostraka_prepared)
        FROM main._ostraka_state s, main._ostraka_range r`,
     );
     return {

@@ -170,6 +170,14 @@ class SqliteOracle implements SessionOracle {
     return this.#tables.get(key);
   }
 
+  text(name: string): string | undefined {
+    const found = this.#database
+      .prepare("SELECT sql FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE AND type <> 'trigger'")
+      .pluck()
+      .get(name) as string | null | undefined;
+    return found ?? undefined;
+  }
+
   #explain(prefix: string, sql: string): readonly unknown[] {
     refuseEffects(prefix + sql);
     const plan = planParameters(sql);

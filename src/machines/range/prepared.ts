@@ -7,6 +7,7 @@
 import type Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
 import { type TransactionId, transactionId } from "../../base/ids.js";
+import type { Span } from "../../sql/types.js";
 import { anyIntersect } from "../../txn/spans.js";
 import { decodeCommands, encodeCommands } from "./command.js";
 import type { Command, IdempotencyKey, PreparedTransaction } from "./types.js";
@@ -118,6 +119,15 @@ export class PreparedTransactions {
     const [command] = decodeCommands(bytes).commands;
     assert(command?.kind === "prepare", `transaction ${transaction} was not prepared by a prepare`);
     return command;
+  }
+
+  /** What may yet be changed by decisions; undefined when nothing is prepared. */
+  writes(): readonly Span[] | undefined {
+    if (this.#held.size === 0) return undefined;
+    return [...this.#held].flatMap(([id, held]) => {
+      held.spans ??= this.get(id).prepared;
+      return held.spans.writes;
+    });
   }
 
   remove(transaction: TransactionId): void {

@@ -18,6 +18,7 @@ import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
+import type { Span } from "../../sql/types.js";
 import { type Applied, Applier } from "./apply.js";
 import { Children } from "./children.js";
 import { openConnection, type RangeConnection } from "./connection.js";
@@ -190,6 +191,11 @@ export class StoreCore {
     const { reader } = this.#use();
     refuseAtRead(statement.sql);
     return reader.execute(statement, { maxBytes });
+  }
+
+  /** What is read may yet be changed here by decisions that were told already; undefined when nothing is prepared. */
+  held(): readonly Span[] | undefined {
+    return this.#use().applier.prepared.writes();
   }
 
   speculate(speculation: Speculation): SpeculationAnswer {

@@ -7,6 +7,7 @@ import type { WireError } from "../../base/errors.js";
 import { type LogIndex, logIndex, type TransactionId, term } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import { type Entry, EntryKind } from "../../raft/types.js";
+import type { Span } from "../../sql/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
 import type {
@@ -74,7 +75,11 @@ export interface AnswerValues {
   readonly rowCounts: ReadonlyMap<string, number>;
   readonly splitKey: Key | undefined;
   readonly restore: LogIndex;
-  readonly reads: { readonly appliedIndex: LogIndex; readonly answers: Uint8Array };
+  readonly reads: {
+    readonly appliedIndex: LogIndex;
+    readonly held: readonly Span[] | undefined;
+    readonly answers: Uint8Array;
+  };
   readonly speculate: SpeculationAnswer;
   readonly forget: undefined;
   readonly outcome: "committed" | "aborted" | undefined;

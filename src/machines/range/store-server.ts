@@ -237,7 +237,7 @@ export class StoreServer {
     }
     const answers = this.#answerWriter.take();
     this.#transfer.push(answers.buffer as ArrayBuffer);
-    return { appliedIndex: core.appliedIndex, answers };
+    return { appliedIndex: core.appliedIndex, held: core.held(), answers };
   }
 
   #transferRows(rows: Uint8Array): void {

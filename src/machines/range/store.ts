@@ -33,11 +33,11 @@ import type {
   RangeBeginning,
   RangeState,
   RangeStore,
+  ReadAnswer,
   SchemaSnapshot,
   Speculation,
   SpeculationAnswer,
   SplitChild,
-  StatementOutcome,
   StoreSize,
 } from "./types.js";
 
@@ -321,7 +321,7 @@ class RemoteStore implements RangeStore {
     return this.#status;
   }
 
-  read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }> {
+  read(read: BoundedRead): Promise<ReadAnswer> {
     return new Promise((resolve, reject) => {
       const waiting = { read, resolve, reject };
       if (read.mayBeAhead !== true || !this.#reader.take(waiting)) this.#readInWorker(waiting);
@@ -339,11 +339,11 @@ class RemoteStore implements RangeStore {
     this.#reads = [];
     const reads = encodeReads(gathered.map(({ read }) => read));
     this.#link.call(this.#id, { op: "reads", reads }, [reads.buffer as ArrayBuffer]).then(
-      ({ appliedIndex, answers }) => {
+      ({ appliedIndex, held, answers }) => {
         const reader = new ReadAnswerReader(answers);
         for (const { resolve, reject } of gathered) {
           const answer = reader.next();
-          if (answer.ok) resolve({ appliedIndex, outcome: answer.outcome });
+          if (answer.ok) resolve({ appliedIndex, held, outcome: answer.outcome });
           else reject(fromWireError(answer.error));
         }
       },

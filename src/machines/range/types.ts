@@ -289,6 +289,17 @@ export interface BoundedRead {
   readonly mayBeAhead?: boolean;
 }
 
+export interface ReadAnswer {
+  /** Of the state that was read. */
+  readonly appliedIndex: LogIndex;
+  readonly outcome: StatementOutcome;
+  /**
+   * What transactions that were prepared in that state may yet change (absent: none were). Their decision may have been
+   * told to somebody, so that who must not miss it waits and reads again.
+   */
+  readonly held?: readonly Span[] | undefined;
+}
+
 export interface Speculation {
   readonly transaction: TransactionId;
   /** How many write statements it ran before, those that failed among them. */
@@ -323,7 +334,7 @@ export interface RangeStore extends GroupMachine {
   /** The newest stamp's wall time among what was applied: a new leader's stamps do not go back behind it. */
   lastWallMs(): number;
   size(): StoreSize;
-  read(read: BoundedRead): Promise<{ readonly appliedIndex: LogIndex; readonly outcome: StatementOutcome }>;
+  read(read: BoundedRead): Promise<ReadAnswer>;
   speculate(speculation: Speculation): Promise<SpeculationAnswer>;
   /** What is recorded of a transaction at the applied index; undefined when nothing is. */
   outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined>;
@@ -364,6 +375,30 @@ export interface ScratchLoad {
   readonly where?: ScratchCondition | undefined;
   /** Only the last row of the slice by key: what the next rowid follows from. */
   readonly last?: boolean | undefined;
+  /** Only rows that a query finds first. */
+  readonly first?: ScratchFirst | undefined;
+  /** Of `scan` alone: other rows than the table's own, made from those that `where` lets through. */
+  readonly query?: ScratchQuery | undefined;
+}
+
+/**
+ * Slices of the user's own text around `FROM table WHERE …`; what the table is called in them, their settings and the
+ * values of their parameters (numbered `?N`, as many as `where` has values) are those of `where`.
+ */
+export interface ScratchQuery {
+  readonly list: string;
+  /** GROUP BY, ORDER BY. */
+  readonly tail: string;
+}
+
+/** The rows that a query would give first. */
+export interface ScratchFirst {
+  readonly list: string;
+  /** ORDER BY, or "" for the order in which they are found. */
+  readonly order: string;
+  readonly limit: number;
+  /** The slice's bounds may be used to find the rows: they are found in the order of keys anyhow. */
+  readonly byKey: boolean;
 }
 
 /** A condition over one table's columns: a slice of the user's own text. */
@@ -395,6 +430,8 @@ export interface RowStream {
 export interface SystemTable {
   readonly name: string;
   readonly columns: readonly string[];
+  /** Declared types of the columns, where they need affinities. */
+  readonly types?: readonly string[] | undefined;
   readonly rows: readonly (readonly SqlValue[])[];
 }
 

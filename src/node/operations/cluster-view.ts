@@ -1,6 +1,7 @@
 /** What operations have of this node and, through it, of the cluster. */
 import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
+import type { StatementCounts } from "../../gateway/database.js";
 import type { RunningStatements } from "../../gateway/running.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { MultiRaft } from "../../multiraft/host.js";
@@ -21,6 +22,8 @@ export interface ClusterView {
   readonly calls: NodeCalls;
   readonly running: RunningStatements;
   readonly settings: () => ReadonlyMap<string, string>;
+  /** How statements have run on this node's gateway. */
+  readonly statements: Readonly<StatementCounts>;
 }
 
 export interface GroupReport {
@@ -44,6 +47,7 @@ export interface NodeReport {
   readonly node: number;
   readonly clusterId: string;
   readonly groups: readonly GroupReport[];
+  readonly statements: Readonly<StatementCounts>;
 }
 
 function kindOf(group: GroupId): string {
@@ -59,6 +63,7 @@ export async function localReport(
   return {
     node: self,
     clusterId: meta.state.clusterId,
+    statements: view.statements,
     groups: await Promise.all(
       groups.map((handle) => groupReport(handle, hosting, self, options.rows === true)),
     ),

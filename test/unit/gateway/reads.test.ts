@@ -1,19 +1,26 @@
 /** Reads on a replica that is behind: never before it has applied what the leader said had been committed. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { FIRST_RANGE_GROUP, logIndex, term } from "../../../src/base/ids.js";
+import { FIRST_RANGE_GROUP, groupId, logIndex, term, transactionId } from "../../../src/base/ids.js";
+import { encodeVector } from "../../../src/base/values.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { executeFast } from "../../../src/gateway/fast-path.js";
+import { runOnPin } from "../../../src/gateway/reads.js";
 import { DEFAULT_LIMITS, type Replica, reachReadPoint } from "../../../src/gateway/replica.js";
 import type { GatewaySession, SessionContext } from "../../../src/gateway/session.js";
+import type { SpoolSpace } from "../../../src/gateway/spool.js";
 import { StatementCache } from "../../../src/gateway/statements.js";
-import type { StatementOutcome } from "../../../src/machines/range/types.js";
+import { encodeCommands } from "../../../src/machines/range/command.js";
+import type { Command, RowStream, StatementOutcome } from "../../../src/machines/range/types.js";
 import { RangeDirectory } from "../../../src/placement/directory.js";
 import type { ExecuteRequest, ExecuteResult } from "../../../src/rpc/gateway.js";
+import type { Span } from "../../../src/sql/types.js";
 import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
 const COMMITTED = 9;
 const ONLY = { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas: [] };
+const ROW_1: Span = { table: "t", low: 1n, high: 1n };
+const STAMP = { wallMs: 0, seed: 0, lastInsertRowid: 0n };
 const OUTCOME = { rowCount: 1 } as unknown as StatementOutcome;
 
 let clock: ManualClock;
@@ -21,12 +28,15 @@ let applied: number;
 let reads: number[];
 let reached: (() => void)[];
 let replica: Replica;
+/** Of the state that is read next. */
+let held: readonly Span[] | undefined;
 
 beforeEach(() => {
   clock = new ManualClock();
   applied = COMMITTED - 1;
   reads = [];
   reached = [];
+  held = undefined;
   replica = {
     range: FIRST_RANGE_GROUP,
     clock,
@@ -39,12 +49,19 @@ beforeEach(() => {
       state: () => ({ descriptor: ONLY }),
       read: async () => {
         reads.push(applied);
-        return { appliedIndex: logIndex(applied), outcome: OUTCOME };
+        return { appliedIndex: logIndex(applied), held, outcome: OUTCOME };
       },
     },
     leader: { readPoint: async () => ({ index: logIndex(COMMITTED), term: term(2), wallMs: 1 }) },
     schema: {
-      analyse: (sql: string) => ({ sql, readonly: true, cost: "bounded", systemTables: [], parameters: [] }),
+      analyse: (sql: string) => ({
+        sql,
+        readonly: true,
+        cost: "bounded",
+        systemTables: [],
+        parameters: [],
+        footprint: () => ({ reads: [ROW_1], writes: [], checks: [] }),
+      }),
     },
   } as unknown as Replica;
 });
@@ -95,7 +112,8 @@ describe("the fast path", () => {
       },
     } as unknown as GatewaySession;
     const directory = new RangeDirectory([ONLY]);
-    const db = { whole: replica, ranges: { directory: () => directory } };
+    const counts = { single: 0, pushdown: 0, gather: 0 };
+    const db = { whole: replica, ranges: { directory: () => directory }, counts };
     const context = { db, statements: new StatementCache() } as unknown as SessionContext;
     return executeFast(session, context, request)!;
   }
@@ -107,9 +125,88 @@ describe("the fast path", () => {
     expect(slow).toEqual([]);
   });
 
+  it("leaves a read to the general path where what it read may be decided already", async () => {
+    catchUp();
+    held = [{ ...ROW_1, low: 2n, high: 2n }];
+    await execute();
+    expect(slow).toEqual([]);
+    held = [ROW_1];
+    await execute();
+    expect(slow).toEqual([request]);
+  });
+
   it("leaves a read to the general path where the replica is behind", async () => {
     await execute();
     expect(reads).toEqual([]);
     expect(slow).toEqual([request]);
+  });
+});
+
+describe("a read on a pin", () => {
+  /** Rows of one chunk, as a runner streams them. */
+  const stream = (rows: Uint8Array, count: number): RowStream => {
+    let chunk: { readonly rows: Uint8Array; readonly count: number } | undefined = { rows, count };
+    return {
+      columns: ["x"],
+      columnTypes: [null],
+      next: async () => {
+        const next = chunk;
+        chunk = undefined;
+        return next;
+      },
+      summary: () => ({ changes: 0, totalChanges: 0, lastInsertRowid: 0n }),
+      close: async () => undefined,
+    };
+  };
+  const prepared = (writes: readonly Span[]): Uint8Array => {
+    const key = { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 1 };
+    const command: Command = {
+      kind: "prepare",
+      key,
+      wallMs: 1,
+      prepared: {
+        transaction: transactionId("a"),
+        coordinator: groupId(2),
+        preparedMs: 1,
+        reads: [],
+        writes,
+        schemaVersion: 1,
+        body: { kind: "nothing" },
+      },
+    };
+    return encodeVector([encodeCommands([command], 1)]);
+  };
+
+  it("is made where nothing that is prepared may change what is read", async () => {
+    catchUp();
+    const did: string[] = [];
+    const held = [[ROW_1], [{ ...ROW_1, low: 2n, high: 2n }]];
+    let pins = 0;
+    const runner = {
+      dead: false,
+      pin: async () => {
+        did.push("pin");
+        return logIndex(COMMITTED + ++pins);
+      },
+      unpin: async () => void did.push("unpin"),
+      run: async ({ sql }: { readonly sql: string }) =>
+        sql.includes("_ostraka_prepared")
+          ? stream(prepared(held[pins - 1]!), 1)
+          : stream(encodeVector([1n]), 1),
+    };
+    const pool = { acquire: async () => runner, release: () => undefined };
+    const leader = { ...replica.leader, awaitHolds: async () => void did.push("wait") };
+    const made = {
+      ...replica,
+      runners: pool,
+      leader,
+      store: { ...replica.store, path: "x" },
+    } as unknown as Replica;
+    const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
+    const space = { maxResultBytes: 1 << 20 } as unknown as SpoolSpace;
+    const statement = { sql: "SELECT 1", params: [], flags: 0, stamp: STAMP, told: undefined };
+    const { index } = await runOnPin(made, space, statement, deadline, [], [ROW_1]);
+    expect(did).toEqual(["pin", "unpin", "wait", "pin"]);
+    expect(index).toBe(COMMITTED + 2);
   });
 });

@@ -4,8 +4,8 @@ import { groupId } from "../../../src/base/ids.js";
 import { encodeKey, encodeKeyAfter, tableEnd, tableStart } from "../../../src/base/keys.js";
 import { covers, overlaps, type RangeDescriptor, type TableKey } from "../../../src/placement/descriptor.js";
 import { RangeDirectory } from "../../../src/placement/directory.js";
-import { FIRST_SPLIT_KEY, rangesOf, SliceCheck, spanToKeys } from "../../../src/placement/route.js";
-import { END_OF_TABLE, type Span } from "../../../src/sql/types.js";
+import { FIRST_SPLIT_KEY, rangesOf, rowsOf, SliceCheck, spanToKeys } from "../../../src/placement/route.js";
+import { END_OF_TABLE, type Footprint, type Span } from "../../../src/sql/types.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
 const table = (name: string, id: number, shard: TableKey["shard"]): TableKey => ({
@@ -36,6 +36,8 @@ const range = (n: number, start: string, end: string): RangeDescriptor => ({
   generation: 1,
   replicas: [],
 });
+
+const reads = (spans: Span[]): Footprint => ({ reads: spans, writes: [], checks: [] });
 
 /** [home, a up to 100), [a from 100, b up to 0), [b from 0, k), [k ...). */
 const DIRECTORY = new RangeDirectory([
@@ -99,16 +101,16 @@ describe("ranges of spans", () => {
 describe("a slice", () => {
   it("contains what all of the span's keys are in", () => {
     const second = new SliceCheck(DIRECTORY.ranges[1]!, TABLES);
-    expect(second.contains([span("a", 100n, undefined), span("b", undefined, -1n)])).toBe(true);
-    expect(second.contains([span("a", 99n, 100n)])).toBe(false);
-    expect(second.contains([span("b", -5n, 0n)])).toBe(false);
-    expect(second.contains([whole("")])).toBe(true);
-    expect(second.contains([whole("*")])).toBe(false);
+    expect(second.contains(reads([span("a", 100n, undefined), span("b", undefined, -1n)]))).toBe(true);
+    expect(second.contains(reads([span("a", 99n, 100n)]))).toBe(false);
+    expect(second.contains(reads([span("b", -5n, 0n)]))).toBe(false);
+    expect(second.contains(reads([whole("")]))).toBe(true);
+    expect(second.contains(reads([whole("*")]))).toBe(false);
     const last = new SliceCheck(DIRECTORY.ranges[3]!, TABLES);
-    expect(last.contains([whole("k")])).toBe(true);
+    expect(last.contains(reads([whole("k")]))).toBe(true);
     // Once it is known to be inside, and once it is not.
-    expect(last.contains([whole("k"), whole("b")])).toBe(false);
-    expect(new SliceCheck(range(3, "", ""), TABLES).contains([whole("*"), whole("new")])).toBe(true);
+    expect(last.contains(reads([whole("k"), whole("b")]))).toBe(false);
+    expect(new SliceCheck(range(3, "", ""), TABLES).contains(reads([whole("*"), whole("new")]))).toBe(true);
   });
 
   it("names the tables that SQLite would choose a key for without seeing the first rows", () => {
@@ -136,7 +138,7 @@ describe("a slice", () => {
       const asked = span(["a", "b"][below(2)]!, bound(), bound());
       const [keys] = spanToKeys(asked, TABLES);
       const check = new SliceCheck(slice, TABLES);
-      expect(check.contains([asked]), `seed ${seed}, round ${i}`).toBe(covers(slice, keys!));
+      expect(check.contains(reads([asked])), `seed ${seed}, round ${i}`).toBe(covers(slice, keys!));
       const rows = Array.from({ length: 8 }, (_, n) => BigInt(n)).filter(
         (n) => (asked.low === undefined || n >= asked.low) && (asked.high === undefined || n <= asked.high),
       );
@@ -144,9 +146,35 @@ describe("a slice", () => {
       for (const row of rows) {
         const key = { start: encodeKey(id, [row]), end: encodeKeyAfter(id, [row]) };
         expect(overlaps(keys!, key), `seed ${seed}, round ${i}`).toBe(true);
-        if (check.contains([asked])) expect(covers(slice, key), `seed ${seed}, round ${i}`).toBe(true);
+        if (check.contains(reads([asked]))) expect(covers(slice, key), `seed ${seed}, round ${i}`).toBe(true);
       }
     }
+  });
+
+  it("need not have the rows that come under chosen keys, unless it is to have them", () => {
+    const end = span("a", END_OF_TABLE, END_OF_TABLE);
+    const upToEnd = span("a", undefined, END_OF_TABLE);
+    const first = new SliceCheck(DIRECTORY.ranges[0]!, TABLES);
+    const second = new SliceCheck(DIRECTORY.ranges[1]!, TABLES);
+    const found = { reads: [span("a", 5n, 5n), end], writes: [span("a", 5n, 5n)], checks: [] };
+    expect(first.contains(found)).toBe(true);
+    expect(second.contains(found)).toBe(false);
+    const append = { reads: [end], writes: [end], checks: [upToEnd] };
+    expect(first.contains(append)).toBe(false);
+    expect(second.contains(append)).toBe(true);
+    expect(second.contains({ ...append, checks: [whole("a")] })).toBe(false);
+    expect(ids([...rowsOf(append)])).toEqual([4]);
+    expect(first.containsReads([upToEnd, span("a", 1n, 3n)])).toBe(true);
+    expect(first.containsReads([whole("a")])).toBe(false);
+  });
+
+  it("has its own sequences, unless they are what a statement is about", () => {
+    const second = new SliceCheck(DIRECTORY.ranges[1]!, TABLES);
+    const end = span("a", END_OF_TABLE, END_OF_TABLE);
+    const sequences = whole("sqlite_sequence");
+    expect(second.contains({ reads: [end], writes: [end, sequences], checks: [] })).toBe(true);
+    expect(second.contains({ reads: [sequences], writes: [sequences], checks: [] })).toBe(false);
+    expect(second.contains({ reads: [], writes: [sequences], checks: [] })).toBe(false);
   });
 
   it("can begin behind the tables that stay whole, no earlier", () => {

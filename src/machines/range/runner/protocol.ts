@@ -60,6 +60,7 @@ export type WireLoad = [
   high: Uint8Array | null,
   bits: number,
   where: WireCondition | null,
+  which: Pick<ScratchLoad, "first" | "query"> | null,
 ];
 type WireCondition = [
   sql: string,
@@ -79,7 +80,12 @@ export type WireRun = [
   maxResultBytes: number,
   systemTables: readonly WireSystemTable[],
 ];
-type WireSystemTable = [name: string, columns: readonly string[], rows: Uint8Array];
+type WireSystemTable = [
+  name: string,
+  columns: readonly string[],
+  rows: Uint8Array,
+  types: readonly string[] | null,
+];
 
 export const Kind = {
   Ok: 0,
@@ -188,7 +194,9 @@ export function toWireRun(
     stamp.seed,
     stamp.lastInsertRowid,
     maxResultBytes,
-    systemTables.map(({ name, columns, rows }): WireSystemTable => [name, columns, encodeRows(rows)]),
+    systemTables.map(
+      ({ name, columns, rows, types }): WireSystemTable => [name, columns, encodeRows(rows), types ?? null],
+    ),
   ];
 }
 
@@ -207,13 +215,18 @@ export function fromWireRun(run: WireRun): {
       told: undefined,
     },
     maxResultBytes,
-    systemTables: systemTables.map(([name, columns, rows]) => ({ name, columns, rows: decodeAll(rows) })),
+    systemTables: systemTables.map(([name, columns, rows, types]) => ({
+      name,
+      columns,
+      types: types ?? undefined,
+      rows: decodeAll(rows),
+    })),
   };
 }
 
 const LoadBit = { LowAfter: 1, HighAfter: 2, Last: 4 } as const;
 
-export function toWireLoad({ table, slice, where, last }: ScratchLoad): WireLoad {
+export function toWireLoad({ table, slice, where, last, first, query }: ScratchLoad): WireLoad {
   const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
     values === undefined ? null : encodeVector(values);
   const bits =
@@ -221,7 +234,8 @@ export function toWireLoad({ table, slice, where, last }: ScratchLoad): WireLoad
     (slice.highAfter ? LoadBit.HighAfter : 0) |
     (last ? LoadBit.Last : 0);
   const condition = where === undefined ? null : toWireCondition(where);
-  return [table, bound(slice.low), bound(slice.high), bits, condition];
+  const which = first === undefined && query === undefined ? null : { first, query };
+  return [table, bound(slice.low), bound(slice.high), bits, condition, which];
 }
 
 function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
@@ -229,10 +243,11 @@ function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition)
   return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
 }
 
-export function fromWireLoad([table, low, high, bits, where]: WireLoad): ScratchLoad {
+export function fromWireLoad([table, low, high, bits, where, which]: WireLoad): ScratchLoad {
   const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
     bytes === null ? undefined : decodeVector(bytes);
   return {
+    ...which,
     table,
     slice: {
       low: bound(low),

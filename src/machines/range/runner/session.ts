@@ -347,9 +347,10 @@ function readAppliedIndex(connection: RangeConnection): number {
 }
 
 function placeSystemTables(connection: RangeConnection, tables: readonly SystemTable[]): void {
-  for (const { name, columns, rows } of tables) {
+  for (const { name, columns, types, rows } of tables) {
     const target = `temp.${quoteName(name)}`;
-    connection.database.exec(`CREATE TABLE ${target}(${columns.map(quoteName).join(", ")})`);
+    const defined = columns.map((column, i) => `${quoteName(column)} ${types?.[i] ?? ""}`);
+    connection.database.exec(`CREATE TABLE ${target}(${defined.join(", ")})`);
     const insert = connection.database.prepare(
       `INSERT INTO ${target} VALUES (${columns.map(() => "?").join(", ")})`,
     );

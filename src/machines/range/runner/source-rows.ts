@@ -14,7 +14,7 @@ import { SessionFlag } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import { bindArguments, planParameters } from "../parameters.js";
 import { quoteName } from "../temp-objects.js";
-import type { ScratchLoad, StampedStatement } from "../types.js";
+import type { ScratchFirst, ScratchLoad, StampedStatement } from "../types.js";
 import type { TableShape } from "./shapes.js";
 import type { Source } from "./sources.js";
 
@@ -34,6 +34,8 @@ export function queriesOf(source: Source, load: ScratchLoad): readonly Query[] {
       sql: `SELECT ${textLiteral(name)}, ${vector.join(", ")} FROM main.${quoteName(name)}`,
       params: [],
     }));
+  if (load.query !== undefined) return [selectFrom(shape, load, load.query.list, load.query.tail)];
+  if (load.first !== undefined) return [rowsFirst(source, shape, load, load.first)];
   const rows = selectRows(shape, load);
   if (shape.withoutRowid || shape.kind !== "table" || source.sequence(shape.name) === undefined)
     return [rows];
@@ -51,7 +53,7 @@ export function* readRows(source: Source, load: ScratchLoad): Generator<SqlValue
   const { connection } = source;
   putInForce(connection, load);
   const shape = shapeOfLoad(source, load.table);
-  const plain = load.where === undefined && load.last !== true;
+  const plain = load.where === undefined && load.last !== true && load.first === undefined;
   if (!shape.withoutRowid && plain && shape.kind === "table" && shape.key.length === 1) {
     yield* readPages(connection, shape, load);
     const sequence = source.sequence(shape.name);
@@ -127,26 +129,59 @@ function shapeOfLoad(source: Source, table: string): TableShape {
   return shape;
 }
 
-function selectRows(shape: TableShape, { slice, where, last }: ScratchLoad): Query {
+function selectRows(shape: TableShape, load: ScratchLoad): Query {
+  const order = load.last ? `ORDER BY ${shape.key.map((part) => `${part} DESC`).join(", ")} LIMIT 1` : "";
+  return selectFrom(shape, load, shape.vector.join(", "), order);
+}
+
+/** Of a load's rows; parameters in `list` and `tail` are numbered and have the condition's values. */
+function selectFrom(shape: TableShape, load: ScratchLoad, list: string, tail: string): Query {
+  const { slice, where } = load;
   const bounds = sliceCondition({ keyColumns: keyNames(shape) }, slice);
   const conditions: string[] = [];
   const params: SqlValue[] = [];
   if (where !== undefined) {
-    // Numbered parameters count from the text's own beginning, so it goes first; a comment may end it.
-    const { count } = planParameters(where.sql);
+    const count = Math.max(...[list, where.sql, tail].map((text) => planParameters(text).count));
     if (where.params.length < count)
       throw new UserError("SQLITE_RANGE", `a condition has ${count} parameters but fewer values were given`);
+    // A comment may end it.
     conditions.push(`(${where.sql}\n)`);
     params.push(...where.params.slice(0, count));
   }
-  if (bounds.params.length > 0) conditions.push(bounds.sql);
+  if (bounds.params.length > 0)
+    conditions.push(numbered(bounds.sql, params.length, load.first?.byKey !== false));
   params.push(...bounds.params);
   const alias = where?.alias === undefined ? "" : ` AS ${quoteName(where.alias)}`;
   const condition = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`;
-  const order = last ? ` ORDER BY ${shape.key.map((part) => `${part} DESC`).join(", ")} LIMIT 1` : "";
   return {
-    sql: `SELECT ${shape.vector.join(", ")} FROM main.${quoteName(shape.name)}${alias}${condition}${order}`,
+    sql: `SELECT ${list} FROM main.${quoteName(shape.name)}${alias}${condition} ${tail}`,
     params,
+  };
+}
+
+/** With `?` as numbers behind `last`. A key that is not to be searched by gets a plus sign. */
+function numbered(bounds: string, last: number, search: boolean): string {
+  if (last === 0 && search) return bounds;
+  let number = last;
+  return bounds.replace(/"(?:[^"]|"")*"|\?/g, (part) => {
+    if (part === "?") return `?${++number}`;
+    return search ? part : `+${part}`;
+  });
+}
+
+/** First the keys, by the query as it is; then their rows. */
+function rowsFirst(source: Source, shape: TableShape, load: ScratchLoad, first: ScratchFirst): Query {
+  const { list, order, limit } = first;
+  const query = selectFrom(shape, load, `${list}, ${shape.key.join(", ")}`, `${order} LIMIT ${limit}`);
+  const width = shape.key.length;
+  const found = [...iterate(source.connection, query)].map((row) => row.slice(-width));
+  const marks = `(${shape.key.map(() => "?").join(", ")})`;
+  const target = width === 1 ? shape.key[0] : `(${shape.key.join(", ")})`;
+  return {
+    sql: `SELECT ${shape.vector.join(", ")} FROM main.${quoteName(shape.name)} WHERE ${target} IN (VALUES ${
+      found.length === 0 ? `(${shape.key.map(() => "NULL").join(", ")})` : found.map(() => marks).join(", ")
+    })`,
+    params: found.flat(),
   };
 }
 

@@ -1,0 +1,129 @@
+/**
+ * A database of many ranges on real processes: nodes are killed again and again, stopped for longer than an election,
+ * while ranges split by themselves and transactions cross them. Nothing acknowledged is missing, nothing is applied
+ * twice, every read of everything shows one moment, and nothing stays in doubt.
+ *
+ * OSTRAKA_TEST_KILLS makes it longer.
+ */
+import { afterEach, expect, it } from "vitest";
+import type { Database } from "../../src/driver/index.js";
+import { SeededRandom } from "../sim/seeded-random.js";
+import { Cluster, until } from "./harness.js";
+import { WIDE_FINE, WideWorkload } from "./wide-workload.js";
+import { FINE, verdict, Workload } from "./workload.js";
+
+const KILLS = Number(process.env.OSTRAKA_TEST_KILLS ?? 5);
+const PAUSES = Number(process.env.OSTRAKA_TEST_PAUSES ?? 2);
+const SEED = Number(process.env.SEED ?? Date.now() & 0xffffff);
+const WRITER_PAUSE_MS = 30;
+
+let cluster: Cluster;
+afterEach(() => cluster?.dispose());
+
+interface Running {
+  readonly database: Database;
+  readonly narrow: Workload;
+  readonly wide: WideWorkload;
+}
+
+async function run(random: SeededRandom): Promise<Running> {
+  const clients = await Promise.all(
+    cluster.nodes.map((node) => cluster.connect([node, ...cluster.others(node)])),
+  );
+  const database = clients[0]!;
+  await Workload.prepare(database);
+  await WideWorkload.prepare(database);
+  await severalRanges(database, 5);
+  const narrow = new Workload({ pauseMs: WRITER_PAUSE_MS });
+  const wide = new WideWorkload(random, { pauseMs: WRITER_PAUSE_MS });
+  for (const [i, client] of clients.entries()) {
+    narrow.start(client, 1);
+    wide.start(client, `client ${i}`);
+  }
+  return { database, narrow, wide };
+}
+
+async function severalRanges(database: Database, count: number): Promise<number> {
+  return until(`there are ${count} ranges`, async () => {
+    const { rows } = await database.execute("select count(*) as n from ostraka_ranges");
+    const found = Number(rows[0]!.n);
+    if (found < count) throw new Error(`there are ${found}`);
+    return found;
+  });
+}
+
+async function judge({ database, narrow, wide }: Running): Promise<void> {
+  await Promise.all([narrow.stop(), wide.stop()]);
+  await narrow.settle(database);
+  expect(await wide.verdict(database)).toEqual(WIDE_FINE);
+  expect(await verdict(database, [narrow])).toEqual(FINE);
+  for (const table of ["ostraka_outbox", "ostraka_transactions"])
+    await until(`${table} is empty`, async () => {
+      const { rows } = await database.execute(`select * from ${table}`);
+      if (rows.length > 0) throw new Error(JSON.stringify(rows.map((row) => [...row])));
+      return true;
+    });
+  await cluster.checkDigests(database);
+  const ranges = await severalRanges(database, 5);
+  process.stderr.write(
+    `ranges (seed ${SEED}): ${narrow.tokens.size} tokens, ${JSON.stringify(wide.counts)}, ${ranges} ranges at the end\n`,
+  );
+}
+
+it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 180_000 + KILLS * 40_000 }, async () => {
+  const random = new SeededRandom(SEED);
+  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "8"] });
+  const running = await run(random);
+  for (let round = 0; round < KILLS; round++) {
+    await Promise.all([running.narrow.progress(5), running.wide.progress()]);
+    const victim = cluster.nodes[random.uint32() % cluster.nodes.length]!;
+    await victim.kill();
+    await Promise.all([running.narrow.progress(5), running.wide.progress()]);
+    await victim.start();
+  }
+  await Promise.all([running.narrow.progress(5), running.wide.progress()]);
+  await judge(running);
+});
+
+it("is not misled by nodes that stop and go on", { timeout: 180_000 + PAUSES * 40_000 }, async () => {
+  const random = new SeededRandom(SEED);
+  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "8"] });
+  const running = await run(random);
+  for (let round = 0; round < PAUSES; round++) {
+    const leader = await cluster.leader();
+    const others = await cluster.connect(cluster.others(leader));
+    leader.signal("SIGSTOP");
+    try {
+      // Answered, so every range is led by another node by now.
+      await others.execute(
+        "select count(*) from (select 1 from account union all select 1 from safe union all select 1 from list union all select 1 from tokens)",
+        [],
+        {
+          timeoutMs: 60_000,
+        },
+      );
+      await others.execute("update counter set n = n where id = 1");
+    } finally {
+      leader.signal("SIGCONT");
+    }
+    await Promise.all([running.narrow.progress(5), running.wide.progress()]);
+  }
+  await judge(running);
+});
+
+it("splits by size while rows are loaded, and no client is told", async () => {
+  cluster = await Cluster.create({ flags: ["--range-max-bytes", "64KiB"] });
+  const database = await cluster.connect();
+  await database.exec("create table t (id integer primary key, v text not null)");
+  const rows = 1500;
+  let next = 0;
+  const load = async (): Promise<void> => {
+    for (let id = ++next; id <= rows; id = ++next)
+      await database.execute("insert into t values (?, ?)", [id, "x".repeat(200)]);
+  };
+  await Promise.all(Array.from({ length: 16 }, load));
+  await severalRanges(database, 3);
+  const [row] = (await database.execute("select count(*), sum(id), sum(length(v)) from t")).rows;
+  expect([...row!]).toEqual([rows, (rows * (rows + 1)) / 2, rows * 200]);
+  await cluster.checkDigests(database);
+});

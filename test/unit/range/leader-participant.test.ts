@@ -1,0 +1,352 @@
+/** A leader's part in commits across ranges: votes, holds, decisions, doubts. */
+import { afterEach, describe, expect, it } from "vitest";
+import { logIndex, term } from "../../../src/base/ids.js";
+import { settle } from "../../sim/manual-clock.js";
+import {
+  closeWorlds,
+  id,
+  key,
+  type LeaderWorld,
+  newWorld,
+  now,
+  point,
+  prepare,
+  request,
+  row,
+  rows,
+  run,
+  whole,
+  write,
+} from "./leader-fixture.js";
+
+afterEach(closeWorlds);
+
+const YES = { vote: "yes" };
+const NO = { vote: "no", error: ["retry", "OSTRAKA_RETRY", expect.any(String), null] };
+
+async function world(limits: Parameters<typeof newWorld>[0] = {}): Promise<LeaderWorld> {
+  const made = await newWorld(limits);
+  await run(
+    made,
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+    "INSERT INTO t VALUES (1, 10), (2, 20), (3, 30)",
+  );
+  return made;
+}
+
+const all = (made: LeaderWorld) => rows(made, "SELECT id, v FROM t ORDER BY id");
+
+describe("votes", () => {
+  it("hold what is written until the decision, and apply it then", async () => {
+    const made = await world();
+    const { leader } = made;
+    expect(await prepare(made, { id: "a", changes: [row(1, 11)] })).toEqual(YES);
+    expect((await leader.readPoint()).held).toEqual([point(1)]);
+    expect(await all(made)).toEqual([
+      [1n, 10n],
+      [2n, 20n],
+      [3n, 30n],
+    ]);
+    const blocked = write(made, "UPDATE t SET v = v + 1 WHERE id = 1");
+    const elsewhere = write(made, "UPDATE t SET v = v + 1 WHERE id = 2");
+    const reader = leader.awaitHolds([point(1)]);
+    expect(await now(blocked)).toBe("waits");
+    expect(await now(reader)).toBe("waits");
+    expect(await elsewhere).toMatchObject({ ok: true });
+    expect(await now(leader.awaitHolds([point(2)]))).toBeUndefined();
+    await leader.resolve(id("a"), "committed");
+    expect(await blocked).toMatchObject({ ok: true });
+    await reader;
+    expect(await all(made)).toEqual([
+      [1n, 12n],
+      [2n, 21n],
+      [3n, 30n],
+    ]);
+    expect((await leader.readPoint()).held).toBeUndefined();
+    expect(await leader.describe()).toMatchObject({
+      prepared: 0,
+      leader: 1,
+      rows: 3,
+      descriptor: { range: 3 },
+    });
+  });
+
+  it("keep writers of what was read waiting too, and let go at an abort", async () => {
+    const made = await world();
+    const { index, term: at } = await made.leader.begin(id("a"), { reserve: undefined, age: 0 });
+    const reads = [{ index, term: at, spans: [point(2)] }];
+    expect(await prepare(made, { id: "a", reads, changes: [row(1, 11)] })).toEqual(YES);
+    const blocked = write(made, "UPDATE t SET v = 0 WHERE id = 2");
+    expect(await now(blocked)).toBe("waits");
+    expect(await now(made.leader.awaitHolds([point(2)]))).toBeUndefined();
+    await made.leader.resolve(id("a"), "aborted");
+    expect(await blocked).toMatchObject({ ok: true });
+    expect(await all(made)).toContainEqual([1n, 10n]);
+  });
+
+  it("are no for whoever meets a held transaction, at once", async () => {
+    const made = await world();
+    made.log.held = true;
+    const first = prepare(made, { id: "a", changes: [row(1, 11)] });
+    expect(await now(first)).toBe("waits");
+    // In flight already counts.
+    expect(await now(prepare(made, { id: "b", changes: [row(1, 12)] }))).toEqual(NO);
+    made.log.held = false;
+    made.log.deliver();
+    expect(await first).toEqual(YES);
+    expect(await prepare(made, { id: "c", changes: [row(1, 13)] })).toEqual(NO);
+    expect(await prepare(made, { id: "d", changes: [row(2, 13)] })).toEqual(YES);
+  });
+
+  it("are no when what was read has changed, or cannot be judged", async () => {
+    const made = await world();
+    const { leader } = made;
+    const { index, term: at } = await leader.begin(id("a"), { reserve: undefined, age: 0 });
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    const read = (key: number) => [{ index, term: at, spans: [point(key)] }];
+    const stale = [{ index, term: term(7), spans: [point(1)] }];
+    expect(await prepare(made, { id: "a", reads: read(3) })).toEqual(NO);
+    await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    expect(await prepare(made, { id: "b", reads: stale })).toEqual(NO);
+    expect(await prepare(made, { id: "c", reads: read(1) })).toEqual(NO);
+    expect(await prepare(made, { id: "d", schemaVersion: made.schema.version + 1 })).toEqual(NO);
+    const { index: later } = await leader.begin(id("e"), { reserve: undefined, age: 0 });
+    const reads = [{ index: later, term: at, spans: [point(3)] }];
+    expect(await prepare(made, { id: "e", reads })).toEqual(YES);
+  });
+
+  it("count what the transaction read at the leader itself", async () => {
+    const made = await world();
+    const read = { transaction: id("a"), ordinal: 0, flags: 0, lastInsertRowid: 0n };
+    const statement = { sql: "SELECT v FROM t WHERE id = 3", params: [] };
+    expect(await made.leader.run({ ...read, statement })).toMatchObject({ kind: "ran" });
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    expect(await prepare(made, { id: "a", changes: [row(1, 11)] })).toEqual(NO);
+  });
+
+  it("come from the log when the change itself is refused", async () => {
+    const made = await world();
+    await run(made, "CREATE UNIQUE INDEX u ON t(v)");
+    const vote = await prepare(made, { id: "a", changes: [row(1, 20)] });
+    expect(vote).toMatchObject({
+      vote: "no",
+      error: ["user", "SQLITE_CONSTRAINT_UNIQUE", expect.any(String), null],
+    });
+    expect((await made.leader.readPoint()).held).toBeUndefined();
+    expect(await prepare(made, { id: "a", changes: [row(1, 21)] })).toEqual(NO);
+  });
+});
+
+describe("repeated messages", () => {
+  it("of a PREPARE get the first one's answer, whatever its state", async () => {
+    const made = await world();
+    made.log.held = true;
+    const asked = request(made, { id: "a", changes: [row(1, 11)] });
+    const first = made.leader.prepare(asked);
+    const second = made.leader.prepare(asked);
+    await now(first);
+    expect(made.log.entries).toBe(3);
+    made.log.held = false;
+    made.log.deliver();
+    expect([await first, await second, await made.leader.prepare(asked)]).toEqual([YES, YES, YES]);
+    expect(made.log.entries).toBe(3);
+  });
+
+  it("of one that was refused are refused for ever", async () => {
+    const made = await world();
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const asked = request(made, { id: "b", changes: [row(1, 12)] });
+    expect(await made.leader.prepare(asked)).toEqual(NO);
+    await made.leader.resolve(id("a"), "aborted");
+    expect(await made.leader.prepare(asked)).toEqual(NO);
+  });
+
+  it("of a decision are answered without another entry; an abort that comes first is final", async () => {
+    const made = await world();
+    const { leader, log } = made;
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    await Promise.all([leader.resolve(id("a"), "committed"), leader.resolve(id("a"), "committed")]);
+    const { entries } = log;
+    await leader.resolve(id("a"), "committed");
+    expect(log.entries).toBe(entries);
+    await leader.resolve(id("b"), "aborted");
+    expect(await prepare(made, { id: "b", changes: [row(2, 11)] })).toEqual(NO);
+    expect(await all(made)).toContainEqual([1n, 11n]);
+  });
+
+  it("of a write that was applied before say what it answered", async () => {
+    const made = await world();
+    const same = key(made);
+    const statement = { sql: "UPDATE t SET v = 11 WHERE id = 1", params: [] };
+    await made.leader.write({ key: same, statement, flags: 0, lastInsertRowid: 0n });
+    const vote = await prepare(made, { id: "a", key: same, changes: [row(1, 12)] });
+    expect(vote).toMatchObject({ vote: "known", result: { ok: true, repeated: true } });
+    expect((await made.leader.readPoint()).held).toBeUndefined();
+  });
+});
+
+describe("a refusal", () => {
+  it("is told only once a quorum has confirmed the leader", async () => {
+    const made = await world();
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    made.log.confirms = false;
+    await expect(prepare(made, { id: "b", changes: [row(1, 12)] })).rejects.toMatchObject({
+      code: "OSTRAKA_ROUTE",
+    });
+  });
+});
+
+describe("a new leader", () => {
+  it("knows what was prepared before it serves", async () => {
+    const made = await world();
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    made.log.depose();
+    await expect(made.leader.readPoint()).rejects.toMatchObject({ code: "OSTRAKA_ROUTE", leader: 2 });
+    made.log.lead();
+    await expect(made.leader.readPoint()).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+    await settle();
+    expect((await made.leader.readPoint()).held).toEqual([point(1)]);
+    expect(await prepare(made, { id: "a", changes: [row(1, 11)] })).toEqual(YES);
+    expect(await prepare(made, { id: "b", changes: [row(1, 12)] })).toEqual(NO);
+    await made.leader.resolve(id("a"), "committed");
+    expect(await all(made)).toContainEqual([1n, 11n]);
+  });
+
+  it("refuses those who waited at the old one, and what was read there", async () => {
+    const made = await world();
+    const { index, term: before } = await made.leader.begin(id("b"), { reserve: undefined, age: 0 });
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const waiting = write(made, "UPDATE t SET v = 0 WHERE id = 1");
+    await now(waiting);
+    made.log.depose();
+    await expect(waiting).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+    made.log.lead();
+    await settle();
+    const reads = [{ index, term: before, spans: [point(2)] }];
+    expect(await prepare(made, { id: "b", reads })).toEqual(NO);
+  });
+
+  it("asks what became of what it inherited, as long as it is in doubt", async () => {
+    const made = await world({ inDoubtMs: 2000 });
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    await made.clock.advance(1500);
+    expect(made.asked).toEqual([]);
+    made.log.depose();
+    made.log.lead();
+    await settle();
+    await made.clock.advance(600);
+    expect(made.asked).toEqual(["a"]);
+    made.decision = "committed";
+    await made.clock.advance(2000);
+    expect(made.asked).toEqual(["a", "a"]);
+    for (let i = 0; i < 5; i++) await settle();
+    expect(await all(made)).toContainEqual([1n, 11n]);
+    await made.clock.advance(10_000);
+    expect(made.asked).toHaveLength(2);
+  });
+});
+
+describe("what is in doubt", () => {
+  it("is aborted when its coordinator has forgotten it", async () => {
+    const made = await world({ inDoubtMs: 1000 });
+    made.decision = "unknown";
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const blocked = write(made, "UPDATE t SET v = 5 WHERE id = 1");
+    await made.clock.advance(1100);
+    expect(await blocked).toMatchObject({ ok: true });
+    expect(await all(made)).toContainEqual([1n, 5n]);
+    expect(await made.leader.outcome(id("a"))).toBe("aborted");
+  });
+
+  it("has no outcome of its own here", async () => {
+    const made = await world();
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    expect(await made.leader.outcome(id("a"))).toBe("unknown");
+  });
+});
+
+describe("a commit on one range", () => {
+  it("waits for what is held of what it read, and is refused if that was committed", async () => {
+    const made = await world();
+    const { leader } = made;
+    const statement = { sql: "SELECT v FROM t WHERE id = 1", params: [] };
+    const first = { ordinal: 0, statement, flags: 0, lastInsertRowid: 0n };
+    await leader.run({ transaction: id("b"), ...first });
+    await leader.run({ transaction: id("c"), ...first });
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const committed = leader.commit(id("b"), key(made), []);
+    expect(await now(committed)).toBe("waits");
+    // A statement waits as well, and then reads what was decided.
+    const reading = leader.run({ transaction: id("d"), ...first });
+    expect(await now(reading)).toBe("waits");
+    await leader.resolve(id("a"), "committed");
+    expect(await committed).toMatchObject({
+      ok: false,
+      error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+    });
+    await reading;
+    expect(await leader.commit(id("d"), key(made), [])).toMatchObject({ ok: true });
+    expect(await leader.commit(id("c"), key(made), [])).toMatchObject({ ok: false });
+  });
+
+  it("passes when what was in its way is aborted", async () => {
+    const made = await world();
+    const { leader } = made;
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const point1 = await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    const reads = [{ index: logIndex(point1.index), term: point1.term, spans: [point(1)] }];
+    const committed = leader.commit(id("b"), key(made), reads);
+    expect(await now(committed)).toBe("waits");
+    await leader.resolve(id("a"), "aborted");
+    expect(await committed).toMatchObject({ ok: true });
+  });
+
+  it("joins one that is under way", async () => {
+    const made = await world();
+    const { leader, log } = made;
+    const statement = { sql: "UPDATE t SET v = v + 1 WHERE id = 1", params: [] };
+    await leader.run({ transaction: id("b"), ordinal: 0, statement, flags: 0, lastInsertRowid: 0n });
+    log.held = true;
+    const same = key(made);
+    const first = leader.commit(id("b"), same, []);
+    await now(first);
+    const second = leader.commit(id("b"), same, []);
+    await now(second);
+    log.held = false;
+    log.deliver();
+    expect(await first).toMatchObject({ ok: true });
+    expect(await second).toEqual(await first);
+    expect(await all(made)).toContainEqual([1n, 11n]);
+  });
+});
+
+describe("schema changes", () => {
+  it("wait for everything that is held, and nothing passes one that is prepared", async () => {
+    const made = await world();
+    const { leader } = made;
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    const ddl = write(made, "CREATE TABLE u(x)");
+    expect(await now(ddl)).toBe("waits");
+    await leader.resolve(id("a"), "committed");
+    expect(await ddl).toMatchObject({ ok: true });
+    const body = {
+      kind: "schema" as const,
+      statements: [
+        {
+          sql: "ALTER TABLE t ADD COLUMN w",
+          params: [],
+          flags: 0,
+          stamp: { wallMs: 0, seed: 1, lastInsertRowid: 0n },
+          told: undefined,
+        },
+      ],
+      changes: [],
+    };
+    expect(await prepare(made, { id: "b", writes: [whole("*")], body })).toEqual(YES);
+    const blocked = write(made, "INSERT INTO t VALUES (9, 9)");
+    expect(await now(blocked)).toBe("waits");
+    await leader.resolve(id("b"), "committed");
+    // It was analysed against the old schema, and is again.
+    expect(await blocked.catch((error: Error) => error.message)).toMatch(/3 columns/);
+  });
+});
