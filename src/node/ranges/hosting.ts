@@ -157,6 +157,11 @@ export class RangeHosting {
     return hosting;
   }
 
+  /** Where meta is led: ranges that wait to be taken in by another, and by which. */
+  frozenRanges(): ReadonlyMap<GroupId, GroupId> {
+    return this.#driver.frozenRanges();
+  }
+
   /** Once the groups run. */
   start(): void {
     this.#reports.start();
