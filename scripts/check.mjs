@@ -31,7 +31,7 @@ const vitest = (name) => ({
     return [numPassedTests, numFailedTests];
   },
 });
-const slt = (name, nodes, paths) => ({
+const slt = (name, nodes, paths, flags = []) => ({
   name,
   command: [
     process.execPath,
@@ -39,6 +39,7 @@ const slt = (name, nodes, paths) => ({
     "slt",
     "--nodes",
     String(nodes),
+    ...flags,
     "--report",
     join(scratch, `${name}.json`),
     ...paths,
@@ -61,6 +62,9 @@ const SAMPLE = [
   "index/view/10/slt_good_3.test.gz",
 ].map((file) => join("..", "shared", "slt", file));
 
+/** Every table that matters in several ranges. */
+const MANY_RANGES = ["--range-max-rows", "8"];
+
 const steps = [
   { name: "build", command: [bin("tsc"), "-p", "tsconfig.build.json"] },
   { name: "lint", command: [bin("biome"), "ci", "."] },
@@ -73,8 +77,13 @@ const steps = [
   vitest("client"),
   slt("slt-own-1", 1, ["sql-tests"]),
   slt("slt-own-3", 3, ["sql-tests"]),
+  slt("slt-own-many", 1, ["sql-tests"], MANY_RANGES),
   ...(existsSync(SAMPLE[0])
-    ? [slt("slt-shared-1", 1, SAMPLE), slt("slt-shared-3", 3, SAMPLE.slice(0, 6))]
+    ? [
+        slt("slt-shared-1", 1, SAMPLE),
+        slt("slt-shared-3", 3, SAMPLE.slice(0, 6)),
+        slt("slt-shared-many", 3, SAMPLE.slice(0, 6), MANY_RANGES),
+      ]
     : [{ name: "slt-shared", skip: "../shared is absent: the shared SQL logic tests were skipped" }]),
 ];
 

@@ -9,7 +9,7 @@ import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
-import { runForm } from "./pushed-reads.js";
+import { isOwnError, runForm } from "./pushed-reads.js";
 import { reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { Scratch } from "./scratch.js";
@@ -86,15 +86,19 @@ export class PinnedReads {
     const plan = asAnalysed
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
       : undefined;
-    if (plan?.form?.kind === "merge" && plan.version === schema.version) {
-      const read = { plan, statement, spans: footprint.reads };
-      const stream = await runForm(scratch, read, deadline);
+    const form = plan?.version === schema.version ? plan.form : undefined;
+    // A load that fails would take the snapshot with it; queries of ranges fail by themselves.
+    if (form !== undefined && !(form.kind === "first" && form.mayRaise)) {
+      const read = { plan: plan!, statement, spans: footprint.reads };
+      const stream = await runForm(scratch, read, deadline).catch((error: unknown) => {
+        if (!isOwnError(error)) throw error;
+      });
       if (stream !== undefined) {
         this.#db.counts.pushdown++;
-        return this.#drained(stream);
+        return form.kind === "merge" ? this.#drained(stream) : stream;
       }
     }
-    const conditions = safeConditions(plan, statement, schema.version);
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
     this.#db.counts[conditions === undefined ? "gather" : "pushdown"]++;
     await scratch.ensure(footprint, deadline, conditions);
     return scratch.run(statement, deadline, systemTables);

@@ -38,9 +38,14 @@ function isOurs({ class: { kind }, touchesTemp, systemTables }: Analysis, { temp
   return temp === undefined || temp.names.size === 0;
 }
 
-/** What rows of each table must meet, for these values. */
-export function conditionsOf({ filters }: Pushdown, statement: StampedStatement): Conditions {
-  const { params, flags, stamp } = statement;
+/** What rows of each table must meet, for these values. Without a stamp, the same again is known to be the same. */
+export function conditionsOf(
+  { filters }: Pushdown,
+  statement: StampedStatement,
+  { usesStamp }: Pick<Analysis, "usesStamp">,
+): Conditions {
+  const { params, flags } = statement;
+  const stamp = usesStamp ? statement.stamp : undefined;
   return new Map(
     [...filters].map(([table, list]) => [
       table,
@@ -56,9 +61,10 @@ export function conditionsOf({ filters }: Pushdown, statement: StampedStatement)
 export function safeConditions(
   plan: Pushdown | undefined,
   statement: StampedStatement,
+  analysis: Analysis,
   snapshot: number,
 ): Conditions | undefined {
   if (plan === undefined || plan.version !== snapshot) return undefined;
   for (const filters of plan.filters.values()) if (filters.some(({ mayRaise }) => mayRaise)) return undefined;
-  return plan.filters.size === 0 ? undefined : conditionsOf(plan, statement);
+  return plan.filters.size === 0 ? undefined : conditionsOf(plan, statement, analysis);
 }

@@ -82,8 +82,10 @@ export class Scratch {
     return scratch;
   }
 
-  /** Whether all the rows that these spans name are within what is pinned. */
+  /** Whether all the rows that these spans name are surely within what is pinned. */
   reaches(spans: readonly Span[]): boolean {
+    // Some of them may lie in a range that is not known of yet.
+    if (!this.#db.ranges.directory().complete) return false;
     return this.#db
       .rangesOf(spans)
       .every(({ range, generation }) => this.snapshot.pins.get(range)?.descriptor.generation === generation);

@@ -72,7 +72,7 @@ async function run(
 async function start(
   db: GatewayDatabase,
   scratch: Scratch,
-  { statement, settings, systemTables }: ReadRequest,
+  { statement, analysis, settings, systemTables }: ReadRequest,
   spans: readonly Span[],
   planned: Pushdown | undefined,
   deadline: Deadline,
@@ -87,7 +87,7 @@ async function start(
   };
   const form = plan && (await runForm(scratch, { plan, statement: stamped, spans }, deadline));
   if (form !== undefined) return form;
-  const conditions = plan && conditionsOf(plan, stamped);
+  const conditions = plan && conditionsOf(plan, stamped, analysis);
   await scratch.ensure({ reads: spans, writes: [], checks: [] }, deadline, conditions);
   return scratch.run(stamped, deadline, systemTables);
 }

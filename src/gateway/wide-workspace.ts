@@ -8,7 +8,7 @@
 import { RetryError, UserError } from "../base/errors.js";
 import type { GroupId } from "../base/ids.js";
 import { encodeKey, HOME_TABLE_ID, type Key, tableStart } from "../base/keys.js";
-import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
+import { createOracle, MAKE_SEQUENCE, type SessionOracle } from "../machines/range/oracle.js";
 import type {
   CommandResult,
   RowChange,
@@ -46,7 +46,7 @@ const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: unde
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
-  "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
+  "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
 const TEMP_TEXTS =
   "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
 
@@ -243,7 +243,7 @@ export class WideWorkspace implements Workspace {
     const plan = asAnalysed
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)
       : undefined;
-    const conditions = safeConditions(plan, statement, schema.version);
+    const conditions = safeConditions(plan, statement, analysis, schema.version);
     const footprint = this.#footprint(statement, analysis);
     const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
@@ -282,7 +282,14 @@ export class WideWorkspace implements Workspace {
     this.#forgetSchema();
     this.#schemaStatements = statements;
     const { schema } = this.#scratch.snapshot;
-    const now: SchemaSnapshot = { ...schema, version: -1, statements };
+    // What ANALYZE found, and that there is AUTOINCREMENT, is no text of the schema's own.
+    const sequence = schema.statements.filter((text) => MAKE_SEQUENCE.includes(text));
+    const found = schema.statements.filter((text) => !/^\s*CREATE\b/i.test(text) && !sequence.includes(text));
+    const now: SchemaSnapshot = {
+      ...schema,
+      version: -1,
+      statements: [...sequence, ...statements, ...found],
+    };
     this.#oracle = createOracle(now, temp);
     return statements.filter((text) => !before.has(text));
   }
@@ -300,7 +307,8 @@ export class WideWorkspace implements Workspace {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
-    const participants = this.#participants(changes, [...earlier, ...this.#reads], schemaTexts.length > 0);
+    const directory = schemaTexts.length > 0 ? await allRanges(this.#db) : undefined;
+    const participants = this.#participants(changes, [...earlier, ...this.#reads], directory);
     await this.#scratch.close("commit");
     this.#forgetSchema();
     const result = await commitWide(this.#db, {
@@ -319,9 +327,10 @@ export class WideWorkspace implements Workspace {
   #participants(
     changes: readonly RowChange[],
     reads: readonly RangeRead[],
-    changesSchema: boolean,
+    everywhere: RangeDirectory | undefined,
   ): readonly Participation[] {
-    const directory = changesSchema ? this.#db.ranges.directory() : this.#pinned();
+    const changesSchema = everywhere !== undefined;
+    const directory = everywhere ?? this.#pinned();
     const byRange = new Map<GroupId, RowChange[]>();
     for (const change of changes) {
       const at = directory.at(this.#keyOf(change));
@@ -374,6 +383,17 @@ export class WideWorkspace implements Workspace {
         .rollback(this.#transaction.id)
         .catch(() => {});
   }
+}
+
+/**
+ * All ranges, for what every one of them has to take part in. Half of a split may not be known of yet: it would be left
+ * out, and its schema would be another from then on.
+ */
+async function allRanges({ ranges }: GatewayDatabase): Promise<RangeDirectory> {
+  if (!ranges.directory().complete) await ranges.refresh();
+  const directory = ranges.directory();
+  if (!directory.complete) throw new RetryError("OSTRAKA_RETRY", "a range has split meanwhile");
+  return directory;
 }
 
 /** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */

@@ -70,6 +70,8 @@ export interface NodeParts {
   readonly tuning?: NodeTuning;
   /** Told of the hosting of groups once it exists: simulation looks at the invariants of what is in it. */
   readonly onHost?: (host: MultiRaft) => void;
+  /** The same for the ranges and the coordinator, once they are open. */
+  readonly onHosting?: (hosting: RangeHosting) => void;
 }
 
 export interface NodeTuning {
@@ -154,6 +156,7 @@ class NodeAssembly {
     const host = await this.#openHost(self, network);
     const meta = await this.#addMeta(host, identity, network);
     const hosting = await this.#openRanges(host, identity, network, meta);
+    this.#parts.onHosting?.(hosting);
     const db = this.#database(hosting, network, self);
     const running = new RunningStatements(this.#clock);
     const view: ClusterView = {

@@ -271,7 +271,8 @@ export class RangeLeader implements RangeService {
     const leadership = this.#context.serving();
     const writes = [SCHEMA];
     return leadership.admission.pass({ kind: "write", reads: [], writes }, () => {
-      this.#context.admit([], writes);
+      // The first range's is the database's.
+      if (this.#context.state.descriptor.start !== "") throw this.#context.movedError();
       const command: Command = { kind: "pragma", key, wallMs: this.#context.wallMs(), name, value };
       return this.#context.submit(command, leadership, () => writes, true);
     });

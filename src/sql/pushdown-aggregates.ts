@@ -84,9 +84,9 @@ class AggregateBuilder {
     const clause = (word: string, text: string): string => (text === "" ? "" : `\n${word} ${text}`);
     const [first] = results;
     const having = body.having === undefined ? "" : slices.of(body.having, this.#edits);
-    const order = (select.orderBy ?? [])
-      .map(({ span }) => slices.between(span.offset, endOf(span), this.#edits))
-      .join(", ");
+    const terms = select.orderBy ?? [];
+    const order =
+      terms.length === 0 ? "" : slices.between(terms[0]!.span.offset, endOf(terms.at(-1)!.span), this.#edits);
     return {
       kind: "aggregate",
       table: scope.table,

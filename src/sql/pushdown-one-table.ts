@@ -115,7 +115,15 @@ export function rowsForm(query: OneTableQuery): MergedRows | FirstRows | undefin
     offset,
     direction,
     byKey,
+    mayRaise: mayRaise(query),
   };
+}
+
+function mayRaise({ body, scope, select }: OneTableQuery): boolean {
+  const results = body.columns.flatMap((column) => (column.type === "ExprResultColumn" ? [column.expr] : []));
+  const order = (select.orderBy ?? []).map(({ expr }) => expr);
+  const all = [...conjuncts(body.whereClause), ...results, ...order];
+  return all.some((expr) => judge(expr, scope)?.mayRaise === true);
 }
 
 /** The result columns as written, if they are all accepted. */

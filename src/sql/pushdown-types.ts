@@ -59,6 +59,8 @@ export interface FirstRows extends OneTable {
   readonly direction: Direction | undefined;
   /** Rows are found in the order of keys: bounds on the key do not change the order. */
   readonly byKey: boolean;
+  /** Looking for them may fail, for a row for which the statement itself would not have. */
+  readonly mayRaise: boolean;
 }
 
 /** Aggregates of each range, put together in a table `PARTIAL_TABLE`. */

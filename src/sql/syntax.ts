@@ -5,7 +5,8 @@
  * Trees only say where things are in the user's text: what is sent to ranges are slices of that text. They are never
  * turned back into SQL, and SQLite judges every slice before it is used.
  *
- * Positions are UTF-16 offsets. The spans of expressions are exact; those of clauses may begin with a space.
+ * Positions are UTF-16 offsets. The spans of expressions are exact; those of clauses may begin with a space, and that of
+ * an item of a list with the list.
  */
 
 export interface SourceSpan {

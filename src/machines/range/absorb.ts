@@ -22,7 +22,7 @@ export function siblingPath(path: string, range: number): string {
 }
 
 /** This node's replica of the neighbour has not come as far as the log says: to be tried again. */
-export function tooEarly(message: string): FatalError {
+function tooEarly(message: string): FatalError {
   return new FatalError("OSTRAKA_TOO_EARLY", message);
 }
 

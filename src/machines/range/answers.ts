@@ -119,8 +119,11 @@ export class Answers {
   }
 
   record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
+    const before = this.#clients.get(key.client)?.floor ?? 0;
+    // The client has its answer from elsewhere (a transaction's coordinator) and will not ask.
+    if (key.sequence < before) return;
     // The mark never sinks, so that the newest row that is left carries it.
-    const floor = Math.max(key.lowestUnanswered, this.#clients.get(key.client)?.floor ?? 0);
+    const floor = Math.max(key.lowestUnanswered, before);
     const answer: Answer = {
       client: key.client,
       sequence: key.sequence,

@@ -107,6 +107,7 @@ export class Applier {
       transactions: this.transactions,
       prepared: this.prepared,
       tried: (run) => this.#tried(run),
+      trimAll: () => this.#executor.trimmer.trimAll(),
       runSchema: (statements) => this.#executor.schemaStatements(statements),
       putRows: (changes) => this.#putRows(changes),
     });

@@ -98,6 +98,7 @@ interface SchemaTraits {
   readonly indirectChanges: boolean;
   /** The schema itself asks for last_insert_rowid() or changes(). */
   readonly asksSession: boolean;
+  readonly virtualTables: boolean;
   /** An index, a generated column or a CHECK may call a date function. */
   readonly pureDates: boolean;
 }
@@ -418,6 +419,11 @@ export class RangeConnection {
 
   #totalBefore(prepared: Prepared): bigint {
     if (prepared.readonly || !this.#traits().indirectChanges) return -1n;
+    // What earlier statements of the batch left to be written to virtual tables is not this one's, whenever it is written.
+    if (this.#traits().virtualTables && this.inTransaction) {
+      this.#prepare("SAVEPOINT _ostraka_flush").statement.run();
+      this.#prepare("RELEASE _ostraka_flush").statement.run();
+    }
     return (this.#session.get() as [bigint, bigint, bigint])[1];
   }
 
@@ -438,12 +444,13 @@ export class RangeConnection {
       const row = this.database
         .prepare(
           `SELECT max(type = 'trigger' OR instr(lower(sql), 'references') > 0),
-                  max(instr(lower(sql), 'changes') > 0 OR instr(lower(sql), 'last_insert_rowid') > 0)
+                  max(instr(lower(sql), 'changes') > 0 OR instr(lower(sql), 'last_insert_rowid') > 0),
+                  max(sql LIKE 'create virtual %')
            FROM (SELECT type, sql, name FROM main.sqlite_schema UNION ALL SELECT type, sql, name FROM temp.sqlite_schema)
            WHERE substr(name, 1, 9) <> '${HIDDEN_PREFIX}'`,
         )
         .raw(true)
-        .get() as [bigint | null, bigint | null];
+        .get() as [bigint | null, bigint | null, bigint | null];
       const computed = this.database
         .prepare(
           `SELECT type, sql FROM main.sqlite_schema WHERE sql GLOB '*[Dd][Aa][Tt][Ee]*'
@@ -454,6 +461,7 @@ export class RangeConnection {
       this.#schemaTraits = {
         indirectChanges: row[0] === 1n,
         asksSession: row[1] === 1n,
+        virtualTables: row[2] === 1n,
         pureDates: computed.some(([type, sql]) => mayHoldPureDates(type, sql)),
       };
     }

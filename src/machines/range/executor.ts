@@ -62,6 +62,8 @@ export class Executor {
   #lastRowidUsed = false;
   /** The statements that run are a part of a schema change of all ranges. */
   #changingSchema = false;
+  /** Of tables by id, before the statement that changes the schema; where the range is one of several. */
+  #shardsBefore: ReadonlyMap<number, string> = new Map();
   /** Whether some foreign key of the schema is checked only at COMMIT; undefined until asked after a schema change. */
   #deferredKeys: boolean | undefined;
 
@@ -134,9 +136,8 @@ export class Executor {
     });
   }
 
-  /** The texts of a change of the schema that all ranges make; indexes and checks look at all rows in the file. */
+  /** The texts of a change of the schema that all ranges make. */
   schemaStatements(statements: readonly StampedStatement[]): void {
-    this.trimmer.trimAll();
     this.#changingSchema = true;
     try {
       this.statements(statements);
@@ -184,6 +185,10 @@ export class Executor {
         );
     }
     this.tables.before();
+    if (!slice.whole)
+      this.#shardsBefore = new Map(
+        this.tables.tables.map(({ registeredId, shard }) => [registeredId, shard]),
+      );
   }
 
   #afterSchemaChange(): void {
@@ -195,10 +200,17 @@ export class Executor {
     if (!slice.whole) this.#checkPlaces();
   }
 
-  /** A table that is sharded otherwise from now on (a trigger feeds a virtual table) must have its rows where they belong. */
+  /**
+   * A table that is new, or sharded otherwise from now on (a trigger feeds a virtual table), must have its rows where they
+   * belong.
+   */
   #checkPlaces(): void {
     const { descriptor } = this.#parts.slice.state;
-    const lost = this.tables.tables.find((table) => rowOutside(this.#connection, table, descriptor));
+    const lost = this.tables.tables.find(
+      (table) =>
+        this.#shardsBefore.get(table.registeredId) !== table.shard &&
+        rowOutside(this.#connection, table, descriptor),
+    );
     if (lost !== undefined)
       throw new UserError(
         "OSTRAKA_UNSUPPORTED",

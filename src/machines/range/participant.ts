@@ -36,6 +36,8 @@ export interface ParticipantParts {
    * it changed the schema.
    */
   tried(run: () => boolean): void;
+  /** Deletes rows that are not the range's: a schema change looks at all that are there. */
+  trimAll(): void;
   /** Runs the texts of a schema change. Throws StatementFailed. */
   runSchema(statements: readonly StampedStatement[]): void;
   /** Puts rows in place; throws as SQLite does. Answers whether that meant to make triggers again. */
@@ -114,6 +116,7 @@ export class Participant {
     if (other !== undefined)
       return failure(new RetryError("OSTRAKA_RETRY", `transaction ${other} is being decided`));
     if (prepared.body.kind === "nothing") return undefined;
+    if (prepared.body.kind === "schema") this.#parts.trimAll();
     try {
       this.#parts.tried(() => this.#perform(prepared));
       return undefined;

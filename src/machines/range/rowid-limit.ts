@@ -74,9 +74,18 @@ export class RowidLimit {
         "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'autoincrement') > 0",
       )
       .get();
-    if (found === undefined) return false;
+    if (found === undefined || !this.#mayGrow()) return false;
     const { bavail, bsize } = statfsSync(dirname(this.#connection.path));
     return bavail * bsize > ROOM_BYTES;
+  }
+
+  /** The file is not near the size to which it is limited. */
+  #mayGrow(): boolean {
+    const { database } = this.#connection;
+    const [most, pages, pageBytes] = ["max_page_count", "page_count", "page_size"].map((name) =>
+      Number(database.pragma(name, { simple: true })),
+    );
+    return (most! - pages!) * pageBytes! > ROOM_BYTES;
   }
 
   #fullPages(): bigint[] {

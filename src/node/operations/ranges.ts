@@ -105,8 +105,9 @@ function knownNode(view: ClusterView, node: unknown): NodeId {
 // --- split ------------------------------------------------------------------------------------------------------------
 
 async function split(view: ClusterView, name: string, at: readonly string[]) {
-  const { hosting } = view;
-  await hosting.view.refreshSchema();
+  const { hosting, clock } = view;
+  const deadline = new Deadline(clock, undefined, SPLIT_MS, { signal: undefined });
+  await deadline.persist(() => hosting.view.refreshSchema());
   const schema = hosting.view.schema();
   const table = schema.snapshot.tables.find((one) => one.name === name.toLowerCase());
   if (table === undefined) throw new UserError("SQLITE_ERROR", `no such table: ${name}`);

@@ -354,6 +354,8 @@ export class SimClient {
     switch (error.family) {
       case "retry":
         this.world.note(`answered ${error.code}`);
+        if (this.world.manyRanges)
+          this.world.note(`told: ${error.message.replace(/\S*\d\S*/g, "_").slice(0, 90)}`);
         return error.code === "OSTRAKA_UNAVAILABLE" ? "not sent" : "refused";
       case "ambiguous":
         this.world.note("answered OSTRAKA_UNKNOWN_OUTCOME");

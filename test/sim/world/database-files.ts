@@ -81,6 +81,22 @@ export class DatabaseFiles {
       : path;
   }
 
+  /** Folders directly in a folder of the data directory. */
+  folders(path: string): string[] {
+    const folder = this.real(path);
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name)
+      .sort();
+  }
+
+  removeFolder(path: string): void {
+    const folder = this.real(path);
+    this.#forget(folder);
+    rmSync(folder, { recursive: true, force: true });
+  }
+
   /** No replica's file grows by more than so many pages; without a number all may again. */
   limitGrowth(pages?: number): void {
     for (const [path, writer] of writers) {

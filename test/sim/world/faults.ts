@@ -7,9 +7,11 @@ import { FIRST_RANGE_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { SimRandom } from "../sim-random.js";
 import type { CrashKind } from "./database-files.js";
 import { CALM, type NetworkWeather } from "./network.js";
+import { TOPOLOGY, TOPOLOGY_WEIGHTS, type TopologyKind } from "./topology.js";
 import type { World } from "./world.js";
 
 export type FaultKind =
+  | TopologyKind
   | "crash"
   | "crash leader"
   | "crash all"
@@ -55,7 +57,9 @@ const LONGEST_PAUSE = 5;
 const LONGEST_DOWN = 4;
 const LONGEST_LAG = 1.5;
 
-const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
+export type Weights = readonly (readonly [FaultKind, number])[];
+
+const WEIGHTS: Weights = [
   ["crash", 5],
   ["crash leader", 5],
   ["crash all", 1],
@@ -87,19 +91,23 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
 
 export function drawFaults(
   random: SimRandom,
-  { founders: nodes, replicas }: { readonly founders: readonly number[]; readonly replicas: number },
+  {
+    founders: nodes,
+    most,
+    manyRanges,
+  }: { readonly founders: readonly number[]; readonly most: number; readonly manyRanges: boolean },
   fromMs: number,
   untilMs: number,
   unitMs: number,
 ): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
-  const kinds = WEIGHTS.filter(
+  const kinds = [...WEIGHTS, ...(manyRanges ? TOPOLOGY_WEIGHTS : [])].filter(
     ([kind]) => random.chance(0.6) && !(nodes.length === 1 && (kind === "wipe" || kind === "bit rot")),
   );
   const everyMs = unitMs * random.pick([0.4, 1, 2.5, 6]);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
-  for (let room = replicas - nodes.length; room > 0; room--) {
+  for (let room = most - nodes.length; room > 0; room--) {
     const atMs = Math.round(fromMs + random.float() * 0.7 * (untilMs - fromMs));
     if (random.chance(0.8)) faults.push({ atMs, kind: "join", node: 1, forMs: 0, a: 0, b: 0 });
   }
@@ -139,9 +147,10 @@ export function describeFault({ atMs, kind, node, forMs }: Fault): string {
   return `${(atMs / 1000).toFixed(3)} s: ${kind} (node ${node}, ${forMs} ms)`;
 }
 
-type Strike = (world: World, fault: Fault, leader: number) => void;
+export type Strike = (world: World, fault: Fault, leader: number) => void;
 
 const STRIKES: Readonly<Record<FaultKind, Strike>> = {
+  ...TOPOLOGY,
   crash: (world, fault) => crash(world, fault.node, fault),
   "crash leader": (world, fault, leader) => crash(world, leader, fault),
   "crash all": (world, fault) => {

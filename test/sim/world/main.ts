@@ -11,6 +11,7 @@ interface Flags {
   readonly twice: boolean;
   readonly verbose: boolean;
   readonly keepGoing: boolean;
+  readonly manyRanges: boolean;
 }
 
 /** Another one each second. */
@@ -37,11 +38,12 @@ function flags(argv: readonly string[]): Flags {
     twice: argv.includes("--twice"),
     verbose: argv.includes("--verbose"),
     keepGoing: argv.includes("--keep-going"),
+    manyRanges: argv.includes("--ranges"),
   };
 }
 
 /** Leaves out ever smaller parts of the faults while the run still fails, whatever it fails with. */
-async function shrink(report: RunReport): Promise<RunReport> {
+async function shrink(report: RunReport, manyRanges: boolean): Promise<RunReport> {
   let best = report;
   let left = 60;
   for (let size = Math.ceil(best.faults.length / 2); size >= 1 && left > 0; ) {
@@ -49,7 +51,7 @@ async function shrink(report: RunReport): Promise<RunReport> {
     for (let at = 0; at < best.faults.length && left > 0; at += size) {
       const faults: Fault[] = [...best.faults.slice(0, at), ...best.faults.slice(at + size)];
       left--;
-      const tried = await runSeed({ seed: report.seed, faults });
+      const tried = await runSeed({ seed: report.seed, faults, manyRanges });
       if (tried.violation === undefined) continue;
       best = tried;
       removed = true;
@@ -60,7 +62,7 @@ async function shrink(report: RunReport): Promise<RunReport> {
   return best;
 }
 
-function tell(report: RunReport, verbose: boolean): void {
+function tell(report: RunReport, manyRanges: boolean, verbose: boolean): void {
   say(`\nseed ${report.seed} FAILED at ${(report.virtualMs / 1000).toFixed(3)} s: ${report.violation}`);
   say("faults:");
   for (const fault of report.faults) say(`  ${describeFault(fault)}`);
@@ -70,11 +72,12 @@ function tell(report: RunReport, verbose: boolean): void {
     say("logs:");
     for (const line of report.logs) say(`  ${line}`);
   }
-  say(`replay: SEED=${report.seed} npm run sim`);
+  say(`replay: SEED=${report.seed} npm run sim${manyRanges ? " -- --ranges" : ""}`);
 }
 
 async function main(): Promise<number> {
   const options = flags(process.argv.slice(2));
+  const { manyRanges } = options;
   const started = performance.now();
   const sometimes = new Map<string, number>();
   let events = 0;
@@ -89,7 +92,7 @@ async function main(): Promise<number> {
   for (const seed of seeds) {
     if (performance.now() - started > options.minutes * 60_000) break;
     const startedMs = performance.now();
-    const report = await runSeed({ seed });
+    const report = await runSeed({ seed, manyRanges });
     runs++;
     events += report.events;
     virtualMs += report.virtualMs;
@@ -99,7 +102,7 @@ async function main(): Promise<number> {
       `seed ${seed} ${report.violation === undefined ? "ok" : "FAILED"} hash ${report.hash} events ${report.events} operations ${report.operations} virtual ${(report.virtualMs / 1000).toFixed(1)} s in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`,
     );
     if (options.twice) {
-      const again = await runSeed({ seed });
+      const again = await runSeed({ seed, manyRanges });
       if (again.hash !== report.hash) {
         say(`seed ${seed} is not deterministic: ${report.hash}, then ${again.hash}`);
         failures.push(seed);
@@ -107,7 +110,11 @@ async function main(): Promise<number> {
     }
     if (report.violation === undefined) continue;
     failures.push(seed);
-    tell(options.shrink ? await shrink(report) : report, options.verbose || options.seed !== undefined);
+    tell(
+      options.shrink ? await shrink(report, manyRanges) : report,
+      manyRanges,
+      options.verbose || options.seed !== undefined,
+    );
     if (!options.keepGoing) break;
   }
   const seconds = (performance.now() - started) / 1000;

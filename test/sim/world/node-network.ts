@@ -359,7 +359,10 @@ export class SimNodeNetwork implements NodeNetwork {
       timeoutMs,
       signal: new AbortController().signal,
     };
-    return handler(unpackMessages(body) as unknown[], context);
+    return handler(unpackMessages(body) as unknown[], context).catch((error: Error) => {
+      if (/is not on this node/.test(error.message)) this.#around.note("a range was asked where it is not");
+      throw error;
+    });
   }
 
   // --- strangers ------------------------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
  * The machine's disk and clock outlive its processes. A crash ends a process at once: its timers, disk operations,
  * messages and database connections never reach the world again.
  */
+import { dirname } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
-import type { Clock } from "../../../src/base/io.js";
+import type { Clock, Disk } from "../../../src/base/io.js";
 import { createInProcessRunnerPool } from "../../../src/machines/range/runner/pool.js";
 import { type LocalStores, openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
 import type { RunnerPool } from "../../../src/machines/range/types.js";
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { NodeConfig } from "../../../src/node/config.js";
 import { assembleNode, type NodeTuning, type RunningNode } from "../../../src/node/node.js";
+import type { RangeHosting } from "../../../src/node/ranges/hosting.js";
 import type { Entry } from "../../../src/raft/types.js";
 import type { SimClock } from "../sim-clock.js";
 import { SimDisk } from "../sim-disk.js";
@@ -31,6 +33,8 @@ export interface WorldOfProcesses extends Surroundings {
   /** Voters that every group is to have. */
   readonly replicas: number;
   readonly tuning: NodeTuning;
+  /** Beyond which ranges split by themselves; undefined for never. */
+  readonly rangeMaxRows: number | undefined;
   readonly trace: (line: string) => void;
   ended(process: Process): void;
   /** The node's own decision to go down. */
@@ -59,6 +63,7 @@ export class Process implements NetworkProcess {
   readonly pools: RunnerPool[] = [];
   readonly stores: LocalStores[] = [];
   host: MultiRaft | undefined;
+  hosting: RangeHosting | undefined;
   running: RunningNode | undefined;
   /** It gave up by itself. */
   failure: OstrakaError | undefined;
@@ -178,7 +183,7 @@ export class Machine {
   async #run(process: Process): Promise<void> {
     const { clock } = process;
     try {
-      const disk = this.disk.mount();
+      const disk = withFolders(this.disk.mount(), this.files);
       await disk.makeDirectory(this.dataDirectory);
       const running = await assembleNode(this.#config(), {
         clock,
@@ -198,6 +203,9 @@ export class Machine {
         tuning: this.#world.tuning,
         onHost: (host) => {
           process.host = host;
+        },
+        onHosting: (hosting) => {
+          process.hosting = hosting;
         },
       });
       if (process.dead) return;
@@ -244,7 +252,7 @@ export class Machine {
     process.stores.push(stores);
     return {
       close: () => stores.close(),
-      remove: (path) => stores.remove(this.files.real(path)),
+      remove: (path) => this.#remove(process, path),
       store: (path) => {
         const store = stores.store(this.files.real(path));
         const apply = store.apply.bind(store);
@@ -256,9 +264,21 @@ export class Machine {
           this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);
           return results;
         };
+        const restore = store.restore.bind(store);
+        store.restore = async (file) => {
+          const index = await restore(file);
+          if (store.beginning() !== undefined) this.#world.note("a snapshot was installed in a child");
+          return index;
+        };
         return store;
       },
     };
+  }
+
+  /** Of a range, its folder. In the machine's own time. */
+  async #remove({ clock }: Process, path: string): Promise<void> {
+    await new Promise<void>((resolve) => void clock.setTimer(1, resolve));
+    this.files.removeFolder(dirname(path));
   }
 
   #logger(process: Process) {
@@ -299,7 +319,7 @@ export class Machine {
         : undefined,
       join: this.#founder ? undefined : addresses,
       rangeMaxBytes: 64 * 1024 * 1024,
-      rangeMaxRows: undefined,
+      rangeMaxRows: this.#world.rangeMaxRows,
       replicas: this.#world.replicas,
       electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
@@ -309,6 +329,13 @@ export class Machine {
       insecure: true,
     };
   }
+}
+
+/** The folders of ranges are made by SQLite's side of the machine. */
+function withFolders(disk: Disk, files: DatabaseFiles): Disk {
+  const list = disk.list.bind(disk);
+  disk.list = async (directory) => [...new Set([...(await list(directory)), ...files.folders(directory)])];
+  return disk;
 }
 
 function safe(_: string, value: unknown): unknown {

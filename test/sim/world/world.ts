@@ -13,10 +13,11 @@ import type { OstrakaError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP } from "../../../src/base/ids.js";
 import type { Timer } from "../../../src/base/io.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
+import type { CommandResult } from "../../../src/machines/range/types.js";
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
 import type { NodeTuning } from "../../../src/node/node.js";
-import type { Entry } from "../../../src/raft/types.js";
+import { type Entry, MessageType } from "../../../src/raft/types.js";
 import type { Verdict } from "../checkers/verdict.js";
 import { SimClock, settle, turns } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
@@ -26,6 +27,9 @@ import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
 import { check, Invariants, Violation } from "./invariants.js";
 import { SimNetwork } from "./network.js";
 import { Machine, type Process, type WorldOfProcesses } from "./process.js";
+import { comeToRest, coverKeyspace } from "./range-ends.js";
+import { Sightings } from "./sightings.js";
+import { Operator } from "./topology.js";
 import { Trace } from "./trace.js";
 import { History } from "./workloads/index.js";
 import { Worker } from "./workloads/worker.js";
@@ -39,16 +43,30 @@ const SIZES = [
   [3, 5],
   [1, 3],
 ] as const;
+/** The same, and machines in the end: replicas have somewhere to go. */
+const SIZES_OF_MANY = [
+  [3, 3, 3],
+  [3, 3, 3],
+  [3, 3, 4],
+  [3, 3, 5],
+  [5, 5, 5],
+  [1, 1, 1],
+] as const;
+/** Beyond which ranges split by themselves; mostly they do so by hand alone. */
+const ROWS_OF_RANGES = [0, 0, 10, 40];
 /** How long anything may fail, in units of the world. */
 const LENGTHS = [8, 16, 32] as const;
 const START_MS = 60_000;
 const HEAL_MS = 90_000;
+const FINISH_MS = 120_000;
 
 export interface RunSettings {
   readonly seed: number;
   /** Instead of those that the seed gives. */
   readonly faults?: readonly Fault[] | undefined;
   readonly keepTrace?: boolean;
+  /** The database is divided, and divided again while it is used; a seed is another world with it than without. */
+  readonly manyRanges?: boolean;
   /** Instead of what the seed gives: for scripted runs. */
   readonly fixed?: Partial<Fixed>;
 }
@@ -58,8 +76,11 @@ interface Fixed {
   /** How many nodes found the cluster, and how many voters it is to have. */
   readonly founders: number;
   readonly replicas: number;
+  /** Machines in the end: more than there are replicas, or as many. */
+  readonly most: number;
   readonly unitMs: number;
   readonly tuning: NodeTuning;
+  readonly rangeMaxRows: number;
 }
 
 export interface RunReport {
@@ -97,20 +118,29 @@ export class World implements WorldOfProcesses {
   readonly machines: Machine[];
   readonly founders: readonly number[];
   readonly replicas: number;
+  readonly most: number;
   readonly tuning: NodeTuning;
+  readonly manyRanges: boolean;
+  readonly rangeMaxRows: number | undefined;
+  readonly operator: Operator;
   readonly sometimes = new Map<string, number>();
   readonly history: History;
   /** Of clients: begun, and neither committed nor given up. */
   openTransactions = 0;
+  readonly #sightings = new Sightings(
+    (what) => this.note(what),
+    () => this.openTransactions,
+  );
   readonly #waiting = new Set<Waiting>();
   readonly #trace: Trace;
   readonly #root: string;
   #events = 0;
   #violation: Error | undefined;
 
-  constructor({ seed, keepTrace = false, fixed = {} }: RunSettings) {
+  constructor({ seed, keepTrace = false, fixed = {}, manyRanges = false }: RunSettings) {
     this.seed = seed;
-    this.random = new SimRandom(seed, "world");
+    this.manyRanges = manyRanges;
+    this.random = new SimRandom(seed, manyRanges ? "ranges" : "world");
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
     this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
@@ -118,12 +148,19 @@ export class World implements WorldOfProcesses {
     this.wires = new SimNetwork(this.clock, this.random.stream("network"), this.unitMs);
     this.invariants = new Invariants((what) => this.note(what));
     this.tuning = fixed.tuning ?? drawTuning(this.random.stream("tuning"), this.unitMs);
-    this.history = new History(this.random.stream("workloads"));
-    const [founders, replicas] = this.random.stream("size").pick(SIZES);
+    this.history = new History(this.random.stream("workloads"), manyRanges);
+    const [founders, replicas, most = replicas] = this.random
+      .stream("size")
+      .pick<readonly [number, number, number?]>(manyRanges ? SIZES_OF_MANY : SIZES);
     this.founders = Array.from({ length: fixed.founders ?? founders }, (_, i) => i + 1);
     this.replicas = fixed.replicas ?? (fixed.founders === undefined ? replicas : Math.max(3, fixed.founders));
+    this.most = Math.max(this.replicas, fixed.most ?? (fixed.founders === undefined ? most : 0));
+    this.rangeMaxRows =
+      (fixed.rangeMaxRows ?? (manyRanges ? this.random.stream("rows").pick(ROWS_OF_RANGES) : 0)) || undefined;
     this.machines = [];
     for (const id of this.founders) this.#addMachine(id);
+    const operator = this.random.stream("operator");
+    this.operator = new Operator(this, FIRST_CLIENT - 2, operator, this.history.splittable);
   }
 
   // --- what processes and clients ask of the world --------------------------------------------------------------
@@ -136,7 +173,7 @@ export class World implements WorldOfProcesses {
 
   /** One more node joins, while the cluster wants more. */
   join(): Machine | undefined {
-    if (this.machines.length >= this.replicas) return undefined;
+    if (this.machines.length >= this.most) return undefined;
     this.note("a node was added");
     const machine = this.#addMachine(this.machines.length + 1);
     machine.start();
@@ -171,11 +208,23 @@ export class World implements WorldOfProcesses {
     this.#trace.bytes(from * 16 + to, bytes);
     const process = this.process(from);
     if (process === undefined) return;
+    if (this.manyRanges) this.#seeFrame(to, frame);
     try {
       this.invariants.sent(process, frame);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  #seeFrame(to: number, { messages }: PeerFrame): void {
+    const host = this.process(to)?.host;
+    for (const { group, message } of messages)
+      if (
+        (message.type === MessageType.Vote || message.type === MessageType.PreVote) &&
+        host !== undefined &&
+        host.findGroup(group) === undefined
+      )
+        this.note("a child was asked for a vote before it was there");
   }
 
   applied(
@@ -187,8 +236,10 @@ export class World implements WorldOfProcesses {
   ): void {
     this.trace(`n${machine.id} applied ${upTo}`);
     try {
+      const decoded = results.map((bytes) => decodeResults(bytes));
       for (const [i, entry] of entries.entries())
-        this.invariants.result(machine, path, entry.index, summaryOf(results[i]!));
+        this.invariants.result(machine, path, entry.index, summaryOf(decoded[i]!));
+      if (this.manyRanges) this.#sightings.applied(path, entries, decoded);
     } catch (error) {
       this.fail(error);
     }
@@ -228,6 +279,8 @@ export class World implements WorldOfProcesses {
     count("a snapshot was installed", stats.snapshotsInstalled);
     count("a log was cut behind a checkpoint", stats.checkpoints);
     count("a node ticked late after a pause", stats.stalls);
+    const { leader } = process.hosting?.coordinator ?? {};
+    count("the coordinator gave a transaction up by itself, or when asked", leader?.counts().byRecovery ?? 0);
   }
 
   allows(error: OstrakaError): boolean {
@@ -321,6 +374,7 @@ export class World implements WorldOfProcesses {
     const drawn = async (): Promise<void> => {
       await this.#comeUp();
       await this.during(this.#createTables(), "the tables are made", START_MS);
+      if (this.manyRanges) await this.during(this.#divide(), "the tables are divided", START_MS);
       const start = this.clock.monotonicMs();
       const end = start + this.unitMs * this.random.stream("length").pick(LENGTHS);
       planned = faults ?? drawFaults(this.random.stream("faults"), this, start, end, this.unitMs);
@@ -360,6 +414,13 @@ export class World implements WorldOfProcesses {
     }
   }
 
+  /** Some ranges to begin with. */
+  async #divide(): Promise<void> {
+    const random = this.random.stream("divide");
+    for (let left = random.between(1, 4); left > 0; left--)
+      await this.operator.split(random.float(), random.float());
+  }
+
   #employ(): { worker: Worker; done: Promise<void> }[] {
     const random = this.random.stream("clients");
     const count = random.between(2, 6);
@@ -393,11 +454,14 @@ export class World implements WorldOfProcesses {
     this.trace("everything heals");
     this.heal();
     for (const { worker } of workers) worker.stopped = true;
+    const finished = this.operator.finish();
+    finished.catch((error: unknown) => this.fail(error));
     await this.during(
       Promise.all(workers.map(({ done }) => done)),
       () => `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
     );
     await this.allServe();
+    await this.during(finished, "operators finish", FINISH_MS);
     const readers = this.#survivors().map(({ id }) => {
       const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
       client.pin(id);
@@ -410,6 +474,8 @@ export class World implements WorldOfProcesses {
     );
     for (const [name, { verdict, problems }] of verdicts)
       check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
+    await comeToRest(this, this.#survivors());
+    await coverKeyspace(this, this.#survivors());
     await this.compareReplicas();
     return verdicts;
   }
@@ -509,8 +575,8 @@ export class World implements WorldOfProcesses {
 }
 
 /** What an entry's commands did, as every replica must find it; "repeated" depends on where a crash cut the entry. */
-function summaryOf(bytes: Uint8Array): string {
-  return decodeResults(bytes)
+function summaryOf(results: readonly CommandResult[]): string {
+  return results
     .map((result) =>
       result.ok
         ? `ok ${result.outcomes.map(({ changes, rowCount, lastInsertRowid }) => `${changes}/${rowCount}/${lastInsertRowid}`).join()}`

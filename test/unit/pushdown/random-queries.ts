@@ -183,6 +183,7 @@ export class QueryMaker {
       () => this.join(),
       () => this.nested(),
       () => this.keyed(),
+      () => this.simple(),
     ])();
     return { sql, params: this.params };
   }
@@ -312,6 +313,26 @@ export class QueryMaker {
     const distinct = dice.chance(8) ? "DISTINCT " : "";
     const main = dice.chance(10) ? "main." : "";
     return `SELECT ${distinct}${list} FROM ${main}t${alias}${this.#where(prefix)}${this.#order(prefix)}${this.#limit()}`;
+  }
+
+  /** What is most likely to be asked. */
+  simple(): string {
+    const dice = this.#dice;
+    const column = dice.pick(T_COLUMNS);
+    const where = dice.chance(40)
+      ? ""
+      : ` WHERE ${column} ${dice.pick(["=", ">", "<", "IS"])} ${this.#literal()}`;
+    return dice.pick([
+      () => `SELECT * FROM t${where}`,
+      () => `SELECT *, rowid FROM t${where} ORDER BY ${dice.pick(["id", "id DESC", "rowid"])}`,
+      () =>
+        `SELECT id, b FROM t${where} ORDER BY ${dice.pick(T_COLUMNS)} ${dice.pick(["", "DESC"])} LIMIT ${dice.below(7)}`,
+      () => `SELECT count(*) FROM t${where}`,
+      () => `SELECT min(${column}), max(${column}), count(${column}) FROM t${where}`,
+      () =>
+        `SELECT ${column}, count(*), sum(a) FROM t${where} GROUP BY ${column}${dice.pick(["", " ORDER BY 2 DESC, 1", " HAVING count(*) > 1"])}`,
+      () => `SELECT sum(a), avg(a), total(a), sum(id), avg(e) FROM t${where}`,
+    ])();
   }
 
   /** By the whole key, or of it. */

@@ -13,7 +13,7 @@ import { decodeRows, type SqlValue } from "../../../src/base/values.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { collect } from "../../../src/gateway/outcomes.js";
-import { conditionsOf, pushdownOf } from "../../../src/gateway/pushdown.js";
+import { conditionsOf, pushdownOf, safeConditions } from "../../../src/gateway/pushdown.js";
 import { isOwnError, runForm } from "../../../src/gateway/pushed-reads.js";
 import { DEFAULT_LIMITS } from "../../../src/gateway/replica.js";
 import { Scratch } from "../../../src/gateway/scratch.js";
@@ -22,6 +22,7 @@ import { openConnection, type RangeConnection } from "../../../src/machines/rang
 import { createOracle, type SessionOracle } from "../../../src/machines/range/oracle.js";
 import { createInProcessRunnerPool } from "../../../src/machines/range/runner/pool.js";
 import type {
+  RowChange,
   Runner,
   RunnerPool,
   SchemaSnapshot,
@@ -67,7 +68,15 @@ export interface Told {
   readonly error?: string;
 }
 
+/** What a statement left behind: the rows of all tables. */
+export interface Written {
+  readonly changes?: number;
+  readonly rows?: readonly (readonly (readonly SqlValue[])[])[];
+  readonly error?: string;
+}
+
 export class SplitDatabase {
+  readonly #tables: readonly TableDefinition[];
   readonly plain: RangeConnection;
   readonly oracle: SessionOracle;
   readonly schema: SchemaSnapshot;
@@ -80,16 +89,20 @@ export class SplitDatabase {
 
   /** `strays` decides which of another range's rows a file has, as well. */
   constructor(tables: readonly TableDefinition[], others: readonly string[], strays: () => boolean) {
+    this.#tables = tables;
     const statements = [...tables.map(({ sql }) => sql), ...others];
     const keys = tables.map(({ key }, i): TableKey => ({ ...key, id: i + 1 }));
     this.schema = { version: 1, statements, appliedIndex: logIndex(1), tables: keys };
     this.oracle = createOracle(this.schema);
     this.plain = openConnection(":memory:", { readonly: false, role: "scratch" });
     for (const sql of statements) this.plain.database.exec(sql);
+    this.plain.database.pragma("foreign_keys = OFF");
     for (const table of tables) for (const row of table.rows) insert(this.plain, table, row);
+    this.plain.database.pragma("foreign_keys = ON");
     this.#descriptors = descriptorsOf(tables, keys);
     for (const descriptor of this.#descriptors) {
       const file = openConnection(this.#path(descriptor), { readonly: false, role: "scratch" });
+      file.database.pragma("foreign_keys = OFF");
       file.database.exec("BEGIN; CREATE TABLE _ostraka_state(applied_index)");
       file.database.exec("INSERT INTO _ostraka_state VALUES (1)");
       for (const sql of statements) file.database.exec(sql);
@@ -146,7 +159,7 @@ export class SplitDatabase {
       try {
         const stream = await runForm(scratch, { plan, statement, spans }, this.#deadline);
         if (stream !== undefined) return { told: told(await collect(stream, 1 << 30)), how: plan.form!.kind };
-        const conditions = conditionsOf(plan, statement);
+        const conditions = conditionsOf(plan, statement, analysis);
         await scratch.ensure({ reads: spans, writes: [], checks: [] }, this.#deadline, conditions);
         const answer = await collect(await scratch.run(statement, this.#deadline, []), 1 << 30);
         return { told: told(answer), how: plan.filters.size > 0 ? "filter" : "gather" };
@@ -164,6 +177,66 @@ export class SplitDatabase {
       await this.renew();
       return { told: failed(error), how: "gather" };
     }
+  }
+
+  /** What plain SQLite would have of all tables after a statement, and its count of changes. */
+  tryWrite(statement: StampedStatement): Written {
+    const { database } = this.plain;
+    database.exec("BEGIN");
+    try {
+      const { changes } = this.plain.execute(statement, { maxBytes: 1 << 30 });
+      return { changes, rows: this.#tables.map((table) => this.#allRows(table)) };
+    } catch (error) {
+      return { error: failed(error).error! };
+    } finally {
+      if (database.inTransaction) database.exec("ROLLBACK");
+    }
+  }
+
+  /** The same by the rows that a transaction over the ranges would bring together and change. */
+  async tryWriteRanges(
+    statement: StampedStatement,
+  ): Promise<{ readonly written: Written; readonly how: string }> {
+    const analysis = analyse(statement.sql, this.oracle);
+    const plan = pushdownOf(analysis, this.oracle, this.schema.tables);
+    const conditions = safeConditions(plan, statement, analysis, this.schema.version);
+    const how = conditions === undefined ? "gather" : "filter";
+    const scratch = await this.#open();
+    try {
+      await scratch.ensure(analysis.footprint(statement.params), this.#deadline, conditions);
+      const { changes } = await collect(await scratch.run(statement, this.#deadline, []), 1 << 30);
+      const changed = await scratch.runner.captured();
+      return {
+        how,
+        written: { changes, rows: this.#tables.map((table) => this.#changedRows(table, changed)) },
+      };
+    } catch (error) {
+      return { how, written: { error: failed(error).error! } };
+    } finally {
+      await this.renew();
+    }
+  }
+
+  /** By key, in order. */
+  #allRows({ key, columns }: TableDefinition): SqlValue[][] {
+    const order = key.keyColumns.map((column) => `"${column}"`).join(", ");
+    return this.plain.database
+      .prepare(`SELECT ${columns.join(", ")} FROM "${key.name}" ORDER BY ${order}`)
+      .raw()
+      .safeIntegers()
+      .all() as SqlValue[][];
+  }
+
+  #changedRows(table: TableDefinition, changes: readonly RowChange[]): SqlValue[][] {
+    const keyOf = (key: readonly SqlValue[]): string => encodeKey(1, key);
+    const rows = new Map(this.#allRows(table).map((row) => [keyOf(table.keyAt.map((at) => row[at]!)), row]));
+    const hidden = table.columns[0] === "rowid";
+    for (const { table: name, key, row } of changes) {
+      if (name.toLowerCase() !== table.key.name) continue;
+      if (row === undefined) rows.delete(keyOf(key));
+      else rows.set(keyOf(key), hidden ? [...key, ...row] : [...row]);
+    }
+    return [...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => row);
   }
 
   async #open(): Promise<Scratch> {

@@ -177,11 +177,18 @@ describe("a slice", () => {
     await made.leader.split(keyAt(made, 6), CHILD);
     for (const sql of ["CREATE TABLE u(x)", "DELETE FROM t WHERE id > 3", "UPDATE t SET v = 1 WHERE id = 7"])
       await expect(write(made, sql)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
-    await expect(made.leader.setPragma("user_version", 3, key(made))).rejects.toMatchObject({
-      code: "OSTRAKA_ROUTE",
-    });
     const counting = { statement: statement("SELECT count(*) FROM t"), maxBytes: 100 };
     await expect(made.leader.read(counting)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+  });
+
+  it("keeps the database's numbers where it is the first", async () => {
+    const made = await world();
+    await made.leader.split(keyAt(made, 6), CHILD);
+    expect(await made.leader.setPragma("user_version", 3, key(made))).toMatchObject({ ok: true });
+    const child = await made.child();
+    await expect(child.leader.setPragma("user_version", 4, key(child))).rejects.toMatchObject({
+      code: "OSTRAKA_ROUTE",
+    });
   });
 
   it("takes new rows where the table ends, as long as it has one to follow", async () => {

@@ -467,6 +467,55 @@ describe("trimming", () => {
     expect(child.schema().tables).toEqual(store.schema().tables);
   });
 
+  it("keeps tables from being fed into a virtual table with rows in another range", async () => {
+    const root = temporaryDirectory();
+    const store = openRange(root);
+    applySql(
+      store,
+      "create table t(id integer primary key, a)",
+      "create table first(a)",
+      "create virtual table f using fts5(a)",
+      "insert into t values (1, 'a'), (5, 'b')",
+      "insert into first values ('c')",
+    );
+    const key = encodeKey(1, [5n]);
+    applyCommands(store, split(key, 8));
+    await childOf(store);
+    const child = openRange(root, 8);
+    const feed = (table: string): string =>
+      `create trigger x${table} after insert on ${table} begin insert into f values (new.a); end`;
+    const body = (sql: string) => ({
+      kind: "schema" as const,
+      statements: [statementOf(execute(sql))],
+      changes: [],
+    });
+    const refused = {
+      ok: false,
+      error: ["user", "OSTRAKA_UNSUPPORTED", expect.stringMatching(/rows of t /), null],
+    };
+    // The first range could: all its rows stay. The other one cannot.
+    expect(applyCommands(store, prepare(store, "p", body(feed("t"))))).toMatchObject([{ vote: "yes" }]);
+    expect(applyCommands(child, prepare(child, "p", body(feed("t"))))).toMatchObject([refused]);
+    applyCommands(store, resolve("p", "aborted"));
+    applyCommands(child, resolve("p", "aborted"));
+    // A table that is all in front of the split key's table may not be left behind either.
+    const id = store.schema().tables.find(({ name }) => name === "first")!.id;
+    expect(id).toBe(2);
+    expect(applyCommands(child, prepare(child, "q", body(feed("first"))))).toMatchObject([
+      { ok: false, error: ["user", "OSTRAKA_UNSUPPORTED", expect.stringMatching(/rows of first /), null] },
+    ]);
+    applySql(child, "delete from first");
+    for (const one of [store, child])
+      expect(
+        applyCommands(one, prepare(one, "r", body(feed("first"))), resolve("r", "committed")),
+      ).toMatchObject([{ vote: "yes" }, { ok: true }]);
+    expect(child.schema().tables).toEqual(store.schema().tables);
+    expect(store.schema().tables.find(({ name }) => name === "first")).toMatchObject({
+      shard: "home",
+      id: 0,
+    });
+  });
+
   it("comes first where what is left over is in the way of a unique constraint", async () => {
     const root = temporaryDirectory();
     const store = openRange(root);

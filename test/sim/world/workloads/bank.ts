@@ -11,6 +11,7 @@ export class Bank implements Workload {
     "CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)",
     `INSERT INTO accounts(id, balance) VALUES ${times(ACCOUNTS, (i) => `(${i}, ${INITIAL})`)}`,
   ];
+  readonly splittable = [{ table: "accounts", low: 0, high: ACCOUNTS }];
   readonly operations = [
     { weight: 4, run: (tools: Tools) => this.#transfer(tools) },
     { weight: 2, run: (tools: Tools) => this.#read(tools) },

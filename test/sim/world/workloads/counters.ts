@@ -26,6 +26,7 @@ export class Counters implements Workload {
     "CREATE TABLE counters(id INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
     `INSERT INTO counters(id, n) VALUES ${times(COUNTERS, (i) => `(${i}, 0)`)}`,
   ];
+  readonly splittable = [{ table: "counters", low: 0, high: COUNTERS }];
   readonly operations = [
     { weight: 3, run: (tools: Tools) => this.#increment(tools) },
     { weight: 2, run: (tools: Tools) => this.#read(tools) },

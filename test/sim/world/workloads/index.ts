@@ -4,14 +4,19 @@ import type { SimRandom } from "../../sim-random.js";
 import type { SimClient } from "../client.js";
 import { check } from "../invariants.js";
 import { Bank } from "./bank.js";
+import { Batches } from "./batches.js";
 import { Counters } from "./counters.js";
+import { Fork } from "./fork.js";
+import { Ledger } from "./ledger.js";
 import { Lists } from "./lists.js";
+import { Orphans } from "./orphans.js";
 import { Predicates } from "./predicates.js";
 import { Registers } from "./registers.js";
+import { Tables } from "./tables.js";
 import { Tokens } from "./tokens.js";
 import { Unique } from "./unique.js";
 import { Wide } from "./wide.js";
-import type { LastReads, Operation, Outcome, Workload } from "./workload.js";
+import type { LastReads, Operation, Outcome, SplittableTable, Workload } from "./workload.js";
 
 interface Doubted {
   readonly id: string;
@@ -33,6 +38,9 @@ const WORKLOADS: readonly (new () => Workload)[] = [
   Wide,
 ];
 
+/** More of them, for databases of many ranges. */
+const WIDE_WORKLOADS: readonly (new () => Workload)[] = [Ledger, Fork, Batches, Orphans, Tables];
+
 /** Everything the clients were told. */
 export class History {
   readonly #workloads: readonly Workload[];
@@ -41,9 +49,10 @@ export class History {
   /** Operations so far. */
   begun = 0;
 
-  constructor(random: SimRandom) {
-    const chosen = WORKLOADS.filter(() => random.chance(0.4));
-    const first = random.pick(WORKLOADS);
+  constructor(random: SimRandom, manyRanges = false) {
+    const all = manyRanges ? [...WIDE_WORKLOADS, ...WORKLOADS] : WORKLOADS;
+    const chosen = all.filter(() => random.chance(manyRanges ? 0.25 : 0.4));
+    const first = random.pick(all);
     this.#workloads = (chosen.length > 0 ? chosen : [first]).map((Workload) => new Workload());
   }
 
@@ -53,6 +62,10 @@ export class History {
 
   get operations(): readonly Operation[] {
     return this.#workloads.flatMap(({ operations }) => operations);
+  }
+
+  get splittable(): readonly SplittableTable[] {
+    return this.#workloads.flatMap(({ splittable }) => splittable ?? []);
   }
 
   get soleOperations(): readonly Operation[] {

@@ -20,6 +20,10 @@ export class Lists implements Workload {
     "CREATE INDEX items_by_k ON items(k)",
     `INSERT INTO lists(k, v) VALUES ${times(LISTS, (i) => `(${i}, '')`)}`,
   ];
+  readonly splittable = [
+    { table: "lists", low: 0, high: LISTS },
+    { table: "items", low: 1, high: 80 },
+  ];
   readonly operations = [
     { weight: 5, run: (tools: Tools) => this.#transaction(tools) },
     { weight: 2, run: (tools: Tools) => this.#alone(tools) },

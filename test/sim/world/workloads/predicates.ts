@@ -20,6 +20,7 @@ export class Predicates implements Workload {
     "CREATE TABLE members(id INTEGER PRIMARY KEY, team INTEGER NOT NULL, colour INTEGER NOT NULL, element INTEGER NOT NULL)",
     "CREATE INDEX members_by_team ON members(team)",
   ];
+  readonly splittable = [{ table: "members", low: 1, high: 60 }];
   readonly operations = [
     { weight: 3, run: (tools: Tools) => this.#lookAndAdd(tools) },
     { weight: 1, run: (tools: Tools) => this.#addAlone(tools) },

@@ -13,6 +13,7 @@ export class Registers implements Workload {
     "CREATE TABLE registers(id INTEGER PRIMARY KEY, v INTEGER NOT NULL)",
     `INSERT INTO registers(id, v) VALUES ${times(REGISTERS, (i) => `(${i}, 0)`)}`,
   ];
+  readonly splittable = [{ table: "registers", low: 0, high: REGISTERS }];
   readonly operations = [
     { weight: 2, run: (tools: Tools) => this.#writeAndLook(tools) },
     { weight: 3, run: (tools: Tools) => this.#read(tools, tools.random.below(REGISTERS)) },

@@ -6,6 +6,7 @@ export class Tokens implements Workload {
   readonly statements = [
     "CREATE TABLE tokens(id INTEGER PRIMARY KEY, token INTEGER NOT NULL, at TEXT DEFAULT CURRENT_TIMESTAMP, dice INTEGER DEFAULT (random()))",
   ];
+  readonly splittable = [{ table: "tokens", low: 1, high: 60 }];
   readonly operations = [{ weight: 4, run: (tools: Tools) => this.#add(tools) }];
   readonly #added = new Map<number, AddOutcome>();
 

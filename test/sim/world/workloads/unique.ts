@@ -15,6 +15,7 @@ export class Unique implements Workload {
   readonly statements = [
     "CREATE TABLE uniq(id INTEGER PRIMARY KEY, k INTEGER NOT NULL UNIQUE, owner INTEGER NOT NULL)",
   ];
+  readonly splittable = [{ table: "uniq", low: 1, high: KEYS }];
   readonly operations = [{ weight: 2, run: (tools: Tools) => this.#claim(tools) }];
   readonly #claims: Claim[] = [];
 

@@ -5,6 +5,7 @@ import { NEVER, type Tools, type Workload } from "./workload.js";
 
 export class Wide implements Workload {
   readonly statements = ["CREATE TABLE wide(id INTEGER PRIMARY KEY, base INTEGER)"];
+  readonly splittable = [{ table: "wide", low: 1, high: 200 }];
   readonly operations = [
     { weight: 1, run: (tools: Tools) => this.#insert(tools) },
     { weight: 1, run: (tools: Tools) => this.#readSchema(tools) },

@@ -39,12 +39,22 @@ export interface LastReads {
   read(client: SimClient, sql: string): Promise<Rows>;
 }
 
+/** Where a table is likely to have rows: its keys are in [low, high), as numbers or as the words for them. */
+export interface SplittableTable {
+  readonly table: string;
+  readonly low: number;
+  readonly high: number;
+  readonly word?: (key: number) => string;
+}
+
 export interface Workload {
   /** Schema and first rows, statement by statement. */
   readonly statements: readonly string[];
   readonly operations: readonly Operation[];
   /** Done by one client alone. */
   readonly soleOperations?: readonly Operation[];
+  /** Its tables that can be divided into ranges. */
+  readonly splittable?: readonly SplittableTable[];
   judge(last: LastReads): Promise<Readonly<Record<string, Verdict>>>;
 }
 
