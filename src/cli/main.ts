@@ -12,6 +12,7 @@ import { addImportCommand } from "./commands/import.js";
 import { addNodeCommand } from "./commands/node.js";
 import { addPlannedCommands } from "./commands/planned.js";
 import { addRangeCommand } from "./commands/range.js";
+import { addRecoverCommand } from "./commands/recover.js";
 import { addSltCommand } from "./commands/slt.js";
 import { addSqlCommand } from "./commands/sql.js";
 import { addStartCommand } from "./commands/start.js";
@@ -33,6 +34,7 @@ export function createProgram(): Command {
   addNodeCommand(program);
   addRangeCommand(program);
   addCheckCommand(program);
+  addRecoverCommand(program);
   addDumpCommand(program);
   addImportCommand(program);
   addPlannedCommands(program);

@@ -18,6 +18,8 @@ export interface Identity {
   readonly founders: Readonly<Record<string, string>>;
   /** Where other nodes were when this one joined: whom to ask until meta says where they are now. */
   readonly seeds?: Readonly<Record<string, string>>;
+  /** The cluster that this one was made of when its quorum was lost, and the nodes that it lost. */
+  readonly recoveredFrom?: { readonly clusterId: string; readonly lost: readonly number[] };
   readonly format: number;
 }
 

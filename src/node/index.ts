@@ -1,2 +1,2 @@
-/** A node as a library: what `ostraka start` runs. */
-export { startNode } from "./real-parts.js";
+/** A node as a library: what `ostraka start` and `ostraka recover` run. */
+export { recoverDirectory, startNode } from "./real-parts.js";

@@ -128,7 +128,9 @@ export class MetaClient {
       try {
         if (machine.state.clusterId === "" && bootstrapVoters(identity).length > 0)
           await this.#found(identity);
-        const { nodeId: id, incarnation } = identity;
+        const { nodeId: id, incarnation, clusterId, recoveredFrom } = identity;
+        if (recoveredFrom !== undefined && machine.state.clusterId !== clusterId)
+          await this.propose({ kind: "recover", clusterId, node: { id, ...where, incarnation } });
         const result = await this.propose({ kind: "register", node: { id, ...where, incarnation } });
         if (!result.ok)
           throw new FatalError(

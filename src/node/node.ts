@@ -32,6 +32,7 @@ import { MetaClient } from "./meta-client.js";
 import { createMetrics } from "./metrics.js";
 import type { NodeNetwork } from "./network.js";
 import type { ClusterView } from "./operations/cluster-view.js";
+import { MergeKeeper } from "./operations/merge-keeper.js";
 import { operations, serveOperations } from "./operations/operations.js";
 import { systemTables } from "./operations/system-tables.js";
 import { RangeHosting } from "./ranges/hosting.js";
@@ -115,6 +116,7 @@ class NodeAssembly {
   #sources: SourceServer | undefined;
   #http: HttpServer | undefined;
   #walGuard: WalGuard | undefined;
+  #mergeKeeper: MergeKeeper | undefined;
   #spools = 0;
   #stopping: Promise<void> | undefined;
 
@@ -186,6 +188,8 @@ class NodeAssembly {
         ? undefined
         : await this.#startHttp(config.http, loadSecrets(config).authToken, hosting, view, host);
     hosting.start();
+    this.#mergeKeeper = new MergeKeeper(view, this.#logger);
+    this.#mergeKeeper.start();
     await meta.introduce(
       identity,
       { address, http: this.#http?.address ?? "off" },
@@ -286,6 +290,7 @@ class NodeAssembly {
       leaderLimits: { ...DEFAULT_LEADER_LIMITS, ...tuning?.leader },
       graceMs: this.#config.electionTimeoutMs,
       first: bootstrap(identity),
+      lost: new Set(identity.recoveredFrom?.lost ?? []),
       onFatal: (error) =>
         this.#stopFor(
           error instanceof OstrakaError ? error : new FatalError("OSTRAKA_INTERNAL", String(error)),
@@ -403,6 +408,7 @@ class NodeAssembly {
   }
 
   async #stop(): Promise<void> {
+    this.#mergeKeeper?.stop();
     this.#walGuard?.stop();
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);

@@ -1,5 +1,7 @@
 /** The real clock, disk, network, threads and processes of a node. */
 
+import { existsSync } from "node:fs";
+import { UserError } from "../base/errors.js";
 import { createRunnerPool } from "../machines/range/runner/pool.js";
 import { openStoreWorker } from "../machines/range/store.js";
 import { loadSecrets, type NodeConfig } from "./config.js";
@@ -9,6 +11,7 @@ import type { NodeNetwork } from "./network.js";
 import { assembleNode, type NodeParts, type RunningNode } from "./node.js";
 import { PeerNetwork } from "./peer-network.js";
 import { RealClock, RealDisk, RealRandom } from "./real-io.js";
+import { type Recovery, recover } from "./recover.js";
 
 /** Processes that run single statements; more would only share two or four cores. */
 const STATEMENT_RUNNERS = 4;
@@ -37,4 +40,20 @@ export async function startNode(config: NodeConfig, network?: NodeNetwork): Prom
     defer: (run) => setImmediate(run),
   };
   return assembleNode(config, parts);
+}
+
+/** `ostraka recover --quorum-lost`, on a data directory that no node uses. */
+export async function recoverDirectory(directory: string): Promise<Recovery> {
+  if (!existsSync(directory)) throw new UserError("OSTRAKA_CONFIG", `there is no directory ${directory}`);
+  const lock = lockDirectory(directory);
+  try {
+    return await recover({
+      clock: new RealClock(),
+      random: new RealRandom(),
+      disk: new RealDisk(),
+      directory,
+    });
+  } finally {
+    lock.release();
+  }
 }

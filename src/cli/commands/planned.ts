@@ -5,7 +5,6 @@ import { notInThisVersion } from "../exit.js";
 export function addPlannedCommands(program: Command): void {
   addPlanned(program, "backup", "physical backup");
   addPlanned(program, "restore", "restore a physical backup into an empty cluster");
-  addPlanned(program, "recover", "recover from the loss of a quorum");
 }
 
 export function addPlanned(parent: Command, name: string, what: string): void {

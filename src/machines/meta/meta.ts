@@ -108,6 +108,8 @@ export class MetaMachine implements StateMachine {
       case "configure":
         this.#change({ settings: { ...this.#state.settings, ...command.settings } });
         return this.#accepted(0);
+      case "recover":
+        return this.#recover(command);
       case "wish":
         return this.#wish(command.wish);
     }
@@ -204,6 +206,17 @@ export class MetaMachine implements StateMachine {
       return { ok: false, reason: `node ${id} is the last one that can hold data` };
     this.#putNode({ ...node, state });
     return this.#accepted(id);
+  }
+
+  #recover({ clusterId, node }: Extract<MetaCommand, { readonly kind: "recover" }>): MetaResult {
+    if (this.#state.clusterId === clusterId) return this.#accepted(node.id);
+    const gone = this.#state.nodes
+      .filter(({ id }) => id !== node.id)
+      .map((other): MetaNode => ({ ...other, state: "removed", downSinceMs: undefined }));
+    const { id, address, http, incarnation } = node;
+    const survivor: MetaNode = { id, address, http, incarnation, state: "live", downSinceMs: undefined };
+    this.#change({ clusterId, nodes: [...gone, survivor].sort((a, b) => a.id - b.id), wishes: [] });
+    return this.#accepted(node.id);
   }
 
   #wish(wish: RangeWish): MetaResult {

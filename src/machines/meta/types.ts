@@ -87,6 +87,8 @@ export type MetaCommand =
   /** Drains, takes back, or removes a node. */
   | { readonly kind: "node"; readonly id: number; readonly state: NodeState }
   | { readonly kind: "configure"; readonly settings: Partial<ClusterSettings> }
+  /** One node goes on alone, under another cluster id and with another incarnation: all others are gone. */
+  | { readonly kind: "recover"; readonly clusterId: string; readonly node: NodeRecord }
   /** Replaces what was wished of the range. */
   | { readonly kind: "wish"; readonly wish: RangeWish };
 

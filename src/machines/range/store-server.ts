@@ -27,8 +27,6 @@ type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "ap
 const TRANSFER_BYTES = 16 * 1024;
 /** Stores whose files are open; beyond them those that were used longest ago rest. One costs about half a megabyte. */
 const AWAKE = 128;
-/** Tried after one message, at most. */
-const RESTING_AT_ONCE = 4;
 
 export class StoreServer {
   readonly #options: StoreOptions;
@@ -70,7 +68,6 @@ export class StoreServer {
     }
     this.#flush();
     for (const core of applied) this.#maintain(core);
-    if (this.#awake.size > (this.#options.awake ?? AWAKE)) this.#letRest();
   }
 
   #used(store: number, core: StoreCore): void {
@@ -78,14 +75,25 @@ export class StoreServer {
     this.#usedLast = store;
     this.#awake.delete(store);
     this.#awake.set(store, core);
+    if (this.#awake.size > (this.#options.awake ?? AWAKE)) this.#letOldestRest();
   }
 
-  #letRest(): void {
-    let tries = RESTING_AT_ONCE;
+  /** Some may not be able to, for now: then there are a few more awake than there should be. */
+  #letOldestRest(): void {
+    let wanted = this.#awake.size - (this.#options.awake ?? AWAKE);
     for (const [store, core] of this.#awake) {
-      if (this.#awake.size <= (this.#options.awake ?? AWAKE) || tries-- === 0) return;
-      if (store === this.#usedLast || !core.rest()) continue;
+      if (store === this.#usedLast || !this.#putToRest(core)) continue;
       this.#awake.delete(store);
+      if (--wanted === 0) return;
+    }
+  }
+
+  #putToRest(core: StoreCore): boolean {
+    try {
+      return core.rest();
+    } catch {
+      // Whatever it is that SQLite has to say, it says to the next call that needs the file.
+      return false;
     }
   }
 

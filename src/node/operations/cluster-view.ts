@@ -8,6 +8,7 @@ import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { MetaClient } from "../meta-client.js";
 import type { NodeCalls } from "../network.js";
+import type { HostedRange } from "../ranges/hosted-range.js";
 import type { RangeHosting } from "../ranges/hosting.js";
 
 export const ASK_MS = 2_000;
@@ -37,8 +38,11 @@ export interface GroupReport {
   readonly lastIndex: number;
   readonly voters: readonly number[];
   readonly learners: readonly number[];
-  /** Of the database file of a range. */
+  /** Of the database file of a range, and of it without free pages. */
   readonly bytes?: number;
+  readonly liveBytes?: number;
+  /** Rows that are another range's are left in the file. */
+  readonly untrimmed?: boolean;
   /** Counted only where the range is led, and only when asked for. */
   readonly rows?: number;
 }
@@ -92,9 +96,14 @@ async function groupReport(
     lastIndex: status.lastIndex,
     voters: conf.voters,
     learners: conf.learners,
-    ...(hosted === undefined ? {} : { bytes: hosted.store.size().databaseBytes }),
+    ...(hosted === undefined ? {} : sizeOf(hosted)),
     ...(rows === undefined ? {} : { rows }),
   };
+}
+
+function sizeOf({ store }: HostedRange): Pick<GroupReport, "bytes" | "liveBytes" | "untrimmed"> {
+  const { databaseBytes, liveBytes } = store.size();
+  return { bytes: databaseBytes, liveBytes, untrimmed: store.state().untrimmed };
 }
 
 /** The report of one node; rejects when it does not answer. */

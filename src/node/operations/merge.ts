@@ -9,6 +9,7 @@
 import { RetryError, UserError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
+import type { RangeWish } from "../../machines/meta/meta.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
 import {
   allReports,
@@ -17,7 +18,7 @@ import {
   leaderReports,
   type NodeReport,
 } from "./cluster-view.js";
-import { handOver, replace } from "./replica-moves.js";
+import { handOver, replace, wishOf } from "./replica-moves.js";
 
 const FREEZE_MS = 30_000;
 const APPLY_MS = 60_000;
@@ -34,6 +35,7 @@ function isFrozenHere({ hosting }: ClusterView, range: GroupId): boolean {
   return hosted?.filled === true && hosted.store.state().frozenInto !== undefined;
 }
 
+/** Answers the range that has the keys of both. */
 export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
   const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
   if (right === undefined)
@@ -41,25 +43,27 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
       "OSTRAKA_UNSUPPORTED",
       `range ${left.range} is the last one: it has no right neighbour`,
     );
-  for (const range of [left.range, right.range]) {
-    const { meta, metaClient } = view;
-    const wish = meta.wish(range) ?? { range, leader: undefined, apart: false };
-    // Placement keeps its hands off while they have to stay together.
-    await metaClient.command({ kind: "wish", wish: { ...wish, placed: true } });
+  const wishes = [left.range, right.range].map((range) => wishOf(view, range));
+  // Placement keeps its hands off while they have to stay together.
+  for (const wish of wishes) await wishFor(view, { ...wish, placed: true });
+  try {
+    await align(view, left.range, right.range);
+    const frozen = await retried(view, FREEZE_MS, () =>
+      view.hosting.view.client(right.range).freeze(left.range),
+    );
+    await untilAllApplied(view, right.range);
+    const merged = await retried(view, FREEZE_MS, () => view.hosting.view.client(left.range).absorb(frozen));
+    view.hosting.view.learn(JSON.stringify([merged]));
+    await view.metaClient.command({ kind: "report", ranges: [merged] });
+    return { range: merged.range, merged: right.range, generation: merged.generation };
+  } finally {
+    for (const wish of wishes)
+      if (!view.meta.isMerged(wish.range)) await wishFor(view, wish).catch(() => undefined);
   }
-  await align(view, left.range, right.range);
-  const frozen = await retried(view, FREEZE_MS, () =>
-    view.hosting.view.client(right.range).freeze(left.range),
-  );
-  await untilAllApplied(view, right.range);
-  const merged = await retried(view, FREEZE_MS, () => view.hosting.view.client(left.range).absorb(frozen));
-  view.hosting.view.learn(JSON.stringify([merged]));
-  await view.metaClient.command({ kind: "report", ranges: [merged] });
-  await view.metaClient.command({
-    kind: "wish",
-    wish: { range: left.range, leader: undefined, placed: false, apart: false },
-  });
-  return { range: merged.range, merged: right.range, generation: merged.generation };
+}
+
+function wishFor({ metaClient }: ClusterView, wish: RangeWish): Promise<unknown> {
+  return metaClient.command({ kind: "wish", wish });
 }
 
 function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>): Promise<T> {

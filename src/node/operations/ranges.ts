@@ -7,7 +7,7 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
 import { atLeader, leaderOf } from "./leader-call.js";
 import { mergeRight } from "./merge.js";
-import { handOver, replace } from "./replica-moves.js";
+import { handOver, replace, wishOf } from "./replica-moves.js";
 import { describeKey, splitKeys } from "./split-keys.js";
 
 const CHANGE_MS = 60_000;
@@ -184,8 +184,4 @@ export async function membersOf(view: ClusterView, group: GroupId): Promise<Node
     if (leader === undefined) throw new UserError("OSTRAKA_UNAVAILABLE", `nobody leads ${group}`);
     return leader.voters.map(nodeId);
   });
-}
-
-function wishOf({ meta }: ClusterView, range: GroupId) {
-  return meta.wish(range) ?? { range, leader: undefined, placed: false, apart: false };
 }

@@ -1,5 +1,6 @@
 /** What operations ask of a group's leader, wherever it is: to hand over, or to move a replica. */
 import type { GroupId, NodeId } from "../../base/ids.js";
+import type { RangeWish } from "../../machines/meta/meta.js";
 import type { ClusterView } from "./cluster-view.js";
 import { atLeader } from "./leader-call.js";
 
@@ -29,4 +30,9 @@ export function replace(
       await view.calls.call(leader, "placement.replace", [group, from, to, CATCH_UP_MS], { timeoutMs });
     }
   });
+}
+
+/** What was wished of a range by hand so far. */
+export function wishOf({ meta }: ClusterView, range: GroupId): RangeWish {
+  return meta.wish(range) ?? { range, leader: undefined, placed: false, apart: false };
 }

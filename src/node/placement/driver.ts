@@ -169,6 +169,14 @@ export class PlacementDriver {
     await metaClient.command({ kind: "heard", wallMs: clock.wallMs(), down, up });
   }
 
+  frozenRanges(): Map<GroupId, GroupId> {
+    const frozen = new Map<GroupId, GroupId>();
+    for (const [group, { facts }] of this.#leaders())
+      if (facts.frozenInto !== undefined && !this.#options.meta.isMerged(group))
+        frozen.set(group, facts.frozenInto);
+    return frozen;
+  }
+
   // --- what is so ---------------------------------------------------------------------------------------------------
 
   /** Of each group the leader of the highest term. */

@@ -56,6 +56,8 @@ export interface HostingOptions {
   readonly graceMs: number;
   /** The first membership, on a founder; empty on a node that joined. */
   readonly first: Pick<GroupConfig, "bootstrap">;
+  /** See RangesOptions. */
+  readonly lost: ReadonlySet<number>;
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -153,6 +155,11 @@ export class RangeHosting {
       first.bootstrap === undefined ? undefined : { range: FIRST_RANGE_GROUP, config: first },
     );
     return hosting;
+  }
+
+  /** Where meta is led: ranges that wait to be taken in by another, and by which. */
+  frozenRanges(): ReadonlyMap<GroupId, GroupId> {
+    return this.#driver.frozenRanges();
   }
 
   /** Once the groups run. */

@@ -30,6 +30,7 @@ import type { SplitChild } from "../../machines/range/types.js";
 import { type GroupConfig, type MultiRaft, membersOf } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
+import type { ConfState } from "../../raft/types.js";
 import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
 import type { Inquire } from "../../range/leadership.js";
 import { Schema, SchemaPool } from "../../range/schema.js";
@@ -60,6 +61,8 @@ export interface RangesOptions {
   readonly log: DurableLog;
   readonly workers: readonly StoreWorker[];
   readonly departed: DepartedRanges;
+  /** Nodes that were lost with the quorum of the cluster that this one was recovered from. */
+  readonly lost: ReadonlySet<number>;
   readonly limits: LeaderLimits;
   /** What became of a transaction that a range has prepared. */
   readonly inquire: Inquire;
@@ -140,7 +143,8 @@ export class Ranges {
     await store.close();
     const child = beginning !== undefined && applied === beginning.index && departed.get(range) === undefined;
     if (!child || !membersOf(beginning.conf).has(self)) return this.#remove(range);
-    const { conf, index, term } = beginning;
+    const { index, term } = beginning;
+    const conf = this.#survivors(beginning.conf);
     configs.set(range, { bootstrap: conf, begins: { index, term } });
   }
 
@@ -154,7 +158,8 @@ export class Ranges {
 
   /** A split made this child's file here. */
   #adopt(child: SplitChild): Promise<void> {
-    const { descriptor, index, term, conf, parent } = child;
+    const { descriptor, index, term, parent } = child;
+    const conf = this.#survivors(child.conf);
     const { range } = descriptor;
     const { self, departed, log, logger, host } = this.#options;
     // Told of again: it is here, or is about to be opened.
@@ -175,6 +180,13 @@ export class Ranges {
       logger.info({ range, parent, index }, "a range was born");
       if (parentHandle?.leader === self) this.#campaign(hosted.handle, FIRST_CAMPAIGN_MS, 0);
     });
+  }
+
+  /** Whoever split before the quorum was lost meant members that are gone: this node is the only one left of them. */
+  #survivors(conf: ConfState): ConfState {
+    const { lost, self } = this.#options;
+    if (lost.size === 0 || ![...membersOf(conf)].some((node) => lost.has(node))) return conf;
+    return { voters: [self], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
   }
 
   /** Until somebody leads: the other members may not have made their replicas yet. */

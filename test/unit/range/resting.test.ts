@@ -59,6 +59,7 @@ it("a worker keeps as many open as it may, and serves all of them", async () => 
       const sql = round === 0 ? "create table t(a)" : `insert into t values (${i})`;
       await store.apply([entry(round + 2, [execute(sql)])], at(round + 2));
       expect(store.appliedIndex()).toBe(round + 2);
+      await new Promise((resolve) => setImmediate(resolve));
       expect(open()).toBeLessThanOrEqual(3);
     }
   for (const store of stores) {

@@ -1,0 +1,90 @@
+/**
+ * Merges without being asked, where meta is led: goes on with merges that somebody has begun and not finished (a frozen
+ * range serves nobody), and makes one of two neighbours that have become so small that they will not be split again
+ * soon. One at a time, and seldom.
+ */
+import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
+import type { Timer } from "../../base/io.js";
+import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { shouldMerge } from "../../placement/sizes.js";
+import type { Logger } from "../logger.js";
+import { allReports, type ClusterView, type GroupReport, leaderReports } from "./cluster-view.js";
+import { mergeRight } from "./merge.js";
+
+const LOOK_MS = 5_000;
+/** Looks between two at which sizes are compared. */
+const LOOKS_PER_COMPARISON = 12;
+
+export class MergeKeeper {
+  readonly #view: ClusterView;
+  readonly #logger: Logger;
+  /** Ranges that were frozen at the last look: somebody may be at work on them. */
+  #frozen = new Set<GroupId>();
+  #looks = 0;
+  #timer: Timer | undefined;
+  #stopped = false;
+
+  constructor(view: ClusterView, logger: Logger) {
+    this.#view = view;
+    this.#logger = logger;
+  }
+
+  start(): void {
+    if (this.#stopped) return;
+    this.#timer = this.#view.clock.setTimer(LOOK_MS, () => {
+      const next = (): void => this.start();
+      this.#look().then(next, next);
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+
+  async #look(): Promise<void> {
+    const { host, hosting } = this.#view;
+    if (!host.group(META_GROUP).status().leaderReady) {
+      this.#frozen.clear();
+      this.#looks = 0;
+      return;
+    }
+    const before = this.#frozen;
+    const frozen = hosting.frozenRanges();
+    this.#frozen = new Set(frozen.keys());
+    for (const [range, into] of frozen) if (before.has(range)) await this.#merge(into, "it was begun");
+    if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
+  }
+
+  async #mergeSmall(): Promise<void> {
+    const { meta, hosting } = this.#view;
+    if (meta.state.settings.rangeMaxRows > 0 || meta.state.ranges.length < 2) return;
+    const leaders = leaderReports(await allReports(this.#view));
+    const { ranges } = hosting.view.directory();
+    for (let i = 1; i < ranges.length; i++) {
+      const [left, right] = [ranges[i - 1]!, ranges[i]!];
+      if (meta.wish(right.range) !== undefined || meta.wish(left.range)?.placed) continue;
+      const sizes = [leaders.get(left.range), leaders.get(right.range)].map(sizeOf);
+      if (sizes[0] === undefined || sizes[1] === undefined) continue;
+      if (!shouldMerge(sizes[0], sizes[1], meta.state.settings)) continue;
+      await this.#merge(left.range, "both are small");
+      return;
+    }
+  }
+
+  async #merge(left: GroupId, why: string): Promise<void> {
+    const descriptor: RangeDescriptor | undefined = this.#view.hosting.view.directory().get(groupId(left));
+    if (descriptor === undefined) return;
+    try {
+      const { range, merged } = await mergeRight(this.#view, descriptor);
+      this.#logger.info({ range, merged, why }, "two ranges were merged");
+    } catch (error) {
+      this.#logger.info({ range: left, why, reason: String(error) }, "two ranges were not merged");
+    }
+  }
+}
+
+function sizeOf(report: GroupReport | undefined) {
+  if (report?.liveBytes === undefined) return undefined;
+  return { bytes: report.liveBytes, rows: 0, untrimmed: report.untrimmed === true };
+}

@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+import { groupId, nodeId, term } from "../../../src/base/ids.js";
+import { DepartedRanges } from "../../../src/node/ranges/departed.js";
+import { MemoryDisk } from "../../sim/memory-disk.js";
+
+const promised = (atTerm: number, vote = 2) => ({ term: term(atTerm), vote: nodeId(vote) });
+
+describe("departed ranges", () => {
+  it("are remembered with what they had promised, over restarts", async () => {
+    const disk = new MemoryDisk();
+    const before = await DepartedRanges.open(disk.session(), "data");
+    expect(before.get(groupId(7))).toBeUndefined();
+    await before.left(groupId(7), promised(5));
+    await before.left(groupId(9), promised(1, 0));
+    disk.crash();
+    const after = await DepartedRanges.open(disk.session(), "data");
+    expect(after.gone()).toEqual([7, 9]);
+    expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
+  });
+
+  it("come back, and never promise less than before", async () => {
+    const disk = new MemoryDisk();
+    const departed = await DepartedRanges.open(disk.session(), "data");
+    await departed.left(groupId(7), promised(5));
+    await departed.back(groupId(7));
+    expect(departed.gone()).toEqual([]);
+    // It left again before it had heard anything of its group.
+    await departed.left(groupId(7), promised(0, 0));
+    expect(departed.get(groupId(7))).toEqual({ promised: promised(5), back: false });
+    disk.crash();
+    const after = await DepartedRanges.open(disk.session(), "data");
+    expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
+  });
+
+  it("are not guessed at when the file is damaged", async () => {
+    const disk = new MemoryDisk();
+    await disk.session().writeFile("data/departed.json", new TextEncoder().encode("{"));
+    await expect(DepartedRanges.open(disk.session(), "data")).rejects.toMatchObject({
+      code: "OSTRAKA_CORRUPT",
+    });
+  });
+});
