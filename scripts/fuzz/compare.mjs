@@ -5,7 +5,8 @@ import { Generator } from "./generate.mjs";
 /** Differences in wording that SQLite itself has between plans. */
 const codeOf = (error) => String(error.code ?? error.name);
 
-export async function compareWithSqlite(database, seed, count) {
+/** `before` is awaited before each statement, with its number. */
+export async function compareWithSqlite(database, seed, count, before = async () => {}) {
   const generator = new Generator(seed);
   const plain = new Database(":memory:");
   plain.pragma("foreign_keys = on");
@@ -20,6 +21,7 @@ export async function compareWithSqlite(database, seed, count) {
       await session.execute(sql);
     }
     for (; statements < count && difference === undefined; statements++) {
+      await before(statements);
       const statement = generator.next();
       const ours = await runOurs(session, statement);
       if (ours.error?.code === "OSTRAKA_RETRY" || ours.error?.code === "OSTRAKA_UNSUPPORTED") {

@@ -12,10 +12,10 @@ import { Cluster, until } from "./harness.js";
 import { WIDE_FINE, WideWorkload } from "./wide-workload.js";
 import { FINE, verdict, Workload } from "./workload.js";
 
-const KILLS = Number(process.env.OSTRAKA_TEST_KILLS ?? 5);
+const KILLS = Number(process.env.OSTRAKA_TEST_KILLS ?? 4);
 const PAUSES = Number(process.env.OSTRAKA_TEST_PAUSES ?? 2);
 const SEED = Number(process.env.SEED ?? Date.now() & 0xffffff);
-const WRITER_PAUSE_MS = 30;
+const WRITER_PAUSE_MS = 50;
 
 let cluster: Cluster;
 afterEach(() => cluster?.dispose());
@@ -33,7 +33,7 @@ async function run(random: SeededRandom): Promise<Running> {
   const database = clients[0]!;
   await Workload.prepare(database);
   await WideWorkload.prepare(database);
-  await severalRanges(database, 5);
+  await severalRanges(database, 3);
   const narrow = new Workload({ pauseMs: WRITER_PAUSE_MS });
   const wide = new WideWorkload(random, { pauseMs: WRITER_PAUSE_MS });
   for (const [i, client] of clients.entries()) {
@@ -64,7 +64,7 @@ async function judge({ database, narrow, wide }: Running): Promise<void> {
       return true;
     });
   await cluster.checkDigests(database);
-  const ranges = await severalRanges(database, 5);
+  const ranges = await severalRanges(database, 3);
   process.stderr.write(
     `ranges (seed ${SEED}): ${narrow.tokens.size} tokens, ${JSON.stringify(wide.counts)}, ${ranges} ranges at the end\n`,
   );
@@ -72,7 +72,7 @@ async function judge({ database, narrow, wide }: Running): Promise<void> {
 
 it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 180_000 + KILLS * 40_000 }, async () => {
   const random = new SeededRandom(SEED);
-  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "8"] });
+  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "16"] });
   const running = await run(random);
   for (let round = 0; round < KILLS; round++) {
     await Promise.all([running.narrow.progress(5), running.wide.progress()]);
@@ -87,7 +87,7 @@ it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 180_000 + KILL
 
 it("is not misled by nodes that stop and go on", { timeout: 180_000 + PAUSES * 40_000 }, async () => {
   const random = new SeededRandom(SEED);
-  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "8"] });
+  cluster = await Cluster.create({ electionTimeoutMs: 500, flags: ["--range-max-rows", "16"] });
   const running = await run(random);
   for (let round = 0; round < PAUSES; round++) {
     const leader = await cluster.leader();
