@@ -8,6 +8,8 @@
  * Left out: what the rows are for. Reads (wide-reads.ts) throw the scratch away after one statement, transactions
  * (workspace.ts) keep it until they end.
  */
+import { RetryError } from "../base/errors.js";
+import type { Key } from "../base/keys.js";
 import type {
   RowStream,
   Runner,
@@ -17,7 +19,7 @@ import type {
   SystemTable,
 } from "../machines/range/types.js";
 import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../placement/descriptor.js";
-import { isOfChosenKeys, spanToKeys } from "../placement/route.js";
+import { isOfChosenKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
@@ -106,8 +108,9 @@ export class Scratch {
     for (const span of checks) await this.#ensure(span, deadline);
     for (const span of reads) await this.#ensureSome(span, deadline, conditions);
     for (const span of writes) {
-      if (span.low === END_OF_TABLE) await this.#ensureTail(span.table, deadline);
-      else await this.#ensureSome(span, deadline, conditions);
+      if (span.low !== END_OF_TABLE) await this.#ensureSome(span, deadline, conditions);
+      else if (!(await this.#ensureTail(span.table, deadline)))
+        throw new RetryError("OSTRAKA_RETRY", `what ${span.table} ended with was deleted meanwhile`);
     }
   }
 
@@ -182,16 +185,36 @@ export class Scratch {
     };
   }
 
-  /** The row with the highest rowid, wherever it is: SQLite chooses the next one from it. */
-  async #ensureTail(name: string, deadline: Deadline): Promise<void> {
+  /** Of the tables that get rows under chosen keys, those whose last row is not in what is pinned. */
+  async tailsElsewhere(writes: readonly Span[], deadline: Deadline): Promise<readonly Span[]> {
+    const elsewhere: Span[] = [];
+    for (const { table, low } of writes)
+      if (low === END_OF_TABLE && !(await this.#ensureTail(table, deadline)))
+        elsewhere.push({ table, low: undefined, high: undefined });
+    return elsewhere;
+  }
+
+  /**
+   * Brings the row with the highest rowid: SQLite chooses the next one from it. Answers false where it is not in what is
+   * pinned: the ranges at the table's end have no row of it, and those in front of them are not here.
+   */
+  async #ensureTail(name: string, deadline: Deadline): Promise<boolean> {
     const table = this.#tables.get(name);
-    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return;
-    for (const pin of this.#pins.toReversed()) {
-      const slice = sliceOf(table, pin.descriptor);
+    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return true;
+    const { start } = tableKeySpan(table);
+    let reached: Key | undefined;
+    for (const { descriptor, ...pin } of this.#pins.toReversed()) {
+      const slice = sliceOf(table, descriptor);
       if (slice === undefined) continue;
-      if ((await this.#bring(pin, [{ table: name, slice, last: true }], deadline)) > 0) break;
+      if (reached !== undefined && descriptor.end !== reached) return false;
+      const found = await this.#bring({ descriptor, ...pin }, [{ table: name, slice, last: true }], deadline);
+      reached = descriptor.start;
+      if (found > 0 || reached <= start) {
+        this.#tails.add(name);
+        return true;
+      }
     }
-    this.#tails.add(name);
+    return false;
   }
 
   async #load(

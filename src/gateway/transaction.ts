@@ -25,7 +25,7 @@ import {
   toWireError,
   UserError,
 } from "../base/errors.js";
-import type { GroupId, TransactionId } from "../base/ids.js";
+import { type GroupId, type TransactionId, transactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
@@ -455,7 +455,8 @@ export class Transaction {
   /** The answer to COMMIT got lost: asks what became of it (an unknown transaction is recorded as aborted first). */
   async #resolve(error: unknown, deadline: Deadline): Promise<CommandResult> {
     if (!(error instanceof AmbiguousError)) throw asRetry(error);
-    const outcome = await this.#db.outcome(this.id, deadline).catch(() => "unknown" as const);
+    const id = error.transactionId === undefined ? this.id : transactionId(error.transactionId);
+    const outcome = await this.#db.outcome(id, deadline).catch(() => "unknown" as const);
     if (outcome === "committed") return { ok: true, outcomes: [], repeated: true };
     if (outcome === "aborted")
       throw new RetryError("OSTRAKA_RETRY", "leadership changed during COMMIT; nothing was committed");

@@ -75,6 +75,9 @@ export async function commitWide(db: GatewayDatabase, commit: WideCommit): Promi
   const { decision, answer } = await decide(db, commit, wanted);
   if (decision === "committed")
     return (answer && keptAnswer(answer)) ?? answered(commit.outcomes, refusal !== undefined);
+  const doubt = votes.find((vote) => vote.vote === "no" && vote.error[0] === "ambiguous");
+  // The same write is on its way under another name, and may yet be committed.
+  if (doubt?.vote === "no") throw fromWireError(doubt.error);
   return (
     refusal ?? failed(new RetryError("OSTRAKA_RETRY", "the transaction was given up before it was decided"))
   );

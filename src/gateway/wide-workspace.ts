@@ -196,8 +196,14 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
-    const spans = rowsOf(this.#footprint(statement, analysis));
-    if (this.#scratch.reaches(spans)) return;
+    const footprint = this.#footprint(statement, analysis);
+    const spans = rowsOf(footprint);
+    if (!this.#scratch.reaches(spans)) await this.#takeAnother(spans, deadline);
+    const tails = await this.#scratch.tailsElsewhere(footprint.writes, deadline);
+    if (tails.length > 0) await this.#takeAnother([...spans, ...tails], deadline);
+  }
+
+  async #takeAnother(spans: readonly Span[], deadline: Deadline): Promise<void> {
     await this.#scratch.close("rollback");
     this.#forgetSchema();
     await this.#take([...this.#spans, ...spans], deadline);

@@ -37,6 +37,7 @@ export class Fencing {
       for (const other of this.#answers.keys()) if (fences.ended(other)) this.#forget(other);
     const answer = this.#fence(id, spans, generation);
     this.#answers.set(id, answer);
+    answer.catch(() => this.#forget(id));
     return answer;
   }
 

@@ -135,8 +135,10 @@ export class Frame {
         found.push({ from: "parameter", index: op.p1 - 1 });
         return true;
       case "Null":
-      case "SoftNull":
         found.push({ from: "null" });
+        return true;
+      case "SoftNull":
+        // Clears the key's column of a row, once the key was taken out; whatever comes next is written over it.
         return true;
       case "Rowid":
         found.push({ from: "rowid", cursor: op.p1 });

@@ -112,7 +112,8 @@ describe("the fast path", () => {
       },
     } as unknown as GatewaySession;
     const directory = new RangeDirectory([ONLY]);
-    const db = { whole: replica, ranges: { directory: () => directory } };
+    const counts = { single: 0, pushdown: 0, gather: 0 };
+    const db = { whole: replica, ranges: { directory: () => directory }, counts };
     const context = { db, statements: new StatementCache() } as unknown as SessionContext;
     return executeFast(session, context, request)!;
   }

@@ -1,0 +1,62 @@
+/** Tables in several ranges as a client sees them: nothing tells that they are not whole. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type * as Embedded from "../../src/embedded/index.js";
+
+const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
+
+const directory = mkdtempSync(join(tmpdir(), "ostraka-ranges-"));
+let db: Embedded.Database;
+
+beforeAll(async () => {
+  db = await open(directory);
+});
+
+afterAll(async () => {
+  await db.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+async function ids(executor: Pick<Embedded.Database, "execute">): Promise<unknown[]> {
+  return (await executor.execute("select id from t order by id")).rows.map(({ id }) => id);
+}
+
+describe.each(["integer primary key", "integer primary key autoincrement"])("a table with an %s", (key) => {
+  beforeEach(async () => {
+    await db.exec(`drop table if exists t; create table t (id ${key}, v text not null);
+      insert into t (v) values ('a'), ('b'), ('c'), ('d'), ('e'), ('f'), ('g'), ('h'), ('i')`);
+    await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  });
+
+  const next = key.endsWith("autoincrement") ? 10 : 7;
+
+  test("goes on counting where it ended, whichever ranges are empty", async () => {
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(10);
+    await db.execute("delete from t where id = 10");
+    await db.execute("delete from t where id >= 7");
+    const after = key.endsWith("autoincrement") ? 11 : 7;
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(after);
+    expect(await ids(db)).toEqual([1, 2, 3, 4, 5, 6, after]);
+  });
+
+  test("counts on in transactions over several ranges, too", async () => {
+    await db.execute("delete from t where id >= 7");
+    await db.transaction(async (tx) => {
+      await tx.execute("update t set v = 'changed' where id = 1");
+      await tx.execute("insert into t (v) values ('x')");
+      await tx.execute("update t set v = 'changed' where id = 5");
+      await tx.execute("insert into t (v) values ('y')");
+      expect(await ids(tx)).toEqual([1, 2, 3, 4, 5, 6, next, next + 1]);
+    });
+    expect(await ids(db)).toEqual([1, 2, 3, 4, 5, 6, next, next + 1]);
+  });
+
+  test("begins anew when it is empty", async () => {
+    await db.execute("delete from t");
+    const first = key.endsWith("autoincrement") ? 10 : 1;
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(first);
+    expect(await ids(db)).toEqual([first]);
+  });
+});
