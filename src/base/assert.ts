@@ -4,8 +4,3 @@ import { FatalError } from "./errors.js";
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new FatalError("OSTRAKA_INVARIANT", message);
 }
-
-/** For `switch` statements that must be exhaustive. */
-export function unreachable(value: never): never {
-  throw new FatalError("OSTRAKA_INVARIANT", `unreachable: ${JSON.stringify(value)}`);
-}

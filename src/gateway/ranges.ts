@@ -38,7 +38,3 @@ export interface RangesView {
   refreshSchema(): Promise<void>;
   readonly coordinator: CoordinatorService;
 }
-
-export function encodeMoved(descriptors: readonly unknown[]): string {
-  return JSON.stringify(descriptors);
-}
