@@ -44,6 +44,7 @@ export interface Snapshot {
   readonly wallMs: number;
 }
 
+const SCHEMA_SPAN: Span = { table: SCHEMA, low: undefined, high: undefined };
 const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 
 /** Takes a snapshot; the runner holds its pins as sources until `dropSources`. */
@@ -72,7 +73,9 @@ async function attempt(
     await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, { reserve: undefined, age })));
   }
   const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
-  const spans = options.everywhere ? EVERYTHING : options.spans.filter((span) => span.table !== SCHEMA);
+  const rows = options.spans.filter((span) => span.table !== SCHEMA);
+  // A change of the schema that is decided, and told, may not be applied everywhere yet.
+  const spans = options.everywhere ? EVERYTHING : [SCHEMA_SPAN, ...rows];
   const fences = await Promise.allSettled(
     ranges.map(({ range, generation }) => db.client(range).fence(id, spans, generation)),
   );

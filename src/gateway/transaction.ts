@@ -449,7 +449,14 @@ export class Transaction {
     const result = await attempt.catch((error: unknown) => this.#resolve(error, deadline));
     // A constraint that only COMMIT checks: nothing was committed, the transaction goes on. A workspace cannot.
     if (result.ok || workspace !== undefined || result.error[1] === "OSTRAKA_RETRY") await this.#giveBack();
+    // Where it has reserved and then done nothing, nobody has heard of its end.
+    if (result.ok && this.#begun.size > 1) void this.#close();
     return result;
+  }
+
+  async #close(): Promise<void> {
+    const closing = [...this.#begun].map((range) => this.#db.client(range).rollback(this.id));
+    await Promise.allSettled(closing);
   }
 
   /** The answer to COMMIT got lost: asks what became of it (an unknown transaction is recorded as aborted first). */
@@ -468,14 +475,7 @@ export class Transaction {
 
   async rollback(): Promise<void> {
     if (this.#ordinal > 0 && this.#home !== undefined) this.#begun.add(this.#home);
-    await Promise.all(
-      [...this.#begun].map((range) =>
-        this.#db
-          .client(range)
-          .rollback(this.id)
-          .catch(() => {}),
-      ),
-    );
+    await this.#close();
     await this.#workspace?.rollback();
     await this.#giveBack();
   }

@@ -320,7 +320,9 @@ export class WideWorkspace implements Workspace {
       outcomes: history.outcomes,
       deadline,
     });
-    if (!result.ok) this.#release();
+    // Those that took part have closed it.
+    if (result.ok) for (const { descriptor } of participants) this.#opened.delete(descriptor.range);
+    this.#release();
     return result;
   }
 

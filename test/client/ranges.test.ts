@@ -60,3 +60,18 @@ describe.each(["integer primary key", "integer primary key autoincrement"])("a t
     expect(await ids(db)).toEqual([first]);
   });
 });
+
+test("what belongs to no table is the database's, not a range's", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (v) values (0), (0), (0), (0), (0), (0), (0), (0), (0)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  await db.exec("create table other (x)");
+  await db.execute("pragma user_version = 7");
+  expect((await db.execute("pragma user_version")).rows[0]?.[0]).toBe(7);
+  await db.exec(
+    "insert into other select id from t; create table copied as select * from t where id in (1, 5, 9)",
+  );
+  expect((await db.execute("select count(*) from other")).rows[0]?.[0]).toBe(9);
+  expect((await db.execute("select id from copied order by id")).rows.map(({ id }) => id)).toEqual([1, 5, 9]);
+  await db.exec("drop table other; drop table copied");
+});
