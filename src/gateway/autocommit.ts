@@ -22,6 +22,8 @@ import { RolledBack, Transaction } from "./transaction.js";
 import { keptAnswer } from "./wide-commit.js";
 
 const MOVE = { ok: "move" } as const;
+/** In a statement, a constraint or a trigger. */
+const FAIL = /\bfail\b/i;
 /** How often a statement that lost a race is run again before its caller is told. */
 const ATTEMPTS = 12;
 
@@ -128,7 +130,9 @@ export class AutocommitStatements {
         if (result.ok) return result.repeated ? await this.#saidBefore(result, key, ran, deadline) : ran;
         throw fromWireError(result.error);
       } catch (failure) {
-        const error = await this.#keepWhatItDid(transaction, failure, key, deadline);
+        const error = this.#mayKeep(analysis)
+          ? await this.#keepWhatItDid(transaction, failure, key, deadline)
+          : failure;
         await transaction.rollback();
         if (!(error instanceof RetryError && error.code === "OSTRAKA_RETRY") || attempt + 1 >= ATTEMPTS)
           throw error;
@@ -156,6 +160,15 @@ export class AutocommitStatements {
       }
     }
     return outcome === undefined ? ran : { kind: "outcome", outcome };
+  }
+
+  /**
+   * Whether a failure may keep what was done before it; of all others the workspace remembers which rows were written,
+   * though they were put back.
+   */
+  #mayKeep({ sql, touchesTemp }: Analysis): boolean {
+    const { statements } = this.#context.db.ranges.schema().snapshot;
+    return touchesTemp || FAIL.test(sql) || statements.some((text) => FAIL.test(text));
   }
 
   /** OR FAIL and RAISE(FAIL) fail and keep what was done before. Answers the error to be told. */

@@ -2,7 +2,8 @@
  * Reading a range from a node that has no replica of it: a pin on another node's replica, held by a process there, and
  * its rows fetched in chunks. Both ends.
  *
- * A source is closed by whoever opened it, or by the serving node once nobody has used it for a while.
+ * A source is named by whoever opens it, and closed by them even when they do not know whether it was opened. While it is
+ * open they say so again and again; the serving node closes what nobody has spoken of for a while: each takes a process.
  */
 import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, LogIndex, NodeId } from "../base/ids.js";
@@ -17,8 +18,9 @@ import type { GatewayParts } from "./replica.js";
 
 const OPEN_MS = 10_000;
 const CALL_MS = 30_000;
-/** A source that nobody has read from for so long belongs to a gateway that is gone. */
-const IDLE_MS = 10 * 60_000;
+const KEEP_MS = 4_000;
+/** A source that nobody has spoken of for so long belongs to a gateway that is gone. */
+const IDLE_MS = 15_000;
 
 export interface SourceChunk {
   readonly rows: Uint8Array;
@@ -38,10 +40,16 @@ type Server = Pick<PeerCalls, "serve">;
 export class RemoteSources {
   readonly #calls: Caller;
   readonly #self: NodeId;
+  readonly #clock: Clock;
+  /** Unique to this start of this node. */
+  readonly #origin: string;
+  #opened = 0;
 
-  constructor(calls: Caller, self: NodeId) {
+  constructor(calls: Caller, self: NodeId, { clock, random }: Pick<GatewayParts, "clock" | "random">) {
     this.#calls = calls;
     this.#self = self;
+    this.#clock = clock;
+    this.#origin = Array.from(random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
   /** Pins the range on some node that has it and has applied `index`, and there is at `generation` still. */
@@ -66,26 +74,43 @@ export class RemoteSources {
   ): Promise<RemoteSource> {
     const call = (method: string, args: readonly unknown[], timeoutMs: number) =>
       this.#calls.call(node, `source.${method}`, args, { timeoutMs });
-    const opened = (await deadline.race(call("open", [range, generation, index], OPEN_MS))) as {
-      id: number;
-      appliedIndex: LogIndex;
+    const id = `${this.#origin}-${++this.#opened}`;
+    const close = (): void => void call("close", [id], OPEN_MS).catch(() => {});
+    let appliedIndex: LogIndex;
+    try {
+      const opened = call("open", [id, range, generation, index], OPEN_MS);
+      appliedIndex = (await deadline.race(opened)) as LogIndex;
+    } catch (error) {
+      close();
+      throw error;
+    }
+    let keeping: Timer | undefined;
+    const keep = (): void => {
+      keeping = this.#clock.setTimer(KEEP_MS, () => {
+        call("keep", [id], KEEP_MS).catch(() => {});
+        keep();
+      });
     };
+    keep();
     return {
-      appliedIndex: opened.appliedIndex,
+      appliedIndex,
       async *scan(load, within) {
         let scan: number | undefined;
         for (;;) {
           const answer = (await within.race(
             scan === undefined
-              ? call("scan", [opened.id, packLoad(load)], CALL_MS)
-              : call("next", [opened.id, scan], CALL_MS),
+              ? call("scan", [id, packLoad(load)], CALL_MS)
+              : call("next", [id, scan], CALL_MS),
           )) as { scan: number; rows: Uint8Array | undefined; count: number };
           if (answer.rows === undefined) return;
           scan = answer.scan;
           yield { rows: answer.rows, count: answer.count };
         }
       },
-      close: () => void call("close", [opened.id], OPEN_MS).catch(() => {}),
+      close: () => {
+        keeping?.cancel();
+        close();
+      },
     };
   }
 }
@@ -101,9 +126,11 @@ interface Served {
 export class SourceServer {
   readonly #parts: GatewayParts;
   readonly #local: (range: GroupId) => LocalRange | undefined;
-  readonly #served = new Map<number, Served>();
+  readonly #served = new Map<string, Served>();
+  /** On their way; false once they were closed before they were open. */
+  readonly #opening = new Map<string, boolean>();
   readonly #clock: Clock;
-  #lastId = 0;
+  #lastScan = 0;
 
   constructor(parts: GatewayParts, local: (range: GroupId) => LocalRange | undefined) {
     this.#parts = parts;
@@ -112,45 +139,67 @@ export class SourceServer {
   }
 
   serve(calls: Server): void {
-    calls.serve("source.open", ([range, generation, index]) =>
-      this.#open(range as GroupId, generation as number, index as LogIndex),
+    calls.serve("source.open", ([id, range, generation, index]) =>
+      this.#open(id as string, range as GroupId, generation as number, index as LogIndex),
     );
+    calls.serve("source.keep", async ([id]) => void this.#use(id as string));
     calls.serve("source.scan", async ([id, load]) => {
-      const served = this.#use(id as number);
+      const served = this.#use(id as string);
       const stream = await served.runner.scan(served.source, unpackLoad(load as PackedLoad), this.#options());
-      const scan = ++this.#lastId;
+      const scan = ++this.#lastScan;
       served.scans.set(scan, stream);
       return this.#next(served, scan);
     });
-    calls.serve("source.next", ([id, scan]) => this.#next(this.#use(id as number), scan as number));
-    calls.serve("source.close", async ([id]) => this.#close(id as number));
+    calls.serve("source.next", ([id, scan]) => this.#next(this.#use(id as string), scan as number));
+    calls.serve("source.close", async ([id]) => this.#close(id as string));
   }
 
   close(): void {
     for (const id of [...this.#served.keys()]) this.#close(id);
   }
 
-  async #open(range: GroupId, generation: number, index: LogIndex) {
+  async #open(id: string, range: GroupId, generation: number, index: LogIndex): Promise<LogIndex> {
     const local = this.#local(range);
     if (local === undefined) throw new RouteError(`no replica of range ${range} is here`, undefined);
-    await local.handle.waitApplied(index);
+    this.#opening.set(id, true);
+    try {
+      await local.handle.waitApplied(index);
+      return await this.#pin(id, local, generation);
+    } finally {
+      this.#opening.delete(id);
+    }
+  }
+
+  async #pin(id: string, local: LocalRange, generation: number): Promise<LogIndex> {
     const runner = await this.#parts.heldRunners.acquire();
     try {
       const { source, appliedIndex } = await runner.addSource(local.store.path);
       await local.handle.waitApplied(appliedIndex);
       if (local.store.state().descriptor.generation !== generation)
-        throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} has changed`);
-      const id = ++this.#lastId;
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "the range has changed");
+      if (this.#opening.get(id) !== true)
+        throw new RetryError("OSTRAKA_RETRY", "the snapshot on another node was given up");
       this.#served.set(id, { runner, source, scans: new Map(), idle: undefined });
       this.#use(id);
-      return { id, appliedIndex };
+      return appliedIndex;
     } catch (error) {
-      this.#parts.heldRunners.release(runner);
+      this.#letGo(runner);
       throw error;
     }
   }
 
-  #use(id: number): Served {
+  /** Without its sources. */
+  #letGo(runner: Runner): void {
+    const { heldRunners } = this.#parts;
+    if (runner.dead) heldRunners.release(runner);
+    else
+      runner
+        .dropSources()
+        .catch(() => runner.kill())
+        .finally(() => heldRunners.release(runner));
+  }
+
+  #use(id: string): Served {
     const served = this.#served.get(id);
     if (served === undefined)
       throw new RetryError("OSTRAKA_RETRY", "the snapshot on another node was given up");
@@ -170,17 +219,13 @@ export class SourceServer {
     return { scan, rows: undefined, count: 0 };
   }
 
-  #close(id: number): void {
+  #close(id: string): void {
+    if (this.#opening.has(id)) this.#opening.set(id, false);
     const served = this.#served.get(id);
     if (served === undefined) return;
     this.#served.delete(id);
     served.idle?.cancel();
-    if (served.runner.dead) this.#parts.heldRunners.release(served.runner);
-    else
-      served.runner
-        .dropSources()
-        .catch(() => served.runner.kill())
-        .finally(() => this.#parts.heldRunners.release(served.runner));
+    this.#letGo(served.runner);
   }
 
   #options() {

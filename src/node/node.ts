@@ -328,7 +328,7 @@ class NodeAssembly {
         temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
         maxResultBytes: DEFAULT_LIMITS.maxResultBytes,
       },
-      sources: new RemoteSources(network.calls, self),
+      sources: new RemoteSources(network.calls, self, parts),
     });
   }
 

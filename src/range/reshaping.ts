@@ -73,6 +73,7 @@ export class Reshaping {
 
   async freeze(into: GroupId): Promise<RangeDescriptor> {
     if (this.#context.state.frozenInto === into) return this.#context.descriptor();
+    // Frozen for another one already, it may have to be: that one was taken in itself, or split.
     return this.#change(
       (generation) => ({ kind: "freeze", generation, into, ...this.#own() }),
       () => {
@@ -103,7 +104,7 @@ export class Reshaping {
     if (this.#changing) throw new RetryError("OSTRAKA_RETRY", "the range is being changed already");
     const { admission } = this.#leadership;
     const { clock, limits } = this.#context.deps;
-    this.#context.serving();
+    this.#context.leading();
     this.#changing = true;
     admission.gate.close("to prepares");
     try {

@@ -90,6 +90,8 @@ export class Ranges {
   readonly #listeners = new Set<RangesListener>();
   readonly #turns = new Map<GroupId, Promise<unknown>>();
   readonly schemas = new SchemaPool();
+  /** Opened at the start, whoever else tells of them meanwhile. */
+  readonly #awaited = new Set<GroupId>();
   #opened = 0;
   #stopped = false;
 
@@ -126,12 +128,14 @@ export class Ranges {
       if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
         await this.#readopt(range, configs);
     }
+    for (const range of configs.keys()) this.#awaited.add(range);
     const waiting = [...configs];
     const openNext = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
         await this.#open(next[0], next[1]);
     };
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, openNext));
+    this.#awaited.clear();
   }
 
   /** A folder whose range is not in the log: a child whose birth a crash cut short, or a replica that never got a state. */
@@ -163,7 +167,7 @@ export class Ranges {
     const { range } = descriptor;
     const { self, departed, log, logger, host } = this.#options;
     // Told of again: it is here, or is about to be opened.
-    if (log.groups().includes(range)) return Promise.resolve();
+    if (log.groups().includes(range) || this.#awaited.has(range)) return Promise.resolve();
     const parentHandle = this.#hosted.get(parent)?.handle;
     const welcome = (): boolean => departed.get(range) === undefined && membersOf(conf).has(self);
     // Invariant 1: not a moment later.

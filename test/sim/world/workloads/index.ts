@@ -18,6 +18,9 @@ import { Unique } from "./unique.js";
 import { Wide } from "./wide.js";
 import type { LastReads, Operation, Outcome, SplittableTable, Workload } from "./workload.js";
 
+/** Of a last read: what a node that died has left at others may be in its way for a while. */
+const MOST_TRIES = 10;
+
 interface Doubted {
   readonly id: string;
   readonly resolve: (outcome: Outcome) => void;
@@ -80,7 +83,8 @@ export class History {
         return nowMs();
       },
       read: async (client, sql) => {
-        const rows = await client.read(sql);
+        let rows = await client.read(sql);
+        for (let tries = 0; rows === undefined && tries < MOST_TRIES; tries++) rows = await client.read(sql);
         check(rows !== undefined, () => `a healed cluster does not answer ${sql}`);
         return rows;
       },
