@@ -217,7 +217,6 @@ test("what later versions have says so, and exits 1", async () => {
   for (const args of [
     ["backup", "x"],
     ["restore", "x"],
-    ["import", "--dialect", "mysql", "x.sql"],
   ]) {
     const { exitCode, stderr } = await ostraka(args);
     expect(exitCode).toBe(1);
