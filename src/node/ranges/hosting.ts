@@ -167,12 +167,14 @@ export class RangeHosting {
     this.#reports.start();
     this.#farewell.start();
     this.splitter.start();
+    this.changes.start();
     this.#driver.start();
   }
 
   /** Begins nothing more; resolves once what is under way is done. */
   async stop(): Promise<void> {
     this.#driver.stop();
+    this.changes.stop();
     this.splitter.stop();
     this.#reports.stop();
     this.#farewell.stop();

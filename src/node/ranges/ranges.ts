@@ -92,6 +92,8 @@ export class Ranges {
   readonly schemas = new SchemaPool();
   /** Opened at the start, whoever else tells of them meanwhile. */
   readonly #awaited = new Set<GroupId>();
+  /** Nodes that this one, as the leader, is about to take in. */
+  readonly expected = new ExpectedMembers();
   #opened = 0;
   #stopped = false;
 
@@ -264,6 +266,8 @@ export class Ranges {
     const { term } = handle.status();
     await handle.readIndex();
     const { conf, applied } = handle.status();
+    if (this.expected.has(group, node))
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${node} is being made a member of group ${group}`);
     return { member: membersOf(conf).has(node), index: applied, term };
   }
 
@@ -348,6 +352,32 @@ export class Ranges {
     };
     turn.then(done, done);
     return turn;
+  }
+}
+
+/**
+ * Who makes an empty replica, to be taken in next, may ask before that is done whether it is a member: a "no" would end
+ * the replica, and the group would have a member without one.
+ */
+class ExpectedMembers {
+  readonly #counts = new Map<string, number>();
+
+  has(group: GroupId, node: NodeId): boolean {
+    return this.#counts.has(`${group} ${node}`);
+  }
+
+  async during<T>(group: GroupId, nodes: readonly NodeId[], work: () => Promise<T>): Promise<T> {
+    const names = nodes.map((node) => `${group} ${node}`);
+    for (const name of names) this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      for (const name of names) {
+        const left = this.#counts.get(name)! - 1;
+        if (left === 0) this.#counts.delete(name);
+        else this.#counts.set(name, left);
+      }
+    }
   }
 }
 
