@@ -1,5 +1,5 @@
 /** `ostraka range list|split|merge|move|transfer`. */
-import { UserError } from "../../base/errors.js";
+import { RetryError, UserError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, groupId, type NodeId, nodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
 import type { AdminVerb } from "../../gateway/gateway.js";
@@ -181,7 +181,7 @@ async function movable(view: ClusterView, id: unknown): Promise<GroupId> {
 export async function membersOf(view: ClusterView, group: GroupId): Promise<NodeId[]> {
   return atLeader(view, group, CHANGE_MS, async () => {
     const leader = leaderReports(await allReports(view)).get(group);
-    if (leader === undefined) throw new UserError("OSTRAKA_UNAVAILABLE", `nobody leads ${group}`);
+    if (leader === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", `nobody leads ${group}`);
     return leader.voters.map(nodeId);
   });
 }

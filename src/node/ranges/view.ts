@@ -7,7 +7,7 @@
  * Invariant: the directory only learns; of each range it never goes back to an older generation.
  */
 import { RetryError } from "../../base/errors.js";
-import { type GroupId, NO_NODE, type NodeId, type TransactionId } from "../../base/ids.js";
+import { type GroupId, type LogIndex, NO_NODE, type NodeId, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { CoordinatorService, Decision } from "../../coordinator/types.js";
 import { RangeClient } from "../../gateway/range-client.js";
@@ -209,20 +209,25 @@ export class NodeRangesView implements RangesView, RangesListener {
     for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return this.#catchUp(hosted);
     const [first] = this.#directory.ranges;
     if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
-    const snapshot = await this.client(first.range).schema();
+    const client = this.client(first.range);
+    await readPoint(client);
+    const snapshot = await client.schema();
     if (this.#remoteSchema === undefined)
       this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
     else this.#remoteSchema.update(snapshot);
   }
 
-  /** A change of the schema that was decided, and told, before the call is applied here when it resolves. */
   async #catchUp({ range, handle }: HostedRange): Promise<void> {
-    const client = this.client(range);
-    for (;;) {
-      const { index, held } = await client.readPoint();
-      if (held === undefined || !anyIntersect(held, [SCHEMA])) return handle.waitApplied(index);
-      await client.awaitHolds([SCHEMA]);
-    }
+    return handle.waitApplied(await readPoint(this.client(range)));
+  }
+}
+
+/** A point behind every change of the schema that was decided, and perhaps told, before the call. */
+async function readPoint(client: RangeService): Promise<LogIndex> {
+  for (;;) {
+    const { index, held } = await client.readPoint();
+    if (held === undefined || !anyIntersect(held, [SCHEMA])) return index;
+    await client.awaitHolds([SCHEMA]);
   }
 }
 
