@@ -12,6 +12,7 @@
  */
 import { createHash } from "node:crypto";
 import type { GroupId } from "../../base/ids.js";
+import { covers } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
 import type { StateMachine } from "../state-machine.js";
 import { decodeMetaCommand, decodeMetaState, encodeMetaResult, encodeMetaState } from "./codec.js";
@@ -137,7 +138,11 @@ export class MetaMachine implements StateMachine {
     const before = this.#directory;
     if (directory === before) return;
     this.#directory = directory;
-    const merged = before.ranges.map(({ range }) => range).filter((range) => !directory.get(range));
+    // One that only a part is known of any more is split, and will be told of again; one that another covers is merged.
+    const gone = before.ranges.filter(({ range }) => directory.get(range) === undefined);
+    const merged = gone
+      .filter((range) => directory.ranges.some((other) => covers(other, range)))
+      .map(({ range }) => range);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({

@@ -7,7 +7,8 @@
  * 1. A replica goes only on the word of a leader that a quorum has confirmed: "up to this index you are no member"; and
  *    only if it has nothing from that leader or a later one beyond that index. So it can have acknowledged nothing as a
  *    member that was taken in again.
- * 2. A range that was merged away stays until the neighbour that took it in has it here, or is not here at all: its file
+ * 2. A replica of a range that was merged away goes only if it has applied the freeze, after which nothing is ever
+ *    written to the range again. It stays until the neighbour that took it in has it here, or is not here at all: its file
  *    is what is taken in.
  */
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
@@ -128,7 +129,10 @@ export class Farewell {
     const { range, filled } = hosted;
     if (range === FIRST_RANGE_GROUP || !meta.isMerged(range)) return false;
     if (!filled) return true;
-    const { start } = hosted.store.state().descriptor;
+    // Its own word for it: the last that it has applied is that it is taken in by another.
+    const { descriptor, frozenInto } = hosted.store.state();
+    if (frozenInto === undefined) return false;
+    const { start } = descriptor;
     // A neighbour that still ends where this one begins has yet to take it in.
     for (const other of ranges.all.values())
       if (other.filled && other.store.state().descriptor.end === start) return false;

@@ -100,7 +100,8 @@ export class RangeReports implements RangesListener {
     this.#telling = false;
     // Until it is in this node's replica of meta it is not known to have arrived.
     if (!failed) for (const { range } of news) if (this.#news(range).length > 0) this.#changed.add(range);
-    if (this.#changed.size > 0) this.#soon(failed ? AGAIN_MS : GATHER_MS);
+    const late = failed || news.some(({ range }) => this.#changed.has(range));
+    if (this.#changed.size > 0) this.#soon(late ? AGAIN_MS : GATHER_MS);
   }
 
   /**
@@ -112,9 +113,11 @@ export class RangeReports implements RangesListener {
     if (hosted === undefined || !hosted.filled || hosted.store.state().frozenInto !== undefined) return [];
     if (this.#meta.isMerged(range)) return [];
     const known = this.#meta.directory.get(range);
-    if (known === undefined) return [hosted.descriptor()];
-    if (!hosted.leadsHere) return [];
+    if (known !== undefined && !hosted.leadsHere) return [];
     const own = hosted.descriptor();
+    // A replica that is behind has nothing to tell.
+    if (this.#meta.directory.with([own]) === this.#meta.directory) return [];
+    if (known === undefined) return [own];
     if (known.generation < own.generation) return [own];
     const same =
       known.generation > own.generation ||

@@ -71,6 +71,22 @@ describe("ranges", () => {
     expect(meta.machine.directory.get(groupId(4))?.replicas).toEqual([2, 3, 4]);
   });
 
+  it("takes no range for merged whose child is told of first", () => {
+    const meta = Meta.founded();
+    meta.run({ kind: "report", ranges: [range(4, MIDDLE, "", 2)] });
+    expect(meta.machine.directory.complete).toBe(false);
+    expect(meta.machine.isMerged(groupId(3))).toBe(false);
+    // A replica that has not applied the split yet changes nothing.
+    meta.run({ kind: "report", ranges: [range(3, "", "", 1)] });
+    expect(meta.machine.directory.complete).toBe(false);
+    meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2)] });
+    expect(meta.machine.directory.complete).toBe(true);
+    // All of it in one report, in whatever order.
+    const other = Meta.founded();
+    other.run({ kind: "report", ranges: [range(4, MIDDLE, "", 2), range(3, "", MIDDLE, 2)] });
+    expect(other.machine.state).toMatchObject({ merged: [], ranges: [{ range: 3 }, { range: 4 }] });
+  });
+
   it("forgets a range that was merged away, and what was wished of it", () => {
     const meta = Meta.founded();
     meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2), range(4, MIDDLE, "", 2)] });
