@@ -231,6 +231,10 @@ export class Replica implements GroupHandle {
     this.#stir();
   }
 
+  get asleep(): boolean {
+    return this.quiesced;
+  }
+
   get conf(): ConfState {
     return this.node.conf;
   }

@@ -145,6 +145,8 @@ export interface GroupHandle {
    * repeated as often as wanted, since a pre-vote that finds no majority raises no term and deposes nobody.
    */
   campaign(): void;
+  /** Asleep: at its leader that means that every member has everything and nothing happens. */
+  readonly asleep: boolean;
   /** The membership in force at the applied index: `status().conf` without the cost of a status. */
   readonly conf: ConfState;
   /** The term of the last entry in the log here. */

@@ -7,15 +7,14 @@
  * changed in the middle. So leaders remind learners that are behind.
  */
 import { RetryError, RouteError } from "../../base/errors.js";
-import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId } from "../../base/ids.js";
+import { type GroupId, META_GROUP, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
 import { type MultiRaft, membersOf } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
-import type { RangeDescriptor } from "../../placement/descriptor.js";
 import type { PlacementAction } from "../../placement/view.js";
 import type { ConfChange } from "../../raft/types.js";
 import type { NodeCalls } from "../network.js";
-import { hostArguments, type Ranges } from "../ranges/ranges.js";
+import { coordinatorDescriptor, hostArguments, type Ranges } from "../ranges/ranges.js";
 import { caughtUp } from "./facts.js";
 
 const HOST_MS = 10_000;
@@ -169,8 +168,4 @@ export class Changes {
       this.#busy.delete(group);
     }
   }
-}
-
-function coordinatorDescriptor(): RangeDescriptor {
-  return { range: COORDINATOR_GROUP, start: "", end: "", generation: 0, replicas: [] };
 }

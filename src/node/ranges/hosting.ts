@@ -27,6 +27,7 @@ import { NodeFactsKeeper } from "../placement/facts.js";
 import { CoordinatorHost } from "./coordinator-host.js";
 import { DepartedRanges } from "./departed.js";
 import { Farewell } from "./farewell.js";
+import { MissingReplicas } from "./missing.js";
 import { Ranges } from "./ranges.js";
 import { RangeReports } from "./reports.js";
 import { RowCounts } from "./row-counts.js";
@@ -71,6 +72,7 @@ export class RangeHosting {
   readonly facts: NodeFactsKeeper;
   readonly #reports: RangeReports;
   readonly #farewell: Farewell;
+  readonly #missing: MissingReplicas;
   readonly #driver: PlacementDriver;
 
   private constructor(options: HostingOptions, departed: DepartedRanges) {
@@ -108,6 +110,13 @@ export class RangeHosting {
       ranges: this.ranges,
       coordinator: this.coordinator,
       meta,
+      calls,
+    });
+    this.#missing = new MissingReplicas({
+      self,
+      clock,
+      ranges: this.ranges,
+      coordinator: this.coordinator,
       calls,
     });
     this.splitter = new RangeSplitter({
@@ -166,6 +175,7 @@ export class RangeHosting {
   start(): void {
     this.#reports.start();
     this.#farewell.start();
+    this.#missing.start();
     this.splitter.start();
     this.changes.start();
     this.#driver.start();
@@ -178,6 +188,7 @@ export class RangeHosting {
     this.splitter.stop();
     this.#reports.stop();
     this.#farewell.stop();
+    this.#missing.stop();
     this.coordinator.close();
     await this.ranges.stop();
   }

@@ -381,6 +381,11 @@ class ExpectedMembers {
   }
 }
 
+/** What stands for the coordinator's group where ranges have descriptors. */
+export function coordinatorDescriptor(): RangeDescriptor {
+  return { range: COORDINATOR_GROUP, start: "", end: "", generation: 0, replicas: [] };
+}
+
 /** The arguments of `ranges.host`. */
 export function hostArguments({ range, start, end, generation }: RangeDescriptor): readonly unknown[] {
   return [range, keyBytes(start), keyBytes(end), generation];

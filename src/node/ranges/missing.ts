@@ -1,0 +1,80 @@
+/**
+ * Finds members of the groups led here that have no replica, and has them make one. A node that was given its parent's
+ * state by a snapshot has not applied the split in between, and so never made the child that it is a member of; one
+ * that was asked for a replica may have crashed before it kept anything of it.
+ *
+ * That a member which has nothing is given an empty replica is safe: what has left a node is recorded there with what
+ * it had promised (departed.ts), and a member whose data was lost otherwise is another node (identity.ts).
+ */
+import { COORDINATOR_GROUP, type GroupId, type NodeId } from "../../base/ids.js";
+import type { Clock, Timer } from "../../base/io.js";
+import { membersOf } from "../../multiraft/host.js";
+import type { GroupHandle } from "../../multiraft/types.js";
+import type { NodeCalls } from "../network.js";
+import type { CoordinatorHost } from "./coordinator-host.js";
+import { coordinatorDescriptor, hostArguments, type Ranges } from "./ranges.js";
+
+const LOOK_MS = 1_000;
+const ASK_MS = 5_000;
+
+export interface MissingReplicasOptions {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly ranges: Ranges;
+  readonly coordinator: CoordinatorHost;
+  readonly calls: NodeCalls;
+}
+
+export class MissingReplicas {
+  readonly #options: MissingReplicasOptions;
+  /** Members that had not answered their leader by the last look, as "group node". */
+  #silent = new Set<string>();
+  readonly #asking = new Set<string>();
+  #timer: Timer | undefined;
+  #stopped = false;
+
+  constructor(options: MissingReplicasOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    if (this.#stopped) return;
+    this.#timer = this.#options.clock.setTimer(LOOK_MS, () => {
+      this.#look();
+      this.start();
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+
+  #look(): void {
+    const { self, ranges, coordinator } = this.#options;
+    const silent = new Set<string>();
+    const consider = (group: GroupId, handle: GroupHandle): void => {
+      if (handle.leader !== self || handle.asleep) return;
+      const { match, leaderReady, conf } = handle.status();
+      if (!leaderReady) return;
+      for (const node of membersOf(conf)) {
+        if (node === self || (match.get(node) ?? 0) > 0) continue;
+        const key = `${group} ${node}`;
+        silent.add(key);
+        if (this.#silent.has(key)) this.#ask(key, group, node);
+      }
+    };
+    for (const { range, handle } of ranges.all.values()) consider(range, handle);
+    if (coordinator.handle !== undefined) consider(COORDINATOR_GROUP, coordinator.handle);
+    this.#silent = silent;
+  }
+
+  #ask(key: string, group: GroupId, node: NodeId): void {
+    if (this.#asking.has(key)) return;
+    const { calls, ranges } = this.#options;
+    const descriptor = ranges.get(group)?.descriptor() ?? coordinatorDescriptor();
+    this.#asking.add(key);
+    const done = (): void => void this.#asking.delete(key);
+    calls.call(node, "ranges.host", hostArguments(descriptor), { timeoutMs: ASK_MS }).then(done, done);
+  }
+}
