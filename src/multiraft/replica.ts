@@ -231,6 +231,13 @@ export class Replica implements GroupHandle {
     this.#stir();
   }
 
+  silentMembers(): readonly NodeId[] {
+    const silent: NodeId[] = [];
+    for (const [peer, { match, recentActive }] of this.node.progress())
+      if (peer !== this.#host.nodeId && (match === 0 || !recentActive)) silent.push(peer);
+    return silent;
+  }
+
   get asleep(): boolean {
     return this.quiesced;
   }

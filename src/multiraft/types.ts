@@ -145,6 +145,8 @@ export interface GroupHandle {
    * repeated as often as wanted, since a pre-vote that finds no majority raises no term and deposes nobody.
    */
   campaign(): void;
+  /** At the leader: members that have not been heard since its last check of the quorum, or never by this leader. */
+  silentMembers(): readonly NodeId[];
   /** Asleep: at its leader that means that every member has everything and nothing happens. */
   readonly asleep: boolean;
   /** The membership in force at the applied index: `status().conf` without the cost of a status. */

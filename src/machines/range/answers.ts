@@ -173,6 +173,10 @@ export class Answers {
       this.#clients.set(name, client);
     }
     if (sequence < client.floor) return;
+    // Both halves of a split had it, and are one again: the newer row answers. What is kept must not depend on when it
+    // was read last.
+    const before = client.answered.get(sequence);
+    if (before !== undefined) this.#lose(before);
     client.answered.set(sequence, index);
     this.#rows.get(index)!.live++;
     if (lowest <= client.floor) return;
@@ -180,9 +184,13 @@ export class Answers {
     for (const [answered, at] of client.answered) {
       if (answered >= lowest) continue;
       client.answered.delete(answered);
-      const row = this.#rows.get(at)!;
-      if (--row.live === 0) this.#dead.push(at);
+      this.#lose(at);
     }
+  }
+
+  /** A row has one answer less that somebody may ask for. */
+  #lose(index: number): void {
+    if (--this.#rows.get(index)!.live === 0) this.#dead.push(index);
   }
 
   #drop(index: number): void {

@@ -19,7 +19,7 @@
 import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
-import type { LogIndex } from "../../base/ids.js";
+import type { GroupId, LogIndex } from "../../base/ids.js";
 import { siblingPath } from "./absorb.js";
 import {
   diskTrouble,
@@ -71,6 +71,12 @@ export class Children {
     for (const { child } of this.#pending)
       if (earliest === undefined || child.index < earliest) earliest = child.index;
     return earliest;
+  }
+
+  /** Children whose files are not complete, or not told of yet. */
+  get making(): readonly GroupId[] {
+    if (this.#pending.size === 0) return [];
+    return [...this.#pending].map(({ child }) => child.descriptor.range);
   }
 
   /** Children that have become complete since the last call. */

@@ -14,7 +14,7 @@ import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
-import { type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import { type GroupId, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
@@ -125,6 +125,11 @@ export class StoreCore {
     this.#children.onComplete = () => {
       if ((this.#opened ?? this.#resting) !== undefined && !this.#closing) listener();
     };
+  }
+
+  /** Ranges split off whose files are being made. */
+  get making(): readonly GroupId[] {
+    return this.#children.making;
   }
 
   /** Ranges split off whose files have become complete since the last call. */

@@ -4,7 +4,7 @@
  * would be cloned with all of it.
  */
 import type { WireError } from "../../base/errors.js";
-import { type LogIndex, logIndex, type TransactionId, term } from "../../base/ids.js";
+import { type GroupId, type LogIndex, logIndex, type TransactionId, term } from "../../base/ids.js";
 import type { Key } from "../../base/keys.js";
 import { type Entry, EntryKind } from "../../raft/types.js";
 import type { Span } from "../../sql/types.js";
@@ -94,6 +94,8 @@ export interface StoreStatus extends StoreSize {
   readonly schema?: SchemaSnapshot;
   /** Present when the range's state has changed. */
   readonly range?: { readonly state: RangeState; readonly beginning: RangeBeginning | undefined };
+  /** Ranges split off whose files are being made, if there are any. */
+  readonly making?: readonly GroupId[];
   /** Ranges split off whose files have become complete. */
   readonly children?: readonly SplitChild[];
 }

@@ -267,11 +267,13 @@ export class StoreServer {
     if (core === undefined) return [];
     const appliedIndex: LogIndex = core.appliedIndex;
     const children = core.takeChildren();
+    const { making } = core;
     const status = {
       store,
       appliedIndex,
       lastWallMs: core.lastWallMs,
       ...core.size(),
+      ...(making.length > 0 && { making }),
       ...(children.length > 0 && { children }),
     };
     const version = core.schemaVersion;

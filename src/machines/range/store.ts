@@ -8,7 +8,13 @@
 import { Worker } from "node:worker_threads";
 import { FatalError, fromWireError } from "../../base/errors.js";
 import { IdTable } from "../../base/id-table.js";
-import { FIRST_RANGE_GROUP, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import {
+  FIRST_RANGE_GROUP,
+  type GroupId,
+  type LogIndex,
+  logIndex,
+  type TransactionId,
+} from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
@@ -389,6 +395,10 @@ class RemoteStore implements RangeStore {
 
   beginning(): RangeBeginning | undefined {
     return this.#range.beginning;
+  }
+
+  making(): readonly GroupId[] {
+    return this.#status.making ?? [];
   }
 
   onState(listener: (state: RangeState) => void): void {

@@ -351,6 +351,8 @@ export interface RangeStore extends GroupMachine {
   beginning(): RangeBeginning | undefined;
   /** Called when `state()` has changed, before the results of the apply that changed it are delivered. */
   onState(listener: (state: RangeState) => void): void;
+  /** Children whose files are being made here: they will be told of by `onSplit`. */
+  making(): readonly GroupId[];
   /**
    * Called when a child's file is complete and durable, perhaps more than once: also after `open()`, for what an earlier
    * process left unfinished or may not have told, and when the log is applied again. Until the first time `checkpoint()`

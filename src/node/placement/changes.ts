@@ -2,13 +2,10 @@
  * Carries out what placement asks of the groups that this node leads: changes of membership and of leadership. Whoever
  * is to learn makes an empty replica first, so that the leader's snapshot finds somebody; whoever is taken out is told
  * to look for itself.
- *
- * A learner may yet come to have no replica: it asked another leader, which did not know of it yet, or its own leader
- * changed in the middle. So leaders remind learners that are behind.
  */
 import { RetryError, RouteError } from "../../base/errors.js";
 import { type GroupId, META_GROUP, type NodeId } from "../../base/ids.js";
-import type { Clock, Timer } from "../../base/io.js";
+import type { Clock } from "../../base/io.js";
 import { type MultiRaft, membersOf } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { PlacementAction } from "../../placement/view.js";
@@ -19,8 +16,6 @@ import { caughtUp } from "./facts.js";
 
 const HOST_MS = 10_000;
 const CATCH_UP_PAUSE_MS = 50;
-/** How often learners that are behind are asked to have a replica. */
-const REMIND_MS = 1_000;
 
 export interface ChangesOptions {
   readonly self: NodeId;
@@ -33,39 +28,9 @@ export interface ChangesOptions {
 export class Changes {
   readonly #options: ChangesOptions;
   readonly #busy = new Set<GroupId>();
-  #timer: Timer | undefined;
-  #stopped = false;
 
   constructor(options: ChangesOptions) {
     this.#options = options;
-  }
-
-  start(): void {
-    if (this.#stopped) return;
-    this.#timer = this.#options.clock.setTimer(REMIND_MS, () => {
-      const next = (): void => this.start();
-      this.#remind().then(next, next);
-    });
-  }
-
-  stop(): void {
-    this.#stopped = true;
-    this.#timer?.cancel();
-  }
-
-  async #remind(): Promise<void> {
-    const { host, ranges, self } = this.#options;
-    const handles = [...ranges.all.values()].map(({ handle }) => handle);
-    const coordinator = host.findGroup(COORDINATOR_GROUP);
-    if (coordinator !== undefined) handles.push(coordinator);
-    const reminded: Promise<unknown>[] = [];
-    for (const handle of handles) {
-      const { learners } = handle.conf;
-      if (learners.length === 0 || handle.leader !== self || this.#busy.has(handle.group)) continue;
-      const fine = caughtUp(handle);
-      for (const node of learners) if (!fine.includes(node)) reminded.push(this.#prepare(handle.group, node));
-    }
-    await Promise.allSettled(reminded);
   }
 
   serve(): void {

@@ -117,6 +117,7 @@ export class RangeHosting {
       clock,
       ranges: this.ranges,
       coordinator: this.coordinator,
+      meta,
       calls,
     });
     this.splitter = new RangeSplitter({
@@ -177,14 +178,12 @@ export class RangeHosting {
     this.#farewell.start();
     this.#missing.start();
     this.splitter.start();
-    this.changes.start();
     this.#driver.start();
   }
 
   /** Begins nothing more; resolves once what is under way is done. */
   async stop(): Promise<void> {
     this.#driver.stop();
-    this.changes.stop();
     this.splitter.stop();
     this.#reports.stop();
     this.#farewell.stop();

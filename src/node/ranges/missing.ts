@@ -1,14 +1,15 @@
 /**
  * Finds members of the groups led here that have no replica, and has them make one. A node that was given its parent's
  * state by a snapshot has not applied the split in between, and so never made the child that it is a member of; one
- * that was asked for a replica may have crashed before it kept anything of it.
+ * that was asked for a replica may have crashed before it kept anything of it, or ended it because nobody knew yet
+ * what for.
  *
  * That a member which has nothing is given an empty replica is safe: what has left a node is recorded there with what
  * it had promised (departed.ts), and a member whose data was lost otherwise is another node (identity.ts).
  */
 import { COORDINATOR_GROUP, type GroupId, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
-import { membersOf } from "../../multiraft/host.js";
+import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { NodeCalls } from "../network.js";
 import type { CoordinatorHost } from "./coordinator-host.js";
@@ -16,18 +17,21 @@ import { coordinatorDescriptor, hostArguments, type Ranges } from "./ranges.js";
 
 const LOOK_MS = 1_000;
 const ASK_MS = 5_000;
+/** Under way at once. */
+const ASKING = 16;
 
 export interface MissingReplicasOptions {
   readonly self: NodeId;
   readonly clock: Clock;
   readonly ranges: Ranges;
   readonly coordinator: CoordinatorHost;
+  readonly meta: MetaMachine;
   readonly calls: NodeCalls;
 }
 
 export class MissingReplicas {
   readonly #options: MissingReplicasOptions;
-  /** Members that had not answered their leader by the last look, as "group node". */
+  /** Members that were silent at the last look, as "group node". */
   #silent = new Set<string>();
   readonly #asking = new Set<string>();
   #timer: Timer | undefined;
@@ -51,17 +55,15 @@ export class MissingReplicas {
   }
 
   #look(): void {
-    const { self, ranges, coordinator } = this.#options;
+    const { self, ranges, coordinator, meta } = this.#options;
     const silent = new Set<string>();
     const consider = (group: GroupId, handle: GroupHandle): void => {
       if (handle.leader !== self || handle.asleep) return;
-      const { match, leaderReady, conf } = handle.status();
-      if (!leaderReady) return;
-      for (const node of membersOf(conf)) {
-        if (node === self || (match.get(node) ?? 0) > 0) continue;
+      for (const node of handle.silentMembers()) {
         const key = `${group} ${node}`;
         silent.add(key);
-        if (this.#silent.has(key)) this.#ask(key, group, node);
+        const down = meta.node(node)?.downSinceMs !== undefined;
+        if (this.#silent.has(key) && !down) this.#ask(key, group, node);
       }
     };
     for (const { range, handle } of ranges.all.values()) consider(range, handle);
@@ -70,7 +72,7 @@ export class MissingReplicas {
   }
 
   #ask(key: string, group: GroupId, node: NodeId): void {
-    if (this.#asking.has(key)) return;
+    if (this.#asking.has(key) || this.#asking.size >= ASKING) return;
     const { calls, ranges } = this.#options;
     const descriptor = ranges.get(group)?.descriptor() ?? coordinatorDescriptor();
     this.#asking.add(key);

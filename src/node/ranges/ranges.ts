@@ -169,19 +169,22 @@ export class Ranges {
     const { range } = descriptor;
     const { self, departed, log, logger, host } = this.#options;
     // Told of again: it is here, or is about to be opened.
-    if (log.groups().includes(range) || this.#awaited.has(range)) return Promise.resolve();
+    const here = this.#hosted.has(range) || this.#awaited.has(range);
+    if (here || log.groups().includes(range)) return Promise.resolve();
     const parentHandle = this.#hosted.get(parent)?.handle;
     const welcome = (): boolean => departed.get(range) === undefined && membersOf(conf).has(self);
-    // Invariant 1: not a moment later.
-    let begun: Promise<void> | undefined;
-    if (welcome()) begun = host.begin({ group: range, bootstrap: conf, begins: { index, term } });
+    const begin = (): Promise<void> => host.begin({ group: range, bootstrap: conf, begins: { index, term } });
+    // Invariant 1: not a moment later, unless something else is being done to it. Then its note keeps it from being
+    // forgotten (src/machines/range/children.ts).
+    const begun = welcome() && !this.#turns.has(range) ? begin() : undefined;
     return this.#exclusively(range, async () => {
       await begun;
       if (this.#hosted.has(range)) return;
-      if (begun === undefined || !welcome()) {
+      if (!welcome()) {
         await this.#remove(range);
         return;
       }
+      await begin();
       const hosted = await this.#open(range, {});
       logger.info({ range, parent, index }, "a range was born");
       if (parentHandle?.leader === self) this.#campaign(hosted.handle, FIRST_CAMPAIGN_MS, 0);
@@ -244,10 +247,11 @@ export class Ranges {
     });
   }
 
-  /** A replica here that may yet make this range by applying a split. */
+  /** A replica here that is making this range, or may yet make it by applying a split. */
   #behind(descriptor: RangeDescriptor): HostedRange | undefined {
     for (const hosted of this.#hosted.values()) {
       if (!hosted.filled) continue;
+      if (hosted.store.making().includes(descriptor.range)) return hosted;
       const own = hosted.store.state().descriptor;
       if (own.generation < descriptor.generation && overlaps(own, descriptor)) return hosted;
     }
