@@ -485,7 +485,10 @@ export class World implements WorldOfProcesses {
       () =>
         this.#survivors().every(({ serving }) => serving) &&
         this.#survivors().length * 2 > this.founders.length,
-      "all nodes serve again",
+      () => {
+        const waiting = this.#survivors().filter(({ serving }) => !serving);
+        return `all nodes serve again (not ${waiting.map(({ id, process }) => `${id}: ${process === undefined ? "down" : "starting"}`).join(", ")})`;
+      },
     );
   }
 
