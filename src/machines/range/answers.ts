@@ -172,7 +172,14 @@ export class Answers {
       client = { floor: 0, answered: new Map() };
       this.#clients.set(name, client);
     }
-    if (sequence < client.floor) return;
+    if (sequence < client.floor) {
+      // Nobody can ask for it. What else its entry answered is still to come.
+      this.#dead.push(index);
+      return;
+    }
+    // Two ranges that were one have both kept what was answered before.
+    const before = client.answered.get(sequence);
+    if (before !== undefined) this.#release(before);
     client.answered.set(sequence, index);
     this.#rows.get(index)!.live++;
     if (lowest <= client.floor) return;
@@ -180,9 +187,13 @@ export class Answers {
     for (const [answered, at] of client.answered) {
       if (answered >= lowest) continue;
       client.answered.delete(answered);
-      const row = this.#rows.get(at)!;
-      if (--row.live === 0) this.#dead.push(at);
+      this.#release(at);
     }
+  }
+
+  #release(index: number): void {
+    const row = this.#rows.get(index)!;
+    if (--row.live === 0) this.#dead.push(index);
   }
 
   #drop(index: number): void {

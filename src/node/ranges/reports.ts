@@ -1,5 +1,5 @@
 /**
- * Tells meta of the ranges that are led on this node, wherever meta's copy is not what their replicas say. Driven by
+ * Tells meta of the ranges on this node, wherever meta's copy is not what their replicas say. Driven by
  * levels, not by events: what was lost, or overwritten by a leader that did not know of its deposition yet, is told
  * again. Nothing is said while nothing is new, and looking costs as much as there are ranges that have changed.
  */
@@ -103,14 +103,19 @@ export class RangeReports implements RangesListener {
     if (this.#changed.size > 0) this.#soon(failed ? AGAIN_MS : GATHER_MS);
   }
 
-  /** What meta has to be told of a range that is led here. */
+  /**
+   * What meta has to be told of a range. Its leader tells; but of a range that meta has never heard of, anybody who has a
+   * replica: a child may have to wait for its first leader, and nobody finds its keys until meta knows where they are.
+   */
   #news(range: GroupId): RangeDescriptor[] {
     const hosted = this.#ranges.get(range);
-    if (hosted === undefined || !hosted.leadsHere || hosted.store.state().frozenInto !== undefined) return [];
+    if (hosted === undefined || !hosted.filled || hosted.store.state().frozenInto !== undefined) return [];
     if (this.#meta.isMerged(range)) return [];
-    const own = hosted.descriptor();
     const known = this.#meta.directory.get(range);
-    if (known === undefined || known.generation < own.generation) return [own];
+    if (known === undefined) return [hosted.descriptor()];
+    if (!hosted.leadsHere) return [];
+    const own = hosted.descriptor();
+    if (known.generation < own.generation) return [own];
     const same =
       known.generation > own.generation ||
       (known.replicas.length === own.replicas.length &&
