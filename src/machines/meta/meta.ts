@@ -133,11 +133,17 @@ export class MetaMachine implements StateMachine {
     return this.#accepted(0);
   }
 
+  /**
+   * A range has its first key for as long as it lives, so one whose first key is another's by now was merged away. One that
+   * is only overlapped has split off what was told first; what is left of it is yet to be told.
+   */
   #report(directory: RangeDirectory): void {
     const before = this.#directory;
     if (directory === before) return;
     this.#directory = directory;
-    const merged = before.ranges.map(({ range }) => range).filter((range) => !directory.get(range));
+    const merged = before.ranges
+      .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
+      .map(({ range }) => range);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({
