@@ -146,7 +146,9 @@ it("goes by the schema of now on every node, also where it comes late", async ()
     // In a trigger's table and in a range of its own that the statement does not name.
     await Promise.all(
       others.map((database, i) =>
-        database.execute(`update ${table} set n = ? where id = ?`, [100 * round + i, 1 + 2 * i]),
+        database.execute(`update ${table} set n = ? where id = ?`, [100 * round + i, 1 + 2 * i], {
+          timeoutMs: 15_000,
+        }),
       ),
     );
     const sums = await Promise.all(databases.map((database) => database.execute("select n from v")));
