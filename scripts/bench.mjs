@@ -14,9 +14,22 @@ import { Etcd, etcdVersion, findEtcd } from "./bench/etcd.mjs";
 import { memoryPhase, streamPhase } from "./bench/memory.mjs";
 import { findPostgres, Postgres } from "./bench/postgres.mjs";
 import { cleanUp, removeDirectory, runScript, temporaryDirectory } from "./bench/processes.mjs";
+import { rangesPhase } from "./bench/ranges.mjs";
 import { memoryTable, rateTable, ratioTable, streamTable } from "./bench/report.mjs";
 
-const PHASES = ["raw", "sqlite", "inserts", "reads", "open", "postgres", "three", "etcd", "memory", "stream"];
+const PHASES = [
+  "raw",
+  "sqlite",
+  "inserts",
+  "reads",
+  "open",
+  "postgres",
+  "three",
+  "etcd",
+  "memory",
+  "stream",
+  "ranges",
+];
 const HELP = `npm run bench -- [options]
   --phases <list>     of ${PHASES.join(",")} (default: all)
   --seconds <n>       for each measurement (default 5)
@@ -25,6 +38,7 @@ const HELP = `npm run bench -- [options]
   --rows <n>          of the streamed result (default 1000000)
   --open-rate <share> of the closed loop's rate at 128 in flight (default 0.5)
   --dir <folder>      where data go while it runs (default: the system's temporary folder)
+  --ranges <n>        of the ranges phase (default 1000)
   --etcd <folder>     where etcd's program is, when not in PATH
   --dist <folder>     the build to measure
   --node-flags <list> flags of Node for our nodes, comma-separated, e.g. --cpu-prof
@@ -37,6 +51,7 @@ const { values: flags } = parseArgs({
     "in-flight": { type: "string", default: "1,16,128,512" },
     minutes: { type: "string" },
     rows: { type: "string", default: "1000000" },
+    ranges: { type: "string", default: "1000" },
     "open-rate": { type: "string", default: "0.5" },
     dir: { type: "string" },
     etcd: { type: "string" },
@@ -97,9 +112,9 @@ async function sqlite() {
     );
 }
 
-async function withCluster(count, work) {
+async function withCluster(count, work, startFlags = []) {
   await inDirectory(async (directory) => {
-    const cluster = await Cluster.start(directory, count, flags.dist, nodeFlags);
+    const cluster = await Cluster.start(directory, count, flags.dist, nodeFlags, startFlags);
     try {
       const client = cluster.client();
       await client.ask("create");
@@ -204,6 +219,16 @@ async function stream() {
   });
 }
 
+async function ranges() {
+  extra.ranges = await rangesPhase({
+    withCluster: (startFlags, work) => withCluster(3, work, startFlags),
+    keep,
+    say,
+    seconds,
+    ranges: Number(flags.ranges),
+  });
+}
+
 const find = (name) => results.find((result) => result.name.startsWith(name))?.perSecond;
 const best = (prefix) => {
   const rates = results.filter(({ name }) => name.startsWith(prefix)).map(({ perSecond }) => perSecond);
@@ -234,6 +259,7 @@ function ratios() {
   add("best reads : PostgreSQL's at 64", best("ostraka reads"), postgresRate("reads"), 1);
   add("best inserts on three nodes : best of etcd", best("ostraka ×3 inserts"), etcdRate("puts"), 3);
   add("best reads on three nodes : best of etcd", best("ostraka ×3 reads"), etcdRate("reads"));
+  made.push(...(extra.ranges?.ratios ?? []));
   return made;
 }
 
@@ -257,6 +283,7 @@ const WORK = [
   [["etcd"], etcd],
   [["memory"], memory],
   [["stream"], stream],
+  [["ranges"], ranges],
 ];
 
 async function main() {

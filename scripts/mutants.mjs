@@ -1,15 +1,16 @@
 /**
- * Plants one bug after the other (scripts/mutants/list.mjs) in a copy of the tree and sees who catches it: the
+ * Plants one bug after the other (scripts/mutants) in a copy of the tree and sees who catches it: the
  * simulator on fixed seeds, and where that does not (or with --all) the unit tests of the part. Writes the table to
  * docs/mutants.md. Ends with 1 if a mutant survives, or is not found in the text any more.
  *
- *   npm run mutants [-- --seeds 40] [--seconds 90] [--only WORD] [--all] [--sim-only] [--no-table]
+ *   npm run mutants [-- --seeds 40] [--seconds 90] [--only WORD] [--all] [--sim-only] [--ranges] [--no-table]
  */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { MUTANTS } from "./mutants/list.mjs";
+import { RANGE_MUTANTS } from "./mutants/ranges.mjs";
 import { transpile, writeTranspiled } from "./transpile.mjs";
 
 const say = (line) => process.stdout.write(`${line}\n`);
@@ -20,6 +21,7 @@ const seconds = Number(option("--seconds", "90"));
 const only = option("--only", "");
 const all = argv.includes("--all");
 const simOnly = argv.includes("--sim-only");
+const rangesOnly = argv.includes("--ranges");
 const from = resolve(".");
 const scratch = mkdtempSync(join(tmpdir(), "ostraka-mutants-"));
 
@@ -29,7 +31,7 @@ symlinkSync(join(from, "node_modules"), join(scratch, "node_modules"));
 process.chdir(scratch);
 transpile("dist-sim");
 
-function simulate() {
+function simulate(manyRanges) {
   const started = performance.now();
   const child = spawnSync(
     process.execPath,
@@ -42,6 +44,7 @@ function simulate() {
       "--minutes",
       String(seconds / 60),
       "--no-shrink",
+      ...(manyRanges ? ["--ranges"] : []),
     ],
     { encoding: "utf8", timeout: seconds * 1000 + 60_000 },
   );
@@ -102,24 +105,43 @@ function unitTests(tests) {
 
 const rows = [];
 let survivors = 0;
-for (const mutant of MUTANTS) {
-  if (!mutant.name.includes(only)) continue;
-  const original = readFileSync(mutant.file, "utf8");
-  const found = original.split(mutant.find).length - 1;
-  if (found !== 1 && !(mutant.all && found > 0)) {
-    say(`${mutant.name}: its text is found ${found} times in ${mutant.file}`);
+/** What is to be written where, or why it cannot be. */
+function edits({ file, find, replace, all: everywhere = false, also }) {
+  const texts = new Map();
+  for (const edit of [{ file, find, replace, everywhere }, ...(also === undefined ? [] : [also])]) {
+    const text = texts.get(edit.file) ?? readFileSync(edit.file, "utf8");
+    const found = text.split(edit.find).length - 1;
+    if (found !== 1 && !(edit.everywhere && found > 0))
+      return `its text is found ${found} times in ${edit.file}`;
+    texts.set(
+      edit.file,
+      text.replaceAll(edit.find, () => edit.replace),
+    );
+  }
+  return texts;
+}
+
+function write(texts) {
+  for (const [file, text] of texts) {
+    writeFileSync(file, text);
+    writeTranspiled(text, file, join("dist-sim", file.replace(/\.ts$/, ".js")));
+  }
+}
+
+for (const mutant of [...MUTANTS, ...RANGE_MUTANTS.map((mutant) => ({ ...mutant, manyRanges: true }))]) {
+  if (!mutant.name.includes(only) || (rangesOnly && !mutant.manyRanges)) continue;
+  const mutated = edits(mutant);
+  if (typeof mutated === "string") {
+    say(`${mutant.name}: ${mutated}`);
     survivors++;
     continue;
   }
-  const mutated = original.replaceAll(mutant.find, () => mutant.replace);
-  const target = join("dist-sim", mutant.file.replace(/\.ts$/, ".js"));
-  writeFileSync(mutant.file, mutated);
-  writeTranspiled(mutated, mutant.file, target);
-  const simulated = simulate();
+  const original = new Map([...mutated.keys()].map((file) => [file, readFileSync(file, "utf8")]));
+  write(mutated);
+  const simulated = simulate(mutant.manyRanges);
   const tests = simOnly ? [] : mutant.tests;
   const unit = (all || !simulated.killed) && tests.length > 0 ? unitTests(tests) : undefined;
-  writeFileSync(mutant.file, original);
-  writeTranspiled(original, mutant.file, target);
+  write(original);
   const killed = simulated.killed || unit !== undefined;
   if (!killed) survivors++;
   rows.push({ mutant, simulated, unit, killed });
@@ -131,12 +153,12 @@ process.chdir(from);
 rmSync(scratch, { recursive: true, force: true });
 
 const clean = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
-if (!argv.includes("--no-table") && !simOnly && only === "")
+if (!argv.includes("--no-table") && !simOnly && !rangesOnly && only === "")
   writeFileSync(
     "docs/mutants.md",
     `# Planted bugs
 
-Each line is a bug planted on purpose (\`scripts/mutants/list.mjs\`), and who caught it: the simulator on the seeds 1 to
+Each line is a bug planted on purpose (\`scripts/mutants\`), and who caught it: the simulator on the seeds 1 to
 ${seeds} (at most ${seconds} s a mutant), by the first seed that failed, or a unit test. \`npm run mutants\` makes this table.
 
 | planted | in | the simulator | what it saw | unit test |

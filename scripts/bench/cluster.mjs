@@ -18,7 +18,8 @@ export class Cluster {
     this.driver = driver;
   }
 
-  static async start(directory, count, dist, nodeFlags = []) {
+  /** `nodeFlags` are Node's, `startFlags` those of `ostraka start`. */
+  static async start(directory, count, dist, nodeFlags = [], startFlags = []) {
     const ports = await freePorts(count);
     const addresses = ports.map((port, i) => `${i + 1}=127.0.0.1:${port}`).join(",");
     const nodes = [];
@@ -27,7 +28,7 @@ export class Cluster {
       mkdirSync(data, { recursive: true });
       const flags = ["start", "--node-id", String(id), "--data", data, "--http", "127.0.0.1:0"];
       flags.push("--listen", `127.0.0.1:${ports[id - 1]}`, "--initial-cluster", addresses);
-      flags.push("--log-level", "warn", "--exit-with-parent");
+      flags.push("--log-level", "warn", "--exit-with-parent", ...startFlags);
       nodes.push(start(process.execPath, [...nodeFlags, join(dist, "cli/main.js"), ...flags]));
     }
     const http = await Promise.all(nodes.map(ready));

@@ -12,7 +12,6 @@
  */
 import { createHash } from "node:crypto";
 import type { GroupId } from "../../base/ids.js";
-import { covers } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
 import type { StateMachine } from "../state-machine.js";
 import { decodeMetaCommand, decodeMetaState, encodeMetaResult, encodeMetaState } from "./codec.js";
@@ -134,14 +133,16 @@ export class MetaMachine implements StateMachine {
     return this.#accepted(0);
   }
 
+  /**
+   * A range has its first key for as long as it lives, so one whose first key is another's by now was merged away. One that
+   * is only overlapped has split off what was told first; what is left of it is yet to be told.
+   */
   #report(directory: RangeDirectory): void {
     const before = this.#directory;
     if (directory === before) return;
     this.#directory = directory;
-    // One that only a part is known of any more is split, and will be told of again; one that another covers is merged.
-    const gone = before.ranges.filter(({ range }) => directory.get(range) === undefined);
-    const merged = gone
-      .filter((range) => directory.ranges.some((other) => covers(other, range)))
+    const merged = before.ranges
+      .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
       .map(({ range }) => range);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));

@@ -172,11 +172,14 @@ export class Answers {
       client = { floor: 0, answered: new Map() };
       this.#clients.set(name, client);
     }
-    if (sequence < client.floor) return;
-    // Both halves of a split had it, and are one again: the newer row answers. What is kept must not depend on when it
-    // was read last.
+    if (sequence < client.floor) {
+      // Nobody can ask for it. What else its entry answered is still to come.
+      this.#dead.push(index);
+      return;
+    }
+    // Two ranges that were one have both kept what was answered before.
     const before = client.answered.get(sequence);
-    if (before !== undefined) this.#lose(before);
+    if (before !== undefined) this.#release(before);
     client.answered.set(sequence, index);
     this.#rows.get(index)!.live++;
     if (lowest <= client.floor) return;
@@ -184,13 +187,13 @@ export class Answers {
     for (const [answered, at] of client.answered) {
       if (answered >= lowest) continue;
       client.answered.delete(answered);
-      this.#lose(at);
+      this.#release(at);
     }
   }
 
-  /** A row has one answer less that somebody may ask for. */
-  #lose(index: number): void {
-    if (--this.#rows.get(index)!.live === 0) this.#dead.push(index);
+  #release(index: number): void {
+    const row = this.#rows.get(index)!;
+    if (--row.live === 0) this.#dead.push(index);
   }
 
   #drop(index: number): void {

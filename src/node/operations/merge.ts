@@ -27,12 +27,14 @@ const PAUSE_MS = 30;
 const LEADERLESS_MS = 15_000;
 
 export function serveMerges(view: ClusterView): void {
-  view.calls.serve("ranges.frozen", async ([range]) => isFrozenHere(view, groupId(Number(range))));
+  view.calls.serve("ranges.frozen", async ([range, into]) =>
+    isFrozenHere(view, groupId(Number(range)), groupId(Number(into))),
+  );
 }
 
-function isFrozenHere({ hosting }: ClusterView, range: GroupId): boolean {
+function isFrozenHere({ hosting }: ClusterView, range: GroupId, into: GroupId): boolean {
   const hosted = hosting.ranges.get(range);
-  return hosted?.filled === true && hosted.store.state().frozenInto !== undefined;
+  return hosted?.filled === true && hosted.store.state().frozenInto === into;
 }
 
 /** Answers the range that has the keys of both. */
@@ -51,7 +53,7 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
     const frozen = await retried(view, FREEZE_MS, () =>
       view.hosting.view.client(right.range).freeze(left.range),
     );
-    await untilAllApplied(view, right.range);
+    await untilAllApplied(view, right.range, left.range);
     const merged = await retried(view, FREEZE_MS, () => view.hosting.view.client(left.range).absorb(frozen));
     view.hosting.view.learn(JSON.stringify([merged]));
     await view.metaClient.command({ kind: "report", ranges: [merged] });
@@ -112,7 +114,7 @@ function checkSettled(
     );
 }
 
-async function untilAllApplied(view: ClusterView, range: GroupId): Promise<void> {
+async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId): Promise<void> {
   const { clock, calls, self } = view;
   const untilMs = clock.monotonicMs() + APPLY_MS;
   for (;;) {
@@ -121,8 +123,10 @@ async function untilAllApplied(view: ClusterView, range: GroupId): Promise<void>
     const applied = await Promise.all(
       members.map((node) =>
         node === self
-          ? isFrozenHere(view, range)
-          : calls.call(node as NodeId, "ranges.frozen", [range], { timeoutMs: APPLY_MS }).catch(() => false),
+          ? isFrozenHere(view, range, into)
+          : calls
+              .call(node as NodeId, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS })
+              .catch(() => false),
       ),
     );
     if (members.length > 0 && applied.every((is) => is === true)) return;

@@ -8,8 +8,8 @@
  *    only if it has nothing from that leader or a later one beyond that index. So it can have acknowledged nothing as a
  *    member that was taken in again.
  * 2. A replica of a range that was merged away goes only if it has applied the freeze, after which nothing is ever
- *    written to the range again. It stays until the neighbour that took it in has it here, or is not here at all: its file
- *    is what is taken in.
+ *    written to the range again. It stays until the neighbour that took it in has it here, durably, or is not here at all:
+ *    its file is what is taken in, and after a crash perhaps once more.
  */
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
@@ -80,7 +80,7 @@ export class Farewell {
     const asking: Promise<unknown>[] = [];
     for (const hosted of ranges.all.values()) {
       if (asking.length >= ASKING) break;
-      if (this.#mergedAway(hosted)) asking.push(ranges.leave(hosted.range, (now) => this.#mergedAway(now)));
+      if (this.#mergedAway(hosted)) asking.push(this.#bury(hosted));
       else if (this.#leftBehind(hosted.range, hosted.handle)) asking.push(this.#askRange(hosted));
     }
     const { handle } = coordinator;
@@ -122,6 +122,17 @@ export class Farewell {
       return answer as MembershipAnswer;
     });
     return Promise.any(asked).catch(() => undefined);
+  }
+
+  /** Once whoever took it in would not have to do so again after a crash. */
+  async #bury({ range }: HostedRange): Promise<void> {
+    const { ranges } = this.#options;
+    for (const { filled, store } of ranges.all.values()) {
+      if (!filled || !store.state().absorbed?.includes(range)) continue;
+      const applied = store.appliedIndex();
+      if ((await store.checkpoint()) < applied) return;
+    }
+    await ranges.leave(range, (now) => this.#mergedAway(now));
   }
 
   #mergedAway(hosted: HostedRange): boolean {

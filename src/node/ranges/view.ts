@@ -198,15 +198,24 @@ export class NodeRangesView implements RangesView, RangesListener {
 
   // --- the schema ---------------------------------------------------------------------------------------------------
 
+  /** A range that takes part in every change of the schema: one that is frozen does not any more. */
+  #informed(): HostedRange | undefined {
+    for (const hosted of this.#options.ranges.all.values())
+      if (hosted.filled && hosted.store.state().frozenInto === undefined) return hosted;
+    return undefined;
+  }
+
   schema(): Schema {
-    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return hosted.schema;
+    const hosted = this.#informed();
+    if (hosted !== undefined) return hosted.schema;
     if (this.#remoteSchema === undefined)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema is not known yet on this node");
     return this.#remoteSchema;
   }
 
   async refreshSchema(): Promise<void> {
-    for (const hosted of this.#options.ranges.all.values()) if (hosted.filled) return this.#catchUp(hosted);
+    const hosted = this.#informed();
+    if (hosted !== undefined) return this.#catchUp(hosted);
     const [first] = this.#directory.ranges;
     if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
     const client = this.client(first.range);

@@ -53,6 +53,8 @@ export class Invariants {
   readonly #groups = new Map<number, GroupMemory>();
   readonly #seen = new WeakMap<Replica, Seen>();
   readonly #results = new Map<string, { readonly summary: string; readonly by: number }>();
+  /** The highest index that each store on each machine has answered for. */
+  readonly #applied = new Map<string, number>();
   readonly #note: (what: string) => void;
 
   constructor(note: (what: string) => void) {
@@ -114,8 +116,15 @@ export class Invariants {
     );
   }
 
-  /** Applying is a function of the log: what an entry did on one replica it did on all. */
+  /**
+   * Applying is a function of the log: what an entry did on one replica it did on all. A process that begins anew answers
+   * for what its file has already from memory, which may have gone since.
+   */
   result(machine: Machine, store: string, index: number, summary: string): void {
+    const place = `${machine.id} ${store}`;
+    const before = this.#applied.get(place) ?? 0;
+    if (index <= before && summary.includes("OSTRAKA_UNKNOWN_OUTCOME")) return;
+    this.#applied.set(place, Math.max(before, index));
     const key = `${store} ${index}`;
     const known = this.#results.get(key);
     if (known === undefined) this.#results.set(key, { summary, by: machine.id });

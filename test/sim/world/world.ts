@@ -12,7 +12,7 @@ import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, type GroupId, META_GROUP } from "../../../src/base/ids.js";
 import type { Timer } from "../../../src/base/io.js";
-import { decodeResults } from "../../../src/machines/range/command.js";
+import { decodeCommands, decodeResults } from "../../../src/machines/range/command.js";
 import type { CommandResult } from "../../../src/machines/range/types.js";
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { PeerFrame } from "../../../src/multiraft/types.js";
@@ -238,7 +238,7 @@ export class World implements WorldOfProcesses {
     try {
       const decoded = results.map((bytes) => decodeResults(bytes));
       for (const [i, entry] of entries.entries())
-        this.invariants.result(machine, path, entry.index, summaryOf(decoded[i]!));
+        this.invariants.result(machine, path, entry.index, summaryOf(decoded[i]!, entry));
       if (this.manyRanges) this.#sightings.applied(path, entries, decoded);
     } catch (error) {
       this.fail(error);
@@ -485,7 +485,10 @@ export class World implements WorldOfProcesses {
       () =>
         this.#survivors().every(({ serving }) => serving) &&
         this.#survivors().length * 2 > this.founders.length,
-      "all nodes serve again",
+      () => {
+        const waiting = this.#survivors().filter(({ serving }) => !serving);
+        return `all nodes serve again (not ${waiting.map(({ id, process }) => `${id}: ${process === undefined ? "down" : "starting"}`).join(", ")})`;
+      },
     );
   }
 
@@ -574,15 +577,26 @@ export class World implements WorldOfProcesses {
   }
 }
 
-/** What an entry's commands did, as every replica must find it; "repeated" depends on where a crash cut the entry. */
-function summaryOf(results: readonly CommandResult[]): string {
+/**
+ * What an entry's commands did, as every replica must find it; "repeated" depends on where a crash cut the entry, and how
+ * many rows were trimmed is not remembered.
+ */
+function summaryOf(results: readonly CommandResult[], { data }: Entry): string {
+  const trims = results.some(isBare) && decodeCommands(data).commands.some(({ kind }) => kind === "trim");
   return results
     .map((result) =>
       result.ok
-        ? `ok ${result.outcomes.map(({ changes, rowCount, lastInsertRowid }) => `${changes}/${rowCount}/${lastInsertRowid}`).join()}`
+        ? `ok ${trims && isBare(result) ? "" : result.outcomes.map(({ changes, rowCount, lastInsertRowid }) => `${changes}/${rowCount}/${lastInsertRowid}`).join()}`
         : `${result.error[1]} at ${result.statement}`,
     )
     .join("; ");
+}
+
+/** As a trim answers. */
+function isBare(result: CommandResult): boolean {
+  return (
+    result.ok && result.outcomes.every((outcome) => outcome.rowCount === 0 && outcome.lastInsertRowid === 0n)
+  );
 }
 
 /** Small bounds, so that rare paths are met often; now and then the usual ones. */

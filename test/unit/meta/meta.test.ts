@@ -101,6 +101,14 @@ describe("ranges", () => {
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
   });
 
+  it("keeps a range whose child was told of first", () => {
+    const meta = Meta.founded();
+    meta.run({ kind: "report", ranges: [range(4, MIDDLE, "", 2)] });
+    expect(meta.machine.isMerged(groupId(3))).toBe(false);
+    meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2)] });
+    expect(meta.machine.directory.complete).toBe(true);
+  });
+
   it("makes an equal machine of a snapshot, binary keys included", () => {
     const meta = Meta.founded();
     meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2), range(4, MIDDLE, "", 2)] });

@@ -260,4 +260,34 @@ describe("a merge", () => {
     applySql(plain, "create table t(a)");
     expect(plain.rangeState?.absorbed).toEqual([]);
   });
+
+  it("lets go of what both had answered once nobody can ask for it, as a process that begins anew does", async () => {
+    const root = temporaryDirectory();
+    const left = openRange(root);
+    const write = (sequence: number): Command => ({
+      ...execute(`insert into t values (${sequence})`),
+      key: { client: "writer", sequence, lowestUnanswered: sequence, issuedMs: WALL_MS },
+    });
+    applySql(left, "create table t(id integer primary key)");
+    applyCommands(left, write(1), split(encodeKey(1, [4n]), 8));
+    await childOf(left);
+    const right = openRange(root, 8);
+    applyCommands(right, freeze(2, 3));
+    applyCommands(left, absorb(left, right));
+    await left.checkpoint();
+    const elsewhere = temporaryDirectory();
+    mkdirSync(dirname(rangePath(elsewhere, 3)), { recursive: true });
+    copyFileSync((await left.copy()).path, rangePath(elsewhere, 3));
+    applyCommands(left, write(2));
+    applyCommands(left, write(3));
+    const other = openRange(elsewhere);
+    applyCommands(other, write(2));
+    await other.close();
+    const anew = openRange(elsewhere);
+    applyCommands(anew, write(3));
+    expect(await anew.digest()).toEqual(await left.digest());
+    expect(query(left, "select count(*) from _ostraka_answers where instr(answers, 'writer') > 0")).toEqual([
+      [1n],
+    ]);
+  });
 });
