@@ -127,7 +127,7 @@ export class World implements WorldOfProcesses {
   readonly history: History;
   /** Of clients: begun, and neither committed nor given up. */
   openTransactions = 0;
-  readonly #sightings = new Sightings(
+  readonly sightings = new Sightings(
     (what) => this.note(what),
     () => this.openTransactions,
   );
@@ -239,7 +239,7 @@ export class World implements WorldOfProcesses {
       const decoded = results.map((bytes) => decodeResults(bytes));
       for (const [i, entry] of entries.entries())
         this.invariants.result(machine, path, entry.index, summaryOf(decoded[i]!, entry));
-      if (this.manyRanges) this.#sightings.applied(path, entries, decoded);
+      if (this.manyRanges) this.sightings.applied(path, entries, decoded);
     } catch (error) {
       this.fail(error);
     }
