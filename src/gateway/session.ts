@@ -303,7 +303,8 @@ export class GatewaySession implements Session {
 
   #open(mode: TransactionMode, retry: ExecuteRequest["retry"]): Transaction {
     this.#explicit = false;
-    const lost = retry !== undefined && retry.attempt > 0;
+    const losses = this.#context.db.whole === undefined ? LOSSES_ACROSS_RANGES : LOSSES;
+    const lost = retry !== undefined && retry.attempt >= losses;
     return new Transaction(this.#context.db, {
       id: this.#context.nextTransactionId(),
       mode,
@@ -526,6 +527,12 @@ function analysed(db: GatewayDatabase, sql: string): Analysis | undefined {
 }
 
 const MOVE = { ok: "move" } as const;
+/**
+ * After so many losses a transaction reserves the whole database. That stops all others, the more so the longer the
+ * transaction takes: across ranges, whose commits take several rounds, others would lose because of it, and reserve too.
+ */
+const LOSSES = 1;
+const LOSSES_ACROSS_RANGES = 2;
 const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
 

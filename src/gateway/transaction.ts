@@ -116,10 +116,7 @@ export class Transaction {
     const { reserve, age } = this.#options;
     this.#point = await this.#db.persist(deadline, async () => {
       // Whoever reserves at several leaders does so in one global order.
-      const ranges =
-        reserve === undefined
-          ? [this.#home ?? this.#db.first.range]
-          : this.#db.ranges.directory().ranges.map(({ range }) => range);
+      const ranges = reserve === undefined ? [this.#home ?? this.#db.first.range] : this.#reserving(reserve);
       this.#home ??= ranges[0]!;
       let point: ReadPoint | undefined;
       for (const range of ranges) {
@@ -130,6 +127,15 @@ export class Transaction {
       return point!;
     });
     return this.#point;
+  }
+
+  /** Where what is reserved lies, in the order of keys. */
+  #reserving(spans: readonly Span[]): readonly GroupId[] {
+    // Every range takes part in a change of the schema.
+    const everywhere = spans.some((span) => span.table === SCHEMA.table);
+    const touched = everywhere ? this.#db.ranges.directory().ranges : this.#db.rangesOf(spans);
+    const ranges = touched.map(({ range }) => range);
+    return ranges.length === 0 ? [this.#home ?? this.#db.first.range] : ranges;
   }
 
   analyse(sql: string): Analysis {

@@ -46,7 +46,16 @@ export class RangeDirectory {
   /** All ranges that have keys of the span, in key order. */
   between(span: KeySpan): readonly RangeDescriptor[] {
     if (this.ranges.length === 1) return overlaps(this.ranges[0]!, span) ? this.ranges : [];
-    return this.ranges.filter((range) => overlaps(range, span));
+    let low = 0;
+    let high = this.ranges.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (isBefore(span.start, this.ranges[middle]!.end)) high = middle;
+      else low = middle + 1;
+    }
+    const first = low;
+    while (low < this.ranges.length && isBefore(this.ranges[low]!.start, span.end)) low++;
+    return this.ranges.slice(first, low);
   }
 
   /**

@@ -10,14 +10,7 @@
  */
 import { encodeKey, encodeKeyAfter, HOME_TABLE_ID, type Key, tableEnd, tableStart } from "../base/keys.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
-import {
-  covers,
-  isWhole,
-  type KeySpan,
-  overlaps,
-  type RangeDescriptor,
-  type TableKey,
-} from "./descriptor.js";
+import { covers, isWhole, type KeySpan, type RangeDescriptor, type TableKey } from "./descriptor.js";
 import type { RangeDirectory } from "./directory.js";
 
 type ByName = ReadonlyMap<string, TableKey>;
@@ -77,7 +70,9 @@ export function rangesOf(
 ): readonly RangeDescriptor[] {
   if (directory.ranges.length === 1) return directory.ranges;
   const keys = spans.flatMap((span) => spanToKeys(span, tables));
-  return directory.ranges.filter((range) => keys.some((span) => overlaps(range, span)));
+  if (keys.length === 1) return directory.between(keys[0]!);
+  const touched = new Set(keys.flatMap((span) => directory.between(span)));
+  return touched.size < 2 ? [...touched] : [...touched].sort((a, b) => (a.start < b.start ? -1 : 1));
 }
 
 /** AUTOINCREMENT's own; every range has one for its part of a table. */

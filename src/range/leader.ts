@@ -70,6 +70,7 @@ export class RangeLeader implements RangeService {
   #parts: Parts | undefined;
   /** The term in which this replica is, or is becoming, the one that serves. */
   #taking: Term | undefined;
+  #closed = false;
 
   constructor(deps: LeaderDependencies) {
     this.#deps = deps;
@@ -84,7 +85,7 @@ export class RangeLeader implements RangeService {
   // --- leadership -----------------------------------------------------------------------------------------------
 
   #follow({ leaderReady, term }: Pick<GroupStatus, "leaderReady" | "term">): void {
-    if (leaderReady && this.#taking === term) return;
+    if (this.#closed || (leaderReady && this.#taking === term)) return;
     this.#taking = leaderReady ? term : undefined;
     this.#end();
     if (!leaderReady) return;
@@ -115,6 +116,13 @@ export class RangeLeader implements RangeService {
     this.#parts?.reshaping.end();
     this.#parts = undefined;
     current?.end();
+  }
+
+  /** Ends what runs by itself; calls are refused from then on. */
+  close(): void {
+    this.#closed = true;
+    this.#taking = undefined;
+    this.#end();
   }
 
   #serving(): Parts {

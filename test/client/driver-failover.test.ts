@@ -229,8 +229,8 @@ describe("a node says not now", () => {
       expect.stringContaining("no quorum"),
     ]);
     gateway.interference = { before: () => new Promise(() => undefined) };
-    expect((await failure(db.execute("select 1", [], { timeoutMs: 100 }))).code).toBe("OSTRAKA_TIMEOUT");
-    const write = await failure(db.execute("update t set n = 1", [], { timeoutMs: 100 }));
+    expect((await failure(db.execute("select 1", [], { timeoutMs: 2_000 }))).code).toBe("OSTRAKA_TIMEOUT");
+    const write = await failure(db.execute("update t set n = 1", [], { timeoutMs: 2_000 }));
     expect(write.code).toBe("OSTRAKA_UNKNOWN_OUTCOME");
   });
 });

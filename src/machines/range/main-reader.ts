@@ -41,8 +41,15 @@ const SLOW_READ_MS = 1;
 const REST_FACTOR = 10;
 /** Texts judged, at most. */
 const MAX_JUDGED = 1024;
-/** Connections open at a time in one thread, each with some megabytes of pages; the one used longest ago makes room. */
-const MAX_OPEN = 16;
+/**
+ * Connections open at a time in one thread; the one used longest ago makes room, unless that was just now: opening costs
+ * many times what reading does, and whoever finds no room is read for by the worker.
+ */
+const MAX_OPEN = 64;
+const KEPT_MS = 1_000;
+/** So many may each have some megabytes of pages; more get by with little. */
+const MAX_LARGE = 16;
+const SMALL_CACHE_KIB = 512;
 
 export interface WaitingRead {
   readonly read: BoundedRead;
@@ -82,12 +89,16 @@ export class MainReaders {
     return this.#open.size;
   }
 
-  used(reader: MainReader): void {
-    this.#open.delete(reader);
+  /** False when there is no room for one more. */
+  admit(reader: MainReader, nowMs: number): boolean {
+    if (!this.#open.delete(reader) && this.#open.size >= MAX_OPEN) {
+      const [oldest] = this.#open;
+      if (nowMs - oldest!.usedMs < KEPT_MS) return false;
+      oldest!.disconnect();
+    }
     this.#open.add(reader);
-    if (this.#open.size <= MAX_OPEN) return;
-    const [oldest] = this.#open;
-    oldest?.disconnect();
+    reader.usedMs = nowMs;
+    return true;
   }
 
   disconnected(reader: MainReader): void {
@@ -108,6 +119,8 @@ export class MainReader {
   #generation: number | undefined;
   #state: "reading" | "paused" | "closed" = "reading";
   #waiting: WaitingRead[] = [];
+  /** When its connection was used last. */
+  usedMs = Number.NEGATIVE_INFINITY;
   #restUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(path: string, readers: MainReaders, elsewhere: (waiting: WaitingRead) => void) {
@@ -167,7 +180,7 @@ export class MainReader {
     const count = resting ? all.length : sliceOf(all.length);
     const slice = all.length <= count ? all : all.slice(0, count);
     this.#waiting = slice === all ? [] : all.slice(count);
-    if (resting || this.#state !== "reading" || !this.#read(slice)) {
+    if (resting || this.#state !== "reading" || !this.#read(slice, startMs)) {
       for (const waiting of slice) this.#elsewhere(waiting);
     } else {
       const tookMs = parts.monotonicMs() - startMs;
@@ -177,7 +190,8 @@ export class MainReader {
   }
 
   /** False when nothing could be read, and nothing was settled. */
-  #read(slice: readonly WaitingRead[]): boolean {
+  #read(slice: readonly WaitingRead[], nowMs: number): boolean {
+    if (!this.#readers.admit(this, nowMs)) return false;
     try {
       const { connection, begin, end, state } = this.#open();
       begin.run();
@@ -217,8 +231,10 @@ export class MainReader {
   }
 
   #open(): Opened {
-    this.#opened ??= openReader(this.#path);
-    this.#readers.used(this);
+    if (this.#opened !== undefined) return this.#opened;
+    this.#opened = openReader(this.#path);
+    if (this.#readers.open > MAX_LARGE)
+      this.#opened.connection.database.pragma(`cache_size = -${SMALL_CACHE_KIB}`);
     return this.#opened;
   }
 }

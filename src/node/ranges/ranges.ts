@@ -158,6 +158,7 @@ export class Ranges {
   async stop(): Promise<void> {
     this.#stopped = true;
     await Promise.allSettled([...this.#turns.values()]);
+    for (const { leader } of this.#hosted.values()) leader.close();
   }
 
   // --- children -----------------------------------------------------------------------------------------------------
@@ -285,6 +286,7 @@ export class Ranges {
       for (const listener of this.#listeners) listener.closed(hosted);
       const { host, departed, logger } = this.#options;
       await host.removeGroup(range, (promised) => departed.left(range, promised));
+      hosted.leader.close();
       hosted.schema.close();
       await this.#remove(range);
       logger.info({ range }, "a replica has left this node");

@@ -240,11 +240,19 @@ describe("the main thread's reader", () => {
 
   it("has no more connections open than it may", async () => {
     const store = filled();
-    const many = Array.from({ length: 40 }, () => readerOf(store));
+    const many = Array.from({ length: 64 }, () => readerOf(store));
     for (const reader of many) expect((await read(reader, BY_ID, [1n])).rows).toEqual([["one"]]);
-    expect(readers.open).toBe(16);
+    const one = readerOf(store);
+    await expect(read(one, BY_ID, [1n])).rejects.toThrow("elsewhere");
+    expect(readers.open).toBe(64);
+    // The first was used again meanwhile; the second makes room.
+    nowMs += 900;
     expect((await read(many[0]!, BY_ID, [2n])).rows).toEqual([["two"]]);
-    expect(readers.open).toBe(16);
+    nowMs += 200;
+    expect((await read(one, BY_ID, [1n])).rows).toEqual([["one"]]);
+    await expect(read(readerOf(store), BY_ID, [1n])).resolves.toBeDefined();
+    expect((await read(many[0]!, BY_ID, [2n])).rows).toEqual([["two"]]);
+    expect(readers.open).toBe(64);
   });
 
   it("sends everything to the worker when the file cannot be read", async () => {
