@@ -20,16 +20,19 @@ const read = db.prepare(SQLITE.read);
 const upsert = db.prepare(SQLITE.upsert);
 const UPSERT_ROWS = 200_000;
 
+/** Rows that `fill` made. */
+let filled = READ_ROWS;
+const spread = () => 1 + (next() % filled);
+
 const operations = {
   insert: () => insert.run(...insertArguments(next())),
   read: async () => {
-    const row = await read.get(1 + (next() % READ_ROWS));
+    const row = await read.get(spread());
     if (row === undefined || row.note !== NOTE) throw new Error("a row that was written cannot be read");
   },
   upsert: () => upsert.run(1 + (next() % UPSERT_ROWS), ...insertArguments(next())),
 };
 
-const spread = () => 1 + (next() % READ_ROWS);
 let accounts = 0;
 
 Object.assign(operations, {
@@ -62,9 +65,10 @@ await serveCommands({
     await db.execute(SQLITE.create);
     return {};
   },
-  fill: async () => {
+  fill: async ({ count = READ_ROWS }) => {
+    filled = count;
     const { rows } = await db.execute("select count(*) from item");
-    const missing = READ_ROWS - Number(rows[0][0]);
+    const missing = filled - Number(rows[0][0]);
     for (let at = 0; at < missing; at += 500) {
       const count = Math.min(500, missing - at);
       await db.batch(
@@ -86,7 +90,7 @@ await serveCommands({
   },
   /** Makes so many ranges of the rows that `fill` made; or two of the accounts. */
   split: async ({ table, count }) => {
-    const rows = table === "item" ? READ_ROWS : accounts;
+    const rows = table === "item" ? filled : accounts;
     const at = Array.from({ length: count - 1 }, (_, i) => String(1 + Math.floor((rows * (i + 1)) / count)));
     const options = { timeoutMs: 600_000 };
     for (let i = 0; i < at.length; i += 50)

@@ -48,7 +48,8 @@ async function splitsUnderLoad({ withCluster, keep, say, seconds, add }) {
 async function manyRanges({ withCluster, keep, say, seconds, ranges, add }) {
   const idle = [];
   await withCluster(["--range-max-bytes", "1GiB"], async (cluster, client) => {
-    await client.ask("fill");
+    // Every split copies a file, so they are kept small.
+    await client.ask("fill", { count: Math.max(2 * ranges, 2000) });
     const rates = [];
     for (const count of [1, ranges]) {
       const started = performance.now();

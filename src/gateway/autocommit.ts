@@ -50,7 +50,8 @@ export class AutocommitStatements {
   async read(statement: Statement, analysis: Analysis, deadline: Deadline): Promise<ExecuteResult> {
     const final = { sql: analysis.sql, params: statement.params };
     const systemTables = await this.systemTables(analysis);
-    const request = { statement: final, analysis, settings: this.#settings, systemTables };
+    const again = (): Analysis => this.#analyse(statement.sql);
+    const request = { statement: final, analysis, settings: this.#settings, systemTables, again };
     return autocommitRead(this.#context.db, request, deadline);
   }
 
@@ -72,12 +73,21 @@ export class AutocommitStatements {
       };
       const result = await db.persist(
         deadline,
-        async () => this.#leaderOf(statement, analysis)?.write(write) ?? MOVE,
+        async (tries) => {
+          const current = tries === 0 ? analysis : this.#analyse(statement.sql);
+          return this.#leaderOf(statement, current)?.write(write) ?? MOVE;
+        },
         inDoubt,
       );
       if (result.ok !== "move") return this.#wrote(result);
+      return this.#writeInCopy(statement, this.#analyse(statement.sql), key, deadline);
     }
     return this.#writeInCopy(statement, analysis, key, deadline);
+  }
+
+  /** By the schema of now. */
+  #analyse(sql: string): Analysis {
+    return this.#temp?.inUse ? this.#temp.analyse(sql) : this.#context.db.ranges.schema().analyse(sql);
   }
 
   /** The leader of the one range that a write of bounded cost touches. */
@@ -101,7 +111,7 @@ export class AutocommitStatements {
   /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
   async #writeInCopy(
     statement: Statement,
-    analysis: Analysis,
+    first: Analysis,
     key: IdempotencyKey,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
@@ -109,6 +119,7 @@ export class AutocommitStatements {
     const temp = this.#temp ?? new TempSpace(db);
     const startedMs = db.clock.monotonicMs();
     for (let attempt = 0; ; attempt++) {
+      const analysis = attempt === 0 ? first : this.#analyse(statement.sql);
       const transaction = new Transaction(db, {
         id: attemptId(key, attempt),
         mode: "deferred",

@@ -12,7 +12,7 @@ import { isWhole, type RangeDescriptor, type TableKey } from "../placement/descr
 import type { RangeDirectory } from "../placement/directory.js";
 import { rangesOf, rowsOf } from "../placement/route.js";
 import type { RangeService } from "../range/types.js";
-import { type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { type Analysis, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import type { Deadline, InDoubt } from "./deadline.js";
 import type { LocalRange, RangesView } from "./ranges.js";
 import type { GatewayLimits, GatewayParts, Replica } from "./replica.js";
@@ -132,8 +132,12 @@ export class GatewayDatabase implements GatewayParts {
   /** Whoever is refused without being told where to go asks meta. */
   async learnFrom(error: unknown, tries = 0): Promise<void> {
     if (!(error instanceof RouteError)) return;
+    const known = this.ranges.directory();
     if (error.moved !== undefined) this.ranges.learn(error.moved);
     else if (tries > 2) await this.ranges.refresh().catch(() => {});
+    // Whoever goes where the keys are and is refused knows another schema, and so other keys, than the range does.
+    if (error.moved !== undefined && tries > 0 && this.ranges.directory() === known)
+      await this.ranges.refreshSchema().catch(() => {});
   }
 
   /** What became of a transaction, wherever it may have been committed. An unknown one never will be. */
@@ -158,6 +162,11 @@ export class GatewayDatabase implements GatewayParts {
     if (outcomes.includes("committed")) return "committed";
     return outcomes.includes("unknown") || coordinated.decision === "unknown" ? "unknown" : "aborted";
   }
+}
+
+/** What was found out of a statement is not true of the schema that it would run on: to be found out again. */
+export function outdated(analysis: Pick<Analysis, "schemaVersion">, version: number): boolean {
+  return analysis.schemaVersion !== undefined && analysis.schemaVersion !== version;
 }
 
 /** The keys are no longer where the gateway thought them: what was read there does not count. */

@@ -11,7 +11,7 @@ import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { anyIntersect } from "../txn/spans.js";
 import { autocommitId } from "./autocommit.js";
-import { type GatewayDatabase, moved } from "./database.js";
+import { type GatewayDatabase, moved, outdated } from "./database.js";
 import { BOUNDED_RESULT_BYTES, runsInWorker } from "./reads.js";
 import { type Replica, stampAt } from "./replica.js";
 import type { GatewaySession, SessionContext } from "./session.js";
@@ -91,6 +91,7 @@ async function read(
     const after = replica.store.state().descriptor;
     if (
       after.generation !== generation ||
+      outdated(analysis, replica.schema.version) ||
       db.ranges.directory().get(replica.range)?.generation !== generation
     )
       throw moved();

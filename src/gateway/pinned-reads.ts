@@ -6,7 +6,7 @@
 import { RetryError } from "../base/errors.js";
 import type { RowStream, Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
 import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
-import type { GatewayDatabase } from "./database.js";
+import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
 import { isOwnError, runForm } from "./pushed-reads.js";
@@ -81,7 +81,10 @@ export class PinnedReads {
     const footprint =
       systemTables.length > 0
         ? { reads: tablesNamed(statement.sql, this.#db.tables), writes: [], checks: [] }
-        : analysis.footprint(statement.params);
+        : // What is known of it may not be true of the snapshot's schema: then it may read anything.
+          outdated(analysis, schema.version)
+          ? { reads: EVERYTHING, writes: [], checks: [] }
+          : analysis.footprint(statement.params);
     const asAnalysed = systemTables.length === 0 && analysis.readonly && statement.sql === analysis.sql;
     const plan = asAnalysed
       ? pushdownOf(analysis, this.#db.ranges.schema().oracle(), schema.tables)

@@ -13,7 +13,7 @@ import { rowsOf } from "../placement/route.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { anyIntersect } from "../txn/spans.js";
-import { type GatewayDatabase, moved } from "./database.js";
+import { type GatewayDatabase, moved, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
 import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
@@ -31,6 +31,8 @@ export interface ReadRequest {
   readonly analysis: Analysis;
   readonly settings: SessionSettings;
   readonly systemTables: readonly SystemTable[];
+  /** Analyses the statement by the schema of now. */
+  readonly again?: (() => Analysis) | undefined;
 }
 
 /** Runs a read wherever its rows are. */
@@ -39,7 +41,10 @@ export function autocommitRead(
   request: ReadRequest,
   deadline: Deadline,
 ): Promise<ExecuteResult> {
-  return db.persist(deadline, () => attempt(db, request, deadline));
+  return db.persist(deadline, (tries) => {
+    const analysis = tries === 0 ? undefined : request.again?.();
+    return attempt(db, analysis === undefined ? request : { ...request, analysis }, deadline);
+  });
 }
 
 async function attempt(
@@ -63,7 +68,9 @@ async function attempt(
   const result = await readReplica(db, replica, request, deadline, spans);
   db.counts.single++;
   // What the replica answered is told only if it still had all of these keys when it did.
-  if (replica.store.state().descriptor.generation === descriptor.generation) return result;
+  const { generation } = replica.store.state().descriptor;
+  const current = whole !== undefined || !outdated(analysis, replica.schema.version);
+  if (current && generation === descriptor.generation) return result;
   if (result.kind === "stream") await result.stream.close();
   throw moved();
 }

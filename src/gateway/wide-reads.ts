@@ -3,11 +3,12 @@
  * that the statement touches, in a scratch database of its own. What the ranges can do for themselves they do
  * (pushdown.ts, pushed-reads.ts); if that fails, or turns out not to be exact, the statement runs on all rows.
  */
+import { RetryError } from "../base/errors.js";
 import type { RowStream } from "../machines/range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Pushdown } from "../sql/pushdown-types.js";
 import type { Span } from "../sql/types.js";
-import type { GatewayDatabase } from "./database.js";
+import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { conditionsOf, pushdownOf } from "./pushdown.js";
 import { isOwnError, runForm } from "./pushed-reads.js";
@@ -77,8 +78,10 @@ async function start(
   planned: Pushdown | undefined,
   deadline: Deadline,
 ): Promise<RowStream> {
-  // The schema may have changed since.
-  const plan = planned?.version === scratch.snapshot.schema.version ? planned : undefined;
+  const { schema } = scratch.snapshot;
+  if (outdated(analysis, schema.version))
+    throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
+  const plan = planned?.version === schema.version ? planned : undefined;
   const stamped = {
     ...statement,
     flags: settings.flags,

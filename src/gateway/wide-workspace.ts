@@ -25,7 +25,7 @@ import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { lowerAscii } from "../sql/tokenizer.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
-import type { GatewayDatabase } from "./database.js";
+import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
@@ -136,6 +136,7 @@ export class WideWorkspace implements Workspace {
       run: (statement) => {
         const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
         const analysis = analyse(statement.sql, oracle, { admitted: true });
+        this.#checkSchema(analysis);
         return this.#execute(statement, analysis, deadline, []);
       },
       control: (sql) => this.control(sql, deadline),
@@ -196,11 +197,19 @@ export class WideWorkspace implements Workspace {
 
   /** Takes another snapshot when the statement touches what this one has not. */
   async #reach(statement: StampedStatement, analysis: Analysis, deadline: Deadline): Promise<void> {
+    this.#checkSchema(analysis);
     const footprint = this.#footprint(statement, analysis);
     const spans = rowsOf(footprint);
     if (!this.#scratch.reaches(spans)) await this.#takeAnother(spans, deadline);
     const tails = await this.#scratch.tailsElsewhere(footprint.writes, deadline);
     if (tails.length > 0) await this.#takeAnother([...spans, ...tails], deadline);
+    this.#checkSchema(analysis);
+  }
+
+  /** A statement that was analysed by another schema may touch rows that nobody knows of. */
+  #checkSchema(analysis: Analysis): void {
+    if (this.#oracle === undefined && outdated(analysis, this.#scratch.snapshot.schema.version))
+      throw new RetryError("OSTRAKA_RETRY", "the schema has changed since the transaction began");
   }
 
   async #takeAnother(spans: readonly Span[], deadline: Deadline): Promise<void> {

@@ -59,7 +59,7 @@ export function analyse(text: string, oracle: SchemaOracle, options: AnalyseOpti
   const statementClass = classifyTokens(tokens);
   if (options.admitted !== true) refuse(tokens, statementClass);
   const { names } = parameterLayout(tokens);
-  const base = { class: statementClass, sql, parameters: names };
+  const base = { class: statementClass, sql, parameters: names, schemaVersion: oracle.version };
   switch (statementClass.kind) {
     case "select":
     case "write":
@@ -123,7 +123,7 @@ export class AnalysisCache {
 
 const MAX_CACHED_TEXT = 64 * 1024;
 
-type Base = Pick<Analysis, "class" | "sql" | "parameters">;
+type Base = Pick<Analysis, "class" | "sql" | "parameters" | "schemaVersion">;
 
 function plain(
   base: Base,

@@ -105,6 +105,8 @@ export interface Analysis {
   /** Returns rows (SELECT, RETURNING, some pragmas). */
   readonly returnsRows: boolean;
   readonly cost: Cost;
+  /** Of the schema that this is true of; undefined where it is true of any. */
+  readonly schemaVersion?: number | undefined;
   /** Names of parameters by index (undefined for plain `?`), e.g. ":id", "@x", "$y", "?3". */
   readonly parameters: readonly (string | undefined)[];
   /** Touches TEMP objects or pragma/system tables that only the session's own scratch process can answer. */
