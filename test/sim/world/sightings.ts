@@ -28,6 +28,11 @@ export class Sightings {
     this.#openTransactions = openTransactions;
   }
 
+  /** How many transactions wait for their decision in a range, by what was applied first anywhere. */
+  prepared(range: number): number {
+    return this.#ranges.get(`/ranges/${range}/range.db`)?.prepared.size ?? 0;
+  }
+
   /** Entries of a range, and what they did, on any of its replicas. */
   applied(path: string, entries: readonly Entry[], results: readonly (readonly CommandResult[])[]): void {
     let seen = this.#ranges.get(path);

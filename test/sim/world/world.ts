@@ -127,7 +127,7 @@ export class World implements WorldOfProcesses {
   readonly history: History;
   /** Of clients: begun, and neither committed nor given up. */
   openTransactions = 0;
-  readonly #sightings = new Sightings(
+  readonly sightings = new Sightings(
     (what) => this.note(what),
     () => this.openTransactions,
   );
@@ -239,7 +239,7 @@ export class World implements WorldOfProcesses {
       const decoded = results.map((bytes) => decodeResults(bytes));
       for (const [i, entry] of entries.entries())
         this.invariants.result(machine, path, entry.index, summaryOf(decoded[i]!, entry));
-      if (this.manyRanges) this.#sightings.applied(path, entries, decoded);
+      if (this.manyRanges) this.sightings.applied(path, entries, decoded);
     } catch (error) {
       this.fail(error);
     }
@@ -524,12 +524,22 @@ export class World implements WorldOfProcesses {
   }
 
   async #compareGroup(group: GroupId, hosts: readonly MultiRaft[]): Promise<void> {
-    const handles = hosts.map((host) => host.findGroup(group)).filter((handle) => handle !== undefined);
+    // Whoever is no member any more leaves when it finds out.
+    const members = () => hosts.map((host) => host.findGroup(group)).filter((handle) => handle !== undefined);
+    const statuses = () => members().map((handle) => handle.status());
     const behind = (): boolean => {
-      const target = Math.max(...handles.map((handle) => handle.status().commit));
-      return handles.some((handle) => handle.status().applied < target);
+      const target = Math.max(...statuses().map(({ commit }) => commit));
+      return statuses().some(({ applied }) => applied < target);
     };
-    await this.when(() => !behind(), `all replicas of group ${group} catch up`);
+    const where = (): string =>
+      statuses()
+        .map(({ role, term, applied, conf }) => `${role} ${term} ${applied} of ${conf.voters.join(" ")}`)
+        .join(", ");
+    await this.when(
+      () => !behind(),
+      () => `all replicas of group ${group} catch up (${where()})`,
+    );
+    const handles = members();
     const digests = await this.during(Promise.all(handles.map((handle) => handle.digest())), "digests");
     const byIndex = new Map<number, string>();
     for (const { appliedIndex, digest } of digests) {

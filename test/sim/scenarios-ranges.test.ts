@@ -1,0 +1,467 @@
+/**
+ * Scenarios over several ranges that must exist by name, each on several seeds (which draw delays, and with them who is
+ * how far when it happens). `SEED=n` plays one seed.
+ *
+ * The database: accounts in two ranges, and transfers between them. Whatever happens, everybody who adds up all
+ * accounts finds the same sum, what was told of a transfer is so, and in the end nothing is left in doubt.
+ */
+import { describe, expect, it } from "vitest";
+import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, nodeId } from "../../src/base/ids.js";
+import { SimClient, type WriteEnd } from "./world/client.js";
+import type { Machine } from "./world/process.js";
+import { comeToRest, coverKeyspace } from "./world/range-ends.js";
+import { type RunSettings, World } from "./world/world.js";
+
+const SEEDS = process.env.SEED === undefined ? [1, 2, 3] : [Number(process.env.SEED)];
+const UNIT_MS = 200;
+const ACCOUNTS = 4;
+const INITIAL = 100;
+const MOST_TRIES = 40;
+/** What is delivered after a transaction was answered is, usually, within this. */
+const AFTERMATH_MS = 30;
+const SUM = "SELECT sum(v), count(*) FROM t";
+
+class Accounts {
+  #clients = 200;
+  /** Of account 1, by what is known; undefined while it is not. */
+  expected: number | undefined = INITIAL;
+
+  constructor(readonly world: World) {}
+
+  client(node?: Machine): SimClient {
+    const id = ++this.#clients;
+    const client = new SimClient(this.world, id, this.world.random.stream(`client-${id}`));
+    if (node !== undefined) {
+      client.pin(node.id);
+      client.stays = true;
+    }
+    return client;
+  }
+
+  async create(): Promise<void> {
+    const client = this.client();
+    for (const sql of [
+      "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER NOT NULL)",
+      `INSERT INTO t(id, v) VALUES ${Array.from({ length: ACCOUNTS }, (_, i) => `(${i + 1}, ${INITIAL})`).join()}`,
+    ])
+      expect((await client.write(sql, [])).outcome).toBe("committed");
+    await this.split(3);
+  }
+
+  /** Answers the new range. */
+  async split(at: number): Promise<GroupId> {
+    const before = new Set(this.ranges);
+    await this.admin("range.split", { table: "t", at: String(at) });
+    return this.ranges.find((range) => !before.has(range))!;
+  }
+
+  async admin(verb: string, args: Readonly<Record<string, unknown>>, node?: Machine): Promise<unknown> {
+    const machine = node ?? this.world.machines.find(({ serving }) => serving)!;
+    return this.client(machine).request(machine.process!, (gateway) => gateway.admin(verb, args));
+  }
+
+  get ranges(): readonly GroupId[] {
+    return this.world.operator.directory!.ranges.map(({ range }) => range);
+  }
+
+  get second(): GroupId {
+    return this.ranges[1]!;
+  }
+
+  async lead(group: GroupId, machine: Machine): Promise<void> {
+    let leader: Machine | undefined;
+    await this.world.when(() => {
+      leader = this.world.leader(group);
+      return (
+        leader?.process?.host?.findGroup(group)?.status().leaderReady === true &&
+        machine.process?.host?.findGroup(group) !== undefined
+      );
+    }, `somebody leads ${group}`);
+    if (leader !== machine) await leader!.process!.host!.group(group).transferLeadership(nodeId(machine.id));
+    await this.world.when(
+      () => machine.process?.host?.findGroup(group)?.status().leaderReady === true,
+      `node ${machine.id} leads ${group}`,
+    );
+  }
+
+  /** From account 1 to account 4, over both ranges. */
+  async transfer(client: SimClient, amount = 1): Promise<WriteEnd> {
+    const { end } = await client.transaction(
+      "BEGIN",
+      async (run) => {
+        await run("UPDATE t SET v = v - ? WHERE id = 1", [amount]);
+        await run("UPDATE t SET v = v + ? WHERE id = 4", [amount]);
+      },
+      undefined,
+    );
+    if (end.outcome === "committed" && this.expected !== undefined) this.expected -= amount;
+    if (end.outcome === "unknown") this.expected = undefined;
+    return end;
+  }
+
+  async add(client: SimClient): Promise<boolean> {
+    const rows = await client.read(SUM);
+    if (rows === undefined) return false;
+    expect(rows[0]!.map(Number)).toEqual([ACCOUNTS * INITIAL, ACCOUNTS]);
+    return true;
+  }
+
+  async check(): Promise<void> {
+    for (const machine of this.world.machines) {
+      const client = this.client(machine);
+      let added = false;
+      for (let tries = 0; !added && tries < 20; tries++) added = await this.add(client);
+      expect(added).toBe(true);
+      const rows = await client.read("SELECT v FROM t WHERE id = 1");
+      if (this.expected !== undefined) expect(Number(rows?.[0]?.[0])).toBe(this.expected);
+    }
+  }
+
+  prepared(range: GroupId): number {
+    return this.world.sightings.prepared(range);
+  }
+
+  get allPrepared(): boolean {
+    return this.prepared(FIRST_RANGE_GROUP) > 0 && this.prepared(this.second) > 0;
+  }
+
+  /** Decisions that some range has not acknowledged. */
+  get undelivered(): number {
+    const { coordinator } = this.world.leader(COORDINATOR_GROUP)?.process?.hosting ?? {};
+    return coordinator?.leader?.gauges().undelivered ?? 0;
+  }
+}
+
+function scenario(
+  name: string,
+  script: (world: World, accounts: Accounts, machines: readonly [Machine, Machine, Machine]) => Promise<void>,
+  fixed: NonNullable<RunSettings["fixed"]> = {},
+): void {
+  it(name, async () => {
+    for (const seed of SEEDS) {
+      const world = new World({
+        seed,
+        manyRanges: true,
+        fixed: { founders: 3, replicas: 3, most: 3, unitMs: UNIT_MS, tuning: {}, rangeMaxRows: 0, ...fixed },
+      });
+      try {
+        await world.play(async () => {
+          const accounts = new Accounts(world);
+          await accounts.create();
+          const [a, b, c] = world.machines;
+          await script(world, accounts, [a!, b!, c!]);
+          world.heal();
+          await world.allServe();
+          await world.operator.finish();
+          await accounts.check();
+          await comeToRest(world, world.machines);
+          await coverKeyspace(world, world.machines);
+          await world.compareReplicas();
+        });
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error });
+      }
+    }
+  });
+}
+
+/** Each its own leader: what happens to one node happens to one part. */
+async function apart(accounts: Accounts, [a, b, c]: readonly [Machine, Machine, Machine]): Promise<void> {
+  await accounts.lead(COORDINATOR_GROUP, a);
+  await accounts.lead(FIRST_RANGE_GROUP, b);
+  await accounts.lead(accounts.second, c);
+}
+
+/** Transfers until the moment comes, and acts then; answers what became of the transfer under way. */
+async function atMoment(
+  world: World,
+  accounts: Accounts,
+  at: Machine,
+  moment: () => boolean,
+  act: () => void | Promise<void>,
+): Promise<WriteEnd> {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    const ended = accounts.transfer(accounts.client(at));
+    let over = false;
+    void ended.then(
+      () => world.after(AFTERMATH_MS, () => (over = true)),
+      () => undefined,
+    );
+    let came = false;
+    await world.when(() => {
+      came ||= moment();
+      return came || over;
+    }, "the moment comes");
+    if (came) await act();
+    const end = await ended;
+    if (came) return end;
+  }
+  throw new Error("the moment never came");
+}
+
+function cutOff(world: World, machine: Machine): void {
+  for (const { id } of world.machines)
+    if (id !== machine.id) {
+      world.wires.cut(machine.id, id);
+      world.wires.cut(id, machine.id);
+    }
+}
+
+describe("the coordinator's leader crashes", () => {
+  const moments: readonly [string, (accounts: Accounts) => boolean][] = [
+    [
+      "before everything is prepared",
+      (accounts) => accounts.prepared(FIRST_RANGE_GROUP) + accounts.prepared(accounts.second) > 0,
+    ],
+    ["with everything prepared", (accounts) => accounts.allPrepared],
+    ["with the decision logged", (accounts) => accounts.undelivered > 0],
+    [
+      "with half of the outbox delivered",
+      (accounts) =>
+        accounts.undelivered > 0 &&
+        accounts.prepared(FIRST_RANGE_GROUP) + accounts.prepared(accounts.second) === 1,
+    ],
+    [
+      "before it has forgotten",
+      (accounts) =>
+        accounts.undelivered > 0 &&
+        accounts.prepared(FIRST_RANGE_GROUP) + accounts.prepared(accounts.second) === 0,
+    ],
+  ];
+  for (const [when, moment] of moments)
+    scenario(when, async (world, accounts, machines) => {
+      const [coordinator, gateway, other] = machines;
+      await apart(accounts, machines);
+      // What goes from the one to the other takes its time, so that one range is told before the other.
+      if (when.includes("half")) world.wires.clog(coordinator.id, other.id, 40 * AFTERMATH_MS);
+      await atMoment(
+        world,
+        accounts,
+        gateway,
+        () => moment(accounts),
+        () => {
+          coordinator.crash("power");
+          world.after(3 * UNIT_MS, () => coordinator.start());
+        },
+      );
+      await accounts.add(accounts.client(other));
+      await world.sleep(4 * UNIT_MS);
+    });
+
+  scenario("and its fsync fails during a decision", async (world, accounts, machines) => {
+    const [coordinator, , other] = machines;
+    await apart(accounts, machines);
+    coordinator.damage.ioErrors = true;
+    await atMoment(
+      world,
+      accounts,
+      other,
+      () => accounts.allPrepared,
+      () => coordinator.disk.failNext("sync", "EIO", /\/log\//),
+    );
+    await world.sleep(6 * UNIT_MS);
+  });
+});
+
+describe("a participant's leader changes", () => {
+  scenario(
+    "between a statement and its prepare: the transaction is refused",
+    async (world, accounts, machines) => {
+      await apart(accounts, machines);
+      const [a, b] = machines;
+      const client = accounts.client(a);
+      const on = await client.open();
+      await client.run(on, "BEGIN");
+      await client.run(on, "UPDATE t SET v = v - 1 WHERE id = 1");
+      await client.run(on, "UPDATE t SET v = v + 1 WHERE id = 4");
+      await accounts.lead(FIRST_RANGE_GROUP, a);
+      await accounts.lead(FIRST_RANGE_GROUP, b);
+      await expect(client.run(on, "COMMIT")).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+      await client.close(on);
+      await world.sleep(UNIT_MS);
+    },
+  );
+
+  scenario("between prepare and decision: what is held stays held", async (world, accounts, machines) => {
+    const [a, b, c] = machines;
+    await apart(accounts, machines);
+    await atMoment(
+      world,
+      accounts,
+      a,
+      () => accounts.allPrepared,
+      () => {
+        b.crash("power");
+        world.after(2 * UNIT_MS, () => b.start());
+      },
+    );
+    await accounts.add(accounts.client(c));
+    await world.sleep(4 * UNIT_MS);
+  });
+});
+
+describe("the ranges change while something is prepared", () => {
+  const changes: readonly [string, (accounts: Accounts) => Promise<unknown>][] = [
+    ["by a split", (accounts) => accounts.admin("range.split", { table: "t", at: "2" })],
+    ["by a merge", (accounts) => accounts.admin("range.merge", { range: FIRST_RANGE_GROUP })],
+    ["by a transfer", (accounts) => accounts.lead(FIRST_RANGE_GROUP, accounts.world.machines[2]!)],
+  ];
+  for (const [how, change] of changes)
+    scenario(how, async (world, accounts, machines) => {
+      const [a] = machines;
+      await apart(accounts, machines);
+      let changed: Promise<unknown> | undefined;
+      await atMoment(
+        world,
+        accounts,
+        a,
+        () => accounts.allPrepared,
+        () => {
+          changed = change(accounts);
+        },
+      );
+      await changed;
+      await accounts.add(accounts.client(a));
+    });
+
+  scenario("again at the same key, after a merge", async (_, accounts, machines) => {
+    for (let round = 0; round < 3; round++) {
+      await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP });
+      await accounts.transfer(accounts.client(machines[round]));
+      await accounts.split(3);
+      await accounts.transfer(accounts.client(machines[round]));
+      await accounts.add(accounts.client(machines[2 - round]!));
+    }
+  });
+
+  scenario("by a merge, with a replica that lags behind", async (world, accounts, [a, , c]) => {
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    for (const { id } of world.machines) if (id !== c.id) world.wires.lag(id, c.id, 5 * UNIT_MS);
+    await accounts.transfer(accounts.client(a));
+    await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, a);
+    await accounts.transfer(accounts.client(a));
+  });
+});
+
+describe("readers", () => {
+  scenario("that meet what a client who died has prepared", async (world, accounts, machines) => {
+    const [a, b, c] = machines;
+    // The gateway leads nothing.
+    await accounts.lead(COORDINATOR_GROUP, a);
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    await accounts.lead(accounts.second, b);
+    void accounts.transfer(accounts.client(c)).catch(() => undefined);
+    await world.when(() => accounts.allPrepared || accounts.undelivered > 0, "it is prepared");
+    c.crash("power");
+    accounts.expected = undefined;
+    const reader = accounts.client(b);
+    let read = false;
+    for (let tries = 0; !read && tries < 100; tries++) read = await accounts.add(reader);
+    expect(read).toBe(true);
+  });
+
+  scenario("of both leaders of a range, one of which was replaced", async (world, accounts, machines) => {
+    const [a, b, c] = machines;
+    await accounts.lead(COORDINATOR_GROUP, b);
+    await accounts.lead(accounts.second, b);
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    for (let round = 0; round < 4; round++) {
+      const old = world.leader(FIRST_RANGE_GROUP)!;
+      const [next, third] = [a, b, c].filter((machine) => machine !== old) as [Machine, Machine];
+      // What it says still arrives; what is said to it does not.
+      for (const { id } of [next, third]) world.wires.cut(id, old.id);
+      const reads = Promise.all([old, next].map((machine) => accounts.add(accounts.client(machine))));
+      await world.when(
+        () => world.leader(FIRST_RANGE_GROUP) !== undefined && world.leader(FIRST_RANGE_GROUP) !== old,
+        "another one leads",
+      );
+      await accounts.transfer(accounts.client(next));
+      await Promise.all([...[old, next].map((machine) => accounts.add(accounts.client(machine))), reads]);
+      world.wires.heal();
+      await world.sleep(2 * UNIT_MS);
+    }
+  });
+
+  scenario(
+    "over overlapping ranges see independent writes in one order",
+    async (world, accounts, machines) => {
+      await apart(accounts, machines);
+      for (let round = 0; round < 6; round++) {
+        const [x, y] = await Promise.all(
+          [1, 4].map((id, i) =>
+            accounts.client(machines[i + 1]).write("UPDATE t SET v = v + 0 WHERE id = ? RETURNING v", [id]),
+          ),
+        );
+        expect([x!.outcome, y!.outcome]).toEqual(["committed", "committed"]);
+        await Promise.all(machines.map((machine) => accounts.add(accounts.client(machine))));
+        await Promise.all([
+          accounts.transfer(accounts.client(machines[0])),
+          ...machines.map((machine) => accounts.add(accounts.client(machine))),
+        ]);
+        await world.sleep(5);
+      }
+    },
+  );
+
+  scenario("with a directory that is several generations old", async (world, accounts, machines) => {
+    const [a, b, c] = machines;
+    for (const group of [COORDINATOR_GROUP, FIRST_RANGE_GROUP, accounts.second])
+      await accounts.lead(group, a);
+    cutOff(world, c);
+    const ids = [accounts.split(2), accounts.split(4)];
+    await Promise.all(ids);
+    await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b).catch(() => undefined);
+    await accounts.transfer(accounts.client(a));
+    world.wires.heal();
+    const late = accounts.client(c);
+    await accounts.add(late);
+    await accounts.transfer(late);
+    await accounts.add(late);
+  });
+});
+
+describe("children", () => {
+  scenario("are asked for a vote before their split has come", async (world, accounts, [a, b, c]) => {
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    for (let round = 0; round < 3; round++) {
+      world.wires.lag(a.id, c.id, UNIT_MS);
+      const child = await accounts.split(2 + 10 * round);
+      if (child === undefined) continue;
+      await world.when(() => world.leader(child) !== undefined, "somebody leads the child");
+      await accounts.add(accounts.client(b));
+    }
+    expect(world.sometimes.get("a child was asked for a vote before it was there")).toBeGreaterThan(0);
+  });
+});
+
+describe("writes", () => {
+  scenario("over several ranges that failed are not called committed", async (_, accounts, [a, b]) => {
+    const client = accounts.client(a);
+    const end = await client.write("INSERT INTO t(id, v) VALUES (2000, 0), (4, 0), (3000, 0)", []);
+    expect(end).toMatchObject({ outcome: "aborted", error: { code: "SQLITE_CONSTRAINT_PRIMARYKEY" } });
+    const told = await accounts
+      .client(b)
+      .resolve(`${client.name}:1@${client.world.clock.wallMs().toString(36)}`);
+    expect(told.outcome).not.toBe("committed");
+  });
+
+  scenario("over several ranges whose answer was lost are done once", async (world, accounts, machines) => {
+    await apart(accounts, machines);
+    for (let round = 0; round < 6; round++) {
+      const gateway = machines[round % 3]!;
+      const client = accounts.client();
+      client.pin(gateway.id);
+      const written = client.write(
+        "UPDATE t SET v = v + (CASE id WHEN 1 THEN -1 WHEN 4 THEN 1 ELSE 0 END)",
+        [],
+      );
+      await world.sleep(2 + 3 * round);
+      world.wires.cut(gateway.id, client.id);
+      const end = await written;
+      world.wires.heal();
+      if (end.outcome === "committed" && accounts.expected !== undefined) accounts.expected--;
+      if (end.outcome === "unknown") accounts.expected = undefined;
+      await accounts.check();
+    }
+  });
+});
