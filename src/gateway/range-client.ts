@@ -153,8 +153,8 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.freeze(into));
   }
 
-  absorb(right: RangeDescriptor): Promise<RangeDescriptor> {
-    return this.#call((leader) => leader.absorb(right));
+  absorb(right: RangeDescriptor, ready: readonly NodeId[]): Promise<RangeDescriptor> {
+    return this.#call((leader) => leader.absorb(right, ready));
   }
 
   describe(): Promise<RangeStatus> {

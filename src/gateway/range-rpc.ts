@@ -79,7 +79,7 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     release: async (id, term) => (await call("release", [id, term])) as boolean,
     split: async (at, child) => (await call("split", [at ?? null, child])) as RangeDescriptor,
     freeze: async (into) => (await call("freeze", [into])) as RangeDescriptor,
-    absorb: async (right) => (await call("absorb", [right])) as RangeDescriptor,
+    absorb: async (right, ready) => (await call("absorb", [right, ready])) as RangeDescriptor,
     describe: async () => (await call("describe", [])) as RangeStatus,
     schema: async () => (await call("schema", [])) as SchemaSnapshot,
   };
@@ -121,7 +121,7 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
   release: (range, [id, term]) => range.release(id as string, term as Term),
   split: (range, [at, child]) => range.split((at as Key | null) ?? undefined, child as GroupId),
   freeze: (range, [into]) => range.freeze(into as GroupId),
-  absorb: (range, [right]) => range.absorb(right as RangeDescriptor),
+  absorb: (range, [right, ready]) => range.absorb(right as RangeDescriptor, ready as readonly NodeId[]),
   describe: (range) => range.describe(),
   schema: (range) => range.schema(),
 };

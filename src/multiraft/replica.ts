@@ -101,6 +101,7 @@ export class Replica implements GroupHandle {
   #transfer: Transfer | undefined;
   #idleTicks = 0;
   #staleTicks = 0;
+  #membershipHolds = 0;
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
 
   constructor(host: ReplicaHost, group: GroupId, machine: GroupMachine, log: GroupLog, applied: LogIndex) {
@@ -195,7 +196,7 @@ export class Replica implements GroupHandle {
 
   async changeMembership(change: ConfChange): Promise<void> {
     await new Promise<Committed>((resolve, reject) => {
-      const refusal = this.#refusal(0, undefined);
+      const refusal = this.#refusal(0, undefined) ?? this.#heldMembership();
       if (refusal !== undefined) {
         reject(refusal);
         return;
@@ -205,6 +206,25 @@ export class Replica implements GroupHandle {
     if (this.node.conf.votersOutgoing.length === 0) return;
     if (this.closed) throw this.#gone();
     await new Promise<void>((resolve, reject) => this.#jointWaiters.push({ resolve, reject }));
+  }
+
+  #heldMembership(): RetryError | undefined {
+    if (this.#membershipHolds === 0) return undefined;
+    return new RetryError(
+      "OSTRAKA_UNAVAILABLE",
+      `the members of group ${this.group} stay as they are for now`,
+    );
+  }
+
+  holdMembership(): () => void {
+    if (this.node.membershipChanging)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `the members of group ${this.group} are being changed`);
+    this.#membershipHolds++;
+    let held = true;
+    return () => {
+      if (held) this.#membershipHolds--;
+      held = false;
+    };
   }
 
   transferLeadership(to: NodeId): Promise<void> {

@@ -137,6 +137,12 @@ export interface GroupHandle {
   waitApplied(index: LogIndex): Promise<void>;
   /** Resolves once the change is applied and the joint configuration has been left. Errors as `propose`. */
   changeMembership(change: ConfChange): Promise<void>;
+  /**
+   * At the leader: the membership stays as it is until the function that is answered is called, or another leads (who
+   * can change it only after having applied what this one has appended). RetryError OSTRAKA_UNAVAILABLE when a change
+   * is under way.
+   */
+  holdMembership(): () => void;
   /** Resolves once `to` leads; rejects with RouteError when this node does not, RetryError when it did not work out. */
   transferLeadership(to: NodeId): Promise<void>;
   /**

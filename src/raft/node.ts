@@ -228,6 +228,11 @@ export class RaftNode {
     return proposeConfChange(this.#core, change);
   }
 
+  /** At the leader: a membership change may be in the log and not applied, or a joint configuration is in force. */
+  get membershipChanging(): boolean {
+    return this.#core.pendingConfIndex > this.#core.log.applied || isJoint(this.#core.conf);
+  }
+
   /**
    * Asks for a linearizable read point; the answer comes in a ready's `readStates` or `droppedReads` under `context`.
    * False if this node does not lead.

@@ -15,7 +15,7 @@
  * fencing.ts (reads across ranges), reshaping.ts (splits, merges), admission.ts (who may go on).
  */
 import { UserError } from "../base/errors.js";
-import type { GroupId, Term, TransactionId } from "../base/ids.js";
+import type { GroupId, NodeId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
 import type {
@@ -351,8 +351,8 @@ export class RangeLeader implements RangeService {
     return this.#parts!.reshaping.freeze(into);
   }
 
-  async absorb(right: RangeDescriptor): Promise<RangeDescriptor> {
-    return this.#serving().reshaping.absorb(right);
+  async absorb(right: RangeDescriptor, ready: readonly NodeId[]): Promise<RangeDescriptor> {
+    return this.#serving().reshaping.absorb(right, ready);
   }
 
   async describe(): Promise<RangeStatus> {

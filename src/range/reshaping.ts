@@ -6,9 +6,11 @@
  * 2. While the command is in flight no writer and no fence is let in; all that was admitted is in front of it in the log.
  * 3. No fence has stood through a change. A transaction that has touched what is not in the slice any more is closed.
  * 4. One change at a time.
+ * 5. What takes in its neighbour has on every member a replica of it to take in: no member comes between the look at who
+ *    has one and the command's being applied, and no such replica leaves before (src/node/ranges/farewell.ts).
  */
 import { fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
-import type { GroupId } from "../base/ids.js";
+import type { GroupId, NodeId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import { isRowKey, type Key } from "../base/keys.js";
 import type { Command, CommandResult } from "../machines/range/types.js";
@@ -83,14 +85,27 @@ export class Reshaping {
     );
   }
 
-  async absorb(right: RangeDescriptor): Promise<RangeDescriptor> {
-    const { descriptor } = this.#context.state;
-    if (covers(descriptor, right)) return this.#context.descriptor();
-    if (descriptor.end === "" || descriptor.end !== right.start) throw this.#context.movedError();
-    return this.#change(
-      (generation) => ({ kind: "absorb", generation, right, ...this.#own() }),
-      () => this.#context.descriptor(),
-    );
+  /** Invariant 5. */
+  async absorb(right: RangeDescriptor, ready: readonly NodeId[]): Promise<RangeDescriptor> {
+    const { state, deps } = this.#context;
+    if (covers(state.descriptor, right)) return this.#context.descriptor();
+    if (state.descriptor.end === "" || state.descriptor.end !== right.start) throw this.#context.movedError();
+    const release = deps.handle.holdMembership();
+    try {
+      const { voters, learners } = deps.handle.conf;
+      const lacking = [...voters, ...learners].filter((node) => !ready.includes(node));
+      if (lacking.length > 0)
+        throw new RetryError(
+          "OSTRAKA_UNAVAILABLE",
+          `node ${lacking.join(", ")} has no frozen replica of ${right.range}`,
+        );
+      return await this.#change(
+        (generation) => ({ kind: "absorb", generation, right, ...this.#own() }),
+        () => this.#context.descriptor(),
+      );
+    } finally {
+      release();
+    }
   }
 
   #own(): Pick<Command, "key" | "wallMs"> {

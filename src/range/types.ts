@@ -193,7 +193,11 @@ export interface RangeService {
   split(at: Key | undefined, child: GroupId): Promise<RangeDescriptor>;
   /** The first half of a merge, at the right range; then `absorb` at the left one. */
   freeze(into: GroupId): Promise<RangeDescriptor>;
-  absorb(right: RangeDescriptor): Promise<RangeDescriptor>;
+  /**
+   * Every member of the left range is among `ready`, the nodes whose replica of the right one has applied the freeze;
+   * RetryError when that is not so.
+   */
+  absorb(right: RangeDescriptor, ready: readonly NodeId[]): Promise<RangeDescriptor>;
   describe(): Promise<RangeStatus>;
   /** The schema as this range has it, for gateways without a replica of any range. */
   schema(): Promise<SchemaSnapshot>;

@@ -20,6 +20,8 @@ import {
 } from "./cluster-view.js";
 import { handOver, replace, wishOf } from "./replica-moves.js";
 
+/** After that, what is in the way is an error, to be gone on from by merging again. */
+const MERGE_MS = 60_000;
 const FREEZE_MS = 30_000;
 const APPLY_MS = 60_000;
 const PAUSE_MS = 30;
@@ -49,12 +51,14 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
   // Placement keeps its hands off while they have to stay together.
   for (const wish of wishes) await wishFor(view, { ...wish, placed: true });
   try {
-    await align(view, left.range, right.range);
-    const frozen = await retried(view, FREEZE_MS, () =>
-      view.hosting.view.client(right.range).freeze(left.range),
-    );
-    await untilAllApplied(view, right.range, left.range);
-    const merged = await retried(view, FREEZE_MS, () => view.hosting.view.client(left.range).absorb(frozen));
+    const merged = await retried(view, MERGE_MS, async () => {
+      await align(view, left.range, right.range);
+      const frozen = await retried(view, FREEZE_MS, () =>
+        view.hosting.view.client(right.range).freeze(left.range),
+      );
+      const ready = await untilAllApplied(view, right.range, left.range);
+      return view.hosting.view.client(left.range).absorb(frozen, ready);
+    });
     view.hosting.view.learn(JSON.stringify([merged]));
     await view.metaClient.command({ kind: "report", ranges: [merged] });
     return { range: merged.range, merged: right.range, generation: merged.generation };
@@ -114,22 +118,30 @@ function checkSettled(
     );
 }
 
-async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId): Promise<void> {
+/** Answers the nodes of the left range, on all of which the right one's replica has applied the freeze. */
+async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId): Promise<NodeId[]> {
   const { clock, calls, self } = view;
   const untilMs = clock.monotonicMs() + APPLY_MS;
   for (;;) {
-    const reports: ReadonlyMap<number, NodeReport> = await allReports(view);
-    const members = leaderReports(reports).get(range)?.voters ?? [];
+    const leaders = leaderReports(await allReports(view));
+    const members = [range, into].map((group) => {
+      const { voters = [], learners = [] } = leaders.get(group) ?? {};
+      return [...voters, ...learners] as NodeId[];
+    });
+    if (members[0]!.length > 0 && !members[1]!.every((node) => members[0]!.includes(node)))
+      throw new RetryError(
+        "OSTRAKA_UNAVAILABLE",
+        `ranges ${into} and ${range} are not on the same nodes any more`,
+      );
+    const nodes = [...new Set(members.flat())];
     const applied = await Promise.all(
-      members.map((node) =>
+      nodes.map((node) =>
         node === self
           ? isFrozenHere(view, range, into)
-          : calls
-              .call(node as NodeId, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS })
-              .catch(() => false),
+          : calls.call(node, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS }).catch(() => false),
       ),
     );
-    if (members.length > 0 && applied.every((is) => is === true)) return;
+    if (members.every(({ length }) => length > 0) && applied.every((is) => is === true)) return nodes;
     if (clock.monotonicMs() > untilMs)
       throw new RetryError(
         "OSTRAKA_UNAVAILABLE",

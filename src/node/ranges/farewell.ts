@@ -10,6 +10,8 @@
  * 2. A replica of a range that was merged away goes only if it has applied the freeze, after which nothing is ever
  *    written to the range again. It stays until the neighbour that took it in has it here, durably, or is not here at all:
  *    its file is what is taken in, and after a crash perhaps once more.
+ * 3. So does a frozen replica that was taken out of the membership, for as long as the neighbour that it is frozen for is
+ *    here and has not taken it in.
  */
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
@@ -100,7 +102,10 @@ export class Farewell {
   async #askRange(hosted: HostedRange): Promise<void> {
     const answer = await this.#ask(hosted.range, hosted.handle);
     if (answer?.member !== false) return;
-    await this.#options.ranges.leave(hosted.range, ({ handle }) => hasNothingBeyond(handle, answer));
+    await this.#options.ranges.leave(
+      hosted.range,
+      (now) => hasNothingBeyond(now.handle, answer) && !this.#isAwaited(now),
+    );
   }
 
   async #askCoordinator(handle: GroupHandle): Promise<void> {
@@ -133,6 +138,14 @@ export class Farewell {
       if ((await store.checkpoint()) < applied) return;
     }
     await ranges.leave(range, (now) => this.#mergedAway(now));
+  }
+
+  /** Frozen for a neighbour that has a replica here, which may yet have to take in the file. */
+  #isAwaited({ range, filled, store }: HostedRange): boolean {
+    const into = filled ? store.state().frozenInto : undefined;
+    const neighbour = into === undefined ? undefined : this.#options.ranges.get(into);
+    if (neighbour === undefined) return false;
+    return !neighbour.filled || neighbour.store.state().absorbed?.includes(range) !== true;
   }
 
   #mergedAway(hosted: HostedRange): boolean {

@@ -71,6 +71,8 @@ function tell(report: RunReport, manyRanges: boolean, verbose: boolean): void {
     for (const line of report.lines) say(`  ${line}`);
     say("logs:");
     for (const line of report.logs) say(`  ${line}`);
+    say("ranges:");
+    for (const line of report.ranges) say(`  ${line}`);
   }
   say(`replay: SEED=${report.seed} npm run sim${manyRanges ? " -- --ranges" : ""}`);
 }

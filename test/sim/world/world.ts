@@ -28,6 +28,7 @@ import { check, Invariants, Violation } from "./invariants.js";
 import { SimNetwork } from "./network.js";
 import { Machine, type Process, type WorldOfProcesses } from "./process.js";
 import { comeToRest, coverKeyspace } from "./range-ends.js";
+import { describeRanges } from "./range-states.js";
 import { Sightings } from "./sightings.js";
 import { Operator } from "./topology.js";
 import { Trace } from "./trace.js";
@@ -96,6 +97,8 @@ export interface RunReport {
   /** The end of the trace and of the nodes' logs, when something went wrong. */
   readonly lines: readonly string[];
   readonly logs: readonly string[];
+  /** What the nodes know and have of ranges at the end, when something went wrong. */
+  readonly ranges: readonly string[];
 }
 
 /** Somebody who waits until something is so. */
@@ -136,6 +139,8 @@ export class World implements WorldOfProcesses {
   readonly #root: string;
   #events = 0;
   #violation: Error | undefined;
+  /** What the nodes knew and had of ranges when it happened. */
+  #rangesThen: readonly string[] = [];
 
   constructor({ seed, keepTrace = false, fixed = {}, manyRanges = false }: RunSettings) {
     this.seed = seed;
@@ -288,7 +293,9 @@ export class World implements WorldOfProcesses {
   }
 
   fail(error: unknown): void {
-    this.#violation ??= error instanceof Error ? error : new Error(String(error));
+    if (this.#violation !== undefined) return;
+    this.#violation = error instanceof Error ? error : new Error(String(error));
+    this.#rangesThen = this.machines.flatMap(describeRanges);
   }
 
   /** The machine whose process leads a group, in the newest term. */
@@ -583,6 +590,7 @@ export class World implements WorldOfProcesses {
       verdicts,
       lines: this.#trace.last(400),
       logs: this.machines.flatMap(({ id, lines }) => lines.map((line) => `n${id} ${line}`)),
+      ranges: this.#rangesThen,
     };
   }
 }

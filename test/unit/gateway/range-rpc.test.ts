@@ -183,7 +183,11 @@ const CASES: Readonly<Record<string, Case>> = {
   split: [() => range.split(descriptor.start, groupId(12)), ["split", descriptor.start, 12], descriptor],
   "split in the middle": [() => range.split(undefined, groupId(12)), ["split", undefined, 12], descriptor],
   freeze: [() => range.freeze(groupId(3)), ["freeze", 3], descriptor],
-  absorb: [() => range.absorb(descriptor), ["absorb", descriptor], descriptor],
+  absorb: [
+    () => range.absorb(descriptor, [nodeId(1), nodeId(2)]),
+    ["absorb", descriptor, [1, 2]],
+    descriptor,
+  ],
   describe: [
     () => range.describe(),
     ["describe"],
