@@ -145,7 +145,12 @@ export class RangeLeader implements RangeService {
     const leadership = this.#context.current;
     if (leadership === undefined) return Promise.reject(this.#context.notLeading());
     const { statement, flags, lastInsertRowid } = request;
-    const analysis = this.#deps.schema.analyse(statement.sql);
+    let analysis: Analysis;
+    try {
+      analysis = this.#deps.schema.analyse(statement.sql);
+    } catch (error) {
+      return this.#context.schemaSettled(leadership, error).then(() => this.write(request));
+    }
     if (!this.#context.runsInWorker(analysis)) return Promise.resolve(MOVE);
     // The parameters go into the log as they came; whatever is kept longer must not hold on to the message.
     const { params, vector } = statement;
@@ -181,7 +186,7 @@ export class RangeLeader implements RangeService {
     const statements: StampedStatement[] = [];
     const footprints: Footprint[] = [];
     for (const { statement, flags, lastInsertRowid } of request.statements) {
-      const analysis = this.#deps.schema.analyse(statement.sql);
+      const analysis = await this.#context.analyse(leadership, statement.sql);
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return MOVE;
       statements.push(this.#context.stamped(analysis, statement.params, flags, lastInsertRowid));
       footprints.push(analysis.footprint(statement.params));
@@ -295,7 +300,7 @@ export class RangeLeader implements RangeService {
     await this.#deps.handle.readIndex();
     const { holds } = leadership.admission.gate;
     for (;;) {
-      const analysis = this.#deps.schema.analyse(request.statement.sql);
+      const analysis = await this.#context.analyse(leadership, request.statement.sql);
       const spans = this.#readable(analysis, request.statement);
       await leadership.admission.pass({ kind: "read", reads: spans }, () => undefined);
       if (this.#context.serving() !== leadership) throw this.#context.notLeading();

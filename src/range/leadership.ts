@@ -8,7 +8,7 @@
  * 2. A Leadership begins only after the entries it inherited are applied and what they prepared is known again.
  * 3. A command is proposed in the term, and under the generation of the range, that it was admitted under, or refused.
  */
-import { RouteError } from "../base/errors.js";
+import { RouteError, UserError } from "../base/errors.js";
 import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import type {
@@ -264,6 +264,30 @@ export class LeaderContext {
     if (!this.restricted) return;
     this.serving();
     if (!this.isInside({ reads, writes, checks: NOTHING })) throw this.movedError();
+  }
+
+  // --- the schema -----------------------------------------------------------------------------------------------
+
+  /**
+   * Throws UserError on what does not compile, also after every change of the schema that is decided, and perhaps told,
+   * but not applied here.
+   */
+  async analyse(leadership: Leadership, sql: string): Promise<Analysis> {
+    for (;;) {
+      try {
+        return this.deps.schema.analyse(sql);
+      } catch (error) {
+        await this.schemaSettled(leadership, error);
+      }
+    }
+  }
+
+  /** Resolves once a statement that did not compile is to be judged again; rejects with its error when it is not. */
+  async schemaSettled({ admission }: Leadership, error: unknown): Promise<void> {
+    const reads = [SCHEMA];
+    if (!(error instanceof UserError) || !admission.gate.holds.meets(reads, [])) throw error;
+    await admission.pass({ kind: "read", reads }, () => undefined);
+    this.serving();
   }
 
   // --- stamps ---------------------------------------------------------------------------------------------------

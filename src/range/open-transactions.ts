@@ -124,7 +124,7 @@ export class OpenTransactions {
     const { schema } = this.#context.deps;
     const { sql, params } = request.statement;
     for (;;) {
-      const analysis = schema.analyse(sql);
+      const analysis = await this.#context.analyse(leadership, sql);
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return undefined;
       const { gate } = leadership.admission;
       if (gate.holds.size === 0 && !this.#context.restricted) return analysis;
