@@ -94,6 +94,9 @@ export async function assembleNode(config: NodeConfig, parts: NodeParts): Promis
   }
 }
 
+/** How long a node that starts waits for the database at a time, and between two times. */
+const SERVING_MS = 5_000;
+const SERVING_PAUSE_MS = 50;
 /** A database's write-ahead log beyond which the oldest snapshots in use are given up. */
 const MAX_WAL_BYTES = 256 * 1024 * 1024;
 
@@ -337,12 +340,15 @@ class NodeAssembly {
   async #untilServing(hosting: RangeHosting): Promise<void> {
     for (;;) {
       if (this.#stopping !== undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
-      if ((await this.#unhealthy(hosting, 5_000)) !== undefined) continue;
-      const known = await hosting.view.refreshSchema().then(
-        () => true,
-        () => false,
-      );
-      if (known) return;
+      const serves =
+        (await this.#unhealthy(hosting, SERVING_MS)) === undefined &&
+        (await hosting.view.refreshSchema().then(
+          () => true,
+          () => false,
+        ));
+      if (serves) return;
+      // What fails may fail at once.
+      await new Promise<void>((resolve) => void this.#clock.setTimer(SERVING_PAUSE_MS, resolve));
     }
   }
 
