@@ -54,7 +54,7 @@ export interface PlacementLimits {
 }
 
 export const DEFAULT_PLACEMENT_LIMITS: PlacementLimits = {
-  repairs: 4,
+  repairs: 8,
   moves: 2,
   transfers: 2,
   togetherRanges: 16,

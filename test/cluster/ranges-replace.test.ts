@@ -39,7 +39,7 @@ it("answers everywhere, and makes the replicas of a lost node anew", { timeout: 
   cluster = await Cluster.create({
     nodes: 4,
     electionTimeoutMs: 500,
-    flags: ["--range-max-rows", "16", "--replicas", String(REPLICAS), "--node-dead-ms", "3000"],
+    flags: ["--range-max-rows", "40", "--replicas", String(REPLICAS), "--node-dead-ms", "3000"],
   });
   const database = await cluster.connect();
   await Workload.prepare(database);
