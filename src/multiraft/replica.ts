@@ -133,6 +133,7 @@ export class Replica implements GroupHandle {
       log,
       applied,
     );
+    this.#raiseReplayFloor();
   }
 
   // --- GroupHandle -------------------------------------------------------------------------------------------
@@ -416,6 +417,7 @@ export class Replica implements GroupHandle {
 
   #onApplied(entries: readonly Entry[], results: ReadonlyMap<LogIndex, Uint8Array>, upTo: LogIndex): void {
     this.node.applied(upTo);
+    this.#raiseReplayFloor();
     const leader = this.#leaderHint();
     let membership = false;
     for (const entry of entries) {
@@ -428,8 +430,14 @@ export class Replica implements GroupHandle {
     this.#host.markDirty(this);
   }
 
+  #raiseReplayFloor(): void {
+    const floor = this.machine.replayFloor?.();
+    if (floor !== undefined) this.node.raiseReplayFloor(floor);
+  }
+
   #onRestored(meta: SnapshotMeta): void {
     this.node.applied(meta.index);
+    this.#raiseReplayFloor();
     this.#proposals.skipped(meta.index);
     this.#waiters.applied(meta.index);
     this.#membersChanged();

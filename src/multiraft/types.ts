@@ -20,6 +20,11 @@ export interface GroupMachine {
    * machine, empty ones and membership changes, are left out, so `entries` may be empty). One result an entry.
    */
   apply(entries: readonly Entry[], upTo: LogIndex): Promise<readonly Uint8Array[]>;
+  /**
+   * The last index of the log that only those can apply who were members there: it took something that is on each
+   * member's node. Whoever needs the log from further back is sent a snapshot. Without it, there is none.
+   */
+  replayFloor?(): LogIndex;
   /** Makes the state durable and answers the applied index that is durable now; the log before it may go. */
   checkpoint(): Promise<LogIndex>;
   /** A consistent copy of the state, for another replica. The machine goes on applying meanwhile. */

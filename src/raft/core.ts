@@ -45,6 +45,8 @@ export class Core {
   termStart: LogIndex = logIndex(0);
   /** No membership change before this one is applied (67). */
   pendingConfIndex: LogIndex = logIndex(0);
+  /** Entries up to this one are not sent, as if they were compacted: see RaftNode.raiseReplayFloor. */
+  replayFloor: LogIndex = logIndex(0);
   transferee: NodeId = NO_NODE;
   transferElapsed = 0;
   readonly uncommitted: UncommittedBytes;

@@ -228,6 +228,14 @@ export class RaftNode {
     return proposeConfChange(this.#core, change);
   }
 
+  /**
+   * Entries up to `index` can be applied only by those who were members when it was: peers that lack any of them are
+   * sent a snapshot, which is to be of `index` or later. For applied entries only.
+   */
+  raiseReplayFloor(index: LogIndex): void {
+    if (index > this.#core.replayFloor) this.#core.replayFloor = index;
+  }
+
   /** At the leader: a membership change may be in the log and not applied, or a joint configuration is in force. */
   get membershipChanging(): boolean {
     return this.#core.pendingConfIndex > this.#core.log.applied || isJoint(this.#core.conf);

@@ -69,7 +69,7 @@ function sendAppendsTo(core: Core, to: NodeId, peer: Progress): void {
     const previous = peer.next - 1;
     const previousTerm = log.term(previous);
     const entries = full ? [] : log.entries(peer.next, log.last + 1, core.config.maxAppendBytes);
-    if (previousTerm === undefined || entries === undefined) {
+    if (previousTerm === undefined || entries === undefined || peer.next <= core.replayFloor) {
       needSnapshot(core, to, peer);
       return;
     }
@@ -90,7 +90,7 @@ function sendAppendsTo(core: Core, to: NodeId, peer: Progress): void {
   }
 }
 
-/** What the peer needs is compacted. A peer that is not there would only make us copy for nothing (56). */
+/** What the peer needs is compacted, or of no use to it. A peer that is not there would only make us copy for nothing (56). */
 function needSnapshot(core: Core, to: NodeId, peer: Progress): void {
   if (!peer.recentActive) return;
   peer.becomeSnapshot(core.log.base.index);

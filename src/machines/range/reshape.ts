@@ -118,7 +118,7 @@ export class Reshaper {
   absorb(command: Absorb, position: LogPosition): CommandResult {
     const { slice } = this.#parts;
     const { right } = command;
-    const { descriptor, absorbed = [] } = slice.state;
+    const { descriptor, absorbed } = slice.state;
     const refusal = this.#refusal(command.generation, position);
     if (refusal !== undefined) return failure(refusal);
     if (descriptor.end === "" || descriptor.end !== right.start || right.range === descriptor.range)
@@ -128,7 +128,7 @@ export class Reshaper {
     slice.change({
       end: right.end,
       generation: Math.max(descriptor.generation, right.generation) + 1,
-      absorbed: [...absorbed, right.range],
+      absorbed: { ranges: [...absorbed, right.range], at: position.index },
     });
     return DONE;
   }

@@ -11,7 +11,7 @@
  * nothing, and what it says of itself means nothing.
  */
 import type Database from "better-sqlite3";
-import { FIRST_RANGE_GROUP, type GroupId, groupId, logIndex, term } from "../../base/ids.js";
+import { FIRST_RANGE_GROUP, type GroupId, groupId, type LogIndex, logIndex, term } from "../../base/ids.js";
 import { keyBytes, keyOf } from "../../base/keys.js";
 import { isWhole } from "../../placement/descriptor.js";
 import type { ConfState } from "../../raft/types.js";
@@ -32,10 +32,11 @@ CREATE TABLE IF NOT EXISTS _ostraka_range(
   birth_index INTEGER,
   birth_term INTEGER,
   birth_conf TEXT,
-  absorbed TEXT NOT NULL
+  absorbed TEXT NOT NULL,
+  absorbed_at INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO _ostraka_range
-VALUES (1, ${FIRST_RANGE_GROUP}, x'', x'', 1, NULL, 0, 0, 1, NULL, NULL, NULL, NULL, '[]');`;
+VALUES (1, ${FIRST_RANGE_GROUP}, x'', x'', 1, NULL, 0, 0, 1, NULL, NULL, NULL, NULL, '[]', 0);`;
 
 type Row = [
   range: number,
@@ -45,6 +46,7 @@ type Row = [
   frozenInto: number | null,
   untrimmed: number,
   absorbed: string,
+  absorbedAt: number,
 ];
 
 /** What changes with splits and merges; what is left out stays. */
@@ -53,7 +55,7 @@ export interface SliceChange {
   readonly generation?: number;
   readonly frozenInto?: GroupId;
   readonly untrimmed?: boolean;
-  readonly absorbed?: readonly GroupId[];
+  readonly absorbed?: { readonly ranges: readonly GroupId[]; readonly at: LogIndex };
 }
 
 export class SliceState {
@@ -67,7 +69,8 @@ export class SliceState {
     this.#database = database;
     this.#select = database
       .prepare(
-        `SELECT range_id, start_key, end_key, generation, frozen_into, untrimmed, absorbed FROM _ostraka_range`,
+        `SELECT range_id, start_key, end_key, generation, frozen_into, untrimmed, absorbed,
+           absorbed_at FROM _ostraka_range`,
       )
       .raw(true)
       .safeIntegers(false);
@@ -90,17 +93,19 @@ export class SliceState {
   }
 
   change(change: SliceChange): void {
-    const { descriptor, frozenInto, untrimmed, absorbed = [] } = this.state;
+    const { descriptor, frozenInto, untrimmed, absorbed, absorbedAt } = this.state;
     this.#database
       .prepare(
-        `UPDATE _ostraka_range SET end_key = ?, generation = ?, frozen_into = ?, untrimmed = ?, absorbed = ?`,
+        `UPDATE _ostraka_range SET end_key = ?, generation = ?, frozen_into = ?, untrimmed = ?, absorbed = ?,
+           absorbed_at = ?`,
       )
       .run(
         keyBytes(change.end ?? descriptor.end),
         BigInt(change.generation ?? descriptor.generation),
         change.frozenInto ?? frozenInto ?? null,
         BigInt(change.untrimmed ?? untrimmed),
-        JSON.stringify(change.absorbed ?? absorbed),
+        JSON.stringify(change.absorbed?.ranges ?? absorbed),
+        BigInt(change.absorbed?.at ?? absorbedAt),
       );
     this.load();
   }
@@ -158,7 +163,8 @@ export function writeBeginning(
   database
     .prepare(
       `UPDATE _ostraka_range SET range_id = ?, start_key = ?, end_key = ?, generation = ?, frozen_into = NULL,
-         untrimmed = 1, virtual_untrimmed = 1, parent = ?, birth_index = ?, birth_term = ?, birth_conf = ?, absorbed = '[]'`,
+         untrimmed = 1, virtual_untrimmed = 1, parent = ?, birth_index = ?, birth_term = ?, birth_conf = ?, absorbed = '[]',
+         absorbed_at = 0`,
     )
     .run(
       descriptor.range,
@@ -172,11 +178,21 @@ export function writeBeginning(
     );
 }
 
-function decode([range, start, end, generation, frozenInto, untrimmed, absorbed]: Row): RangeState {
+function decode([
+  range,
+  start,
+  end,
+  generation,
+  frozenInto,
+  untrimmed,
+  absorbed,
+  absorbedAt,
+]: Row): RangeState {
   return {
     descriptor: { range: groupId(range), start: keyOf(start), end: keyOf(end), generation },
     frozenInto: frozenInto === null ? undefined : groupId(frozenInto),
     untrimmed: untrimmed === 1,
     absorbed: (JSON.parse(absorbed) as number[]).map(groupId),
+    absorbedAt: logIndex(absorbedAt),
   };
 }

@@ -227,6 +227,8 @@ const WHOLE: RangeState = {
   descriptor: { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1 },
   frozenInto: undefined,
   untrimmed: false,
+  absorbed: [],
+  absorbedAt: logIndex(0),
 };
 
 class RemoteStore implements RangeStore {
@@ -391,6 +393,10 @@ class RemoteStore implements RangeStore {
 
   state(): RangeState {
     return this.#range.state;
+  }
+
+  replayFloor(): LogIndex {
+    return this.#range.state.absorbedAt;
   }
 
   beginning(): RangeBeginning | undefined {

@@ -204,7 +204,9 @@ export interface RangeState {
   /** Rows outside the slice may be left. */
   readonly untrimmed: boolean;
   /** Ranges that it has taken in: what is asked of those is answered here. */
-  readonly absorbed?: readonly GroupId[] | undefined;
+  readonly absorbed: readonly GroupId[];
+  /** Where in its log it last took one in, 0 for never: who was no member there cannot apply the log up to there. */
+  readonly absorbedAt: LogIndex;
 }
 
 /** How a range came to be: where its log begins, and with which members. */

@@ -133,7 +133,7 @@ export class Farewell {
   async #bury({ range }: HostedRange): Promise<void> {
     const { ranges } = this.#options;
     for (const { filled, store } of ranges.all.values()) {
-      if (!filled || !store.state().absorbed?.includes(range)) continue;
+      if (!filled || !store.state().absorbed.includes(range)) continue;
       const applied = store.appliedIndex();
       if ((await store.checkpoint()) < applied) return;
     }
@@ -145,7 +145,7 @@ export class Farewell {
     const into = filled ? store.state().frozenInto : undefined;
     const neighbour = into === undefined ? undefined : this.#options.ranges.get(into);
     if (neighbour === undefined) return false;
-    return !neighbour.filled || neighbour.store.state().absorbed?.includes(range) !== true;
+    return !neighbour.filled || !neighbour.store.state().absorbed.includes(range);
   }
 
   #mergedAway(hosted: HostedRange): boolean {
@@ -157,9 +157,12 @@ export class Farewell {
     const { descriptor, frozenInto } = hosted.store.state();
     if (frozenInto === undefined) return false;
     const { start } = descriptor;
-    // A neighbour that still ends where this one begins has yet to take it in.
-    for (const other of ranges.all.values())
-      if (other.filled && other.store.state().descriptor.end === start) return false;
+    // A neighbour that still ends where this one begins has yet to take it in, or has been split there again.
+    for (const other of ranges.all.values()) {
+      if (!other.filled) continue;
+      const { descriptor: neighbour, absorbed } = other.store.state();
+      if (neighbour.end === start && !absorbed.includes(range)) return false;
+    }
     return true;
   }
 }

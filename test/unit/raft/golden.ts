@@ -191,6 +191,9 @@ export class GoldenGroup {
         case "unreachable":
           node.reportUnreachable(peer);
           return;
+        case "floor":
+          node.raiseReplayFloor(logIndex(Number(words[1])));
+          return;
         case "snapshot-status":
           node.reportSnapshot(peer, words[2] === "ok");
           return;

@@ -96,6 +96,7 @@ describe("a merge", () => {
       frozenInto: undefined,
       untrimmed: false,
       absorbed: [8],
+      absorbedAt: left.appliedIndex,
     });
     const rows = ["five", "two", "three", "four4", "four5", "four6", "seven"];
     expect(everything(left)).toEqual([

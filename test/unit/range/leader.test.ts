@@ -19,6 +19,8 @@ const WHOLE: RangeState = {
   descriptor: { range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1 },
   frozenInto: undefined,
   untrimmed: false,
+  absorbed: [],
+  absorbedAt: logIndex(0),
 };
 
 it("begins no transaction before what has left the line and is remembered by nobody", async () => {

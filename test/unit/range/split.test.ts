@@ -70,13 +70,20 @@ describe("a split", () => {
       frozenInto: undefined,
       untrimmed: true,
       absorbed: [],
+      absorbedAt: 0,
     });
     const descriptor = { range: 8, start: encodeKey(1, [5n]), end: "", generation: 2 };
     const told = { path: rangePath(root, 8), parent: 3, index: before + 2, term: 1, conf: CONF };
     expect(await childOf(store)).toEqual({ descriptor, ...told });
     const child = openRange(root, 8);
     expect(child.appliedIndex).toBe(before + 2);
-    expect(child.rangeState).toEqual({ descriptor, frozenInto: undefined, untrimmed: true, absorbed: [] });
+    expect(child.rangeState).toEqual({
+      descriptor,
+      frozenInto: undefined,
+      untrimmed: true,
+      absorbed: [],
+      absorbedAt: 0,
+    });
     expect(child.beginning()).toEqual({ parent: 3, index: before + 2, term: 1, conf: CONF });
     expect(store.beginning()).toBeUndefined();
     expect(query(child, "select count(*), min(id), max(id) from t")).toEqual([[13n, 1n, 100n]]);
