@@ -14,7 +14,7 @@
 import { RetryError, RouteError, UserError } from "../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, type Term } from "../base/ids.js";
 import type { GroupLog } from "../log/types.js";
-import { EMPTY_CONF } from "../raft/conf-change.js";
+import { changeConf, EMPTY_CONF } from "../raft/conf-change.js";
 import { RaftNode } from "../raft/node.js";
 import {
   type ConfChange,
@@ -196,8 +196,10 @@ export class Replica implements GroupHandle {
   }
 
   async changeMembership(change: ConfChange): Promise<void> {
+    // Who is there is known of an active group only.
+    if (this.quiesced) await this.readIndex();
     await new Promise<Committed>((resolve, reject) => {
-      const refusal = this.#refusal(0, undefined) ?? this.#heldMembership();
+      const refusal = this.#refusal(0, undefined) ?? this.#heldMembership() ?? this.#quorumless(change);
       if (refusal !== undefined) {
         reject(refusal);
         return;
@@ -207,6 +209,21 @@ export class Replica implements GroupHandle {
     if (this.node.conf.votersOutgoing.length === 0) return;
     if (this.closed) throw this.#gone();
     await new Promise<void>((resolve, reject) => this.#jointWaiters.push({ resolve, reject }));
+  }
+
+  /** A change after which no quorum of those who can be heard would be left could never be completed. */
+  #quorumless(change: ConfChange): RetryError | undefined {
+    const { node } = this;
+    const after = changeConf(node.conf, change);
+    if (after === undefined || node.role !== "leader") return undefined;
+    const peers = node.progress();
+    const heard = after.voters.filter((voter) => peers.get(voter)?.active === true);
+    if (heard.length > after.voters.length / 2) return undefined;
+    const silent = after.voters.filter((voter) => !heard.includes(voter));
+    return new RetryError(
+      "OSTRAKA_UNAVAILABLE",
+      `the members of group ${this.group} would be ${after.voters.join(", ")}, and of those ${silent.join(", ")} cannot be heard`,
+    );
   }
 
   #heldMembership(): RetryError | undefined {

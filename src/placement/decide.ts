@@ -76,7 +76,10 @@ class Decision {
     };
     const free = (group: PlacedGroup): boolean =>
       group.leader !== NO_NODE && !group.joint && !group.busy && !taken.has(group.group);
-    for (const group of this.#view.groups) if (free(group)) add(this.#members(group));
+    for (const group of this.#view.groups) {
+      const action = free(group) ? this.#members(group) : undefined;
+      if (action !== undefined && this.#leavesQuorum(group, action)) add(action);
+    }
     if (actions.length === 0) for (const action of this.#balance(free)) add(action);
     for (const action of decideLeaders(this.#view, this.#limits, free)) add(action);
     return actions;
@@ -93,6 +96,17 @@ class Decision {
       this.#learn(group, good) ??
       this.#shrink(group, good, bad)
     );
+  }
+
+  /** A change needs most of the voters that it leaves, so they have to be up: else it would never be completed. */
+  #leavesQuorum(group: PlacedGroup, action: PlacementAction): boolean {
+    if (action.kind !== "change") return true;
+    const voters = new Set(group.voters);
+    for (const { kind, node } of action.changes) {
+      if (kind === "voter") voters.add(node);
+      else voters.delete(node);
+    }
+    return [...voters].filter((node) => this.#isUp(node)).length > voters.size / 2;
   }
 
   #standing(node: NodeId): PlacedNode["standing"] {

@@ -384,7 +384,11 @@ export class RaftNode {
     const core = this.#core;
     core.resetElectionTimer();
     if (core.role !== "leader") return;
-    for (const peer of core.peers.values()) peer.recentActive = true;
+    for (const peer of core.peers.values()) {
+      peer.recentActive = true;
+      peer.activeBefore = false;
+      peer.assumed = true;
+    }
     core.heartbeatElapsed = 0;
     sendHeartbeats(core);
   }
@@ -454,6 +458,7 @@ export class RaftNode {
         state: own ? "replicate" : peer.state,
         learner: conf.learners.includes(id),
         recentActive: peer.recentActive,
+        active: own || (peer.recentActive && !peer.assumed) || peer.activeBefore,
         inflight: peer.inflights.count,
       });
     }

@@ -30,6 +30,10 @@ export class Progress {
   pendingSnapshot = 0;
   /** Heard from since the last check of the quorum. */
   recentActive: boolean;
+  /** What `recentActive` was at that check. */
+  activeBefore = false;
+  /** That it is active was taken for granted when the group woke. */
+  assumed = false;
   /** The newest read round it answered. */
   ackedRound = 0;
   readonly inflights: Inflights;

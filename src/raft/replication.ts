@@ -145,6 +145,7 @@ function heard(core: Core, message: Message): Progress | undefined {
   const peer = core.peers.get(message.from);
   if (peer === undefined || message.from === core.id) return undefined;
   peer.recentActive = true;
+  peer.assumed = false;
   peer.ackedCommit = Math.max(peer.ackedCommit, message.commit);
   return peer;
 }
@@ -185,7 +186,11 @@ export function checkQuorum(core: Core): boolean {
     core.conf,
     (voter) => voter === core.id || core.peers.get(voter)?.recentActive === true,
   );
-  for (const [id, peer] of core.peers) peer.recentActive = id === core.id;
+  for (const [id, peer] of core.peers) {
+    peer.activeBefore = peer.recentActive && !peer.assumed;
+    peer.assumed = false;
+    peer.recentActive = id === core.id;
+  }
   return alive === "won";
 }
 

@@ -176,6 +176,8 @@ export interface PeerStatus {
   readonly state: "probe" | "replicate" | "snapshot";
   readonly learner: boolean;
   readonly recentActive: boolean;
+  /** Heard from since the last check of the quorum but one, and since the group woke. */
+  readonly active: boolean;
   readonly inflight: number;
 }
 

@@ -1,6 +1,6 @@
 /** What every machine knows of the ranges, in words: for the report of a world that went wrong. */
-import { membersOf } from "../../../src/multiraft/host.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
+import type { ConfState } from "../../../src/raft/types.js";
 import type { Machine } from "./process.js";
 
 export function describeRanges({ id, process }: Machine): readonly string[] {
@@ -9,19 +9,25 @@ export function describeRanges({ id, process }: Machine): readonly string[] {
   const lines = hosting.view
     .directory()
     .ranges.map((known) => `n${id} knows ${describe(known)} on ${known.replicas.join(" ")}`);
-  for (const { range, filled, handle, store, leadsHere } of hosting.ranges.all.values()) {
-    const { applied, lastIndex, term } = handle.status();
-    const where = `applied ${applied} of ${lastIndex}, term ${term}, members ${[...membersOf(handle.conf)].join(" ")}`;
+  for (const { range, filled, handle, store } of hosting.ranges.all.values()) {
+    const { applied, lastIndex, term, role, leader } = handle.status();
+    const where = `applied ${applied} of ${lastIndex}, term ${term}, members ${describeConf(handle.conf)}`;
     const what = filled ? describe(store.state().descriptor) : `${range} without a state`;
     const { frozenInto } = filled ? store.state() : {};
     const frozen = frozenInto === undefined ? "" : `, frozen into ${frozenInto}`;
-    lines.push(`n${id} has ${what}, ${where}${frozen}${leadsHere ? ", leads" : ""}`);
+    const led = `${role} of ${leader}${handle.asleep ? ", asleep" : ""}`;
+    lines.push(`n${id} has ${what}, ${where}${frozen}, ${led}`);
   }
   return lines;
 }
 
 function describe({ range, start, end, generation }: Omit<RangeDescriptor, "replicas">): string {
   return `${range} [${printable(start)}, ${printable(end)}) generation ${generation}`;
+}
+
+function describeConf({ voters, votersOutgoing, learners }: ConfState): string {
+  const outgoing = votersOutgoing.length === 0 ? "" : `, before ${votersOutgoing.join(" ")}`;
+  return `${voters.join(" ")}${outgoing}${learners.length === 0 ? "" : `, learning ${learners.join(" ")}`}`;
 }
 
 function printable(key: string): string {

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { RouteError, UserError } from "../../../src/base/errors.js";
+import { RetryError, RouteError, UserError } from "../../../src/base/errors.js";
 import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
 
@@ -83,5 +83,35 @@ describe("membership", () => {
     const follower = world.nodes.find((node) => node !== leader) as SimNode;
     const there = follower.group().changeMembership({ changes: [{ kind: "learner", node: follower.id }] });
     await expect(world.during(there)).rejects.toThrow(RouteError);
+  });
+
+  it("refuses a change after which too few could be heard to complete it", async () => {
+    const leader = await start();
+    const [dead, other] = world.nodes.filter((node) => node !== leader) as [SimNode, SimNode];
+    world.crash(dead);
+    // Long enough that the leader knows.
+    await world.run(3_000);
+    const without = leader.group().changeMembership({ changes: [{ kind: "remove", node: other.id }] });
+    await expect(world.during(without)).rejects.toThrow(`${dead.id} cannot be heard`);
+    await world.during(leader.group().changeMembership({ changes: [{ kind: "remove", node: dead.id }] }));
+    expect(leader.group().status().conf.voters).not.toContain(dead.id);
+  });
+
+  it("holds still while asked to, and is not held while it changes", async () => {
+    const leader = await start();
+    const group = leader.group();
+    const joined = await world.addNode();
+    const change = { changes: [{ kind: "learner" as const, node: joined.id }] };
+    const release = group.holdMembership();
+    const other = group.holdMembership();
+    await expect(world.during(group.changeMembership(change))).rejects.toThrow(RetryError);
+    release();
+    release();
+    await expect(world.during(group.changeMembership(change))).rejects.toThrow(RetryError);
+    other();
+    const changing = world.during(group.changeMembership(change));
+    expect(() => group.holdMembership()).toThrow(RetryError);
+    await changing;
+    group.holdMembership()();
   });
 });

@@ -66,6 +66,11 @@ describe("replicas", () => {
     ]);
   });
 
+  it("stay where too few of the others are up", () => {
+    const silent = node(1, "live", false);
+    expect(decide(look([silent, node(2), node(3, "draining")], [range(3, [2, 1, 3])]))).toEqual([]);
+  });
+
   it("leave a node that is drained, its leader first", () => {
     const nodes = [node(1, "draining"), node(2), node(3)];
     expect(changes(decide(look(nodes, [range(3, [1, 2, 3])])))).toEqual([{ to: 2 }]);
