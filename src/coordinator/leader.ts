@@ -24,6 +24,7 @@ import type {
   Decision,
   OutboxRow,
 } from "../txn/coordinator.js";
+import type { TransactionTrace } from "../txn/trace.js";
 import { DEFAULT_OUTBOX_LIMITS, Outbox, type OutboxLimits, type Resolve } from "./outbox.js";
 import type { CoordinatorEndpoint, CoordinatorService } from "./types.js";
 
@@ -49,6 +50,7 @@ export interface CoordinatorDependencies {
   /** Delivers a decision to a range, wherever its leader is; deals with ranges that have been merged into others. */
   readonly resolve: Resolve;
   readonly limits: CoordinatorLeaderLimits;
+  readonly trace?: TransactionTrace;
 }
 
 /** Counted by the leader since this node started; the cluster's numbers are the sums over its nodes. */
@@ -140,6 +142,7 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
       leadership,
     );
     if (result.state !== "registered") return told(result);
+    this.#deps.trace?.note(transaction, "registered", `ranges ${participants.join(", ")}`);
     leadership.watch();
     return { state: "registered" };
   }
@@ -153,6 +156,7 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
     if (known !== undefined) return known;
     const command: CoordinatorCommand = { kind: "decide", transaction, decision, answer };
     const result = await this.#about(transaction, command, this.#leading());
+    if ("changed" in result && result.changed) this.#deps.trace?.note(transaction, "decided", result.state);
     if (result.state === "committed" && result.changed) return { decision: "committed", answer };
     const { state, answer: kept } = told(result);
     if (state === "unknown")
@@ -196,7 +200,10 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
       answer: undefined,
     };
     const result = await this.#about(transaction, command, { term });
-    if (result.state === "aborted" && result.changed) this.#counts.byRecovery++;
+    if (result.state === "aborted" && result.changed) {
+      this.#counts.byRecovery++;
+      this.#deps.trace?.note(transaction, "decided", "aborted by recovery");
+    }
     return result;
   }
 

@@ -4,6 +4,7 @@
  *
  * While one range has everything and lies on this node (`whole`), statements go straight to it; nothing is routed.
  */
+
 import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
@@ -13,6 +14,7 @@ import type { RangeDirectory } from "../placement/directory.js";
 import { rangesOf, rowsOf } from "../placement/route.js";
 import type { RangeService } from "../range/types.js";
 import { type Analysis, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import type { TransactionTrace } from "../txn/trace.js";
 import type { Deadline, InDoubt } from "./deadline.js";
 import type { LocalRange, RangesView } from "./ranges.js";
 import type { GatewayLimits, GatewayParts, Replica } from "./replica.js";
@@ -34,6 +36,7 @@ export interface DatabaseOptions extends GatewayParts {
   readonly ranges: RangesView;
   readonly space: SpoolSpace;
   readonly sources: RemoteSources;
+  readonly trace: TransactionTrace;
 }
 
 export class GatewayDatabase implements GatewayParts {
@@ -45,6 +48,7 @@ export class GatewayDatabase implements GatewayParts {
   readonly ranges: RangesView;
   readonly space: SpoolSpace;
   readonly sources: RemoteSources;
+  readonly trace: TransactionTrace;
   readonly scratches = new WarmScratches(this);
   readonly counts: StatementCounts = { single: 0, pushdown: 0, gather: 0 };
   readonly #replicas = new Map<GroupId, { readonly local: LocalRange; readonly replica: Replica }>();
@@ -60,6 +64,7 @@ export class GatewayDatabase implements GatewayParts {
     this.ranges = options.ranges;
     this.space = options.space;
     this.sources = options.sources;
+    this.trace = options.trace;
   }
 
   /** The replica that has everything, while there is one. */

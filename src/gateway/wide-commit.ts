@@ -58,13 +58,22 @@ export async function commitWide(db: GatewayDatabase, commit: WideCommit): Promi
   const only = participants.length === 1 ? participants[0]! : undefined;
   if (only !== undefined && schemaTexts.length === 0) return commitInOne(db, commit, only);
   const { transaction } = commit;
-  const { coordinator } = db.ranges;
-  const registered = coordinator.register(
-    transaction,
-    participants.map(({ descriptor }) => descriptor.range),
-  );
+  const result = await commitInSeveral(db, commit);
+  db.trace.note(transaction, "end", result.ok ? "committed" : fromWireError(result.error).message);
+  return result;
+}
+
+async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise<CommandResult> {
+  const { participants, transaction } = commit;
+  const { trace, ranges } = db;
+  const names = participants.map(({ descriptor }) => descriptor.range);
+  trace.note(transaction, "commit", `ranges ${names.join(", ")}`);
+  const prepared = trace.phase("prepare");
+  const registered = ranges.coordinator.register(transaction, names);
   const voting = participants.map((participant) => prepare(db, commit, participant));
   const [registration, votes] = await Promise.all([settled(registered), Promise.all(voting)]);
+  prepared();
+  trace.note(transaction, "votes", votes.map(({ vote }) => vote).join(", "));
   if (registration.ok && registration.value.state === "committed")
     return (
       (registration.value.answer && keptAnswer(registration.value.answer)) ?? answered(commit.outcomes, true)
@@ -72,7 +81,9 @@ export async function commitWide(db: GatewayDatabase, commit: WideCommit): Promi
   const refusal = refusalOf(registration, votes);
   // Whoever ran the same transaction before may have decided otherwise, and what is decided is what counts.
   const wanted = refusal === undefined ? "committed" : "aborted";
+  const decided = trace.phase("decide");
   const { decision, answer } = await decide(db, commit, wanted);
+  decided();
   if (decision === "committed")
     return (answer && keptAnswer(answer)) ?? answered(commit.outcomes, refusal !== undefined);
   const doubt = votes.find((vote) => vote.vote === "no" && vote.error[0] === "ambiguous");

@@ -1,10 +1,12 @@
 /** Prometheus metrics, read from the parts of the node when they are scraped: nothing is counted twice. */
-import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { CoordinatorLeader } from "../coordinator/leader.js";
 import type { StatementCounts } from "../gateway/database.js";
 import type { DurableLog } from "../log/types.js";
 import type { RangeStore, StoreSize } from "../machines/range/types.js";
 import type { HostStats } from "../multiraft/host.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import type { TransactionTrace } from "../txn/trace.js";
 
 export interface MetricSources {
   readonly groups: () => Iterable<GroupHandle>;
@@ -13,6 +15,23 @@ export interface MetricSources {
   readonly hostStats: () => HostStats;
   readonly clients: () => number;
   readonly statements: Readonly<StatementCounts>;
+  /** Undefined on a node without a replica of the coordinator. */
+  readonly coordinator: () => Pick<CoordinatorLeader, "counts" | "gauges"> | undefined;
+  readonly trace: TransactionTrace;
+}
+
+/** Seconds. */
+const PHASE_BUCKETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
+const COORDINATED = {
+  registered: "registered",
+  committed: "decided as committed",
+  aborted: "decided as aborted",
+  byRecovery: "aborted because nobody came to decide",
+  delivered: "decisions delivered to a range",
+} as const;
+
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 export function createMetrics(sources: MetricSources): Registry {
@@ -59,6 +78,29 @@ export function createMetrics(sources: MetricSources): Registry {
       for (const [kind, count] of Object.entries(sources.statements)) this.set({ kind }, count);
     },
   });
+  const phases = new Histogram({
+    name: "ostraka_transaction_phase_seconds",
+    help: "Commits over several ranges: until all have voted (prepare), until the decision is logged (decide), from a range's vote until it has applied the decision (hold)",
+    labelNames: ["phase"],
+    buckets: PHASE_BUCKETS,
+    registers: [registry],
+  });
+  sources.trace.observed = (phase, ms) => phases.observe({ phase }, ms / 1000);
+  for (const count of ["registered", "committed", "aborted", "byRecovery", "delivered"] as const)
+    gauge(
+      `ostraka_coordinator_${snakeCase(count)}`,
+      `Transactions over several ranges: ${COORDINATED[count]}, by this node as the coordinator's leader since its start`,
+      () => sources.coordinator()?.counts()[count] ?? 0,
+    );
+  for (const [gaugeName, help] of [
+    ["inDoubt", "Transactions that are registered and not decided"],
+    ["undelivered", "Decisions that a range has yet to be told"],
+  ] as const)
+    gauge(
+      `ostraka_coordinator_${snakeCase(gaugeName)}`,
+      `${help}, as this node knows`,
+      () => sources.coordinator()?.gauges()[gaugeName] ?? 0,
+    );
   gauge("ostraka_clients", "Connected clients", sources.clients);
   gauge("ostraka_log_bytes", "Bytes of the durable log on disk", () => sources.log.usage().bytes);
   gauge("ostraka_log_segments", "Segments of the durable log", () => sources.log.usage().segments);
@@ -87,7 +129,7 @@ export function createMetrics(sources: MetricSources): Registry {
     "snapshotsInstalled",
   ] as const) {
     gauge(
-      `ostraka_host_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
+      `ostraka_host_${snakeCase(name)}`,
       `Hosting: ${name} since the start`,
       () => sources.hostStats()[name],
     );

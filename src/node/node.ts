@@ -5,6 +5,7 @@
  * Order of the start: lock the directory · listen (peers only) · find out who we are · open the log · host the groups ·
  * make ourselves known to meta · wait until a read goes through · serve clients.
  */
+
 import { join } from "node:path";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
@@ -22,6 +23,7 @@ import type { RangeStore, RunnerPool } from "../machines/range/types.js";
 import type { MultiRaft } from "../multiraft/host.js";
 import type { HostOptions } from "../multiraft/options.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits } from "../range/leader.js";
+import { TransactionTrace } from "../txn/trace.js";
 import { type Address, advertisedAddress, formatAddress, loadSecrets, type NodeConfig } from "./config.js";
 import { bootstrap, type Engine, handOver, openEngine } from "./engine.js";
 import { resolveIdentity } from "./founding.js";
@@ -109,6 +111,7 @@ class NodeAssembly {
   readonly #disk: Disk;
   readonly #network: NodeNetwork;
   readonly #meta = new MetaMachine();
+  readonly #trace: TransactionTrace;
   readonly failed: Promise<OstrakaError>;
   #fail!: (error: OstrakaError) => void;
   #engine: Engine | undefined;
@@ -128,6 +131,7 @@ class NodeAssembly {
     this.#config = config;
     this.#logger = parts.logger;
     this.#clock = parts.clock;
+    this.#trace = new TransactionTrace(parts.clock);
     this.#random = parts.random;
     this.#disk = parts.disk;
     this.#network = parts.network;
@@ -175,6 +179,7 @@ class NodeAssembly {
       running,
       settings: () => this.#settings(),
       statements: db.counts,
+      trace: this.#trace,
     };
     serveOperations(view);
     meta.serve();
@@ -294,6 +299,7 @@ class NodeAssembly {
       graceMs: this.#config.electionTimeoutMs,
       first: bootstrap(identity),
       lost: new Set(identity.recoveredFrom?.lost ?? []),
+      trace: this.#trace,
       onFatal: (error) =>
         this.#stopFor(
           error instanceof OstrakaError ? error : new FatalError("OSTRAKA_INTERNAL", String(error)),
@@ -326,6 +332,7 @@ class NodeAssembly {
     return new GatewayDatabase({
       ...parts,
       ranges: view,
+      trace: this.#trace,
       space: {
         disk: this.#disk,
         temporaryPath: () => join(this.#temporaryDirectory(), `spool-${++this.#spools}`),
@@ -382,6 +389,8 @@ class NodeAssembly {
       hostStats: () => host.stats(),
       clients: () => this.#network.clientCount ?? 0,
       statements: view.statements,
+      coordinator: () => hosting.coordinator.leader,
+      trace: this.#trace,
     });
     return startHttp({
       address,

@@ -14,7 +14,8 @@
  * Its parts: open-transactions.ts (transactions that run here), participant.ts (its part in commits across ranges),
  * fencing.ts (reads across ranges), reshaping.ts (splits, merges), admission.ts (who may go on).
  */
-import { UserError } from "../base/errors.js";
+
+import { fromWireError, UserError } from "../base/errors.js";
 import type { GroupId, NodeId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
@@ -68,6 +69,8 @@ export class RangeLeader implements RangeService {
   readonly #context: LeaderContext;
   readonly #open: OpenTransactions;
   #parts: Parts | undefined;
+  /** Ends the measuring of how long a transaction is held. */
+  readonly #holding = new Map<TransactionId, () => void>();
   /** The term in which this replica is, or is becoming, the one that serves. */
   #taking: Term | undefined;
   #closed = false;
@@ -115,6 +118,7 @@ export class RangeLeader implements RangeService {
     this.#parts?.participant.end();
     this.#parts?.reshaping.end();
     this.#parts = undefined;
+    this.#holding.clear();
     current?.end();
   }
 
@@ -330,12 +334,30 @@ export class RangeLeader implements RangeService {
   }
 
   async prepare(request: PrepareRequest): Promise<Vote> {
-    return this.#serving().participant.prepare(request);
+    const { participant } = this.#serving();
+    const { trace } = this.#deps;
+    if (trace === undefined) return participant.prepare(request);
+    const { transaction } = request;
+    trace.note(transaction, "prepare", "", this.group);
+    const vote = await participant.prepare(request);
+    trace.note(
+      transaction,
+      "vote",
+      vote.vote === "no" ? `no: ${fromWireError(vote.error).message}` : vote.vote,
+      this.group,
+    );
+    if (vote.vote === "yes") this.#holding.set(transaction, trace.phase("hold"));
+    return vote;
   }
 
   async resolve(id: TransactionId, decision: "committed" | "aborted"): Promise<void> {
     this.#context.leading();
-    return this.#parts!.participant.resolve(id, decision);
+    await this.#parts!.participant.resolve(id, decision);
+    const { trace } = this.#deps;
+    if (trace === undefined) return;
+    trace.note(id, "resolved", decision, this.group);
+    this.#holding.get(id)?.();
+    this.#holding.delete(id);
   }
 
   async fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {

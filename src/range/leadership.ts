@@ -8,6 +8,7 @@
  * 2. A Leadership begins only after the entries it inherited are applied and what they prepared is known again.
  * 3. A command is proposed in the term, and under the generation of the range, that it was admitted under, or refused.
  */
+
 import { RouteError, UserError } from "../base/errors.js";
 import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
@@ -26,6 +27,7 @@ import type { RangeDescriptor } from "../placement/descriptor.js";
 import { SliceCheck } from "../placement/route.js";
 import type { Analysis, Footprint, SessionFlags, Span, Statement } from "../sql/types.js";
 import { anyIntersect, EVERYTHING, SCHEMA } from "../txn/spans.js";
+import type { TransactionTrace } from "../txn/trace.js";
 import { TransactionTable } from "../txn/transactions.js";
 import type { WriteToken } from "../txn/write-memory.js";
 import { Admission } from "./admission.js";
@@ -93,6 +95,7 @@ export interface LeaderDependencies {
   readonly random: Random;
   readonly limits: LeaderLimits;
   readonly inquire: Inquire;
+  readonly trace?: TransactionTrace;
 }
 
 export class Leadership {

@@ -20,6 +20,7 @@ export const SYSTEM_TABLES: ReadonlySet<string> = new Set([
   "ostraka_transactions",
   "ostraka_outbox",
   "ostraka_statements",
+  "ostraka_trace",
   "ostraka_settings",
 ]);
 

@@ -63,6 +63,10 @@ async function judge({ database, narrow, wide }: Running): Promise<void> {
       if (rows.length > 0) throw new Error(JSON.stringify(rows.map((row) => [...row])));
       return true;
     });
+  const { rows } = await database.execute(
+    "select group_concat(distinct step) as steps from (select step from ostraka_trace order by step)",
+  );
+  expect(rows[0]!.steps).toBe("commit,decided,end,prepare,registered,resolved,vote,votes");
   await cluster.checkDigests(database);
   const ranges = await severalRanges(database, 3);
   process.stderr.write(

@@ -9,7 +9,11 @@ import { printable } from "../format/width.js";
 import type { MetaCommand } from "./meta.js";
 import { MetaError, type Shell } from "./shell.js";
 
-async function printTable(shell: Shell, columns: readonly string[], rows: readonly Value[][]): Promise<void> {
+export async function printTable(
+  shell: Shell,
+  columns: readonly string[],
+  rows: readonly Value[][],
+): Promise<void> {
   const printer = tablePrinter(DEFAULT_PRINT_OPTIONS);
   await shell.output.write(printer.head(columns));
   for (const row of rows) await shell.output.write(printer.row(row));

@@ -13,6 +13,7 @@ import { describeCommands } from "./describe.js";
 import { importIntoShell } from "./import-command.js";
 import { schemaCommands } from "./schema.js";
 import { MetaError, Quit, ScriptStopped, type Shell } from "./shell.js";
+import { traceCommand } from "./trace.js";
 
 export interface MetaCommand {
   readonly names: readonly string[];
@@ -325,6 +326,7 @@ const BACKSLASH_COMMANDS: readonly MetaCommand[] = [
     help: "Repeat the last statement until Ctrl-C",
     run: watchCommand,
   },
+  traceCommand,
   {
     names: ["\\set"],
     usage: "\\set ON_ERROR_STOP on|off",

@@ -1,4 +1,5 @@
 /** What operations have of this node and, through it, of the cluster. */
+
 import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
 import type { StatementCounts } from "../../gateway/database.js";
@@ -6,6 +7,7 @@ import type { RunningStatements } from "../../gateway/running.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
+import type { TransactionTrace } from "../../txn/trace.js";
 import type { MetaClient } from "../meta-client.js";
 import type { NodeCalls } from "../network.js";
 import type { HostedRange } from "../ranges/hosted-range.js";
@@ -25,6 +27,8 @@ export interface ClusterView {
   readonly settings: () => ReadonlyMap<string, string>;
   /** How statements have run on this node's gateway. */
   readonly statements: Readonly<StatementCounts>;
+  /** Of transactions that this node had a part in. */
+  readonly trace: TransactionTrace;
 }
 
 export interface GroupReport {

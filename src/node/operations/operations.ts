@@ -12,6 +12,7 @@ export function serveOperations(view: ClusterView): void {
     localReport(view, { rows: (options as { readonly rows?: boolean } | undefined)?.rows === true }),
   );
   view.calls.serve("node.statements", async () => view.running.list());
+  view.calls.serve("node.trace", async () => view.trace.steps());
   serveDigests(view);
   serveMerges(view);
 }

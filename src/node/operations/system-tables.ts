@@ -1,8 +1,7 @@
 /** The ostraka_* tables: the cluster as SQL sees it, gathered when a statement reads them. */
-import { type NodeId, nodeId } from "../../base/ids.js";
+import { nodeId } from "../../base/ids.js";
 import type { SqlValue } from "../../base/values.js";
 import { Deadline } from "../../gateway/deadline.js";
-import type { RunningStatements } from "../../gateway/running.js";
 import type { SystemTables } from "../../gateway/system-tables.js";
 import { ASK_MS, type ClusterView } from "./cluster-view.js";
 import { listNodes } from "./nodes.js";
@@ -65,6 +64,11 @@ export function systemTables(view: ClusterView): SystemTables {
       "ostraka_statements",
       ["node_id", "statement_id", "kind", "statement", "running_ms"],
       () => statementRows(view),
+    ),
+    ostraka_trace: table(
+      "ostraka_trace",
+      ["transaction_id", "at_ms", "node_id", "range_id", "step", "detail"],
+      () => traceRows(view),
     ),
     ostraka_settings: table("ostraka_settings", ["name", "value"], async () =>
       [...view.settings()].map(([name, value]) => [name, value]),
@@ -133,23 +137,39 @@ function atCoordinator<T>({ clock }: ClusterView, ask: () => Promise<T>): Promis
 
 /** The statements that run on any node that answers. */
 async function statementRows(view: ClusterView): Promise<Rows> {
-  const nodes = view.meta.state.nodes.filter(({ state }) => state !== "removed");
-  const perNode = await Promise.all(
-    nodes.map(async ({ id }) => {
-      const statements = id === view.self ? view.running.list() : await askStatements(view, nodeId(id));
-      return statements.map((item) => [
-        BigInt(id),
-        BigInt(item.id),
-        item.kind,
-        item.sql,
-        Math.round(item.runningMs),
-      ]);
-    }),
+  const perNode = await onEveryNode(view, "node.statements", view.running.list());
+  return perNode.flatMap(({ id, answer }) =>
+    answer.map((item) => [BigInt(id), BigInt(item.id), item.kind, item.sql, Math.round(item.runningMs)]),
   );
-  return perNode.flat();
 }
 
-function askStatements(view: ClusterView, node: NodeId): Promise<ReturnType<RunningStatements["list"]>> {
-  const asked = view.calls.call(node, "node.statements", [], { timeoutMs: ASK_MS });
-  return asked.then((answer) => answer as ReturnType<RunningStatements["list"]>).catch(() => []);
+/** The steps of transactions that any node that answers remembers. */
+async function traceRows(view: ClusterView): Promise<Rows> {
+  const perNode = await onEveryNode(view, "node.trace", view.trace.steps());
+  return perNode
+    .flatMap(({ id, answer }) => answer.map((traced) => ({ id, ...traced })))
+    .sort((a, b) => a.atMs - b.atMs)
+    .map(({ id, transaction, atMs, range, step, detail }) => [
+      transaction,
+      BigInt(Math.round(atMs)),
+      BigInt(id),
+      range === undefined ? null : BigInt(range),
+      step,
+      detail,
+    ]);
+}
+
+/** What every node that answers says; this one's answer is `own`. */
+async function onEveryNode<T>(
+  view: ClusterView,
+  method: string,
+  own: readonly T[],
+): Promise<{ readonly id: number; readonly answer: readonly T[] }[]> {
+  const nodes = view.meta.state.nodes.filter(({ state }) => state !== "removed");
+  const ask = (id: number): Promise<readonly T[]> =>
+    view.calls.call(nodeId(id), method, [], { timeoutMs: ASK_MS }).then(
+      (answer) => answer as readonly T[],
+      () => [],
+    );
+  return Promise.all(nodes.map(async ({ id }) => ({ id, answer: id === view.self ? own : await ask(id) })));
 }

@@ -2,6 +2,7 @@
  * The coordinator's group on this node, if it has a replica of it: as with ranges, replicas come when a leader asks for
  * one and go when they belong here no longer.
  */
+
 import { join } from "node:path";
 import { COORDINATOR_GROUP, type NodeId } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
@@ -14,6 +15,7 @@ import { CoordinatorMachine } from "../../machines/coordinator/coordinator.js";
 import { MemoryMachine } from "../../machines/memory-machine.js";
 import type { GroupConfig, MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
+import type { TransactionTrace } from "../../txn/trace.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
 
@@ -31,6 +33,7 @@ export interface CoordinatorHostOptions {
   /** Nodes that may have a replica. */
   readonly candidates: () => readonly NodeId[];
   readonly askLeader: (node: NodeId) => Promise<NodeId>;
+  readonly trace: TransactionTrace;
 }
 
 export class CoordinatorHost {
@@ -105,7 +108,7 @@ export class CoordinatorHost {
   }
 
   async #open(config: Omit<GroupConfig, "group" | "machine">): Promise<void> {
-    const { host, disk, clock, resolve } = this.#options;
+    const { host, disk, clock, resolve, trace } = this.#options;
     const machine = new CoordinatorMachine();
     const hosted = new MemoryMachine({ machine, disk, directory: this.#directory() });
     const handle = await host.addGroup({ group: COORDINATOR_GROUP, machine: hosted, ...config });
@@ -115,6 +118,7 @@ export class CoordinatorHost {
       clock,
       resolve,
       limits: DEFAULT_COORDINATOR_LIMITS,
+      trace,
     });
     this.#local = { handle, leader };
     this.client.attach({ handle, service: leader });

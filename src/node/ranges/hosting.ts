@@ -2,6 +2,7 @@
  * All of the database that is on this node, put together: its ranges, the coordinator's group, what the node knows of
  * the ranges elsewhere, and what keeps these in line with meta.
  */
+
 import { FatalError } from "../../base/errors.js";
 import {
   COORDINATOR_GROUP,
@@ -18,6 +19,7 @@ import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { StoreWorker } from "../../machines/range/store.js";
 import type { GroupConfig, MultiRaft } from "../../multiraft/host.js";
 import type { LeaderLimits } from "../../range/leader.js";
+import type { TransactionTrace } from "../../txn/trace.js";
 import type { Logger } from "../logger.js";
 import type { MetaClient } from "../meta-client.js";
 import type { NodeCalls } from "../network.js";
@@ -59,6 +61,7 @@ export interface HostingOptions {
   readonly first: Pick<GroupConfig, "bootstrap">;
   /** See RangesOptions. */
   readonly lost: ReadonlySet<number>;
+  readonly trace: TransactionTrace;
   readonly onFatal: (error: unknown) => void;
 }
 

@@ -11,6 +11,7 @@
  *    not bring it back.
  * 3. What is done to one range is done one after the other.
  */
+
 import { join } from "node:path";
 import { RetryError } from "../../base/errors.js";
 import {
@@ -34,6 +35,7 @@ import type { ConfState } from "../../raft/types.js";
 import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
 import type { Inquire } from "../../range/leadership.js";
 import { Schema, SchemaPool } from "../../range/schema.js";
+import type { TransactionTrace } from "../../txn/trace.js";
 import type { Logger } from "../logger.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
@@ -66,6 +68,7 @@ export interface RangesOptions {
   readonly limits: LeaderLimits;
   /** What became of a transaction that a range has prepared. */
   readonly inquire: Inquire;
+  readonly trace: TransactionTrace;
   /** Replicas whose failure to open must end the node. */
   readonly onFatal: (error: unknown) => void;
 }
@@ -125,7 +128,8 @@ export class Ranges {
     const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
     const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
     // One that was here before does not begin anew, also when it was to come back and nothing of it is kept yet.
-    if (first !== undefined && departed.get(first.range) === undefined) configs.set(first.range, first.config);
+    if (first !== undefined && departed.get(first.range) === undefined)
+      configs.set(first.range, first.config);
     for (const folder of folders) {
       const range = groupId(Number(folder));
       if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
@@ -302,7 +306,7 @@ export class Ranges {
   // --- opening ------------------------------------------------------------------------------------------------------
 
   async #open(range: GroupId, config: Omit<GroupConfig, "group" | "machine">): Promise<HostedRange> {
-    const { host, workers, clock, random, limits, inquire } = this.#options;
+    const { host, workers, clock, random, limits, inquire, trace } = this.#options;
     const worker = workers[this.#opened++ % workers.length]!;
     const store = worker.store(this.#path(range));
     // Before the first apply can tell of one.
@@ -313,7 +317,7 @@ export class Ranges {
     });
     const handle = await host.addGroup({ group: range, machine: store, ...config });
     const schema = await Schema.follow(store, this.schemas);
-    const leader = new RangeLeader({ handle, store, schema, clock, random, limits, inquire });
+    const leader = new RangeLeader({ handle, store, schema, clock, random, limits, inquire, trace });
     const hosted = new HostedRange(range, handle, store, schema, leader);
     hosted.filled = handle.status().applied > 0;
     this.#hosted.set(range, hosted);
