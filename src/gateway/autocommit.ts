@@ -79,7 +79,7 @@ export class AutocommitStatements {
         },
         inDoubt,
       );
-      if (result.ok !== "move") return this.#wrote(result);
+      if (result.ok !== "move") return this.#wrote(result, key, deadline);
       return this.#writeInCopy(statement, this.#analyse(statement.sql), key, deadline);
     }
     return this.#writeInCopy(statement, analysis, key, deadline);
@@ -100,12 +100,12 @@ export class AutocommitStatements {
     return touched.length > 1 ? undefined : db.client((touched[0] ?? db.first).range);
   }
 
-  #wrote(result: CommandResult): ExecuteResult {
+  async #wrote(result: CommandResult, key: IdempotencyKey, deadline: Deadline): Promise<ExecuteResult> {
     if (!result.ok) throw fromWireError(result.error);
     this.#context.db.counts.single++;
-    const outcome = result.outcomes[0] ?? emptyOutcome().outcome;
-    this.#settings.wrote(outcome);
-    return { kind: "outcome", outcome };
+    const told = await this.#saidBefore(result, key, emptyOutcome(), deadline);
+    if (told.kind === "outcome") this.#settings.wrote(told.outcome);
+    return told;
   }
 
   /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
@@ -161,7 +161,7 @@ export class AutocommitStatements {
     const { db } = this.#context;
     let [outcome] = result.outcomes;
     // Committed across ranges: the coordinator has the answer, under the id of the attempt that went through.
-    for (let attempt = 0; outcome === undefined && attempt < ATTEMPTS && db.whole === undefined; attempt++) {
+    for (let attempt = 0; outcome === undefined && attempt < ATTEMPTS; attempt++) {
       const id = attemptId(key, attempt);
       const { decision, answer } = await db.persist(deadline, () => db.ranges.coordinator.inquire(id));
       if (decision === "committed") {

@@ -123,11 +123,12 @@ function write(
   }
   return written.then(
     (result): ExecuteResult | Promise<ExecuteResult> => {
-      if (result.ok === true) {
+      if (result.ok === true && result.outcomes.length > 0) {
         db.counts.single++;
         return { kind: "outcome", outcome: result.outcomes[0]! };
       }
-      if (result.ok === "move") return session.executeSlowly(request);
+      // Or it was committed across ranges before: what it did is the coordinator's to tell.
+      if (result.ok === "move" || result.ok === true) return session.executeSlowly(request);
       return slowly(session, request, fromWireError(result.error));
     },
     (error: unknown) => {
