@@ -78,6 +78,9 @@ async function drain(view: ClusterView, { id }: MetaNode, undo: boolean, wait: b
 async function remove(view: ClusterView, node: MetaNode, wait: boolean) {
   const { id } = node;
   if (node.state === "removed") return { node: id, state: "removed" };
+  // It ends as soon as it is removed, and could not answer.
+  if (id === view.self && wait)
+    throw new UserError("OSTRAKA_REFUSED", `node ${id} cannot be removed through itself: ask another node`);
   await view.metaClient.command({ kind: "node", id, state: "removing" });
   if (!wait) return { node: id, state: "removing" };
   await until(view, `node ${id} is removed`, async () => view.meta.node(id)?.state === "removed");

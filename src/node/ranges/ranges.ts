@@ -13,6 +13,7 @@
  */
 
 import { join } from "node:path";
+import { assert } from "../../base/assert.js";
 import { RetryError } from "../../base/errors.js";
 import {
   COORDINATOR_GROUP,
@@ -98,6 +99,8 @@ export class Ranges {
   /** Nodes that this one, as the leader, is about to take in. */
   readonly expected = new ExpectedMembers();
   #opened = 0;
+  /** Everything that was here at the start is open. */
+  #started = false;
   #stopped = false;
 
   constructor(options: RangesOptions) {
@@ -143,6 +146,7 @@ export class Ranges {
     };
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, openNext));
     this.#awaited.clear();
+    this.#started = true;
   }
 
   /** A folder whose range is not in the log: a child whose birth a crash cut short, or a replica that never got a state. */
@@ -217,6 +221,9 @@ export class Ranges {
 
   serve(calls: NodeCalls, makeCoordinator: () => Promise<void>): void {
     calls.serve("ranges.host", async ([range, start, end, generation]) => {
+      // What is here can be told from what is not only once all of it is open.
+      if (!this.#started)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${this.#options.self} is starting`);
       if (range === COORDINATOR_GROUP) await makeCoordinator();
       else
         await this.host({
@@ -236,15 +243,16 @@ export class Ranges {
   /** Makes an empty replica that waits for a leader's snapshot, unless there is one. */
   host(descriptor: RangeDescriptor): Promise<void> {
     const { range } = descriptor;
+    const { departed, logger, log } = this.#options;
     return this.#exclusively(range, async () => {
       if (this.#hosted.has(range)) return;
+      assert(!log.groups().includes(range), `range ${range} is here and not open`);
       const behind = this.#behind(descriptor);
       if (behind !== undefined)
         throw new RetryError(
           "OSTRAKA_UNAVAILABLE",
           `range ${range} has to wait: range ${behind.range} on this node has yet to learn what became of its keys`,
         );
-      const { departed, logger } = this.#options;
       const promised = departed.get(range)?.promised;
       await departed.back(range);
       await this.#remove(range);
