@@ -37,7 +37,7 @@ async function onSlowWires(script: Script): Promise<void> {
       await accounts.lead(group, node);
     const client = accounts.client(node);
     // Nobody sleeps, and nothing is on its way.
-    for (const id of [1, 4]) await client.write("UPDATE t SET v = v WHERE id = ?", [id]);
+    for (const id of [1, 4]) await client.write("UPDATE t SET v = v WHERE id = ?", [BigInt(id)]);
     await client.pause(UNIT_MS / 10);
     world.wires.weather = { ...world.wires.weather, minDelayMs: WIRE_MS, maxDelayMs: WIRE_MS };
     await script(accounts, client, async (work) => {
@@ -75,7 +75,7 @@ it("a commit on one range takes one round, and one across ranges two", async () 
     ] as const) {
       const session = await client.open();
       await client.run(session, "BEGIN");
-      for (const id of ids) await client.run(session, "UPDATE t SET v = v + 1 WHERE id = ?", [id]);
+      for (const id of ids) await client.run(session, "UPDATE t SET v = v + 1 WHERE id = ?", [BigInt(id)]);
       expectRounds(await rounds(() => client.run(session, "COMMIT")), wanted);
       await client.close(session);
     }
