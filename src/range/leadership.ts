@@ -45,8 +45,10 @@ export interface LeaderLimits {
   readonly reservationMs: number;
   /** A replay that takes longer than this (and than copying the database would) moves the transaction to a copy. */
   readonly maxReplayMs: number;
-  /** How long a PREPARE waits for fences, and for reservations, before it is refused. */
+  /** How long a PREPARE waits for fences, for reservations and for held transactions before it is refused. */
   readonly prepareWaitMs: number;
+  /** How long it waits for a held transaction that began later than its own. */
+  readonly crossingWaitMs: number;
   /** How long new fences wait for the next try of a PREPARE that fences kept out. */
   readonly claimMs: number;
   /** How long a fence waits for what is held and in flight. */
@@ -70,6 +72,7 @@ export const DEFAULT_LEADER_LIMITS: LeaderLimits = {
   reservationMs: 1_000,
   maxReplayMs: 4,
   prepareWaitMs: 150,
+  crossingWaitMs: 30,
   claimMs: 100,
   fenceWaitMs: 500,
   fenceMs: 1_000,

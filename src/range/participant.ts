@@ -7,7 +7,9 @@
  *    the answer of the first.
  * 2. A refusal without an entry in the log is told only after a quorum has confirmed this leadership, with nothing of that
  *    transaction in flight; from then on this leadership never accepts it.
- * 3. Meeting a held transaction, a PREPARE is refused at once; for fences and reservations it waits a bounded time.
+ * 3. For held transactions, fences and reservations a PREPARE waits a bounded time. What has come too late already is
+ *    refused at once; whatever waited is validated again in the step in which it passes, so that it is refused if what it
+ *    has read was written by those that it waited for.
  * 4. What a yes holds stays held until the decision's own entry is applied. Decisions are never kept waiting.
  */
 import { assert } from "../base/assert.js";
@@ -101,10 +103,14 @@ export class Participant {
       ...(open === undefined ? [] : allReads(open)).flatMap(({ spans }) => spans),
       ...request.reads.flatMap(({ spans }) => spans),
     ];
-    const untilMs = clock.monotonicMs() + limits.prepareWaitMs;
+    const doomed = this.#conflict(request);
+    if (doomed !== undefined) return this.#refuse(id, doomed);
+    const nowMs = clock.monotonicMs();
+    const untilMs = nowMs + limits.prepareWaitMs;
+    const brieflyUntilMs = nowMs + limits.crossingWaitMs;
     if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.prepareWaitMs)))
       return this.#refuse(id, "it is another transaction's turn");
-    return admission.pass({ kind: "prepare", id, reads, writes, untilMs }, (passage) =>
+    return admission.pass({ kind: "prepare", id, reads, writes, untilMs, brieflyUntilMs }, (passage) =>
       this.#passed(passage, request, reads),
     );
   }

@@ -176,7 +176,10 @@ export interface RangeService {
   }): Promise<{ readonly outcome: StatementOutcome; readonly wallMs: number }>;
   /** Resolves once nothing that is held now may change these spans. */
   awaitHolds(spans: readonly Span[]): Promise<void>;
-  /** Validates, then logs and votes. Waits a bounded time for reservations and fences in its way, never for another prepared transaction: then it votes no (OSTRAKA_RETRY). */
+  /**
+   * Validates, then logs and votes. Waits a bounded time for reservations, fences and prepared transactions in its way;
+   * then it votes no (OSTRAKA_RETRY).
+   */
   prepare(request: PrepareRequest): Promise<Vote>;
   /** Tells the decision; idempotent, never blocked. Resolves once it is applied. */
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;

@@ -84,18 +84,46 @@ describe("votes", () => {
     expect(await all(made)).toContainEqual([1n, 10n]);
   });
 
-  it("are no for whoever meets a held transaction, at once", async () => {
+  it("wait for a held transaction, and are then given by what it left", async () => {
     const made = await world();
+    const { leader, clock } = made;
+    const { term: at } = await leader.begin(id("c"), { reserve: undefined, age: 0 });
     made.log.held = true;
     const first = prepare(made, { id: "a", changes: [row(1, 11)] });
     expect(await now(first)).toBe("waits");
     // In flight already counts.
-    expect(await now(prepare(made, { id: "b", changes: [row(1, 12)] }))).toEqual(NO);
+    const second = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(second)).toBe("waits");
     made.log.held = false;
     made.log.deliver();
     expect(await first).toEqual(YES);
-    expect(await prepare(made, { id: "c", changes: [row(1, 13)] })).toEqual(NO);
+    expect(await now(second)).toBe("waits");
     expect(await prepare(made, { id: "d", changes: [row(2, 13)] })).toEqual(YES);
+    // It has read what the first one changes: there is nothing to wait for.
+    const reads = [{ index: made.store.appliedIndex(), term: at, spans: [point(1)] }];
+    const before = [{ ...reads[0]!, index: logIndex(reads[0]!.index - 2) }];
+    expect(await now(prepare(made, { id: "c", reads: before, changes: [row(3, 1)] }))).toEqual(NO);
+    await leader.resolve(id("a"), "committed");
+    expect(await second).toEqual(YES);
+    const third = prepare(made, { id: "e", changes: [row(1, 14)] });
+    expect(await now(third)).toBe("waits");
+    clock.advance(200);
+    expect(await third).toEqual(NO);
+  });
+
+  it("are no after a wait for what wrote what was read", async () => {
+    const made = await world();
+    const { leader } = made;
+    const { index, term: at } = await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    expect(await prepare(made, { id: "a", reads: [], changes: [row(2, 21)] })).toEqual(YES);
+    // It waits because of what it writes, and its read of another row is spoiled meanwhile.
+    const reads = [{ index, term: at, spans: [point(3)] }];
+    const waiting = prepare(made, { id: "b", reads, changes: [row(2, 22)] });
+    expect(await now(waiting)).toBe("waits");
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    await leader.resolve(id("a"), "committed");
+    expect(await waiting).toEqual(NO);
+    expect(await all(made)).toContainEqual([2n, 21n]);
   });
 
   it("are no when what was read has changed, or cannot be judged", async () => {
@@ -156,7 +184,10 @@ describe("repeated messages", () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
     const asked = request(made, { id: "b", changes: [row(1, 12)] });
-    expect(await made.leader.prepare(asked)).toEqual(NO);
+    const first = made.leader.prepare(asked);
+    expect(await now(first)).toBe("waits");
+    made.clock.advance(200);
+    expect(await first).toEqual(NO);
     await made.leader.resolve(id("a"), "aborted");
     expect(await made.leader.prepare(asked)).toEqual(NO);
   });
@@ -190,9 +221,10 @@ describe("a refusal", () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
     made.log.confirms = false;
-    await expect(prepare(made, { id: "b", changes: [row(1, 12)] })).rejects.toMatchObject({
-      code: "OSTRAKA_ROUTE",
-    });
+    const told = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(told)).toBe("waits");
+    made.clock.advance(200);
+    await expect(told).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
   });
 });
 
@@ -207,8 +239,10 @@ describe("a new leader", () => {
     await settle();
     expect((await made.leader.readPoint()).held).toEqual([point(1)]);
     expect(await prepare(made, { id: "a", changes: [row(1, 11)] })).toEqual(YES);
-    expect(await prepare(made, { id: "b", changes: [row(1, 12)] })).toEqual(NO);
+    const met = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(met)).toBe("waits");
     await made.leader.resolve(id("a"), "committed");
+    expect(await met).toEqual(YES);
     expect(await all(made)).toContainEqual([1n, 11n]);
   });
 
