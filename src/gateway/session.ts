@@ -22,6 +22,7 @@ import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { executeFast } from "./fast-path.js";
+import { RolledBack } from "./light-parts.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
@@ -30,7 +31,7 @@ import { SessionSettings } from "./settings.js";
 import type { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
-import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
+import { Transaction, type TransactionMode } from "./transaction.js";
 
 export interface SessionContext {
   readonly db: GatewayDatabase;

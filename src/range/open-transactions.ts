@@ -24,7 +24,7 @@ import type {
 import type { TableKey } from "../placement/descriptor.js";
 import type { Analysis, Footprint, Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
-import { allReads, type OpenTransaction } from "../txn/transactions.js";
+import { allReads, type OpenTransaction, remembers } from "../txn/transactions.js";
 import { type LeaderContext, type Leadership, MOVE_CODE } from "./leadership.js";
 import type {
   CopyCommit,
@@ -41,7 +41,7 @@ const REPLAY_MS = 0.02;
 const EXPIRE_EVERY = 256;
 /** Reads beyond which a statement only checks its own at once; commit checks all. */
 const MAX_EARLY_CHECKS = 64;
-const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
+export const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
 
 type Open = OpenTransaction<StampedStatement>;
 
@@ -274,6 +274,12 @@ export class OpenTransactions {
     for (const { id } of leadership.transactions.all()) this.close(leadership, id);
   }
 
+  async recheck(id: TransactionId, ordinal: number): Promise<void> {
+    const leadership = this.#context.serving();
+    const conflict = leadership.transactions.conflict(this.#known(leadership, id, ordinal));
+    if (conflict !== undefined) throw this.#lost(leadership, id, conflict);
+  }
+
   async truncate(id: TransactionId, ordinal: number): Promise<void> {
     const { transactions } = this.#context.leading();
     const transaction = transactions.get(id);
@@ -320,6 +326,7 @@ export class OpenTransactions {
     const leadership = this.#context.serving();
     const transaction = leadership.transactions.get(id);
     if (transaction === undefined || commit.readTerm !== leadership.term) return refused(FORGOTTEN);
+    if (commit.ran !== undefined && !remembers(transaction, commit.ran)) return refused(FORGOTTEN);
     const copied: LocalRead = {
       index: commit.readAt,
       term: commit.readTerm,

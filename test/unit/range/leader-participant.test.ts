@@ -165,6 +165,74 @@ describe("votes", () => {
   });
 });
 
+describe("what ran at the leader", () => {
+  const runs = (made: LeaderWorld, name: string, ordinal: number, sql: string) =>
+    made.leader.run({
+      transaction: id(name),
+      ordinal,
+      statement: { sql, params: [] },
+      flags: 0,
+      lastInsertRowid: 0n,
+    });
+  const own = { kind: "own" } as const;
+
+  it("is prepared as it was told, and done at the decision", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    await runs(made, "a", 1, "UPDATE t SET v = v + 1 WHERE id = 1");
+    await runs(made, "a", 2, "UPDATE t SET v = v * 2 WHERE id = 1");
+    expect(await prepare(made, { id: "a", ran: 3, body: own })).toEqual(YES);
+    expect((await made.leader.readPoint()).held).toEqual([point(1)]);
+    const reader = write(made, "UPDATE t SET v = 0 WHERE id = 3");
+    expect(await now(reader)).toBe("waits");
+    expect(await all(made)).toContainEqual([1n, 10n]);
+    await made.leader.resolve(id("a"), "committed");
+    expect(await all(made)).toContainEqual([1n, 22n]);
+    expect(await reader).toMatchObject({ ok: true });
+  });
+
+  it("is only validated and held where nothing was written", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(YES);
+    expect((await made.store.prepared())[0]).toMatchObject({ body: { kind: "nothing" }, writes: [] });
+    const writer = write(made, "UPDATE t SET v = 0 WHERE id = 3");
+    expect(await now(writer)).toBe("waits");
+    await made.leader.resolve(id("a"), "aborted");
+    expect(await writer).toMatchObject({ ok: true });
+  });
+
+  it("is refused when it has changed, or is not remembered whole", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    await runs(made, "b", 0, "UPDATE t SET v = v + 1 WHERE id = 3");
+    await made.leader.recheck(id("a"), 1);
+    await expect(made.leader.recheck(id("b"), 2)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    expect(await prepare(made, { id: "b", ran: 1, body: own })).toEqual(YES);
+    // Prepared is as good as written: it may be decided, and seen at another range.
+    await expect(made.leader.recheck(id("a"), 1)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    await made.leader.resolve(id("b"), "committed");
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(NO);
+    await runs(made, "c", 0, "SELECT v FROM t WHERE id = 3");
+    expect(await prepare(made, { id: "c", ran: 2, body: own })).toEqual(NO);
+    expect(await prepare(made, { id: "d", body: own })).toEqual(NO);
+    // Opened, as for a snapshot, where it ran at a leader before.
+    await made.leader.begin(id("e"), { reserve: undefined, age: 0 });
+    expect(await prepare(made, { id: "e", ran: 0, changes: [row(1, 1)] })).toEqual(NO);
+  });
+
+  it("is gone with its leader", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "UPDATE t SET v = v + 1 WHERE id = 1");
+    made.log.depose();
+    made.log.lead();
+    await settle();
+    await expect(made.leader.recheck(id("a"), 1)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(NO);
+    expect(await all(made)).toContainEqual([1n, 10n]);
+  });
+});
+
 describe("repeated messages", () => {
   it("of a PREPARE get the first one's answer, whatever its state", async () => {
     const made = await world();
