@@ -61,6 +61,10 @@ export interface TransactionOptions {
   readonly age: number;
   /** It lost before, or must not lose: its footprint queues at the leader. undefined: no reservation. */
   readonly reserve: readonly Span[] | undefined;
+  /** The same, should it move to a workspace. */
+  readonly reserveMoved?: readonly Span[] | undefined;
+  /** It lost before: what each statement touches is reserved at the leader where it runs. */
+  readonly lost?: boolean;
   /** The session holds TEMP objects: everything runs where they are. */
   readonly needsCopy: boolean;
   readonly borrow: (deadline: Deadline) => Promise<RunnerLoan>;
@@ -75,6 +79,7 @@ export class Transaction {
   #home: GroupId | undefined;
   readonly #light: LightParts;
   #point: ReadPoint | undefined;
+  #moving = false;
   readonly #begun = new Set<GroupId>();
   #localReads: RangeRead[] = [];
   #loan: RunnerLoan | undefined;
@@ -103,7 +108,8 @@ export class Transaction {
   /** Registers at the leader, waiting for its turn when it reserves. Statements do this by themselves. */
   async begin(deadline: Deadline): Promise<ReadPoint> {
     if (this.#point !== undefined) return this.#point;
-    const { reserve, age } = this.#options;
+    const { age } = this.#options;
+    const reserve = this.#options.reserve ?? (this.#moving ? this.#options.reserveMoved : undefined);
     this.#point = await this.#db.persist(deadline, async () => {
       // Whoever reserves at several leaders does so in one global order.
       const ranges = reserve === undefined ? [this.#home ?? this.#db.first.range] : this.#reserving(reserve);
@@ -227,10 +233,14 @@ export class Transaction {
     settings: SessionSettings,
     deadline: Deadline,
   ): Promise<ExecuteResult | undefined> {
-    if (this.#options.reserve !== undefined) await this.begin(deadline);
+    const { reserve, lost, age } = this.#options;
+    if (reserve !== undefined) await this.begin(deadline);
     const { flags, lastInsertRowid } = settings;
     const fresh = this.#localReads.length === 0;
-    const answer = await this.#light.run(range, { statement, flags, lastInsertRowid }, deadline, fresh);
+    const reserveAgeMs = lost && reserve === undefined ? age : undefined;
+    if (reserveAgeMs !== undefined) this.#begun.add(range);
+    const request = { statement, flags, lastInsertRowid, reserveAgeMs };
+    const answer = await this.#light.run(range, request, deadline, fresh);
     if (answer.kind === "move") return undefined;
     this.#db.counts.single++;
     if (answer.stamped !== undefined)
@@ -323,7 +333,8 @@ export class Transaction {
 
   /** Reserves everywhere first, once, if it reserves at all. */
   async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age">> {
-    if (this.#options.reserve !== undefined) await this.begin(deadline);
+    this.#moving = true;
+    if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
     return this.#options;
   }
 
@@ -429,7 +440,8 @@ export class Transaction {
     const inOne = workspace === undefined && ran.size < 2;
     if (result.ok || !inOne || result.error[1] === "OSTRAKA_RETRY") await this.#giveBack();
     // Where it has reserved and then done nothing, or its part was not asked for, nobody has heard of its end.
-    if (result.ok ? this.#begun.size > 1 : !inOne) void this.#close();
+    const left = this.#begun.size > 1 && [...this.#begun].some((range) => !ran.has(range));
+    if (result.ok ? left : !inOne) void this.#close();
     return result;
   }
 

@@ -45,9 +45,15 @@ export interface LeaderLimits {
   readonly reservationMs: number;
   /** A replay that takes longer than this (and than copying the database would) moves the transaction to a copy. */
   readonly maxReplayMs: number;
-  /** How long a PREPARE waits for fences, for reservations and for held transactions before it is refused. */
+  /**
+   * How long a PREPARE waits for fences and for held transactions before it is refused; and how long a statement of an
+   * open transaction waits for reservations before it runs in spite of them.
+   */
   readonly prepareWaitMs: number;
-  /** How long it waits for a held transaction that began later than its own. */
+  /**
+   * How long a PREPARE waits for who may be waiting for it: a held transaction that began later than its own, a
+   * reservation.
+   */
   readonly crossingWaitMs: number;
   /** How long new fences wait for the next try of a PREPARE that fences kept out. */
   readonly claimMs: number;

@@ -7,7 +7,8 @@
  *    the answer of the first.
  * 2. A refusal without an entry in the log is told only after a quorum has confirmed this leadership, with nothing of that
  *    transaction in flight; from then on this leadership never accepts it.
- * 3. For held transactions, fences and reservations a PREPARE waits a bounded time. What has come too late already is
+ * 3. For held transactions, fences and reservations a PREPARE waits a bounded time, and a short one where they may wait for
+ *    it in turn: its other parts may be held, and in the way of whoever has the reservation. What has come too late already is
  *    refused at once; whatever waited is validated again in the step in which it passes, so that it is refused if what it
  *    has read was written by those that it waited for.
  * 4. What this leader has run of a transaction it remembers, and validates with the rest; a PREPARE that relies on more, or
@@ -112,7 +113,7 @@ export class Participant {
     const nowMs = clock.monotonicMs();
     const untilMs = nowMs + limits.prepareWaitMs;
     const brieflyUntilMs = nowMs + limits.crossingWaitMs;
-    if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.prepareWaitMs)))
+    if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.crossingWaitMs)))
       return this.#refuse(id, "it is another transaction's turn");
     return admission.pass({ kind: "prepare", id, reads, writes, untilMs, brieflyUntilMs }, (passage) =>
       this.#passed(passage, request, reads, writes),

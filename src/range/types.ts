@@ -45,6 +45,8 @@ export interface TransactionStatement {
   readonly statement: Statement;
   readonly flags: SessionFlags;
   readonly lastInsertRowid: bigint;
+  /** It lost before, and first began so many milliseconds ago: it reserves what the statement touches. */
+  readonly reserveAgeMs?: number | undefined;
 }
 
 export type TransactionStatementAnswer =
