@@ -14,7 +14,7 @@ import { Etcd, etcdVersion, findEtcd } from "./bench/etcd.mjs";
 import { memoryPhase, streamPhase } from "./bench/memory.mjs";
 import { findPostgres, Postgres } from "./bench/postgres.mjs";
 import { cleanUp, removeDirectory, runScript, temporaryDirectory } from "./bench/processes.mjs";
-import { rangesPhase } from "./bench/ranges.mjs";
+import { rangesPhase, transfersPhase } from "./bench/ranges.mjs";
 import { memoryTable, rateTable, ratioTable, streamTable } from "./bench/report.mjs";
 
 const PHASES = [
@@ -29,9 +29,10 @@ const PHASES = [
   "memory",
   "stream",
   "ranges",
+  "transfers",
 ];
 const HELP = `npm run bench -- [options]
-  --phases <list>     of ${PHASES.join(",")} (default: all)
+  --phases <list>     of ${PHASES.join(",")} (default: all; transfers are a part of ranges)
   --seconds <n>       for each measurement (default 5)
   --in-flight <list>  (default 1,16,128,512)
   --minutes <n>       for the memory phase (default: 20 seconds)
@@ -229,6 +230,16 @@ async function ranges() {
   });
 }
 
+/** A part of `ranges`, on its own. */
+async function transfers() {
+  if (phases.has("ranges")) return;
+  extra.ranges = await transfersPhase({
+    withCluster: (startFlags, work) => withCluster(3, work, startFlags),
+    keep,
+    seconds,
+  });
+}
+
 const find = (name) => results.find((result) => result.name.startsWith(name))?.perSecond;
 const best = (prefix) => {
   const rates = results.filter(({ name }) => name.startsWith(prefix)).map(({ perSecond }) => perSecond);
@@ -284,6 +295,7 @@ const WORK = [
   [["memory"], memory],
   [["stream"], stream],
   [["ranges"], ranges],
+  [["transfers"], transfers],
 ];
 
 async function main() {

@@ -100,6 +100,14 @@ async function idleUse(cluster, seconds) {
   }));
 }
 
+/** The third part alone. */
+export async function transfersPhase({ withCluster, keep, seconds }) {
+  const ratios = [];
+  const add = (what, many, one) => ratios.push({ what, ratio: many / one });
+  await transfers({ withCluster, keep, seconds, add });
+  return { ratios, idle: [] };
+}
+
 async function transfers({ withCluster, keep, seconds, add }) {
   for (const [contention, count] of [
     ["low", 2000],

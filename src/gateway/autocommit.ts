@@ -11,6 +11,7 @@ import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Statement } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
+import { RolledBack } from "./light-parts.js";
 import { emptyOutcome } from "./outcomes.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import type { SessionContext } from "./session.js";
@@ -18,7 +19,7 @@ import type { SessionSettings } from "./settings.js";
 import { changesDatabase } from "./statements.js";
 import { systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
-import { RolledBack, Transaction } from "./transaction.js";
+import { Transaction } from "./transaction.js";
 import { keptAnswer } from "./wide-commit.js";
 
 const MOVE = { ok: "move" } as const;

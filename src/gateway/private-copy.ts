@@ -205,7 +205,7 @@ export class PrivateCopy implements Workspace {
     return collectTexts(stream);
   }
 
-  async commit({ transaction, key, history, earlier }: WorkspaceCommit): Promise<CommandResult> {
+  async commit({ transaction, key, history, earlier, ran }: WorkspaceCommit): Promise<CommandResult> {
     const body = await this.#body(history);
     await this.#runner.closeCopy("commit");
     this.#forgetSchema();
@@ -221,6 +221,7 @@ export class PrivateCopy implements Workspace {
         writes: this.#writes,
         checks: this.#checks,
         schemaVersion: this.schemaVersion,
+        ran: ran.get(this.#replica.range),
         body,
       },
       earlier,

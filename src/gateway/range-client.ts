@@ -89,6 +89,10 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.run(statement));
   }
 
+  recheck(transaction: TransactionId, ordinal: number): Promise<void> {
+    return this.#call((leader) => leader.recheck(transaction, ordinal));
+  }
+
   truncate(transaction: TransactionId, ordinal: number): Promise<void> {
     return this.#call((leader) => leader.truncate(transaction, ordinal));
   }

@@ -58,6 +58,7 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
       const answer = (await call("run", [runCodec.pack(statement)])) as TransactionStatementAnswer;
       return answer.kind === "move" ? answer : { ...answer, stamped: stampedCodec.unpack(answer.stamped) };
     },
+    recheck: async (transaction, ordinal) => void (await call("recheck", [transaction, ordinal])),
     truncate: async (transaction, ordinal) => void (await call("truncate", [transaction, ordinal])),
     commit: async (transaction, key, reads) =>
       (await call("commit", [transaction, key, reads])) as CommandResult,
@@ -97,6 +98,7 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
     const answer = await range.run(runCodec.unpack(request));
     return answer.kind === "move" ? answer : { ...answer, stamped: stampedCodec.pack(answer.stamped) };
   },
+  recheck: (range, [transaction, ordinal]) => range.recheck(transaction as TransactionId, ordinal as number),
   truncate: (range, [transaction, ordinal]) =>
     range.truncate(transaction as TransactionId, ordinal as number),
   commit: (range, [transaction, key, reads]) =>

@@ -22,6 +22,7 @@ import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { executeFast } from "./fast-path.js";
+import { RolledBack } from "./light-parts.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
@@ -30,7 +31,7 @@ import { SessionSettings } from "./settings.js";
 import type { StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
-import { RolledBack, Transaction, type TransactionMode } from "./transaction.js";
+import { Transaction, type TransactionMode } from "./transaction.js";
 
 export interface SessionContext {
   readonly db: GatewayDatabase;
@@ -303,13 +304,16 @@ export class GatewaySession implements Session {
 
   #open(mode: TransactionMode, retry: ExecuteRequest["retry"]): Transaction {
     this.#explicit = false;
-    const losses = this.#context.db.whole === undefined ? LOSSES_ACROSS_RANGES : LOSSES;
-    const lost = retry !== undefined && retry.attempt >= losses;
+    const across = this.#context.db.whole === undefined;
+    const losses = mode === "read only" ? 0 : (retry?.attempt ?? 0);
+    const all = mode === "immediate" || losses >= (across ? LOSSES_ACROSS_RANGES : LOSSES);
     return new Transaction(this.#context.db, {
       id: this.#context.nextTransactionId(),
       mode,
       age: retry?.ageMs ?? 0,
-      reserve: mode === "immediate" || (lost && mode !== "read only") ? WHOLE_DATABASE : undefined,
+      reserve: all ? WHOLE_DATABASE : undefined,
+      reserveMoved: losses >= LOSSES_IN_WORKSPACE ? WHOLE_DATABASE : undefined,
+      lost: across && losses > 0,
       needsCopy: this.temp.inUse,
       borrow: (deadline) => this.temp.borrow(deadline),
     });
@@ -530,9 +534,12 @@ const MOVE = { ok: "move" } as const;
 /**
  * After so many losses a transaction reserves the whole database. That stops all others, the more so the longer the
  * transaction takes: across ranges, whose commits take several rounds, others would lose because of it, and reserve too.
+ * There it first reserves what each of its statements touches, which stops only those who touch the same.
  */
 const LOSSES = 1;
-const LOSSES_ACROSS_RANGES = 2;
+const LOSSES_ACROSS_RANGES = 5;
+/** What runs in a workspace touches more, and is not reserved statement by statement. */
+const LOSSES_IN_WORKSPACE = 2;
 const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
 

@@ -2,8 +2,8 @@
  * An interactive transaction as its gateway runs it. Nothing is locked and nothing replicated before COMMIT.
  *
  * Where a statement runs:
- * - bounded ones at the leader of the one range they touch, speculatively, in its storage worker ("light"), as long as
- *   the transaction has touched no other range ("home" is that one);
+ * - bounded ones that touch one range at that one's leader, speculatively, in its storage worker ("light";
+ *   light-parts.ts). Different statements may run at different leaders;
  * - a read of unknown cost, while nothing has been written, on a pin of the gateway's own replica, while there is one
  *   range;
  * - everything from the first other statement on in a workspace: a private copy of the one range, or a scratch database
@@ -11,20 +11,13 @@
  * - READ ONLY transactions wholly on one snapshot.
  *
  * Invariants:
- * 1. Every read that the client was told of is in a footprint that the leader validates at commit.
+ * 1. Every read that the client was told of is in a footprint that the leader of its range validates at commit, also
+ *    after the transaction has moved to a workspace.
  * 2. OSTRAKA_RETRY means that nothing was and nothing will be committed; after it only ROLLBACK passes (the session
  *    sees to that).
  */
 
-import {
-  AmbiguousError,
-  fromWireError,
-  isWireError,
-  RetryError,
-  RouteError,
-  toWireError,
-  UserError,
-} from "../base/errors.js";
+import { AmbiguousError, RetryError, toWireError, UserError } from "../base/errors.js";
 import { type GroupId, type TransactionId, transactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
@@ -36,13 +29,14 @@ import type {
   SystemTable,
 } from "../machines/range/types.js";
 import { rowsOf } from "../placement/route.js";
-import type { RangeService, ReadPoint, TransactionStatementAnswer } from "../range/types.js";
+import type { ReadPoint } from "../range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { History, statementBytes } from "./history.js";
+import { asRetry, LightParts, outcomeOf, RolledBack } from "./light-parts.js";
 import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
 import { runOnPin } from "./reads.js";
@@ -67,6 +61,10 @@ export interface TransactionOptions {
   readonly age: number;
   /** It lost before, or must not lose: its footprint queues at the leader. undefined: no reservation. */
   readonly reserve: readonly Span[] | undefined;
+  /** The same, should it move to a workspace. */
+  readonly reserveMoved?: readonly Span[] | undefined;
+  /** It lost before: what each statement touches is reserved at the leader where it runs. */
+  readonly lost?: boolean;
   /** The session holds TEMP objects: everything runs where they are. */
   readonly needsCopy: boolean;
   readonly borrow: (deadline: Deadline) => Promise<RunnerLoan>;
@@ -77,11 +75,11 @@ export class Transaction {
   readonly history = new History();
   readonly #db: GatewayDatabase;
   readonly #options: TransactionOptions;
-  /** The one range it has touched so far, when it runs at that one's leader. */
+  /** Where it is registered, or the first range it touched. */
   #home: GroupId | undefined;
-  /** Statements the leader has run for us. */
-  #ordinal = 0;
+  readonly #light: LightParts;
   #point: ReadPoint | undefined;
+  #moving = false;
   readonly #begun = new Set<GroupId>();
   #localReads: RangeRead[] = [];
   #loan: RunnerLoan | undefined;
@@ -92,6 +90,7 @@ export class Transaction {
     this.#db = db;
     this.#options = options;
     this.id = options.id;
+    this.#light = new LightParts(db, options.id);
   }
 
   /** Committed or rolled back, or past the point where it could go on. */
@@ -106,14 +105,11 @@ export class Transaction {
     return this.#options.mode === "read only";
   }
 
-  get #leader(): RangeService {
-    return this.#db.client(this.#home ?? this.#db.first.range);
-  }
-
   /** Registers at the leader, waiting for its turn when it reserves. Statements do this by themselves. */
   async begin(deadline: Deadline): Promise<ReadPoint> {
     if (this.#point !== undefined) return this.#point;
-    const { reserve, age } = this.#options;
+    const { age } = this.#options;
+    const reserve = this.#options.reserve ?? (this.#moving ? this.#options.reserveMoved : undefined);
     this.#point = await this.#db.persist(deadline, async () => {
       // Whoever reserves at several leaders does so in one global order.
       const ranges = reserve === undefined ? [this.#home ?? this.#db.first.range] : this.#reserving(reserve);
@@ -170,8 +166,10 @@ export class Transaction {
     ) {
       const whole = this.#db.whole;
       const cheap = this.#isCheap(analysis, whole);
-      if (cheap && !analysis.rowChangesOnly && this.#staysHome(statement, analysis)) {
-        const answer = await this.#runLight(statement, analysis, settings, deadline);
+      const at =
+        cheap && !analysis.rowChangesOnly ? this.#lightRange(statement, analysis, settings) : undefined;
+      if (at !== undefined) {
+        const answer = await this.#runLight(at, statement, analysis, settings, deadline);
         if (answer !== undefined) return answer;
       } else if (whole !== undefined && analysis.readonly && !cheap && !this.history.hasWrites()) {
         return this.#runLocally(whole, admitted, analysis, settings, deadline);
@@ -203,18 +201,18 @@ export class Transaction {
     );
   }
 
-  /** Whether all that the statement touches lies in the one range that the transaction has touched. */
-  #staysHome(statement: Statement, analysis: Analysis): boolean {
-    if (this.#db.whole !== undefined) {
-      const { range } = this.#db.whole;
-      this.#home ??= range;
-      return this.#home === range;
-    }
-    const touched = this.#db.touched(analysis.footprint(statement.params));
-    if (touched.length > 1) return false;
-    const range = touched[0]?.range;
-    this.#home ??= range ?? this.#db.first.range;
-    return range === undefined || range === this.#home;
+  /** The one range that all that the statement touches lies in, if it can run at its leader. */
+  #lightRange(statement: Statement, analysis: Analysis, settings: SessionSettings): GroupId | undefined {
+    const { whole } = this.#db;
+    const touched =
+      whole === undefined ? this.#db.touched(analysis.footprint(statement.params)) : [{ range: whole.range }];
+    if (touched.length > 1) return undefined;
+    const range = touched[0]?.range ?? this.#light.first ?? this.#home ?? this.#db.first.range;
+    // What was read on a replica is validated with what ran at that range's leader alone.
+    if (this.#localReads.some((read) => read.range !== range)) return undefined;
+    if (!this.#light.mayRunAt(range, settings.flags, this.history)) return undefined;
+    this.#home ??= range;
+    return range;
   }
 
   #bound(statement: Statement): void {
@@ -229,40 +227,28 @@ export class Transaction {
 
   /** Undefined when the leader will not run it in its worker. */
   async #runLight(
+    range: GroupId,
     statement: Statement,
     analysis: Analysis,
     settings: SessionSettings,
     deadline: Deadline,
   ): Promise<ExecuteResult | undefined> {
-    const first = this.#ordinal === 0 && this.#localReads.length === 0;
-    if (this.#options.reserve !== undefined) await this.begin(deadline);
-    const request = {
-      transaction: this.id,
-      ordinal: this.#ordinal,
-      statement,
-      flags: settings.flags,
-      lastInsertRowid: settings.lastInsertRowid,
-    };
-    const attempt = () =>
-      this.#leader.run(request).catch(async (error: unknown): Promise<TransactionStatementAnswer> => {
-        if (!(error instanceof RouteError) || error.moved === undefined) throw error;
-        // Its keys are elsewhere by now: it goes on over several ranges.
-        await this.#db.learnFrom(error);
-        return { kind: "move" };
-      });
-    const answer = await (first ? this.#db.persist(deadline, attempt) : deadline.race(attempt())).catch(
-      (error: unknown) => {
-        throw first ? error : asRetry(error);
-      },
-    );
+    const { reserve, lost, age } = this.#options;
+    if (reserve !== undefined) await this.begin(deadline);
+    const { flags, lastInsertRowid } = settings;
+    const fresh = this.#localReads.length === 0;
+    const reserveAgeMs = lost && reserve === undefined ? age : undefined;
+    if (reserveAgeMs !== undefined) this.#begun.add(range);
+    const request = { statement, flags, lastInsertRowid, reserveAgeMs };
+    const answer = await this.#light.run(range, request, deadline, fresh);
     if (answer.kind === "move") return undefined;
-    this.#ordinal++;
     this.#db.counts.single++;
-    if (answer.rolledBack) throw new RolledBack(fromWireError(answer.outcome as never));
-    if (answer.stamped !== undefined) this.history.wrote(answer.stamped, answer.outcome, this.#ordinal - 1);
-    if (isWireError(answer.outcome)) throw fromWireError(answer.outcome);
-    if (!analysis.readonly) settings.wrote(answer.outcome);
-    return { kind: "outcome", outcome: answer.outcome };
+    if (answer.stamped !== undefined)
+      this.history.wrote(answer.stamped, answer.outcome, this.#light.ordinal - 1);
+    if (!answer.rolledBack) await this.#light.recheck(range, deadline);
+    const outcome = outcomeOf(answer);
+    if (!analysis.readonly) settings.wrote(outcome);
+    return { kind: "outcome", outcome };
   }
 
   async #runLocally(
@@ -327,7 +313,7 @@ export class Transaction {
     await this.#buryDeadWorkspace();
     if (this.#workspace !== undefined) return this.#workspace;
     const whole = this.#db.whole;
-    if (whole !== undefined && (this.#home ?? whole.range) === whole.range) {
+    if (whole !== undefined && (this.#light.first ?? this.#home ?? whole.range) === whole.range) {
       await this.begin(deadline);
       this.#loan ??= await this.#options.borrow(deadline);
       this.#workspace = await PrivateCopy.open(whole, this.#loan.runner, this.history, deadline);
@@ -347,7 +333,8 @@ export class Transaction {
 
   /** Reserves everywhere first, once, if it reserves at all. */
   async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age">> {
-    if (this.#options.reserve !== undefined) await this.begin(deadline);
+    this.#moving = true;
+    if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
     return this.#options;
   }
 
@@ -388,13 +375,13 @@ export class Transaction {
       if (workspace.runner.rolledBack) throw new RolledBack(error);
       if (error.code.startsWith("SQLITE_")) {
         const told = toWireError(error);
-        this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#ordinal);
+        this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#light.ordinal);
       }
       throw error;
     }
     // What only touches the session's TEMP objects is nothing to replicate.
     if (changesDatabase(analysis, statement.params)) {
-      this.history.wrote({ ...stamped, told: toldDigest(outcome) }, outcome, this.#ordinal);
+      this.history.wrote({ ...stamped, told: toldDigest(outcome) }, outcome, this.#light.ordinal);
     }
     settings.wrote(outcome);
     return { kind: "outcome", outcome };
@@ -415,7 +402,7 @@ export class Transaction {
 
   async savepoint(name: string, deadline: Deadline): Promise<void> {
     await this.#revive(deadline);
-    this.history.savepoint(name, this.#ordinal);
+    this.history.savepoint(name, this.#light.ordinal);
     await this.#workspace?.control(`SAVEPOINT ${quoted(name)}`, deadline);
   }
 
@@ -430,17 +417,13 @@ export class Transaction {
     const ordinal = this.history.rollbackTo(name);
     if (this.#workspace !== undefined) {
       await this.#workspace.control(`ROLLBACK TO ${quoted(name)}`, deadline);
-    } else if (ordinal < this.#ordinal) {
-      await deadline.race(this.#leader.truncate(this.id, ordinal)).catch((error: unknown) => {
-        throw asRetry(error);
-      });
-      this.#ordinal = ordinal;
-    }
+    } else if (ordinal < this.#light.ordinal) await this.#light.truncate(ordinal, deadline);
   }
 
   /** Commits, or says why not. A failed deferred constraint leaves the transaction open, as in SQLite. */
   async commit(key: IdempotencyKey, deadline: Deadline): Promise<CommandResult> {
-    const untouched = this.#ordinal === 0 && this.#localReads.length === 0 && this.#workspace === undefined;
+    const { ran } = this.#light;
+    const untouched = ran.size === 0 && this.#localReads.length === 0 && this.#workspace === undefined;
     if (this.readOnly || untouched) {
       await this.rollback();
       return { ok: true, outcomes: [], repeated: false };
@@ -450,18 +433,27 @@ export class Transaction {
     const { id, history } = this;
     const attempt =
       workspace === undefined
-        ? this.#leader.commit(id, key, this.#localReads)
-        : workspace.commit({ transaction: id, key, history, earlier: this.#localReads, deadline });
+        ? this.#commitLight(key, deadline)
+        : workspace.commit({ transaction: id, key, history, earlier: this.#localReads, ran, deadline });
     const result = await attempt.catch((error: unknown) => this.#resolve(error, deadline));
     // A constraint that only COMMIT checks: nothing was committed, the transaction goes on. A workspace cannot.
-    if (result.ok || workspace !== undefined || result.error[1] === "OSTRAKA_RETRY") await this.#giveBack();
-    // Where it has reserved and then done nothing, nobody has heard of its end.
-    if (result.ok && this.#begun.size > 1) void this.#close();
+    const inOne = workspace === undefined && ran.size < 2;
+    if (result.ok || !inOne || result.error[1] === "OSTRAKA_RETRY") await this.#giveBack();
+    // Where it has reserved and then done nothing, or its part was not asked for, nobody has heard of its end.
+    const left = this.#begun.size > 1 && [...this.#begun].some((range) => !ran.has(range));
+    if (result.ok ? left : !inOne) void this.#close();
     return result;
   }
 
+  #commitLight(key: IdempotencyKey, deadline: Deadline): Promise<CommandResult> {
+    const { ran, first } = this.#light;
+    if (ran.size > 1) return this.#light.commitAll(key, this.history, deadline);
+    return this.#light.commitOne(first ?? this.#home ?? this.#db.first.range, key, this.#localReads);
+  }
+
   async #close(): Promise<void> {
-    const closing = [...this.#begun].map((range) => this.#db.client(range).rollback(this.id));
+    const closed = new Set([...this.#begun, ...this.#light.ran.keys()]);
+    const closing = [...closed].map((range) => this.#db.client(range).rollback(this.id));
     await Promise.allSettled(closing);
   }
 
@@ -480,7 +472,6 @@ export class Transaction {
   }
 
   async rollback(): Promise<void> {
-    if (this.#ordinal > 0 && this.#home !== undefined) this.#begun.add(this.#home);
     await this.#close();
     await this.#workspace?.rollback();
     await this.#giveBack();
@@ -499,26 +490,6 @@ export class Transaction {
     this.#loan?.giveBack();
     this.#loan = undefined;
   }
-}
-
-/** A statement's error that ended the transaction (OR ROLLBACK, RAISE(ROLLBACK)). */
-export class RolledBack extends UserError {
-  constructor(cause: { readonly code: string; readonly message: string }) {
-    super(cause.code, cause.message);
-  }
-}
-
-/** A transaction that has read at a leader cannot go on at another. */
-function asRetry(error: unknown): unknown {
-  if (error instanceof AmbiguousError)
-    return new RetryError("OSTRAKA_RETRY", "the range's leader was lost; run the transaction again", {
-      cause: error,
-    });
-  if (error instanceof RouteError)
-    return new RetryError("OSTRAKA_RETRY", "leadership changed; run the transaction again", { cause: error });
-  if (error instanceof RetryError && error.code === "OSTRAKA_UNAVAILABLE")
-    return new RetryError("OSTRAKA_RETRY", error.message, { cause: error });
-  return error;
 }
 
 function quoted(name: string): string {

@@ -37,6 +37,10 @@ export interface Participation {
   readonly reads: readonly LocalRead[];
   readonly writes: readonly Span[];
   readonly changes: readonly RowChange[];
+  /** Statements that its leader has run for the transaction, which is to validate what was read by them. */
+  readonly ran?: number | undefined;
+  /** What these did is what is to be committed there. */
+  readonly own?: boolean;
 }
 
 export interface WideCommit {
@@ -98,10 +102,11 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
 async function commitInOne(
   db: GatewayDatabase,
   commit: WideCommit,
-  { descriptor, reads, writes, changes }: Participation,
+  { descriptor, reads, writes, changes, ran }: Participation,
 ): Promise<CommandResult> {
   const last = reads.at(-1);
-  if (last === undefined && changes.length === 0) return answered(commit.outcomes, false);
+  if (last === undefined && ran === undefined && changes.length === 0)
+    return answered(commit.outcomes, false);
   const { transaction, key, outcomes, schemaVersion } = commit;
   const leader = db.client(descriptor.range);
   // The transaction is open there since its snapshot; what it reads is told as of each pin.
@@ -115,6 +120,7 @@ async function commitInOne(
       reads: [],
       writes,
       schemaVersion,
+      ran,
       body:
         changes.length === 0 ? { kind: "statements", statements: [] } : { kind: "rows", changes, outcomes },
     },
@@ -125,10 +131,11 @@ async function commitInOne(
 async function prepare(
   db: GatewayDatabase,
   { transaction, key, schemaTexts, schemaVersion }: WideCommit,
-  { descriptor, reads, writes, changes }: Participation,
+  { descriptor, reads, writes, changes, ran, own }: Participation,
 ): Promise<Vote> {
-  const body: PrepareRequest["body"] =
-    schemaTexts.length > 0
+  const body: PrepareRequest["body"] = own
+    ? { kind: "own" }
+    : schemaTexts.length > 0
       ? { kind: "schema", statements: schemaTexts, changes }
       : changes.length > 0
         ? { kind: "rows", changes }
@@ -136,7 +143,7 @@ async function prepare(
   const { range, generation } = descriptor;
   const request = { transaction, key, coordinator: COORDINATOR_GROUP, generation, schemaVersion };
   try {
-    return await db.client(range).prepare({ ...request, reads, writes, body });
+    return await db.client(range).prepare({ ...request, reads, writes, ran, body });
   } catch (error) {
     await db.learnFrom(error);
     return { vote: "no", error: toWireError(error) };

@@ -312,12 +312,19 @@ export class WideWorkspace implements Workspace {
     return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
   }
 
-  async commit({ transaction, key, history, earlier, deadline }: WorkspaceCommit): Promise<CommandResult> {
+  async commit({
+    transaction,
+    key,
+    history,
+    earlier,
+    ran,
+    deadline,
+  }: WorkspaceCommit): Promise<CommandResult> {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
     const directory = schemaTexts.length > 0 ? await allRanges(this.#db) : undefined;
-    const participants = this.#participants(changes, [...earlier, ...this.#reads], directory);
+    const participants = this.#participants(changes, [...earlier, ...this.#reads], ran, directory);
     await this.#scratch.close("commit");
     this.#forgetSchema();
     const result = await commitWide(this.#db, {
@@ -338,6 +345,7 @@ export class WideWorkspace implements Workspace {
   #participants(
     changes: readonly RowChange[],
     reads: readonly RangeRead[],
+    ran: ReadonlyMap<GroupId, number>,
     everywhere: RangeDirectory | undefined,
   ): readonly Participation[] {
     const changesSchema = everywhere !== undefined;
@@ -353,7 +361,7 @@ export class WideWorkspace implements Workspace {
     const described = new Map(directory.ranges.map((descriptor) => [descriptor.range, descriptor]));
     const ids = changesSchema
       ? directory.ranges.map(({ range }) => range)
-      : [...new Set([...byRange.keys(), ...reads.map((read) => read.range)])];
+      : [...new Set([...byRange.keys(), ...reads.map((read) => read.range), ...ran.keys()])];
     return ids.map((range) => {
       const descriptor = described.get(range) ?? this.#db.ranges.directory().get(range);
       if (descriptor === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has gone meanwhile");
@@ -363,6 +371,7 @@ export class WideWorkspace implements Workspace {
         reads: reads.filter((read) => read.range === range),
         writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended),
         changes: own,
+        ran: ran.get(range),
       };
     });
   }

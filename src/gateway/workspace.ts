@@ -29,6 +29,8 @@ export interface WorkspaceCommit {
   readonly history: History;
   /** What the transaction had read before it came here. */
   readonly earlier: readonly RangeRead[];
+  /** Statements that leaders of ranges had run for it: what it has read there is for them to validate. */
+  readonly ran: ReadonlyMap<GroupId, number>;
   readonly deadline: Deadline;
 }
 

@@ -83,7 +83,7 @@ export class Admission {
 
   /** One more waits: only it, or a fence raised since, may have to be woken earlier than the timer will. */
   #watchFor(entrant: Entrant): void {
-    const untilMs = entrant.kind === "write" ? undefined : entrant.untilMs;
+    const untilMs = this.gate.waitsUntilMs(entrant);
     const expiryMs = this.gate.fences.nextExpiryMs();
     this.#arm(Math.min(this.#firesMs, untilMs ?? Infinity, expiryMs ?? Infinity));
   }

@@ -109,7 +109,7 @@ export const prepareCodec = {
 };
 
 function packBody(body: PrepareRequest["body"]): unknown {
-  if (body.kind === "nothing") return body;
+  if (body.kind === "nothing" || body.kind === "own") return body;
   const changes = body.changes.map(packChange);
   return body.kind === "rows"
     ? { ...body, changes }
@@ -117,7 +117,7 @@ function packBody(body: PrepareRequest["body"]): unknown {
 }
 
 function unpackBody(body: PrepareRequest["body"]): PrepareRequest["body"] {
-  if (body.kind === "nothing") return body;
+  if (body.kind === "nothing" || body.kind === "own") return body;
   const changes = (body.changes as unknown as PackedChange[]).map(unpackChange);
   return body.kind === "rows"
     ? { ...body, changes }

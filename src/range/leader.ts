@@ -239,6 +239,10 @@ export class RangeLeader implements RangeService {
     return this.#open.run(request);
   }
 
+  recheck(id: TransactionId, ordinal: number): Promise<void> {
+    return this.#open.recheck(id, ordinal);
+  }
+
   truncate(id: TransactionId, ordinal: number): Promise<void> {
     return this.#open.truncate(id, ordinal);
   }

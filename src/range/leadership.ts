@@ -47,8 +47,16 @@ export interface LeaderLimits {
   readonly reservationMs: number;
   /** A replay that takes longer than this (and than copying the database would) moves the transaction to a copy. */
   readonly maxReplayMs: number;
-  /** How long a PREPARE waits for fences, and for reservations, before it is refused. */
+  /**
+   * How long a PREPARE waits for fences and for held transactions before it is refused; and how long a statement of an
+   * open transaction waits for reservations before it runs in spite of them.
+   */
   readonly prepareWaitMs: number;
+  /**
+   * How long a PREPARE waits for who may be waiting for it: a held transaction that began later than its own, a
+   * reservation.
+   */
+  readonly crossingWaitMs: number;
   /** How long new fences wait for the next try of a PREPARE that fences kept out. */
   readonly claimMs: number;
   /** How long a fence waits for what is held and in flight. */
@@ -72,6 +80,7 @@ export const DEFAULT_LEADER_LIMITS: LeaderLimits = {
   reservationMs: 1_000,
   maxReplayMs: 4,
   prepareWaitMs: 150,
+  crossingWaitMs: 30,
   claimMs: 100,
   fenceWaitMs: 500,
   fenceMs: 1_000,

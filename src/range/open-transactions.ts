@@ -22,9 +22,10 @@ import type {
   StatementOutcome,
 } from "../machines/range/types.js";
 import type { TableKey } from "../placement/descriptor.js";
+import { isOfChosenKeys } from "../placement/route.js";
 import type { Analysis, Footprint, Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
-import { allReads, type OpenTransaction } from "../txn/transactions.js";
+import { allReads, type OpenTransaction, remembers } from "../txn/transactions.js";
 import { type LeaderContext, type Leadership, MOVE_CODE } from "./leadership.js";
 import type {
   CopyCommit,
@@ -41,7 +42,7 @@ const REPLAY_MS = 0.02;
 const EXPIRE_EVERY = 256;
 /** Reads beyond which a statement only checks its own at once; commit checks all. */
 const MAX_EARLY_CHECKS = 64;
-const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
+export const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
 
 type Open = OpenTransaction<StampedStatement>;
 
@@ -123,9 +124,13 @@ export class OpenTransactions {
   async #admitted(leadership: Leadership, request: TransactionStatement): Promise<Analysis | undefined> {
     const { schema } = this.#context.deps;
     const { sql, params } = request.statement;
-    for (;;) {
+    for (let waited = false; ; waited = true) {
       const analysis = await this.#context.analyse(leadership, sql);
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return undefined;
+      if (!waited && (request.reserveAgeMs !== undefined || !leadership.line.empty)) {
+        await this.#waitInLine(leadership, request, analysis.footprint(params));
+        continue;
+      }
       const { gate } = leadership.admission;
       if (gate.holds.size === 0 && !this.#context.restricted) return analysis;
       const { reads, writes, checks } = analysis.footprint(params);
@@ -139,6 +144,27 @@ export class OpenTransactions {
       this.#context.admit(looked, writes);
       return (await this.#appendsWrongly(writes)) ? undefined : analysis;
     }
+  }
+
+  /**
+   * Whoever lost before has what it touches to itself, and others read it afterwards: they would read in vain. The wait is
+   * bounded, and what comes of it is fairness only.
+   */
+  async #waitInLine(
+    leadership: Leadership,
+    { transaction, reserveAgeMs }: TransactionStatement,
+    { reads, writes, checks }: Footprint,
+  ): Promise<void> {
+    const { line } = leadership;
+    const { prepareWaitMs } = this.#context.deps.limits;
+    // Everybody reads the schema, and whoever looks for a key what might come under a chosen one.
+    const looked = [...reads, ...checks].filter(
+      (span) => span.table !== SCHEMA.table && !isOfChosenKeys(span),
+    );
+    const spans = [...looked, ...writes];
+    if (reserveAgeMs !== undefined) await line.more(transaction, spans, reserveAgeMs, prepareWaitMs);
+    else await line.waitAtMost(spans, transaction, prepareWaitMs);
+    if (this.#context.leading() !== leadership) throw this.#context.notLeading();
   }
 
   /**
@@ -274,6 +300,12 @@ export class OpenTransactions {
     for (const { id } of leadership.transactions.all()) this.close(leadership, id);
   }
 
+  async recheck(id: TransactionId, ordinal: number): Promise<void> {
+    const leadership = this.#context.serving();
+    const conflict = leadership.transactions.conflict(this.#known(leadership, id, ordinal));
+    if (conflict !== undefined) throw this.#lost(leadership, id, conflict);
+  }
+
   async truncate(id: TransactionId, ordinal: number): Promise<void> {
     const { transactions } = this.#context.leading();
     const transaction = transactions.get(id);
@@ -320,6 +352,7 @@ export class OpenTransactions {
     const leadership = this.#context.serving();
     const transaction = leadership.transactions.get(id);
     if (transaction === undefined || commit.readTerm !== leadership.term) return refused(FORGOTTEN);
+    if (commit.ran !== undefined && !remembers(transaction, commit.ran)) return refused(FORGOTTEN);
     const copied: LocalRead = {
       index: commit.readAt,
       term: commit.readTerm,

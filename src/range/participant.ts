@@ -7,23 +7,29 @@
  *    the answer of the first.
  * 2. A refusal without an entry in the log is told only after a quorum has confirmed this leadership, with nothing of that
  *    transaction in flight; from then on this leadership never accepts it.
- * 3. Meeting a held transaction, a PREPARE is refused at once; for fences and reservations it waits a bounded time.
- * 4. What a yes holds stays held until the decision's own entry is applied. Decisions are never kept waiting.
+ * 3. For held transactions, fences and reservations a PREPARE waits a bounded time, and a short one where they may wait for
+ *    it in turn: its other parts may be held, and in the way of whoever has the reservation. What has come too late already is
+ *    refused at once; whatever waited is validated again in the step in which it passes, so that it is refused if what it
+ *    has read was written by those that it waited for.
+ * 4. What this leader has run of a transaction it remembers, and validates with the rest; a PREPARE that relies on more, or
+ *    less, than that is refused. So it is under another leader.
+ * 5. What a yes holds stays held until the decision's own entry is applied. Decisions are never kept waiting.
  */
 import { assert } from "../base/assert.js";
 import { AmbiguousError, fromWireError, RouteError, type WireError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
-import type { Command } from "../machines/range/types.js";
+import type { Command, PreparedTransaction, StampedStatement } from "../machines/range/types.js";
 import type { Span } from "../sql/types.js";
 import type { Passage } from "../txn/gate.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
-import { allReads } from "../txn/transactions.js";
+import { allReads, type OpenTransaction, remembers } from "../txn/transactions.js";
 import type { LeaderContext, Leadership } from "./leadership.js";
-import type { OpenTransactions } from "./open-transactions.js";
+import { FORGOTTEN, type OpenTransactions } from "./open-transactions.js";
 import type { PrepareRequest, Vote } from "./types.js";
 
+type Open = OpenTransaction<StampedStatement>;
 type Decision = "committed" | "aborted";
 
 /** Refusals and decisions that are remembered, at most. */
@@ -91,26 +97,43 @@ export class Participant {
   }
 
   async #vote(request: PrepareRequest): Promise<Vote> {
-    const { transaction: id, writes } = request;
+    const { transaction: id } = request;
     const { line, admission, transactions } = this.#leadership;
     const { clock, limits } = this.#context.deps;
     this.#checkGeneration(request);
     const open = transactions.get(id);
-    const reads = [
+    const reads = distinct([
       SCHEMA,
       ...(open === undefined ? [] : allReads(open)).flatMap(({ spans }) => spans),
       ...request.reads.flatMap(({ spans }) => spans),
-    ];
-    const untilMs = clock.monotonicMs() + limits.prepareWaitMs;
-    if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.prepareWaitMs)))
+    ]);
+    const writes = this.#writes(request);
+    const doomed = this.#conflict(request);
+    if (doomed !== undefined) return this.#refuse(id, doomed);
+    const nowMs = clock.monotonicMs();
+    const untilMs = nowMs + limits.prepareWaitMs;
+    const brieflyUntilMs = nowMs + limits.crossingWaitMs;
+    if (!line.empty && !(await line.waitAtMost([...reads, ...writes], id, limits.crossingWaitMs)))
       return this.#refuse(id, "it is another transaction's turn");
-    return admission.pass({ kind: "prepare", id, reads, writes, untilMs }, (passage) =>
-      this.#passed(passage, request, reads),
+    return admission.pass({ kind: "prepare", id, reads, writes, untilMs, brieflyUntilMs }, (passage) =>
+      this.#passed(passage, request, reads, writes),
+    );
+  }
+
+  #writes({ transaction, body, writes }: PrepareRequest): readonly Span[] {
+    if (body.kind !== "own") return writes;
+    return distinct(
+      this.#leadership.transactions.get(transaction)?.writes.flatMap(({ spans }) => spans) ?? [],
     );
   }
 
   /** Validation and admission in one step: it is held from before this on. */
-  #passed(passage: Passage, request: PrepareRequest, reads: readonly Span[]): Promise<Vote> {
+  #passed(
+    passage: Passage,
+    request: PrepareRequest,
+    reads: readonly Span[],
+    writes: readonly Span[],
+  ): Promise<Vote> {
     const { transaction: id } = request;
     if (passage === "held")
       return this.#refuse(id, "another transaction is being committed on what it touches");
@@ -124,19 +147,25 @@ export class Participant {
       this.#letGo(id);
       throw error;
     }
-    if (conflict === undefined) return this.#propose(request, reads);
+    if (conflict === undefined) return this.#propose(request, reads, writes);
     this.#letGo(id);
     return this.#refuse(id, conflict);
   }
 
-  #checkGeneration({ generation }: PrepareRequest): void {
+  #checkGeneration({ generation, body }: PrepareRequest): void {
     this.#context.serving();
-    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+    if (body.kind !== "own" && generation !== this.#context.generation)
+      throw this.#context.movedError("the range has changed");
   }
 
-  #conflict({ transaction: id, reads, schemaVersion }: PrepareRequest): string | undefined {
+  #conflict(request: PrepareRequest): string | undefined {
+    const { transaction: id, reads, ran, body } = request;
     const { transactions, term, sliceSince } = this.#leadership;
     if (this.#refused.has(id) || this.#resolved.has(id)) return "the transaction was given up";
+    const open = transactions.get(id);
+    const own = body.kind === "own";
+    if ((own || ran !== undefined) && !remembers(open, ran)) return FORGOTTEN;
+    const schemaVersion = own ? this.#context.deps.schema.version : request.schemaVersion;
     if (schemaVersion !== this.#context.deps.schema.version || this.#context.schemaChanges > 0)
       return "the schema has changed since the transaction began";
     const read = reads.filter(({ spans }) => spans.length > 0);
@@ -144,18 +173,41 @@ export class Participant {
     const { slice } = this.#context;
     if (read.some(({ index, spans }) => index < sliceSince && !slice.containsReads(spans)))
       return "the range was split since the transaction began";
-    return transactions.conflictOfPart(transactions.get(id), read);
+    if (own && !this.#isInside(open)) return "the range was split since the transaction began";
+    return transactions.conflictOfPart(open, read);
   }
 
-  async #propose(request: PrepareRequest, reads: readonly Span[]): Promise<Vote> {
-    const { transaction: id, key, coordinator, writes, schemaVersion, body } = request;
-    const { clock, limits } = this.#context.deps;
+  #isInside(open: Open | undefined): boolean {
+    if (open === undefined) return false;
+    const reads = allReads(open).flatMap(({ spans }) => spans);
+    return this.#context.isInside({
+      reads,
+      writes: open.writes.flatMap(({ spans }) => spans),
+      checks: NOTHING,
+    });
+  }
+
+  /** What is to be tried and kept. */
+  #body({ transaction, body }: PrepareRequest): PreparedTransaction["body"] {
+    if (body.kind !== "own") return body;
+    const statements = this.#leadership.transactions
+      .get(transaction)
+      ?.writes.map(({ statement }) => statement);
+    if (statements === undefined || statements.length === 0) return { kind: "nothing" };
+    return { kind: "statements", statements };
+  }
+
+  async #propose(request: PrepareRequest, reads: readonly Span[], writes: readonly Span[]): Promise<Vote> {
+    const { transaction: id, key, coordinator } = request;
+    const { clock, limits, schema } = this.#context.deps;
+    const schemaVersion = request.body.kind === "own" ? schema.version : request.schemaVersion;
+    const body = this.#body(request);
     const wallMs = this.#context.wallMs();
     const prepared = {
       transaction: id,
       coordinator,
       preparedMs: wallMs,
-      reads: distinct(reads),
+      reads,
       writes,
       schemaVersion,
       body,

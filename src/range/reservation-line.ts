@@ -39,6 +39,28 @@ export class ReservationLine {
     });
   }
 
+  /** Reserves what a statement touches, and waits for it so long at most. */
+  more(id: TransactionId, spans: readonly Span[], ageMs: number, maxMs: number): Promise<void> {
+    const nowMs = this.#clock.monotonicMs();
+    return new Promise((resolve, refuse) => {
+      const timer = this.#clock.setTimer(maxMs, () => {
+        this.#reserving.delete(id);
+        this.#passOn(this.#reservations.giveUp(id, this.#clock.monotonicMs()));
+        resolve();
+      });
+      const settled = (settle: () => void): void => {
+        timer.cancel();
+        settle();
+      };
+      this.#reserving.set(id, {
+        pass: () => settled(resolve),
+        refuse: (error) => settled(() => refuse(error)),
+      });
+      this.#passOn(this.#reservations.more(id, spans, nowMs - ageMs, nowMs));
+      if (this.#reservations.isGranted(id)) this.#grant(id);
+    });
+  }
+
   /** The holder is at work: its time begins anew. */
   renew(id: TransactionId): void {
     if (!this.empty) this.#reservations.renew(id, this.#clock.monotonicMs());

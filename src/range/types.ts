@@ -45,6 +45,8 @@ export interface TransactionStatement {
   readonly statement: Statement;
   readonly flags: SessionFlags;
   readonly lastInsertRowid: bigint;
+  /** It lost before, and first began so many milliseconds ago: it reserves what the statement touches. */
+  readonly reserveAgeMs?: number | undefined;
 }
 
 export type TransactionStatementAnswer =
@@ -72,6 +74,8 @@ export interface CopyCommit {
   /** What the texts look at to check constraints, beyond `reads`; undefined: not known. */
   readonly checks?: readonly Span[] | undefined;
   readonly schemaVersion: number;
+  /** As in a PrepareRequest. */
+  readonly ran?: number | undefined;
   /** Either the text to run again on every replica, or the rows it changed. */
   readonly body:
     | { readonly kind: "statements"; readonly statements: readonly StampedStatement[] }
@@ -103,7 +107,15 @@ export interface PrepareRequest {
   readonly reads: readonly LocalRead[];
   readonly writes: readonly Span[];
   readonly schemaVersion: number;
-  readonly body: PreparedTransaction["body"];
+  /**
+   * Statements that this leader has run for it: it votes no unless it remembers just those. Undefined: none, or none that
+   * the gateway relies on.
+   */
+  readonly ran?: number | undefined;
+  /** "own": what it has run here; `generation`, `writes` and `schemaVersion` are then the leader's to know. */
+  readonly body:
+    | Exclude<PreparedTransaction["body"], { readonly kind: "statements" }>
+    | { readonly kind: "own" };
 }
 
 export type Vote =
@@ -145,6 +157,11 @@ export interface RangeService {
     options: { readonly reserve: readonly Span[] | undefined; readonly age: number },
   ): Promise<ReadPoint>;
   run(statement: TransactionStatement): Promise<TransactionStatementAnswer>;
+  /**
+   * Resolves if nothing has changed of what the transaction has read here in its first `ordinal` statements, which are
+   * all; rejects with OSTRAKA_RETRY if something has, or is about to, or if they are not remembered.
+   */
+  recheck(transaction: TransactionId, ordinal: number): Promise<void>;
   /** Drops the statements from `ordinal` on (ROLLBACK TO). */
   truncate(transaction: TransactionId, ordinal: number): Promise<void>;
   /** Validates and commits what ran here, together with what was read elsewhere. */
@@ -176,7 +193,10 @@ export interface RangeService {
   }): Promise<{ readonly outcome: StatementOutcome; readonly wallMs: number }>;
   /** Resolves once nothing that is held now may change these spans. */
   awaitHolds(spans: readonly Span[]): Promise<void>;
-  /** Validates, then logs and votes. Waits a bounded time for reservations and fences in its way, never for another prepared transaction: then it votes no (OSTRAKA_RETRY). */
+  /**
+   * Validates, then logs and votes. Waits a bounded time for reservations, fences and prepared transactions in its way;
+   * then it votes no (OSTRAKA_RETRY).
+   */
   prepare(request: PrepareRequest): Promise<Vote>;
   /** Tells the decision; idempotent, never blocked. Resolves once it is applied. */
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;

@@ -7,9 +7,11 @@
  * - *read*: until nothing held changes what it reads.
  * - *write* (autocommit, a commit on one range): until nothing held meets its reads and writes, and no fence keeps its
  *   writes out.
- * - *prepare*: never for another held transaction: meeting one it is refused ("held"). For fences, and for statements
- *   that it has overtaken too often, a bounded time ("late" after it), so that two fences and two transactions on
- *   different ranges cannot wait for one another.
+ * - *prepare*: a bounded time, for held transactions ("held" after it), for fences, and for statements that it has
+ *   overtaken too often ("late"), so that nobody on different ranges can wait for one another for ever. Most of what is
+ *   held is decided already and about to be let go. Transactions are in one order everywhere (`isLater`): for a later
+ *   one it waits only briefly. In every circle of transactions that wait for one another across ranges somebody waits
+ *   for a later one; it gives up soon, and the others go on.
  * - *fence*: for writers and PREPAREs that fences have overtaken too often, and for claims, a bounded time. It stands
  *   from when it passes; what is held on its spans then has to be waited for as a read.
  * - *drain*: until nothing is held at all.
@@ -22,6 +24,7 @@
  */
 import type { TransactionId } from "../base/ids.js";
 import type { Span } from "../sql/types.js";
+import { beganMs } from "./coordinator.js";
 import { Fences } from "./fences.js";
 import { Holds } from "./holds.js";
 import { anyIntersect } from "./spans.js";
@@ -38,6 +41,8 @@ export type Entrant =
       readonly reads: readonly Span[];
       readonly writes: readonly Span[];
       readonly untilMs: number;
+      /** For held transactions that are later than it. */
+      readonly brieflyUntilMs: number;
     }
   | {
       readonly kind: "fence";
@@ -49,7 +54,7 @@ export type Entrant =
     }
   | { readonly kind: "drain"; readonly untilMs: number };
 
-/** "held": refused, for it meets a held transaction. "late": its time is over. */
+/** "held": its time is over, and it still meets a held transaction. "late": its time is over. */
 export type Passage = "go" | "held" | "late";
 
 interface Waiting {
@@ -139,10 +144,19 @@ export class Gate {
     if (this.#waiting.size === 0) return undefined;
     let next = this.fences.nextExpiryMs();
     for (const { entrant } of this.#waiting.values()) {
-      const untilMs = entrant.kind === "write" ? undefined : entrant.untilMs;
+      const untilMs = this.waitsUntilMs(entrant);
       if (untilMs !== undefined && (next === undefined || untilMs < next)) next = untilMs;
     }
     return next;
+  }
+
+  /** When a wait for what is in the way now would be over; undefined when never. */
+  waitsUntilMs(entrant: Entrant): number | undefined {
+    if (entrant.kind === "write") return undefined;
+    if (entrant.kind !== "prepare") return entrant.untilMs;
+    const { id, reads, writes, untilMs, brieflyUntilMs } = entrant;
+    if (brieflyUntilMs >= untilMs) return untilMs;
+    return this.holds.some(reads, writes, (held) => isLater(held, id)) ? brieflyUntilMs : untilMs;
   }
 
   #leave(ticket: number, waiting: Waiting): void {
@@ -182,7 +196,8 @@ export class Gate {
     nowMs: number,
   ): Passage | undefined {
     const { id, reads, writes, untilMs } = entrant;
-    if (this.holds.meets(reads, writes, id)) return "held";
+    if (this.holds.meets(reads, writes, id))
+      return (this.waitsUntilMs(entrant) ?? untilMs) <= nowMs ? "held" : undefined;
     const fenced = this.fences.keepOut(writes);
     if (!fenced && this.#closed === "to nobody" && !this.#isBehind(entrant, ticket)) {
       this.#overtake(entrant, ticket);
@@ -218,7 +233,13 @@ export class Gate {
   }
 }
 
-/** The passing of `fresh` keeps `waiting` waiting. */
+/** The order of transactions, the same at every range: by when they began, as their ids tell. */
+function isLater(a: TransactionId, b: TransactionId): boolean {
+  const [first, second] = [beganMs(a), beganMs(b)];
+  return first === second ? a > b : first > second;
+}
+
+/** The passing of `fresh` keeps `waiting` waiting; what keeps a PREPARE waiting does so for a bounded time anyway. */
 function isInTheWay(fresh: Entrant, waiting: Entrant): boolean {
   if (fresh.kind === "fence")
     return (

@@ -5,8 +5,8 @@
  * Who meets a held transaction
  * 1. Whoever reads meets what is held as written: the decision may have been told to somebody already.
  * 2. Whoever writes meets what is held as written or read.
- * 3. A held transaction never waits for another one (a PREPARE that meets one is refused), so holds alone cannot
- *    deadlock.
+ * 3. A PREPARE that meets one waits for it a bounded time; what it holds at other ranges it holds meanwhile. gate.ts says
+ *    why nobody waits in a circle for long.
  *
  * What waits for holds, and in which order, is gate.ts's business. That a PREPARE and a COMMIT also count as writes at
  * their log indexes is the memory of writes' (write-memory.ts).
@@ -62,8 +62,13 @@ export class Holds {
 
   /** Whether somebody who reads and writes these spans meets a held transaction (other than `except`). */
   meets(reads: readonly Span[], writes: readonly Span[], except?: TransactionId): boolean {
+    return this.some(reads, writes, (id) => id !== except);
+  }
+
+  /** The same, for those held transactions that are meant. */
+  some(reads: readonly Span[], writes: readonly Span[], meant: (id: TransactionId) => boolean): boolean {
     for (const [id, hold] of this.#holds) {
-      if (id === except) continue;
+      if (!meant(id)) continue;
       if (hold.writes.meets(reads) || hold.writes.meets(writes) || hold.reads.meets(writes)) return true;
     }
     return false;

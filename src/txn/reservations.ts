@@ -12,11 +12,14 @@
  *    fairness: reservations only keep others waiting, validation decides alone what may commit.
  * 3. Others wait while a granted reservation of somebody else intersects what they touch, in the order in which they came: a
  *    waiter is never passed by a later one that it intersects, so fresh writes cannot keep an old one waiting for ever.
- * 4. Waiting comes before validation. When a wait ends, validation and proposing follow in one step without a pause.
+ * 4. What a transaction touches may become known as it goes: it reserves more, at the age of its first reservation. Having
+ *    some it waits for others, so two may wait for one another; such waits are bounded by whoever asks (`giveUp`), and
+ *    what could not be reserved is touched without.
+ * 5. Waiting comes before validation. When a wait ends, validation and proposing follow in one step without a pause.
  */
 import type { TransactionId } from "../base/ids.js";
 import type { Span } from "../sql/types.js";
-import { anyIntersect } from "./spans.js";
+import { anyIntersect, covers } from "./spans.js";
 
 interface Reservation {
   readonly id: TransactionId;
@@ -57,8 +60,10 @@ export class Reservations {
     return this.#line.length;
   }
 
+  /** All that it asked for. */
   isGranted(id: TransactionId): boolean {
-    return this.#find(id)?.expiresMs !== undefined;
+    const own = this.#of(id);
+    return own.length > 0 && own.every(({ expiresMs }) => expiresMs !== undefined);
   }
 
   /** When `advance` has something to do next; undefined when nothing expires. */
@@ -72,19 +77,40 @@ export class Reservations {
 
   /** Joins the line; `sinceMs` is when the transaction was first tried. A second call for the same id changes nothing. */
   reserve(id: TransactionId, spans: readonly Span[], sinceMs: number, nowMs: number): Granted {
-    if (this.#find(id) === undefined) {
-      this.#line.push({ id, spans, sinceMs, order: ++this.#order, expiresMs: undefined });
-      this.#line.sort((a, b) => a.sinceMs - b.sinceMs || a.order - b.order);
-    }
+    if (this.#of(id).length === 0) this.#join(id, spans, sinceMs);
     return this.advance(nowMs);
+  }
+
+  /** Reserves what is not reserved for it yet. */
+  more(id: TransactionId, spans: readonly Span[], sinceMs: number, nowMs: number): Granted {
+    const own = this.#of(id);
+    const missing = spans.filter(
+      (span) => !own.some((other) => other.spans.some((has) => covers(has, span))),
+    );
+    if (missing.length > 0) this.#join(id, missing, own[0]?.sinceMs ?? sinceMs);
+    return this.advance(nowMs);
+  }
+
+  /** It does not wait any longer; what it has it keeps. */
+  giveUp(id: TransactionId, nowMs: number): Granted {
+    this.#line = this.#line.filter((other) => other.id !== id || other.expiresMs !== undefined);
+    return this.advance(nowMs);
+  }
+
+  #join(id: TransactionId, spans: readonly Span[], sinceMs: number): void {
+    this.#line.push({ id, spans, sinceMs, order: ++this.#order, expiresMs: undefined });
+    this.#line.sort((a, b) => a.sinceMs - b.sinceMs || a.order - b.order);
   }
 
   /** The holder is at work: its time begins anew. Answers false when it has no granted reservation (any more). */
   renew(id: TransactionId, nowMs: number): boolean {
-    const reservation = this.#find(id);
-    if (reservation?.expiresMs === undefined || reservation.expiresMs <= nowMs) return false;
-    reservation.expiresMs = nowMs + this.#holdMs;
-    return true;
+    let renewed = false;
+    for (const reservation of this.#of(id)) {
+      if (reservation.expiresMs === undefined || reservation.expiresMs <= nowMs) continue;
+      reservation.expiresMs = nowMs + this.#holdMs;
+      renewed = true;
+    }
+    return renewed;
   }
 
   /** The transaction ended, or does not want its place any more. */
@@ -99,7 +125,7 @@ export class Reservations {
    * lets it go, and with it everybody who waited for it.
    */
   wait(spans: readonly Span[], id: TransactionId | undefined): number | undefined {
-    const holder = id !== undefined && this.isGranted(id);
+    const holder = this.#has(id);
     const waiter = { ticket: this.#ticket + 1, id, spans };
     // A holder passes those who wait: they wait for it.
     if (!this.#isBlocked(waiter, holder ? [] : this.#waiters)) return undefined;
@@ -122,7 +148,8 @@ export class Reservations {
       if (reservation.expiresMs !== undefined) return;
       const inTheWay = this.#line.some(
         (other, j) =>
-          (j < i || (j !== i && other.expiresMs !== undefined)) &&
+          other.id !== reservation.id &&
+          (j < i || other.expiresMs !== undefined) &&
           anyIntersect(other.spans, reservation.spans),
       );
       if (inTheWay) return;
@@ -132,7 +159,7 @@ export class Reservations {
     const waiters: number[] = [];
     const still: Waiter[] = [];
     for (const waiter of this.#waiters) {
-      const holder = waiter.id !== undefined && this.isGranted(waiter.id);
+      const holder = this.#has(waiter.id);
       if (this.#isBlocked(waiter, holder ? [] : still)) still.push(waiter);
       else waiters.push(waiter.ticket);
     }
@@ -140,8 +167,13 @@ export class Reservations {
     return { reservations, waiters };
   }
 
-  #find(id: TransactionId): Reservation | undefined {
-    return this.#line.find((reservation) => reservation.id === id);
+  /** Some reservation of it is granted. */
+  #has(id: TransactionId | undefined): boolean {
+    return this.#line.some((other) => other.id === id && other.expiresMs !== undefined);
+  }
+
+  #of(id: TransactionId): readonly Reservation[] {
+    return this.#line.filter((reservation) => reservation.id === id);
   }
 
   #expire(nowMs: number): void {

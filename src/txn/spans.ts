@@ -17,6 +17,14 @@ export function anyIntersect(left: readonly Span[], right: readonly Span[]): boo
   return left.some((a) => right.some((b) => intersects(a, b)));
 }
 
+/** All of `b` is in `a`. */
+export function covers(a: Span, b: Span): boolean {
+  if (a.table === EVERYTHING.table) return true;
+  if (a.table !== b.table) return false;
+  if (a.low !== undefined && (b.low === undefined || b.low < a.low)) return false;
+  return a.high === undefined || (b.high !== undefined && b.high <= a.high);
+}
+
 export function isPoint(span: Span): span is Span & { readonly low: bigint } {
   return span.low !== undefined && span.low === span.high;
 }

@@ -173,6 +173,11 @@ interface Read {
   readonly spans: readonly Span[];
 }
 
+/** Whether just so many statements have run here, of which any would have read something (the schema). */
+export function remembers<S>(transaction: OpenTransaction<S> | undefined, ran: number | undefined): boolean {
+  return transaction !== undefined && transaction.ordinal === ran && transaction.reads.length > 0;
+}
+
 /** What a transaction has read, with what its writes looked at to check constraints. */
 export function allReads<S>(transaction: OpenTransaction<S>): Read[] {
   return [...transaction.reads, ...transaction.writes.map(({ index, checks }) => ({ index, spans: checks }))];

@@ -75,3 +75,135 @@ test("what belongs to no table is the database's, not a range's", async () => {
   expect((await db.execute("select id from copied order by id")).rows.map(({ id }) => id)).toEqual([1, 5, 9]);
   await db.exec("drop table other; drop table copied");
 });
+
+describe("transactions whose statements each touch one range", () => {
+  beforeEach(async () => {
+    await db.exec(`drop table if exists t; create table t (id integer primary key, v integer not null);
+      insert into t select value, value * 10 from json_each('[1,2,3,4,5,6,7,8,9]')`);
+    await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  });
+
+  const values = async () => (await db.execute("select v from t order by id")).rows.map(({ v }) => v);
+  const add = "update t set v = v + ? where id = ? returning v";
+  const get = "select v from t where id = ?";
+
+  test("commit all of it, in the order of their statements", async () => {
+    await db.transaction(async (tx) => {
+      for (const id of [1, 9, 5, 1, 9]) await tx.execute(add, [1, id]);
+      expect((await tx.execute(get, [1])).rows[0]?.v).toBe(12);
+      expect((await tx.execute(get, [9])).rows[0]?.v).toBe(92);
+    });
+    expect(await values()).toEqual([12, 20, 30, 40, 51, 60, 70, 80, 92]);
+  });
+
+  test("one after the other never lose to one another", async () => {
+    const tx = await db.begin();
+    await tx.execute(get, [9]);
+    await tx.execute(add, [1, 1]);
+    await tx.commit();
+    for (let i = 0; i < 20; i++) {
+      const next = await db.begin();
+      await next.execute(add, [1, 1 + (i % 2)]);
+      await next.execute("insert into t values (?, 0)", [100 + i]);
+      await next.execute(get, [5]);
+      // What the one before has read, and may still hold.
+      await next.execute("update t set v = ? where id = 5", [i]);
+      await next.commit();
+    }
+    expect((await values()).slice(0, 5)).toEqual([21, 30, 30, 40, 19]);
+  });
+
+  test("undo to a savepoint at every range, and roll back", async () => {
+    await db.transaction(async (tx) => {
+      await tx.execute(add, [1, 1]);
+      await tx.execute("savepoint s");
+      await tx.execute(add, [1, 9]);
+      await tx.execute(add, [1, 1]);
+      await tx.execute(add, [1, 5]);
+      await tx.execute("rollback to s");
+      expect((await tx.execute(get, [5])).rows[0]?.v).toBe(50);
+      await tx.execute(add, [2, 9]);
+      await tx.execute("release s");
+    });
+    expect(await values()).toEqual([11, 20, 30, 40, 50, 60, 70, 80, 92]);
+    const tx = await db.begin();
+    await tx.execute(add, [1, 1]);
+    await tx.execute(add, [1, 9]);
+    await tx.rollback();
+    expect(await values()).toEqual([11, 20, 30, 40, 50, 60, 70, 80, 92]);
+  });
+
+  test("go on in a workspace with all that they did", async () => {
+    await db.transaction(async (tx) => {
+      await tx.execute(add, [1, 1]);
+      await tx.execute(add, [1, 9]);
+      const { rows } = await tx.execute("select sum(v) as sum from t");
+      expect(rows[0]?.sum).toBe(452);
+      await tx.execute("update t set v = 0 where id in (2, 5)");
+    });
+    expect(await values()).toEqual([11, 0, 30, 40, 0, 60, 70, 80, 91]);
+  });
+
+  test("keep going after a statement that failed", async () => {
+    await db.transaction(async (tx) => {
+      await tx.execute(add, [1, 1]);
+      await expect(tx.execute("insert into t values (9, 0)")).rejects.toMatchObject({
+        code: "SQLITE_CONSTRAINT_PRIMARYKEY",
+      });
+      await tx.execute(add, [1, 5]);
+    });
+    expect(await values()).toEqual([11, 20, 30, 40, 51, 60, 70, 80, 90]);
+  });
+
+  test.each(["in a workspace", "at leaders"])(
+    "lose when what they read elsewhere has changed (%s)",
+    async (where) => {
+      const tx = await db.begin();
+      await tx.execute(get, [1]);
+      await db.execute(add, [1, 1]);
+      const rest = async () => {
+        if (where === "at leaders") await tx.execute(add, [1, 9]);
+        else await tx.execute("update t set v = v + 1 where id in (5, 9)");
+        await tx.commit();
+      };
+      await expect(rest()).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+      await tx.rollback();
+      expect(await values()).toEqual([11, 20, 30, 40, 50, 60, 70, 80, 90]);
+    },
+  );
+
+  test("see no state that never was", async () => {
+    const tx = await db.begin();
+    await tx.execute(get, [1]);
+    await db.transaction(async (other) => {
+      await other.execute(add, [-5, 1]);
+      await other.execute(add, [5, 9]);
+    });
+    await expect(tx.execute(get, [9])).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    await tx.rollback();
+  });
+
+  test("that only read are validated without votes", async () => {
+    const tx = await db.begin();
+    const [low, high] = [await tx.execute(get, [1]), await tx.execute(get, [9])];
+    expect([low.rows[0]?.v, high.rows[0]?.v]).toEqual([10, 90]);
+    await tx.commit();
+    const late = await db.begin();
+    await late.execute(get, [1]);
+    await late.execute(get, [9]);
+    await db.execute(add, [1, 1]);
+    await expect(late.commit()).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+  });
+
+  test("check constraints that wait for COMMIT", async () => {
+    await db.exec(`create table c (id integer primary key, p references t deferrable initially deferred)`);
+    const tx = await db.begin();
+    await tx.execute("insert into c values (1, 9)");
+    await tx.execute(add, [1, 1]);
+    await tx.execute("insert into c values (2, 99)");
+    await expect(tx.commit()).rejects.toMatchObject({ code: "SQLITE_CONSTRAINT_FOREIGNKEY" });
+    await tx.rollback();
+    expect((await db.execute("select count(*) from c")).rows[0]?.[0]).toBe(0);
+    await db.exec("drop table c");
+  });
+});

@@ -32,7 +32,14 @@ import { applyRowImages } from "./row-images.js";
 import { TableFull } from "./rowid-limit.js";
 import { SliceState } from "./slice-state.js";
 import { RangeState } from "./state.js";
-import type { Command, CommandResult, RowChange, StampedStatement, StatementOutcome } from "./types.js";
+import type {
+  Command,
+  CommandResult,
+  PreparedTransaction,
+  RowChange,
+  StampedStatement,
+  StatementOutcome,
+} from "./types.js";
 
 const FORGOTTEN = new AmbiguousError("the command was applied before and its answer is gone", undefined);
 const BATCH_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
@@ -109,6 +116,8 @@ export class Applier {
       tried: (run) => this.#tried(run),
       trimAll: () => this.#executor.trimmer.trimAll(),
       runSchema: (statements) => this.#executor.schemaStatements(statements),
+      runStatements: (statements) => void this.#executor.statements(statements),
+      deferring: (statements) => this.#deferring(statements),
       putRows: (changes) => this.#putRows(changes),
     });
     const { tables, trimmer } = this.#executor;
@@ -273,9 +282,7 @@ export class Applier {
           ? undefined
           : 0;
       case "transaction":
-        return command.statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.hasDeferredKeys()
-          ? undefined
-          : 0;
+        return this.#deferring(command.statements) ? undefined : 0;
       case "rows":
       case "trim":
         return IMAGE_FLAGS;
@@ -284,17 +291,28 @@ export class Applier {
       case "absorb":
         return undefined;
       case "prepare":
-        return command.prepared.body.kind === "schema" ? undefined : IMAGE_FLAGS;
+        return preparedFlags(command.prepared.body.kind);
       case "resolve":
-        return this.prepared.bodyKind(command.transaction) === "schema" ? undefined : IMAGE_FLAGS;
+        return preparedFlags(this.prepared.bodyKind(command.transaction));
       default:
         return 0;
     }
   }
 
+  #deferring(statements: readonly StampedStatement[]): boolean {
+    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.hasDeferredKeys();
+  }
+
+  #aloneFlags(command: Command): number {
+    if (command.kind === "prepare") return preparedFlags(command.prepared.body.kind) ?? IMAGE_FLAGS;
+    if (command.kind === "resolve")
+      return preparedFlags(this.prepared.bodyKind(command.transaction)) ?? IMAGE_FLAGS;
+    return aloneFlags(command);
+  }
+
   /** One command in a batch of its own; COMMIT may still refuse it, and it may destroy its batch. */
   #runAlone(task: Task): void {
-    this.#openBatch(aloneFlags(task.command));
+    this.#openBatch(this.#aloneFlags(task.command));
     task.result = this.#perform(task);
     let refused: UserError | undefined;
     if (this.#connection.inTransaction) {
@@ -570,11 +588,14 @@ function lastStatement(command: Command): number {
   return command.kind === "transaction" ? Math.max(0, command.statements.length - 1) : 0;
 }
 
+/** Of a batch that what is prepared shares with others; undefined when it needs one of its own. */
+function preparedFlags(body: PreparedTransaction["body"]["kind"] | undefined): number | undefined {
+  return body === "schema" ? undefined : body === "statements" ? 0 : IMAGE_FLAGS;
+}
+
 function aloneFlags(command: Command): number {
   switch (command.kind) {
     case "rows":
-    case "prepare":
-    case "resolve":
     case "trim":
     case "absorb":
       return IMAGE_FLAGS;

@@ -176,7 +176,7 @@ function unpackReshaping(kind: number, key: IdempotencyKey, wallMs: number, body
   }
 }
 
-const BODIES = ["nothing", "rows", "schema"] as const;
+const BODIES = ["nothing", "rows", "schema", "statements"] as const;
 
 function packPrepared(prepared: PreparedTransaction): unknown[] {
   const { body } = prepared;
@@ -189,14 +189,14 @@ function packPrepared(prepared: PreparedTransaction): unknown[] {
     prepared.schemaVersion,
     BODIES.indexOf(body.kind),
   ];
-  if (body.kind !== "nothing") packed.push(packChanges(body.changes));
+  if (body.kind === "statements") packed.push(body.statements.map(packStatement));
+  else if (body.kind !== "nothing") packed.push(packChanges(body.changes));
   if (body.kind === "schema") packed.push(body.statements.map(packStatement));
   return packed;
 }
 
 function unpackPrepared(packed: unknown[]): PreparedTransaction {
   const kind = BODIES[packed[6] as number]!;
-  const changes = kind === "nothing" ? [] : unpackChanges(packed[7] as PackedChanges);
   return {
     transaction: transactionId(packed[0] as string),
     coordinator: packed[1] as GroupId,
@@ -204,13 +204,26 @@ function unpackPrepared(packed: unknown[]): PreparedTransaction {
     reads: (packed[3] as PackedSpan[]).map(unpackSpan),
     writes: (packed[4] as PackedSpan[]).map(unpackSpan),
     schemaVersion: packed[5] as number,
-    body:
-      kind === "nothing"
-        ? { kind }
-        : kind === "rows"
-          ? { kind, changes }
-          : { kind, changes, statements: (packed[8] as PackedStatement[]).map(unpackStatement) },
+    body: unpackPreparedBody(kind, packed[7], packed[8]),
   };
+}
+
+function unpackPreparedBody(
+  kind: (typeof BODIES)[number],
+  first: unknown,
+  second: unknown,
+): PreparedTransaction["body"] {
+  const statements = (list: unknown): StampedStatement[] => (list as PackedStatement[]).map(unpackStatement);
+  switch (kind) {
+    case "nothing":
+      return { kind };
+    case "statements":
+      return { kind, statements: statements(first) };
+    case "rows":
+      return { kind, changes: unpackChanges(first as PackedChanges) };
+    case "schema":
+      return { kind, changes: unpackChanges(first as PackedChanges), statements: statements(second) };
+  }
 }
 
 function packSpan({ table, low, high }: Span): PackedSpan {

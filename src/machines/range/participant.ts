@@ -3,7 +3,9 @@
  *
  * Invariants:
  * 1. A transaction that was voted for can be applied: its changes were tried, and nobody else writes what it holds.
- *    Should it fail all the same, this node stops.
+ *    Should it fail all the same, or do anything else than it was tried to do, this node stops. Texts hold all that they
+ *    look at, also to check constraints, so they do at the commit what they did when they were tried. What is checked
+ *    only when SQLite commits cannot be tried: no text is voted for while there is such a constraint.
  * 2. No vote for what is known to be decided. A decision that comes first leaves a tombstone, which a late prepare meets.
  * 3. Nothing is remembered under the client's key before the decision; at a commit it is remembered that the write was
  *    decided elsewhere, so that it is not executed again however it arrives.
@@ -40,6 +42,10 @@ export interface ParticipantParts {
   trimAll(): void;
   /** Runs the texts of a schema change. Throws StatementFailed. */
   runSchema(statements: readonly StampedStatement[]): void;
+  /** Runs texts and compares each with what was told. Throws StatementFailed. */
+  runStatements(statements: readonly StampedStatement[]): void;
+  /** Some constraint is checked only at COMMIT. */
+  deferring(statements: readonly StampedStatement[]): boolean;
   /** Puts rows in place; throws as SQLite does. Answers whether that meant to make triggers again. */
   putRows(changes: readonly RowChange[]): boolean;
 }
@@ -115,8 +121,11 @@ export class Participant {
     const other = this.#parts.prepared.conflicting(prepared);
     if (other !== undefined)
       return failure(new RetryError("OSTRAKA_RETRY", `transaction ${other} is being decided`));
-    if (prepared.body.kind === "nothing") return undefined;
-    if (prepared.body.kind === "schema") this.#parts.trimAll();
+    const { body } = prepared;
+    if (body.kind === "nothing") return undefined;
+    if (body.kind === "statements" && this.#parts.deferring(body.statements))
+      return failure(new RetryError("OSTRAKA_RETRY", "a constraint is checked only at the commit"));
+    if (body.kind === "schema") this.#parts.trimAll();
     try {
       this.#parts.tried(() => this.#perform(prepared));
       return undefined;
@@ -130,6 +139,10 @@ export class Participant {
   /** Answers whether it changed the schema. */
   #perform({ body }: PreparedTransaction): boolean {
     if (body.kind === "nothing") return false;
+    if (body.kind === "statements") {
+      this.#parts.runStatements(body.statements);
+      return false;
+    }
     if (body.kind === "schema") {
       this.#parts.runSchema(body.statements);
       this.#parts.connection.setFlags(IMAGE_FLAGS);

@@ -186,6 +186,11 @@ export interface PreparedTransaction {
     | { readonly kind: "nothing" }
     | { readonly kind: "rows"; readonly changes: readonly RowChange[] }
     /**
+     * Bounded writes of rows of this range, to be run at the commit as they were when they were tried: all that they
+     * look at is held meanwhile. No constraint of theirs waits for COMMIT.
+     */
+    | { readonly kind: "statements"; readonly statements: readonly StampedStatement[] }
+    /**
      * Texts to be run at the commit, foreign keys off, then row changes: schema changes. Nobody else touches the range
      * between vote and decision (the spans are everything).
      */

@@ -114,6 +114,7 @@ const CASES: Readonly<Record<string, Case>> = {
     ["run", { transaction: id, ordinal: 2, statement, flags: 1, lastInsertRowid: 3n }],
     { kind: "ran", outcome, stamped, rolledBack: false },
   ],
+  recheck: [() => range.recheck(id, 3), ["recheck", id, 3], undefined],
   truncate: [() => range.truncate(id, 3), ["truncate", id, 3], undefined],
   commit: [() => range.commit(id, key, [read]), ["commit", id, key, [read]], result],
   commitCopy: [
@@ -161,6 +162,11 @@ const CASES: Readonly<Record<string, Case>> = {
   "prepare nothing": [
     () => range.prepare(prepareRequest({ kind: "nothing" })),
     ["prepare", prepareRequest({ kind: "nothing" })],
+    { vote: "yes" },
+  ],
+  "prepare what ran there": [
+    () => range.prepare({ ...prepareRequest({ kind: "own" }), ran: 3 }),
+    ["prepare", { ...prepareRequest({ kind: "own" }), ran: 3 }],
     { vote: "yes" },
   ],
   "prepare rows": [

@@ -79,6 +79,15 @@ const commands: Command[] = [
     wallMs: 5,
     prepared: { ...prepared, body: { kind: "schema", statements: [statement], changes } },
   },
+  {
+    kind: "prepare",
+    key,
+    wallMs: 5,
+    prepared: {
+      ...prepared,
+      body: { kind: "statements", statements: [statement, { ...statement, appendsTo: ["t"] }] },
+    },
+  },
   { kind: "resolve", key, wallMs: 5, transaction, decision: "committed" },
   { kind: "resolve", key, wallMs: 5, transaction, decision: "aborted" },
   {

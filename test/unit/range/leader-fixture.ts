@@ -15,13 +15,7 @@ import {
 } from "../../../src/base/ids.js";
 import { decodeRows, type SqlValue } from "../../../src/base/values.js";
 import { openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
-import type {
-  IdempotencyKey,
-  PreparedTransaction,
-  RangeStore,
-  RowChange,
-  SplitChild,
-} from "../../../src/machines/range/types.js";
+import type { IdempotencyKey, RangeStore, RowChange, SplitChild } from "../../../src/machines/range/types.js";
 import type { Committed, GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
 import { type Entry, EntryKind } from "../../../src/raft/types.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../../../src/range/leader.js";
@@ -261,7 +255,8 @@ export interface Part {
   readonly writes?: readonly Span[];
   readonly generation?: number;
   readonly schemaVersion?: number;
-  readonly body?: PreparedTransaction["body"];
+  readonly ran?: number;
+  readonly body?: PrepareRequest["body"];
   readonly key?: IdempotencyKey;
 }
 
@@ -275,6 +270,7 @@ export function request(world: LeaderWorld, part: Part): PrepareRequest {
     reads: part.reads ?? [],
     writes: part.writes ?? changes.map((change) => point(change.key[0] as bigint, change.table)),
     schemaVersion: part.schemaVersion ?? world.schema.version,
+    ...(part.ran === undefined ? {} : { ran: part.ran }),
     body: part.body ?? (changes.length === 0 ? { kind: "nothing" } : { kind: "rows", changes }),
   };
 }

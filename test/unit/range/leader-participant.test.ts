@@ -84,18 +84,46 @@ describe("votes", () => {
     expect(await all(made)).toContainEqual([1n, 10n]);
   });
 
-  it("are no for whoever meets a held transaction, at once", async () => {
+  it("wait for a held transaction, and are then given by what it left", async () => {
     const made = await world();
+    const { leader, clock } = made;
+    const { term: at } = await leader.begin(id("c"), { reserve: undefined, age: 0 });
     made.log.held = true;
     const first = prepare(made, { id: "a", changes: [row(1, 11)] });
     expect(await now(first)).toBe("waits");
     // In flight already counts.
-    expect(await now(prepare(made, { id: "b", changes: [row(1, 12)] }))).toEqual(NO);
+    const second = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(second)).toBe("waits");
     made.log.held = false;
     made.log.deliver();
     expect(await first).toEqual(YES);
-    expect(await prepare(made, { id: "c", changes: [row(1, 13)] })).toEqual(NO);
+    expect(await now(second)).toBe("waits");
     expect(await prepare(made, { id: "d", changes: [row(2, 13)] })).toEqual(YES);
+    // It has read what the first one changes: there is nothing to wait for.
+    const reads = [{ index: made.store.appliedIndex(), term: at, spans: [point(1)] }];
+    const before = [{ ...reads[0]!, index: logIndex(reads[0]!.index - 2) }];
+    expect(await now(prepare(made, { id: "c", reads: before, changes: [row(3, 1)] }))).toEqual(NO);
+    await leader.resolve(id("a"), "committed");
+    expect(await second).toEqual(YES);
+    const third = prepare(made, { id: "e", changes: [row(1, 14)] });
+    expect(await now(third)).toBe("waits");
+    clock.advance(200);
+    expect(await third).toEqual(NO);
+  });
+
+  it("are no after a wait for what wrote what was read", async () => {
+    const made = await world();
+    const { leader } = made;
+    const { index, term: at } = await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    expect(await prepare(made, { id: "a", reads: [], changes: [row(2, 21)] })).toEqual(YES);
+    // It waits because of what it writes, and its read of another row is spoiled meanwhile.
+    const reads = [{ index, term: at, spans: [point(3)] }];
+    const waiting = prepare(made, { id: "b", reads, changes: [row(2, 22)] });
+    expect(await now(waiting)).toBe("waits");
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    await leader.resolve(id("a"), "committed");
+    expect(await waiting).toEqual(NO);
+    expect(await all(made)).toContainEqual([2n, 21n]);
   });
 
   it("are no when what was read has changed, or cannot be judged", async () => {
@@ -137,6 +165,74 @@ describe("votes", () => {
   });
 });
 
+describe("what ran at the leader", () => {
+  const runs = (made: LeaderWorld, name: string, ordinal: number, sql: string) =>
+    made.leader.run({
+      transaction: id(name),
+      ordinal,
+      statement: { sql, params: [] },
+      flags: 0,
+      lastInsertRowid: 0n,
+    });
+  const own = { kind: "own" } as const;
+
+  it("is prepared as it was told, and done at the decision", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    await runs(made, "a", 1, "UPDATE t SET v = v + 1 WHERE id = 1");
+    await runs(made, "a", 2, "UPDATE t SET v = v * 2 WHERE id = 1");
+    expect(await prepare(made, { id: "a", ran: 3, body: own })).toEqual(YES);
+    expect((await made.leader.readPoint()).held).toEqual([point(1)]);
+    const reader = write(made, "UPDATE t SET v = 0 WHERE id = 3");
+    expect(await now(reader)).toBe("waits");
+    expect(await all(made)).toContainEqual([1n, 10n]);
+    await made.leader.resolve(id("a"), "committed");
+    expect(await all(made)).toContainEqual([1n, 22n]);
+    expect(await reader).toMatchObject({ ok: true });
+  });
+
+  it("is only validated and held where nothing was written", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(YES);
+    expect((await made.store.prepared())[0]).toMatchObject({ body: { kind: "nothing" }, writes: [] });
+    const writer = write(made, "UPDATE t SET v = 0 WHERE id = 3");
+    expect(await now(writer)).toBe("waits");
+    await made.leader.resolve(id("a"), "aborted");
+    expect(await writer).toMatchObject({ ok: true });
+  });
+
+  it("is refused when it has changed, or is not remembered whole", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
+    await runs(made, "b", 0, "UPDATE t SET v = v + 1 WHERE id = 3");
+    await made.leader.recheck(id("a"), 1);
+    await expect(made.leader.recheck(id("b"), 2)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    expect(await prepare(made, { id: "b", ran: 1, body: own })).toEqual(YES);
+    // Prepared is as good as written: it may be decided, and seen at another range.
+    await expect(made.leader.recheck(id("a"), 1)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    await made.leader.resolve(id("b"), "committed");
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(NO);
+    await runs(made, "c", 0, "SELECT v FROM t WHERE id = 3");
+    expect(await prepare(made, { id: "c", ran: 2, body: own })).toEqual(NO);
+    expect(await prepare(made, { id: "d", body: own })).toEqual(NO);
+    // Opened, as for a snapshot, where it ran at a leader before.
+    await made.leader.begin(id("e"), { reserve: undefined, age: 0 });
+    expect(await prepare(made, { id: "e", ran: 0, changes: [row(1, 1)] })).toEqual(NO);
+  });
+
+  it("is gone with its leader", async () => {
+    const made = await world();
+    await runs(made, "a", 0, "UPDATE t SET v = v + 1 WHERE id = 1");
+    made.log.depose();
+    made.log.lead();
+    await settle();
+    await expect(made.leader.recheck(id("a"), 1)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    expect(await prepare(made, { id: "a", ran: 1, body: own })).toEqual(NO);
+    expect(await all(made)).toContainEqual([1n, 10n]);
+  });
+});
+
 describe("repeated messages", () => {
   it("of a PREPARE get the first one's answer, whatever its state", async () => {
     const made = await world();
@@ -156,7 +252,10 @@ describe("repeated messages", () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
     const asked = request(made, { id: "b", changes: [row(1, 12)] });
-    expect(await made.leader.prepare(asked)).toEqual(NO);
+    const first = made.leader.prepare(asked);
+    expect(await now(first)).toBe("waits");
+    made.clock.advance(200);
+    expect(await first).toEqual(NO);
     await made.leader.resolve(id("a"), "aborted");
     expect(await made.leader.prepare(asked)).toEqual(NO);
   });
@@ -190,9 +289,10 @@ describe("a refusal", () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
     made.log.confirms = false;
-    await expect(prepare(made, { id: "b", changes: [row(1, 12)] })).rejects.toMatchObject({
-      code: "OSTRAKA_ROUTE",
-    });
+    const told = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(told)).toBe("waits");
+    made.clock.advance(200);
+    await expect(told).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
   });
 });
 
@@ -207,8 +307,10 @@ describe("a new leader", () => {
     await settle();
     expect((await made.leader.readPoint()).held).toEqual([point(1)]);
     expect(await prepare(made, { id: "a", changes: [row(1, 11)] })).toEqual(YES);
-    expect(await prepare(made, { id: "b", changes: [row(1, 12)] })).toEqual(NO);
+    const met = prepare(made, { id: "b", changes: [row(1, 12)] });
+    expect(await now(met)).toBe("waits");
     await made.leader.resolve(id("a"), "committed");
+    expect(await met).toEqual(YES);
     expect(await all(made)).toContainEqual([1n, 11n]);
   });
 

@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import { transactionId } from "../../../src/base/ids.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
-import type { Command, RowChange } from "../../../src/machines/range/types.js";
+import { toldDigest } from "../../../src/machines/range/told.js";
+import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
 import {
   applyCommands,
   applySql,
@@ -26,6 +27,15 @@ const RETRY = { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), 
 const row = (id: bigint, a: string): RowChange => ({ table: "t", key: [id], row: [id, a] });
 const rows = (...changes: RowChange[]) => ({ kind: "rows" as const, changes });
 const NOTHING = { kind: "nothing" as const };
+const NOTHING_TOLD: StatementOutcome = {
+  columns: [],
+  columnTypes: [],
+  rows: new Uint8Array(0),
+  rowCount: 0,
+  changes: 0,
+  totalChanges: 0,
+  lastInsertRowid: 0n,
+};
 
 function bank(): StoreCore {
   const store = openStore();
@@ -83,6 +93,81 @@ describe("prepare", () => {
     expect(applyCommands(store, command)).toMatchObject([RETRY]);
     expect(contents(store).length).toBe(2);
     expect(store.outcome(transactionId("p"))).toBe("aborted");
+  });
+
+  it("tries texts, and does at the commit what they did", () => {
+    const store = bank();
+    const told = (sql: string, outcome: Partial<StatementOutcome>) =>
+      statement(sql, [], { told: toldDigest({ ...NOTHING_TOLD, ...outcome }) });
+    const texts = [
+      told("update t set a = 'z' where id = 2", { changes: 1, totalChanges: 1 }),
+      told("insert into t values (3, 'y')", { changes: 1, totalChanges: 1, lastInsertRowid: 3n }),
+    ];
+    const body = { kind: "statements" as const, statements: texts };
+    // With others in one entry, and so in one batch.
+    expect(
+      applyCommands(
+        store,
+        execute("insert into t values (8, 'h')"),
+        prepare(store, "p", body),
+        execute("insert into t values (9, 'i')"),
+      ),
+    ).toMatchObject([{ ok: true }, YES, { ok: true }]);
+    expect(contents(store).length).toBe(4);
+    expect(store.prepared()).toMatchObject([{ transaction: "p", body }]);
+    expect(
+      applyCommands(store, execute("delete from t where id = 9"), resolve("p", "committed")),
+    ).toMatchObject([{ ok: true }, { ok: true, decision: "committed" }]);
+    expect(contents(store)).toEqual([
+      [1n, "x"],
+      [2n, "z"],
+      [3n, "y"],
+      [8n, "h"],
+    ]);
+  });
+
+  it("votes no on texts that do not come out as told, or whose constraints wait for COMMIT", () => {
+    const store = bank();
+    const text = statement("update t set a = 'z' where id = 7", [], {
+      told: toldDigest({ ...NOTHING_TOLD, changes: 1, totalChanges: 1 }),
+    });
+    const body = { kind: "statements" as const, statements: [text] };
+    expect(applyCommands(store, prepare(store, "p", body))).toMatchObject([RETRY]);
+    expect(store.outcome(transactionId("p"))).toBe("aborted");
+    const failing = [statement("insert into t values (1, 'q')")];
+    expect(
+      applyCommands(store, prepare(store, "q", { kind: "statements", statements: failing })),
+    ).toMatchObject([
+      { ok: false, error: ["user", "SQLITE_CONSTRAINT_PRIMARYKEY", expect.anything(), null] },
+    ]);
+    applySql(store, "create table c(id integer primary key, p references t deferrable initially deferred)");
+    const orphan = [statement("insert into c values (1, 99)")];
+    expect(
+      applyCommands(store, prepare(store, "r", { kind: "statements", statements: orphan })),
+    ).toMatchObject([RETRY]);
+    expect(store.prepared()).toEqual([]);
+    expect(contents(store).length).toBe(2);
+  });
+
+  it("checks foreign keys of texts when it tries them", () => {
+    const store = bank();
+    applySql(store, "create table c(id integer primary key, p references t)");
+    const insert = (parent: number) => [statement(`insert into c values (1, ${parent})`)];
+    expect(
+      applyCommands(
+        store,
+        prepare(store, "p", rows(row(5n, "e"))),
+        prepare(store, "q", { kind: "statements", statements: insert(99) }),
+        prepare(store, "r", { kind: "statements", statements: insert(1) }),
+        resolve("r", "committed"),
+      ),
+    ).toMatchObject([
+      YES,
+      { ok: false, error: ["user", "SQLITE_CONSTRAINT_FOREIGNKEY", expect.anything(), null] },
+      YES,
+      { ok: true },
+    ]);
+    expect(query(store, "select p from c")).toEqual([[1n]]);
   });
 
   it("votes no on what cannot be applied, and remembers that", () => {

@@ -19,6 +19,7 @@ const prepare = (name: string, writes: Span[], reads: Span[] = [], untilMs = 100
   reads,
   writes,
   untilMs,
+  brieflyUntilMs: Math.min(20, untilMs),
 });
 const fence = (name: string, spans: Span[], untilMs = 100, expiresMs = 1000): Entrant => ({
   kind: "fence",
@@ -109,17 +110,50 @@ describe("the gate", () => {
     expect(gate.clear).toBe(true);
   });
 
-  it("refuses a PREPARE that meets another one at once, also while it waits", () => {
+  it("keeps a PREPARE waiting for an earlier one that it meets, a bounded time", () => {
     const gate = new Gate({ claimMs: 50 });
     gate.enter(prepare("a", at(1), at(5)), 0);
-    expect(gate.enter(prepare("b", at(1)), 0)).toBe("held");
-    expect(gate.enter(prepare("b", at(9), at(1)), 0)).toBe("held");
-    expect(gate.enter(prepare("b", at(5)), 0)).toBe("held");
-    expect(gate.enter(prepare("c", at(6), at(5)), 0)).toBe("go");
-    gate.enter(fence("f", at(8)), 0);
-    const waiting = gate.enter(prepare("d", at(8), at(7)), 0);
-    expect(gate.enter(prepare("e", at(7)), 0)).toBe("go");
-    expect(settled(gate)).toEqual([[waiting, "held"]]);
+    const tickets = [
+      gate.enter(prepare("b", at(1)), 0),
+      gate.enter(prepare("c", at(9), at(1)), 0),
+      gate.enter(prepare("d", at(5), [], 70), 0),
+    ];
+    expect(gate.enter(prepare("e", at(6), at(3)), 0)).toBe("go");
+    expect(settled(gate, 50)).toEqual([]);
+    expect(gate.nextMs()).toBe(70);
+    expect(settled(gate, 70)).toEqual([[tickets[2], "held"]]);
+    gate.holds.release(id("a"));
+    // The next in line is now waited for.
+    expect(settled(gate, 71)).toEqual([[tickets[0], "go"]]);
+    expect(settled(gate, 100)).toEqual([[tickets[1], "held"]]);
+    expect(gate.enter(prepare("f", at(1)), 71)).toEqual(expect.any(Number));
+  });
+
+  it("keeps it waiting only briefly for a later one", () => {
+    const gate = new Gate({ claimMs: 50 });
+    gate.enter(prepare("x@2", at(1)), 0);
+    gate.enter(prepare("y@a", at(2)), 0);
+    const between = gate.enter(prepare("b@9", at(1, 2)), 0);
+    expect(gate.nextMs()).toBe(20);
+    gate.holds.release(id("y@a"));
+    expect(settled(gate, 19)).toEqual([]);
+    // What is left in its way is earlier.
+    expect(gate.nextMs()).toBe(100);
+    expect(settled(gate, 20)).toEqual([]);
+    gate.enter(prepare("z@b", at(2)), 30);
+    expect(settled(gate, 30)).toEqual([[between, "held"]]);
+  });
+
+  it("breaks a circle of transactions that wait for one another at different ranges early", () => {
+    const [left, right] = [new Gate({ claimMs: 50 }), new Gate({ claimMs: 50 })];
+    expect(left.enter(prepare("a@1", at(1)), 0)).toBe("go");
+    expect(right.enter(prepare("b@2", at(1)), 0)).toBe("go");
+    const earlier = right.enter(prepare("a@1", at(1)), 0);
+    const later = left.enter(prepare("b@2", at(1)), 0);
+    expect(settled(left, 20)).toEqual([]);
+    expect(settled(right, 20)).toEqual([[earlier, "held"]]);
+    left.holds.release(id("a@1"));
+    expect(settled(left, 21)).toEqual([[later, "go"]]);
   });
 
   it("lets fences stand together and keeps writers out until they end", () => {

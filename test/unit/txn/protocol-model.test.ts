@@ -25,6 +25,8 @@ const SOMETIMES = [
   "read: prepared since",
   "prepare: held",
   "prepare: late",
+  "prepare: waited for a held one",
+  "prepare: waited in vain",
   "fence: late",
   "release: failed",
   "in doubt",

@@ -56,6 +56,42 @@ describe("reservations", () => {
     expect(line.wait(at(1, 3), undefined)).toBeUndefined();
   });
 
+  it("grow as their transaction goes, at the age that it has", () => {
+    const line = new Reservations(100);
+    expect(line.more(a, at(1), 10, 50).reservations).toEqual([a]);
+    // Nothing that it has not.
+    expect(line.more(a, at(1), 90, 51)).toEqual(none);
+    expect(line.size).toBe(1);
+    expect(line.more(b, at(2, 3), 20, 51).reservations).toEqual([b]);
+    expect(line.more(a, [...at(1), ...at(3)], 90, 52)).toEqual(none);
+    expect(line.isGranted(a)).toBe(false);
+    // It came later, but is younger.
+    expect(line.more(c, at(3, 4), 15, 53)).toEqual(none);
+    // What it has keeps others waiting meanwhile, and it does not wait for itself.
+    expect(line.wait(at(1), undefined)).toBeDefined();
+    expect(line.wait(at(1), a)).toBeUndefined();
+    expect(line.release(b, 54).reservations).toEqual([a]);
+    expect(line.isGranted(a)).toBe(true);
+    expect(line.renew(a, 60)).toBe(true);
+    expect(line.advance(159)).toEqual({ reservations: [], waiters: [] });
+    const { reservations, waiters } = line.release(a, 159);
+    expect(reservations).toEqual([c]);
+    expect(waiters.length).toBe(1);
+  });
+
+  it("that two hold and want crosswise are given up, and then stand in nobody's way", () => {
+    const line = new Reservations(100);
+    line.more(a, at(1), 0, 0);
+    line.more(b, at(2), 1, 1);
+    expect(line.more(a, at(2), 0, 2)).toEqual(none);
+    expect(line.more(b, at(1), 1, 2)).toEqual(none);
+    expect(line.more(c, at(2), 3, 3)).toEqual(none);
+    expect(line.giveUp(a, 4)).toEqual(none);
+    expect(line.isGranted(a)).toBe(true);
+    expect(line.release(a, 5).reservations).toEqual([b]);
+    expect(line.release(b, 6).reservations).toEqual([c]);
+  });
+
   it("never overlap, always move on, and grant everybody in the end (random)", () => {
     let state = 42;
     const below = (n: number): number => {
@@ -79,7 +115,17 @@ describe("reservations", () => {
         if (choice === 0) {
           const id = transactionId(`t${spans.size}`);
           spans.set(id, at(low, low + below(3)));
-          took(line.reserve(id, spans.get(id)!, now - below(20), now));
+          const how = below(2) === 0 ? line.reserve.bind(line) : line.more.bind(line);
+          took(how(id, spans.get(id)!, now - below(20), now));
+        } else if (choice === 3 && spans.size > 0 && below(2) === 0) {
+          const [name, had] = [...spans][below(spans.size)]!;
+          const id = transactionId(name);
+          const wanted = at(low, low + below(2));
+          // What has expired, or was given up, is not had any more.
+          if (!line.isGranted(id) || !line.renew(id, now)) continue;
+          took(line.more(id, wanted, now, now));
+          if (line.isGranted(id)) spans.set(name, [...had, ...wanted]);
+          else took(line.giveUp(id, now));
         } else if (choice === 1 && spans.size > 0)
           took(line.release(transactionId(`t${below(spans.size)}`), now));
         else if (choice === 2) {

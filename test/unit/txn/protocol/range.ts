@@ -16,6 +16,7 @@ const FOREVER_MS = 1e9;
 /** How long is waited, and stood; at a quick pace these run out between messages. */
 export interface Pace {
   readonly prepareWaitMs: number;
+  readonly crossingWaitMs: number;
   readonly fenceWaitMs: number;
   readonly fenceMs: number;
   readonly inDoubtMs: number;
@@ -316,7 +317,8 @@ export class Leader {
     this.#waiting.set(passage, { entrant, step, overtaken: 0 });
     this.range.shared.count(`waited: ${entrant.kind}`);
     const untilMs = entrant.kind === "write" ? undefined : entrant.untilMs;
-    for (const ms of [untilMs, this.gate.fences.nextExpiryMs()])
+    const brieflyMs = entrant.kind === "prepare" ? entrant.brieflyUntilMs : undefined;
+    for (const ms of [untilMs, brieflyMs, this.gate.fences.nextExpiryMs()])
       if (ms !== undefined && ms < sinceMs + FOREVER_MS / 2)
         this.#events.timer(ms - sinceMs, () => this.settle());
   }
@@ -517,17 +519,24 @@ export class Leader {
       elsewhere.every((read) => read.term === this.term) &&
       this.table.conflictOfPart(this.table.get(id), elsewhere) === undefined;
     const ordered = this.rule("waiting comes before validation, with no pause after it");
-    const early = ordered || validated();
+    if (!validated()) {
+      refuse();
+      return;
+    }
     const untilMs = this.until(this.#pace.prepareWaitMs);
-    this.pass({ kind: "prepare", id, reads, writes, untilMs }, (passage) => {
+    const brieflyUntilMs = this.until(this.#pace.crossingWaitMs);
+    const met = this.gate.holds.meets(reads, writes, id);
+    this.pass({ kind: "prepare", id, reads, writes, untilMs, brieflyUntilMs }, (passage) => {
       if (passage !== "go") {
         this.range.shared.count(`prepare: ${passage}`);
         return refuse();
       }
-      if (ordered ? !validated() : !early) {
+      if (ordered && !validated()) {
+        if (met) this.range.shared.count("prepare: waited in vain");
         this.letGo(id);
         return refuse();
       }
+      if (met) this.range.shared.count("prepare: waited for a held one");
       if (!this.rule("what is held as read keeps writers waiting")) this.#hold(id, reads, writes);
       if (!this.rule("a PREPARE in flight is held")) this.gate.holds.release(id);
       const counts = this.rule("PREPARE or COMMIT counts as a write at its index");

@@ -23,9 +23,30 @@ import { type Append, keySpan, type Leader, type LocalRead, type Pace, Range, ty
 import type { Rule } from "./rules.js";
 
 const KEYS_PER_RANGE = 2;
-const SLOW = { prepareWaitMs: 150, fenceWaitMs: 300, fenceMs: 400, inDoubtMs: 500, callMs: 700 };
-const HASTY = { prepareWaitMs: 10, fenceWaitMs: 30, fenceMs: 12, inDoubtMs: 30, callMs: 100 };
-const QUICK = { prepareWaitMs: 30, fenceWaitMs: 60, fenceMs: 40, inDoubtMs: 50, callMs: 150 };
+const SLOW = {
+  prepareWaitMs: 150,
+  crossingWaitMs: 30,
+  fenceWaitMs: 300,
+  fenceMs: 400,
+  inDoubtMs: 500,
+  callMs: 700,
+};
+const HASTY = {
+  prepareWaitMs: 10,
+  crossingWaitMs: 4,
+  fenceWaitMs: 30,
+  fenceMs: 12,
+  inDoubtMs: 30,
+  callMs: 100,
+};
+const QUICK = {
+  prepareWaitMs: 30,
+  crossingWaitMs: 10,
+  fenceWaitMs: 60,
+  fenceMs: 40,
+  inDoubtMs: 50,
+  callMs: 150,
+};
 const STEPS = 140;
 const MAX_ACTIVE = 7;
 /** Time in which everything must come to its end once nothing gets lost any more. */
