@@ -100,6 +100,8 @@ export class Replica implements GroupHandle {
   #jointWaiters: { resolve(): void; reject(error: Error): void }[] = [];
   #transfer: Transfer | undefined;
   #idleTicks = 0;
+  #putOffTicks = 0;
+  #asksCommit = false;
   #staleTicks = 0;
   #membershipHolds = 0;
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
@@ -129,6 +131,7 @@ export class Replica implements GroupHandle {
         maxUncommittedBytes,
         maxReadyBytes,
         random: host.random,
+        lazyCommits: host.options.lazyTicks > 0,
       },
       log,
       applied,
@@ -172,7 +175,9 @@ export class Replica implements GroupHandle {
         reject(refusal);
         return;
       }
-      this.#appended(this.node.propose(data), data.length, resolve, reject);
+      const where = this.node.propose(data);
+      if (this.machine.mayWait?.(data) !== true) this.node.hurry();
+      this.#appended(where, data.length, resolve, reject);
     });
   }
 
@@ -192,7 +197,18 @@ export class Replica implements GroupHandle {
   waitApplied(index: LogIndex): Promise<void> {
     if (index <= this.applier.appliedIndex) return Promise.resolve();
     if (this.closed) return Promise.reject(this.#gone());
-    return new Promise((resolve, reject) => this.#waiters.add(index, { resolve: () => resolve(), reject }));
+    return new Promise((resolve, reject) => {
+      this.#waiters.add(index, { resolve: () => resolve(), reject });
+      this.#hurry(index);
+    });
+  }
+
+  /** Somebody waits for this index: what was put off is not any longer, and the leader is asked for what it knows. */
+  #hurry(index: LogIndex): void {
+    this.applier.hurry();
+    if (this.#asksCommit || this.quiesced || index <= this.node.commitIndex) return;
+    this.#asksCommit = true;
+    this.#host.markDirty(this);
   }
 
   async changeMembership(change: ConfChange): Promise<void> {
@@ -299,6 +315,7 @@ export class Replica implements GroupHandle {
   }
 
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
+    this.applier.hurry();
     return this.machine.digest();
   }
 
@@ -323,12 +340,21 @@ export class Replica implements GroupHandle {
     const { quiesceTicks } = this.#host.options;
     // Asked before the tick, which may make a heartbeat.
     const idle = quiesceTicks > 0 && ++this.#idleTicks >= quiesceTicks;
+    this.#tickPutOff();
     if (idle && this.#nothingPending() && this.node.canQuiesce()) return true;
     this.node.tick();
     if (this.node.hasReady()) this.#host.markDirty(this);
     this.#tickTransfer();
     this.#tickStale();
     return false;
+  }
+
+  #tickPutOff(): void {
+    if (!this.applier.putOff) this.#putOffTicks = 0;
+    else if (++this.#putOffTicks >= this.#host.options.lazyTicks) {
+      this.#putOffTicks = 0;
+      this.applier.hurry();
+    }
   }
 
   /** Whether a follower may fall asleep because its leader does, at this term and commit. */
@@ -350,8 +376,26 @@ export class Replica implements GroupHandle {
     this.node.wake();
   }
 
+  /** The host has taken these from a ready. What followers may put off, they do, unless somebody waits. */
+  committed(entries: readonly Entry[]): void {
+    const mayWait =
+      this.node.role !== "leader" &&
+      this.#waiters.none &&
+      this.#host.options.lazyTicks > 0 &&
+      entries.every((entry) => this.#mayWait(entry));
+    this.applier.push(entries, mayWait);
+  }
+
+  #mayWait({ kind, data }: Entry): boolean {
+    return kind === EntryKind.Normal && data.length > 0 && this.machine.mayWait?.(data) === true;
+  }
+
   /** The reads gathered since the last turn enter the core; called at the start of the group's part of a turn. */
   feed(): void {
+    if (this.#asksCommit) {
+      this.#asksCommit = false;
+      this.node.askCommit();
+    }
     this.#reads.startRound((context) => this.node.readIndex(context), this.#leaderHint());
   }
 

@@ -27,7 +27,7 @@ import {
   learnCommit,
   ownVoteDurable,
 } from "./election.js";
-import { followLeader, handleAppend, handleHeartbeat, handleSnapshot } from "./follower.js";
+import { askCommit, followLeader, handleAppend, handleHeartbeat, handleSnapshot } from "./follower.js";
 import {
   confsApplied,
   maybeAutoLeave,
@@ -257,6 +257,16 @@ export class RaftNode {
    */
   transferLeadership(to: NodeId): boolean {
     return beginTransfer(this.#core, to);
+  }
+
+  /** At the leader: the commit of what was proposed so far is told to all members as soon as it is known. */
+  hurry(): void {
+    this.#core.hurry(this.#core.log.last);
+  }
+
+  /** At a follower that waits for what its leader may know to be committed: asks to be told. */
+  askCommit(): void {
+    askCommit(this.#core);
   }
 
   /** Begins an election now, with a pre-vote, if this node may. */

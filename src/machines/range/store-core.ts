@@ -12,7 +12,6 @@
  */
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
@@ -77,8 +76,6 @@ interface Opened {
   readonly writer: RangeConnection;
   readonly applier: Applier;
   readonly speculator: Speculator;
-  readonly pageCount: Database.Statement;
-  readonly freePages: Database.Statement;
 }
 
 interface Reading {
@@ -264,12 +261,11 @@ export class StoreCore {
   size(): StoreSize {
     if (this.#resting !== undefined) return this.#resting.size;
     if (this.#size === undefined) {
-      const { pageCount, freePages } = this.#use();
-      const pages = Number(pageCount.get());
+      const { all, free } = this.#use().applier.state.pages();
       this.#size = {
-        databaseBytes: pages * this.#pageBytes,
+        databaseBytes: all * this.#pageBytes,
         walBytes: fileSize(`${this.path}-wal`),
-        liveBytes: (pages - Number(freePages.get())) * this.#pageBytes,
+        liveBytes: (all - free) * this.#pageBytes,
       };
     }
     return this.#size;
@@ -358,14 +354,10 @@ export class StoreCore {
         split: (child) => this.#splitOff(child),
       });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
-      const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
-      const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
       this.#opened = {
         writer,
         applier,
         speculator,
-        pageCount,
-        freePages,
       };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));

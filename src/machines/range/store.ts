@@ -22,6 +22,7 @@ import type { Entry } from "../../raft/types.js";
 import { mostAwake } from "./awake.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
 import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
+import { mayWait } from "./patience.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -299,6 +300,10 @@ class RemoteStore implements RangeStore {
     const packed = packEntries(entries);
     const transfer = [packed.bytes.buffer as ArrayBuffer];
     return unpack(await this.#link.call(this.#id, { op: "apply", entries: packed, upTo }, transfer));
+  }
+
+  mayWait(data: Uint8Array): boolean {
+    return mayWait(data);
   }
 
   checkpoint(): Promise<LogIndex> {

@@ -23,7 +23,9 @@ class Fixture {
   readBack = 0;
   readonly applier: Applier;
 
-  constructor(limits = { maxApplyBytes: 100, maxApplyCalls: 2, maxReadyBytes: 50 }) {
+  constructor(
+    limits = { maxApplyBytes: 100, maxApplyCalls: 2, lazyEntries: 3, lazyBytes: 100, maxReadyBytes: 50 },
+  ) {
     const machine: Partial<GroupMachine> = {
       apply: (entries, upTo) =>
         new Promise((resolve, reject) => {
@@ -118,7 +120,13 @@ describe("applying", () => {
   });
 
   it("restores a snapshot only after the calls under way, and skips what it covers", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 1,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     f.push([entry(1), entry(2), entry(3)]);
     const meta: SnapshotMeta = { index: logIndex(10), term: term(2), conf: CONF };
     f.applier.restore(meta, "10");
@@ -133,7 +141,13 @@ describe("applying", () => {
   });
 
   it("stops at a failure", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 1,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     f.push([entry(1), entry(2)]);
     f.calls.shift()?.fail(new Error("disk"));
     await settle();
@@ -143,7 +157,13 @@ describe("applying", () => {
   });
 
   it("waits while the disk is full, then hands over again all from the first that was not applied", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 2, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 2,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     const full = new FatalError("OSTRAKA_DISK_FULL", "no space");
     f.push([entry(1), entry(2), entry(3)]);
     f.calls.shift()!.fail(full);
