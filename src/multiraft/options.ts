@@ -57,7 +57,7 @@ export interface HostOptions {
 export const DEFAULT_HOST_OPTIONS: Omit<HostOptions, "snapshotDirectory"> = {
   tickMs: 100,
   electionTicks: 10,
-  heartbeatTicks: 1,
+  heartbeatTicks: 2,
   quiesceTicks: 30,
   maxAppendBytes: 256 * 1024,
   maxInflightMessages: 64,

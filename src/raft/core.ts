@@ -53,7 +53,7 @@ export class Core {
   readonly reads = new ReadQueue();
   /** Something changed that may let Appends leave; they are made when the host takes the next ready. */
   replicationDue = false;
-  /** Commits up to here are told at once. */
+  /** Commits up to here are told to everybody at once. */
   hurriedCommit: number;
 
   constructor(config: RaftConfig, log: RaftLog, hard: HardState) {

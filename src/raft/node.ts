@@ -47,6 +47,7 @@ import {
   reportSnapshot,
   reportUnreachable,
   sendAppends,
+  sendDueHeartbeats,
   sendHeartbeats,
 } from "./replication.js";
 import { abortTransfer, beginTransfer } from "./transfer.js";
@@ -115,7 +116,7 @@ export class RaftNode {
     maybeAutoLeave(core);
     if (++core.heartbeatElapsed >= core.config.heartbeatTicks) {
       core.heartbeatElapsed = 0;
-      sendHeartbeats(core);
+      sendDueHeartbeats(core);
     }
   }
 

@@ -77,7 +77,8 @@ function sendAppendsTo(core: Core, to: NodeId, peer: Progress): void {
       return;
     }
     const newsOfCommit =
-      peer.sentCommit < core.hurriedCommit && Math.min(log.commit, previous) > peer.sentCommit;
+      peer.sentCommit < Math.max(core.hurriedCommit, peer.askedCommit) &&
+      Math.min(log.commit, previous) > peer.sentCommit;
     if (entries.length === 0 && peer.state === "replicate" && !peer.pingDue && !newsOfCommit) return;
     core.outbox.send(core.term, {
       type: MessageType.Append,
@@ -134,7 +135,7 @@ export function handleAppendResponse(core: Core, message: Message): void {
 }
 
 function answerAsked(core: Core, peer: Progress, known: number): void {
-  core.hurry(core.log.commit);
+  peer.askedCommit = core.log.commit;
   if (peer.state !== "replicate") return;
   peer.sentCommit = Math.min(peer.sentCommit, known);
   core.replicationDue = true;
@@ -162,10 +163,18 @@ function heard(core: Core, message: Message): Progress | undefined {
   return peer;
 }
 
+/** The heartbeats that are due by time. A peer that is sent entries all the time hears from its leader by them. */
+export function sendDueHeartbeats(core: Core): void {
+  sendHeartbeats(core, core.config.lazyCommits === true);
+}
+
 /** Heartbeats to everybody. They never carry a commit index the receiver may not have (41). */
-export function sendHeartbeats(core: Core): void {
+export function sendHeartbeats(core: Core, onlySilent = false): void {
   for (const [to, peer] of core.peers) {
     if (to === core.id) continue;
+    const spared = onlySilent && peer.sentSinceHeartbeat && peer.state === "replicate";
+    peer.sentSinceHeartbeat = false;
+    if (spared) continue;
     const commit = logIndex(Math.min(peer.match, core.log.commit));
     if (core.config.lazyCommits === true) peer.sentCommit = Math.max(peer.sentCommit, commit);
     core.outbox.send(core.term, { type: MessageType.Heartbeat, to, commit, context: core.reads.round });
@@ -176,8 +185,6 @@ export function sendHeartbeats(core: Core): void {
 export function beginReadRound(core: Core): void {
   if (core.role !== "leader" || !core.reads.waiting || !core.committedInTerm) return;
   core.reads.begin(core.log.commit);
-  // Whoever reads waits for this index, on whatever replica.
-  core.hurry(core.log.commit);
   sendHeartbeats(core);
   confirmReads(core);
 }

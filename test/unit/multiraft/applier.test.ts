@@ -97,6 +97,36 @@ describe("applying", () => {
     for (let i = 1; i <= 100; i++) expect(f.results.get(i)).toBe(i);
   });
 
+  it("puts off what may wait, until there is enough of it or somebody is in a hurry", async () => {
+    const f = new Fixture();
+    const patiently = (entries: readonly Entry[]): void => {
+      f.stored.push(...entries);
+      f.applier.push(entries, true);
+    };
+    patiently([entry(1)]);
+    patiently([entry(2)]);
+    expect(f.calls).toHaveLength(0);
+    expect([f.applier.putOff, f.applier.idle]).toEqual([true, false]);
+    patiently([entry(3)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[1, 2, 3]]);
+    await f.drain();
+    patiently([entry(4)]);
+    f.applier.hurry();
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[4]]);
+    await f.drain();
+    // What may not wait takes along what could.
+    patiently([entry(5)]);
+    f.push([entry(6)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[5, 6]]);
+    await f.drain();
+    // Large ones need not be many.
+    patiently([entry(7, 100)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[7]]);
+    await f.drain();
+    expect([f.applier.putOff, f.applier.idle]).toEqual([false, true]);
+    expect(f.applied).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  });
+
   it("reports completions in order whatever the machine does", async () => {
     const f = new Fixture();
     f.push([entry(1)]);
