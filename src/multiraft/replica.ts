@@ -29,6 +29,7 @@ import {
 } from "../raft/types.js";
 import { Applier } from "./applier.js";
 import type { HostOptions } from "./options.js";
+import { Patience } from "./patience.js";
 import { Proposals } from "./proposals.js";
 import { AppliedWaiters, Reads } from "./reads.js";
 import type { Committed, GroupHandle, GroupMachine, GroupStatus } from "./types.js";
@@ -79,6 +80,7 @@ export class Replica implements GroupHandle {
   readonly log: GroupLog;
   readonly machine: GroupMachine;
   readonly applier: Applier;
+  readonly patience: Patience;
   /** Asleep; set by the host only. */
   quiesced = false;
   /** The leader under whose node it sleeps, as the host filed it. */
@@ -100,8 +102,6 @@ export class Replica implements GroupHandle {
   #jointWaiters: { resolve(): void; reject(error: Error): void }[] = [];
   #transfer: Transfer | undefined;
   #idleTicks = 0;
-  #putOffTicks = 0;
-  #asksCommit = false;
   #staleTicks = 0;
   #membershipHolds = 0;
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
@@ -136,6 +136,9 @@ export class Replica implements GroupHandle {
       log,
       applied,
     );
+    const { node, applier } = this;
+    const { lazyTicks } = host.options;
+    this.patience = new Patience({ node, applier, machine, waiters: this.#waiters, lazyTicks });
     this.#raiseReplayFloor();
   }
 
@@ -176,7 +179,7 @@ export class Replica implements GroupHandle {
         return;
       }
       const where = this.node.propose(data);
-      if (this.machine.mayWait?.(data) !== true) this.node.hurry();
+      this.patience.proposed(data);
       this.#appended(where, data.length, resolve, reject);
     });
   }
@@ -199,16 +202,8 @@ export class Replica implements GroupHandle {
     if (this.closed) return Promise.reject(this.#gone());
     return new Promise((resolve, reject) => {
       this.#waiters.add(index, { resolve: () => resolve(), reject });
-      this.#hurry(index);
+      if (this.patience.hurry(index) && !this.quiesced) this.#host.markDirty(this);
     });
-  }
-
-  /** Somebody waits for this index: what was put off is not any longer, and the leader is asked for what it knows. */
-  #hurry(index: LogIndex): void {
-    this.applier.hurry();
-    if (this.#asksCommit || this.quiesced || index <= this.node.commitIndex) return;
-    this.#asksCommit = true;
-    this.#host.markDirty(this);
   }
 
   async changeMembership(change: ConfChange): Promise<void> {
@@ -340,21 +335,13 @@ export class Replica implements GroupHandle {
     const { quiesceTicks } = this.#host.options;
     // Asked before the tick, which may make a heartbeat.
     const idle = quiesceTicks > 0 && ++this.#idleTicks >= quiesceTicks;
-    this.#tickPutOff();
+    this.patience.tick();
     if (idle && this.#nothingPending() && this.node.canQuiesce()) return true;
     this.node.tick();
     if (this.node.hasReady()) this.#host.markDirty(this);
     this.#tickTransfer();
     this.#tickStale();
     return false;
-  }
-
-  #tickPutOff(): void {
-    if (!this.applier.putOff) this.#putOffTicks = 0;
-    else if (++this.#putOffTicks >= this.#host.options.lazyTicks) {
-      this.#putOffTicks = 0;
-      this.applier.hurry();
-    }
   }
 
   /** Whether a follower may fall asleep because its leader does, at this term and commit. */
@@ -376,26 +363,9 @@ export class Replica implements GroupHandle {
     this.node.wake();
   }
 
-  /** The host has taken these from a ready. What followers may put off, they do, unless somebody waits. */
-  committed(entries: readonly Entry[]): void {
-    const mayWait =
-      this.node.role !== "leader" &&
-      this.#waiters.none &&
-      this.#host.options.lazyTicks > 0 &&
-      entries.every((entry) => this.#mayWait(entry));
-    this.applier.push(entries, mayWait);
-  }
-
-  #mayWait({ kind, data }: Entry): boolean {
-    return kind === EntryKind.Normal && data.length > 0 && this.machine.mayWait?.(data) === true;
-  }
-
   /** The reads gathered since the last turn enter the core; called at the start of the group's part of a turn. */
   feed(): void {
-    if (this.#asksCommit) {
-      this.#asksCommit = false;
-      this.node.askCommit();
-    }
+    this.patience.ask();
     this.#reads.startRound((context) => this.node.readIndex(context), this.#leaderHint());
   }
 

@@ -26,9 +26,9 @@ export interface AwakeParts {
   readonly later?: (delayMs: number, run: () => void) => Timer;
 }
 
-const IDLE_MS = 10_000;
+const IDLE_MS = 60_000;
 const FEW = 16;
-const PACE_MS = 25;
+const PACE_MS = 50;
 const MOST = 1024;
 /** Where the system does not say how many files a process may have open, or says very few. */
 const LEAST = 64;

@@ -125,7 +125,8 @@ export class Ranges {
     const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
     const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
     // One that was here before does not begin anew, also when it was to come back and nothing of it is kept yet.
-    if (first !== undefined && departed.get(first.range) === undefined) configs.set(first.range, first.config);
+    if (first !== undefined && departed.get(first.range) === undefined)
+      configs.set(first.range, first.config);
     for (const folder of folders) {
       const range = groupId(Number(folder));
       if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
