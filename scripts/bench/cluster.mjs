@@ -10,6 +10,7 @@ import { freePorts, start, startScript, stop } from "./processes.mjs";
 export class Cluster {
   #nodes;
   #http;
+  #stopping = false;
 
   constructor(nodes, http, url, driver) {
     this.#nodes = nodes;
@@ -33,7 +34,14 @@ export class Cluster {
     }
     const http = await Promise.all(nodes.map(ready));
     const url = `ostraka://${ports.map((port) => `127.0.0.1:${port}`).join(",")}`;
-    return new Cluster(nodes, http, url, pathToFileURL(resolve(dist, "driver/index.js")).href);
+    const cluster = new Cluster(nodes, http, url, pathToFileURL(resolve(dist, "driver/index.js")).href);
+    nodes.forEach((node, i) => {
+      node.once("exit", (code, signal) => {
+        if (!cluster.#stopping)
+          process.stderr.write(`node ${i + 1} ended by itself (${code ?? signal}): ${node.lastWords}\n`);
+      });
+    });
+    return cluster;
   }
 
   get pids() {
@@ -69,6 +77,7 @@ export class Cluster {
   }
 
   async stop() {
+    this.#stopping = true;
     await Promise.all(this.#nodes.map((node) => stop(node)));
   }
 }

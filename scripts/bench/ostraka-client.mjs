@@ -98,6 +98,19 @@ await serveCommands({
     return ranges();
   },
   ranges,
+  /** Changes and reads every row that `fill` made once: afterwards no range is used for the first time. */
+  touch: async () => {
+    let id = 0;
+    const toucher = async () => {
+      while (id < filled) {
+        const args = [next() % 1000, ++id];
+        await db.execute("update item set owner = ? where id = ?", args);
+        await read.get(args[1]);
+      }
+    };
+    await Promise.all(Array.from({ length: 128 }, toucher));
+    return {};
+  },
   closed: ({ kind, inFlight, seconds }) => closedLoop({ inFlight, seconds, operation: operations[kind] }),
   open: ({ kind, perSecond, seconds }) => openLoop({ perSecond, seconds, operation: operations[kind] }),
   /** Streams `rows` rows, waiting `pauseMs` after every `every` of them. */

@@ -63,6 +63,8 @@ async function manyRanges({ withCluster, keep, say, seconds, ranges, add }) {
         `  idle, ${made.ranges} ranges: ${used.map(({ share, mib }) => `${share} % ${mib} MiB`).join(", ")}`,
       );
       idle.push({ ranges: made.ranges, nodes: used });
+      // Ranges that nobody has used for a while open their files at their first use.
+      if (count > 1) await client.ask("touch");
       const rate = {};
       for (const kind of ["change", "read"]) {
         const load = { kind, inFlight: IN_FLIGHT, seconds };

@@ -33,6 +33,8 @@ export interface ApplierLimits {
   readonly maxApplyBytes: number;
   readonly maxApplyCalls: number;
   readonly maxReadyBytes: number;
+  readonly lazyEntries: number;
+  readonly lazyBytes: number;
 }
 
 interface Restore {
@@ -93,8 +95,16 @@ export class Applier {
     return this.#calls === 0 && this.#next > this.#committed && this.#restore === undefined;
   }
 
-  /** More entries have committed; they follow on what was pushed before. */
-  push(entries: readonly Entry[]): void {
+  /** Entries wait for more of them. */
+  get putOff(): boolean {
+    return this.#calls === 0 && this.#held.length > 0 && this.#trying && !this.#restoring;
+  }
+
+  /**
+   * More entries have committed; they follow on what was pushed before. Those that `mayWait` are handed over with later
+   * ones, or by `hurry`, unless there are many already.
+   */
+  push(entries: readonly Entry[], mayWait = false): void {
     for (const entry of entries) {
       if (entry.index <= this.#committed) continue;
       assert(entry.index === this.#committed + 1, `committed entry ${entry.index} after ${this.#committed}`);
@@ -105,6 +115,13 @@ export class Applier {
         this.#heldBytes += entry.data.length;
       }
     }
+    const { lazyEntries, lazyBytes } = this.#limits;
+    if (mayWait && this.#held.length < lazyEntries && this.#heldBytes < lazyBytes) return;
+    this.#pump();
+  }
+
+  /** What may have waited is handed over. */
+  hurry(): void {
     this.#pump();
   }
 

@@ -423,7 +423,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       if (append.snapshot !== undefined) replica.logBytes = 0;
     }
     if (ready.committed.length > 0) {
-      replica.applier.push(ready.committed);
+      replica.patience.committed(ready.committed);
       this.#compactor.consider(replica);
     }
     replica.readStates(ready.readStates);

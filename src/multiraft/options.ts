@@ -33,6 +33,13 @@ export interface HostOptions {
   readonly maxApplyBytes: number;
   /** `apply` calls of one group under way at once: one that runs and one that waits for it. */
   readonly maxApplyCalls: number;
+  /**
+   * A follower applies what may wait (`GroupMachine.mayWait`) once there is so much of it, or so many ticks after it was
+   * committed: many small transactions of the machine become a few. 0 ticks: at once, and commits are told at once.
+   */
+  readonly lazyTicks: number;
+  readonly lazyEntries: number;
+  readonly lazyBytes: number;
   /** Log behind the applied index beyond which a group is checkpointed and its log cut. */
   readonly maxLogEntries: number;
   readonly maxLogBytes: number;
@@ -50,7 +57,7 @@ export interface HostOptions {
 export const DEFAULT_HOST_OPTIONS: Omit<HostOptions, "snapshotDirectory"> = {
   tickMs: 100,
   electionTicks: 10,
-  heartbeatTicks: 1,
+  heartbeatTicks: 2,
   quiesceTicks: 30,
   maxAppendBytes: 256 * 1024,
   maxInflightMessages: 64,
@@ -62,6 +69,9 @@ export const DEFAULT_HOST_OPTIONS: Omit<HostOptions, "snapshotDirectory"> = {
   maxPendingReads: 65_536,
   maxApplyBytes: 4 * 1024 * 1024,
   maxApplyCalls: 2,
+  lazyTicks: 10,
+  lazyEntries: 16,
+  lazyBytes: 8 * 1024,
   maxLogEntries: 50_000,
   maxLogBytes: 32 * 1024 * 1024,
   tailEntries: 5_000,

@@ -17,6 +17,10 @@ export interface Waiter {
 export class AppliedWaiters {
   readonly #byIndex = new Map<LogIndex, Waiter[]>();
 
+  get none(): boolean {
+    return this.#byIndex.size === 0;
+  }
+
   add(index: LogIndex, waiter: Waiter): void {
     const list = this.#byIndex.get(index);
     if (list === undefined) this.#byIndex.set(index, [waiter]);

@@ -29,6 +29,7 @@ import {
 } from "../raft/types.js";
 import { Applier } from "./applier.js";
 import type { HostOptions } from "./options.js";
+import { Patience } from "./patience.js";
 import { Proposals } from "./proposals.js";
 import { AppliedWaiters, Reads } from "./reads.js";
 import type { Committed, GroupHandle, GroupMachine, GroupStatus } from "./types.js";
@@ -79,6 +80,7 @@ export class Replica implements GroupHandle {
   readonly log: GroupLog;
   readonly machine: GroupMachine;
   readonly applier: Applier;
+  readonly patience: Patience;
   /** Asleep; set by the host only. */
   quiesced = false;
   /** The leader under whose node it sleeps, as the host filed it. */
@@ -129,10 +131,14 @@ export class Replica implements GroupHandle {
         maxUncommittedBytes,
         maxReadyBytes,
         random: host.random,
+        lazyCommits: host.options.lazyTicks > 0,
       },
       log,
       applied,
     );
+    const { node, applier } = this;
+    const { lazyTicks } = host.options;
+    this.patience = new Patience({ node, applier, machine, waiters: this.#waiters, lazyTicks });
     this.#raiseReplayFloor();
   }
 
@@ -172,7 +178,9 @@ export class Replica implements GroupHandle {
         reject(refusal);
         return;
       }
-      this.#appended(this.node.propose(data), data.length, resolve, reject);
+      const where = this.node.propose(data);
+      this.patience.proposed(data);
+      this.#appended(where, data.length, resolve, reject);
     });
   }
 
@@ -192,7 +200,10 @@ export class Replica implements GroupHandle {
   waitApplied(index: LogIndex): Promise<void> {
     if (index <= this.applier.appliedIndex) return Promise.resolve();
     if (this.closed) return Promise.reject(this.#gone());
-    return new Promise((resolve, reject) => this.#waiters.add(index, { resolve: () => resolve(), reject }));
+    return new Promise((resolve, reject) => {
+      this.#waiters.add(index, { resolve: () => resolve(), reject });
+      if (this.patience.hurry(index) && !this.quiesced) this.#host.markDirty(this);
+    });
   }
 
   async changeMembership(change: ConfChange): Promise<void> {
@@ -299,6 +310,7 @@ export class Replica implements GroupHandle {
   }
 
   digest(): Promise<{ readonly appliedIndex: LogIndex; readonly digest: string }> {
+    this.applier.hurry();
     return this.machine.digest();
   }
 
@@ -323,6 +335,7 @@ export class Replica implements GroupHandle {
     const { quiesceTicks } = this.#host.options;
     // Asked before the tick, which may make a heartbeat.
     const idle = quiesceTicks > 0 && ++this.#idleTicks >= quiesceTicks;
+    this.patience.tick();
     if (idle && this.#nothingPending() && this.node.canQuiesce()) return true;
     this.node.tick();
     if (this.node.hasReady()) this.#host.markDirty(this);
@@ -352,6 +365,7 @@ export class Replica implements GroupHandle {
 
   /** The reads gathered since the last turn enter the core; called at the start of the group's part of a turn. */
   feed(): void {
+    this.patience.ask();
     this.#reads.startRound((context) => this.node.readIndex(context), this.#leaderHint());
   }
 

@@ -25,6 +25,11 @@ export interface GroupMachine {
    * member's node. Whoever needs the log from further back is sent a snapshot. Without it, there is none.
    */
   replayFloor?(): LogIndex;
+  /**
+   * Whether followers may leave this entry unapplied for a while, as long as nobody there waits for it. Without it
+   * nothing waits.
+   */
+  mayWait?(data: Uint8Array): boolean;
   /** Makes the state durable and answers the applied index that is durable now; the log before it may go. */
   checkpoint(): Promise<LogIndex>;
   /** A consistent copy of the state, for another replica. The machine goes on applying meanwhile. */

@@ -53,6 +53,8 @@ export class Core {
   readonly reads = new ReadQueue();
   /** Something changed that may let Appends leave; they are made when the host takes the next ready. */
   replicationDue = false;
+  /** Commits up to here are told to everybody at once. */
+  hurriedCommit: number;
 
   constructor(config: RaftConfig, log: RaftLog, hard: HardState) {
     assert(config.id > 0, "a node needs an id");
@@ -66,7 +68,13 @@ export class Core {
     this.confs = new ConfHistory(log.base);
     this.outbox = new Outbox(config.id);
     this.uncommitted = new UncommittedBytes(config.maxUncommittedBytes);
+    this.hurriedCommit = config.lazyCommits === true ? 0 : Number.POSITIVE_INFINITY;
     this.resetElectionTimer();
+  }
+
+  /** Whoever waits for the commit of entries up to `index` is told at once. */
+  hurry(index: number): void {
+    if (index > this.hurriedCommit) this.hurriedCommit = index;
   }
 
   /** The membership in force: that of the applied index. */

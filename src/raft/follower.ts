@@ -3,7 +3,7 @@
  * (node.ts): the sender leads this node's term.
  */
 import { assert } from "../base/assert.js";
-import { type LogIndex, logIndex, type NodeId, type Term } from "../base/ids.js";
+import { type LogIndex, logIndex, NO_NODE, type NodeId, type Term } from "../base/ids.js";
 import { isMember } from "./conf-change.js";
 import type { Core } from "./core.js";
 import { type Message, MessageType } from "./types.js";
@@ -22,6 +22,8 @@ export function followLeader(core: Core, from: NodeId): void {
  * it, even from the first one on. The group's first membership is in no entry but in the base of its founders' logs.
  */
 export const NEEDS_SNAPSHOT = 1;
+/** In an acknowledgement's context: somebody here waits for what may be committed, and was not told. */
+export const ASKS_COMMIT = 2;
 
 export function handleAppend(core: Core, message: Message): void {
   const { log } = core;
@@ -108,11 +110,18 @@ export function handleSnapshot(core: Core, message: Message): void {
 }
 
 /** Leaves once everything up to `index` is durable, as everything handed to the disk before it is. */
-function acknowledge(core: Core, to: NodeId, index: LogIndex): void {
+function acknowledge(core: Core, to: NodeId, index: LogIndex, context = 0): void {
   core.outbox.sendAfterDisk(core.term, {
     type: MessageType.AppendResponse,
     to,
     index,
     commit: core.log.commit,
+    context,
   });
+}
+
+/** Asks the leader to tell what it knows to be committed. What is committed here matches its log (39). */
+export function askCommit(core: Core): void {
+  if (core.role === "follower" && core.leader !== NO_NODE)
+    acknowledge(core, core.leader, core.log.commit, ASKS_COMMIT);
 }

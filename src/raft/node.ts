@@ -27,7 +27,7 @@ import {
   learnCommit,
   ownVoteDurable,
 } from "./election.js";
-import { followLeader, handleAppend, handleHeartbeat, handleSnapshot } from "./follower.js";
+import { askCommit, followLeader, handleAppend, handleHeartbeat, handleSnapshot } from "./follower.js";
 import {
   confsApplied,
   maybeAutoLeave,
@@ -47,6 +47,7 @@ import {
   reportSnapshot,
   reportUnreachable,
   sendAppends,
+  sendDueHeartbeats,
   sendHeartbeats,
 } from "./replication.js";
 import { abortTransfer, beginTransfer } from "./transfer.js";
@@ -115,7 +116,7 @@ export class RaftNode {
     maybeAutoLeave(core);
     if (++core.heartbeatElapsed >= core.config.heartbeatTicks) {
       core.heartbeatElapsed = 0;
-      sendHeartbeats(core);
+      sendDueHeartbeats(core);
     }
   }
 
@@ -257,6 +258,16 @@ export class RaftNode {
    */
   transferLeadership(to: NodeId): boolean {
     return beginTransfer(this.#core, to);
+  }
+
+  /** At the leader: the commit of what was proposed so far is told to all members as soon as it is known. */
+  hurry(): void {
+    this.#core.hurry(this.#core.log.last);
+  }
+
+  /** At a follower that waits for what its leader may know to be committed: asks to be told. */
+  askCommit(): void {
+    askCommit(this.#core);
   }
 
   /** Begins an election now, with a pre-vote, if this node may. */

@@ -24,6 +24,10 @@ export class Progress {
   pingDue = false;
   /** The highest commit index this peer was told; only spares messages, never trusted. */
   sentCommit = 0;
+  /** Somebody there waits for news of commits up to here. */
+  askedCommit = 0;
+  /** Appends left for it since the last heartbeats: they serve as one. */
+  sentSinceHeartbeat = false;
   /** The commit index the peer itself reported last. */
   ackedCommit = 0;
   /** In snapshot: the peer's log is expected to reach at least here afterwards. */
@@ -98,6 +102,7 @@ export class Progress {
   sent(count: number, bytes: number, commit: number): void {
     const last = this.next - 1 + count;
     this.pingDue = false;
+    this.sentSinceHeartbeat = true;
     this.sentCommit = Math.max(this.sentCommit, Math.min(commit, last));
     if (this.state === "probe") {
       this.paused = true;

@@ -7,11 +7,11 @@
 import { assert } from "../base/assert.js";
 import { logIndex, type NodeId } from "../base/ids.js";
 import type { Core } from "./core.js";
-import { NEEDS_SNAPSHOT } from "./follower.js";
+import { ASKS_COMMIT, NEEDS_SNAPSHOT } from "./follower.js";
 import type { Progress } from "./progress.js";
 import { quorumReached, quorumVote } from "./quorum.js";
 import { sendTimeoutNowIfReady } from "./transfer.js";
-import { type Entry, type EntryKind, type Message, MessageType, type Proposed } from "./types.js";
+import { type Entry, EntryKind, type Message, MessageType, type Proposed } from "./types.js";
 
 /** Appends to the leader's own log. The caller has decided that it may. */
 export function appendEntries(
@@ -29,6 +29,9 @@ export function appendEntries(
   }));
   let bytes = 0;
   for (const entry of entries) bytes += entry.data.length;
+  // Beginnings of terms, and changes of members.
+  if (entries.some(({ kind, data }) => kind !== EntryKind.Normal || data.length === 0))
+    core.hurry(first + entries.length - 1);
   core.log.appendOwn(entries);
   core.uncommitted.add(core.log.last, bytes);
   core.replicationDue = true;
@@ -73,7 +76,9 @@ function sendAppendsTo(core: Core, to: NodeId, peer: Progress): void {
       needSnapshot(core, to, peer);
       return;
     }
-    const newsOfCommit = Math.min(log.commit, previous) > peer.sentCommit;
+    const newsOfCommit =
+      peer.sentCommit < Math.max(core.hurriedCommit, peer.askedCommit) &&
+      Math.min(log.commit, previous) > peer.sentCommit;
     if (entries.length === 0 && peer.state === "replicate" && !peer.pingDue && !newsOfCommit) return;
     core.outbox.send(core.term, {
       type: MessageType.Append,
@@ -116,6 +121,7 @@ export function handleAppendResponse(core: Core, message: Message): void {
     `node ${message.from} acknowledged ${message.index}, beyond our log`,
   );
   const advanced = peer.maybeUpdate(message.index);
+  if (message.context === ASKS_COMMIT) answerAsked(core, peer, message.commit);
   if (!advanced && !(peer.match === message.index && peer.state === "probe")) return;
   if (peer.state === "probe") peer.becomeReplicate();
   else if (peer.state === "replicate") peer.inflights.freeTo(message.index);
@@ -126,6 +132,13 @@ export function handleAppendResponse(core: Core, message: Message): void {
   core.replicationDue = true;
   maybeCommit(core);
   if (message.from === core.transferee) sendTimeoutNowIfReady(core);
+}
+
+function answerAsked(core: Core, peer: Progress, known: number): void {
+  peer.askedCommit = core.log.commit;
+  if (peer.state !== "replicate") return;
+  peer.sentCommit = Math.min(peer.sentCommit, known);
+  core.replicationDue = true;
 }
 
 export function handleHeartbeatResponse(core: Core, message: Message): void {
@@ -150,16 +163,21 @@ function heard(core: Core, message: Message): Progress | undefined {
   return peer;
 }
 
+/** The heartbeats that are due by time. A peer that is sent entries all the time hears from its leader by them. */
+export function sendDueHeartbeats(core: Core): void {
+  sendHeartbeats(core, core.config.lazyCommits === true);
+}
+
 /** Heartbeats to everybody. They never carry a commit index the receiver may not have (41). */
-export function sendHeartbeats(core: Core): void {
+export function sendHeartbeats(core: Core, onlySilent = false): void {
   for (const [to, peer] of core.peers) {
     if (to === core.id) continue;
-    core.outbox.send(core.term, {
-      type: MessageType.Heartbeat,
-      to,
-      commit: logIndex(Math.min(peer.match, core.log.commit)),
-      context: core.reads.round,
-    });
+    const spared = onlySilent && peer.sentSinceHeartbeat && peer.state === "replicate";
+    peer.sentSinceHeartbeat = false;
+    if (spared) continue;
+    const commit = logIndex(Math.min(peer.match, core.log.commit));
+    if (core.config.lazyCommits === true) peer.sentCommit = Math.max(peer.sentCommit, commit);
+    core.outbox.send(core.term, { type: MessageType.Heartbeat, to, commit, context: core.reads.round });
   }
 }
 

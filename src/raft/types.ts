@@ -119,6 +119,11 @@ export interface RaftConfig {
   readonly maxReadyBytes: number;
   /** Uniform in [0, 1); for election timeouts. */
   readonly random: () => number;
+  /**
+   * A leader tells of a commit with the next entries or the next heartbeat, not with a message of its own, unless
+   * somebody waits for it (`hurry`, `askCommit`).
+   */
+  readonly lazyCommits?: boolean;
 }
 
 export type Role = "follower" | "preCandidate" | "candidate" | "leader";

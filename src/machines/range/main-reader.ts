@@ -22,6 +22,7 @@
 import type Database from "better-sqlite3";
 import { UserError } from "../../base/errors.js";
 import { type LogIndex, logIndex } from "../../base/ids.js";
+import type { Timer } from "../../base/io.js";
 import type { OpcodeRow } from "../../sql/types.js";
 import { openConnection, type RangeConnection } from "./connection.js";
 import { refuseAtRead } from "./guard.js";
@@ -43,10 +44,13 @@ const REST_FACTOR = 10;
 const MAX_JUDGED = 1024;
 /**
  * Connections open at a time in one thread; the one used longest ago makes room, unless that was just now: opening costs
- * many times what reading does, and whoever finds no room is read for by the worker.
+ * many times what reading does, and whoever finds no room is read for by the worker. One that nobody uses for a while is
+ * closed, unless there are few.
  */
-const MAX_OPEN = 64;
+const MAX_OPEN = 512;
 const KEPT_MS = 1_000;
+const IDLE_MS = 5_000;
+const FEW = 16;
 /** So many may each have some megabytes of pages; more get by with little. */
 const MAX_LARGE = 16;
 const SMALL_CACHE_KIB = 512;
@@ -61,6 +65,10 @@ export interface MainReaderParts {
   readonly monotonicMs: () => number;
   /** Runs something after the input that is there. */
   readonly defer: (run: () => void) => void;
+  /** Without it connections are only closed for want of room. */
+  readonly later?: (delayMs: number, run: () => void) => Timer;
+  /** Connections open at a time. */
+  readonly most?: number;
 }
 
 interface Opened {
@@ -74,6 +82,7 @@ interface Opened {
 export class MainReaders {
   readonly parts: MainReaderParts;
   readonly #open = new Set<MainReader>();
+  #timer: Timer | undefined;
 
   constructor(parts: MainReaderParts) {
     this.parts = parts;
@@ -91,18 +100,36 @@ export class MainReaders {
 
   /** False when there is no room for one more. */
   admit(reader: MainReader, nowMs: number): boolean {
-    if (!this.#open.delete(reader) && this.#open.size >= MAX_OPEN) {
+    if (!this.#open.delete(reader) && this.#open.size >= (this.parts.most ?? MAX_OPEN)) {
       const [oldest] = this.#open;
       if (nowMs - oldest!.usedMs < KEPT_MS) return false;
       oldest!.disconnect();
     }
     this.#open.add(reader);
     reader.usedMs = nowMs;
+    if (this.#open.size > FEW) this.#timer ??= this.parts.later?.(IDLE_MS, () => this.#closeIdle());
     return true;
   }
 
   disconnected(reader: MainReader): void {
     this.#open.delete(reader);
+    if (this.#open.size > 0) return;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  #closeIdle(): void {
+    this.#timer = undefined;
+    const nowMs = this.parts.monotonicMs();
+    for (const reader of this.#open) {
+      if (this.#open.size <= FEW) return;
+      const leftMs = reader.usedMs + IDLE_MS - nowMs;
+      if (leftMs > 0) {
+        this.#timer = this.parts.later?.(leftMs, () => this.#closeIdle());
+        return;
+      }
+      reader.disconnect();
+    }
   }
 }
 

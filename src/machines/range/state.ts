@@ -61,9 +61,17 @@ ${SLICE_SCHEMA}
 ${PREPARED_SCHEMA}
 `;
 
+export interface FilePages {
+  readonly all: number;
+  readonly free: number;
+}
+
 export class RangeState {
   readonly #select: Database.Statement;
   readonly #update: Database.Statement;
+  readonly #pageCount: Database.Statement;
+  readonly #freePages: Database.Statement;
+  #pages: FilePages | undefined;
   appliedIndex: LogIndex = logIndex(0);
   term = 0;
   /** Commands already applied of the entry after `appliedIndex` that is under way; 0 when none is. */
@@ -97,6 +105,8 @@ export class RangeState {
       `UPDATE _ostraka_state SET applied_index = ?, term = ?, partial = ?, wall_ms = ?, schema_version = ?,
          answer_floor_ms = ?, transaction_floor_ms = ?`,
     );
+    this.#pageCount = database.prepare("PRAGMA main.page_count").pluck(true).safeIntegers(false);
+    this.#freePages = database.prepare("PRAGMA main.freelist_count").pluck(true).safeIntegers(false);
     this.load();
   }
 
@@ -110,9 +120,20 @@ export class RangeState {
     this.schemaVersion = row[4]!;
     this.answerFloorMs = row[5]!;
     this.transactionFloorMs = row[6]!;
+    this.#pages = undefined;
   }
 
-  /** Inside the batch that the values describe. */
+  /** Of the file, free ones among them. */
+  pages(): FilePages {
+    this.#pages ??= this.#countPages();
+    return this.#pages;
+  }
+
+  #countPages(): FilePages {
+    return { all: this.#pageCount.get() as number, free: this.#freePages.get() as number };
+  }
+
+  /** Inside the batch that the values describe, as the last of it. */
   store(): void {
     this.#update.run(
       BigInt(this.appliedIndex),
@@ -123,6 +144,8 @@ export class RangeState {
       BigInt(this.answerFloorMs),
       BigInt(this.transactionFloorMs),
     );
+    // Here, since outside a SQLite transaction each of the two would be one: more than all else that a small batch costs.
+    this.#pages = this.#countPages();
   }
 
   /** Whether the file has applied this entry, all of it, and nothing after it. */

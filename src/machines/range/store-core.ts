@@ -12,9 +12,9 @@
  */
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import type Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
+import type { Timer } from "../../base/io.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
@@ -68,16 +68,19 @@ export interface StoreOptions {
   readonly files?: FileWork;
   /** How many stores may have their files open at once. */
   readonly awake?: number;
+  /** Runs something later: what nobody has used for a while closes its files. */
+  readonly later?: (delayMs: number, run: () => void) => Timer;
 }
 
 interface Opened {
   readonly writer: RangeConnection;
-  readonly reader: RangeConnection;
   readonly applier: Applier;
   readonly speculator: Speculator;
+}
+
+interface Reading {
+  readonly connection: RangeConnection;
   readonly rows: RowCounts;
-  readonly pageCount: Database.Statement;
-  readonly freePages: Database.Statement;
 }
 
 /** What a resting store still knows. */
@@ -99,6 +102,8 @@ export class StoreCore {
   readonly #options: StoreOptions;
   readonly #files: FileWork;
   #opened: Opened | undefined;
+  /** Opened by the first that reads: most ranges are only written to here. */
+  #reading: Reading | undefined;
   #resting: Resting | undefined;
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
@@ -165,17 +170,17 @@ export class StoreCore {
   }
 
   beginning(): RangeBeginning | undefined {
-    return readBeginning(this.#use().reader.database);
+    return readBeginning(this.#use().writer.database);
   }
 
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
-    const { applier, reader, speculator } = this.#use();
+    const { applier, speculator } = this.#use();
     speculator.close();
     this.#children.settle();
     this.#size = undefined;
     try {
       const applied = applier.apply(entries, upTo);
-      if (applied.schemaChanged) reader.schemaChanged();
+      if (applied.schemaChanged) this.#reading?.connection.schemaChanged();
       return applied;
     } catch (error) {
       throw fatal(classifySqliteError(error));
@@ -193,9 +198,9 @@ export class StoreCore {
   }
 
   read({ statement, maxBytes }: BoundedRead): StatementOutcome {
-    const { reader } = this.#use();
+    const { connection } = this.#read();
     refuseAtRead(statement.sql);
-    return reader.execute(statement, { maxBytes });
+    return connection.execute(statement, { maxBytes });
   }
 
   /** What is read may yet be changed here by decisions that were told already; undefined when nothing is prepared. */
@@ -225,11 +230,11 @@ export class StoreCore {
   }
 
   rowCounts(): ReadonlyMap<string, number> {
-    return this.#use().rows.counts(this.#countedState());
+    return this.#read().rows.counts(this.#countedState());
   }
 
   splitKey(): Key | undefined {
-    return this.#use().rows.splitKey(this.#countedState());
+    return this.#read().rows.splitKey(this.#countedState());
   }
 
   #countedState(): CountedState {
@@ -243,24 +248,24 @@ export class StoreCore {
   }
 
   schema(): SchemaSnapshot {
-    const { reader, applier } = this.#use();
+    const { applier, speculator, writer } = this.#use();
+    speculator.close();
     return {
       version: applier.state.schemaVersion,
-      statements: schemaStatements(reader),
+      statements: schemaStatements(writer),
       appliedIndex: applier.state.appliedIndex,
-      tables: readTableKeys(reader.database),
+      tables: readTableKeys(writer.database),
     };
   }
 
   size(): StoreSize {
     if (this.#resting !== undefined) return this.#resting.size;
     if (this.#size === undefined) {
-      const { pageCount, freePages } = this.#use();
-      const pages = Number(pageCount.get());
+      const { all, free } = this.#use().applier.state.pages();
       this.#size = {
-        databaseBytes: pages * this.#pageBytes,
+        databaseBytes: all * this.#pageBytes,
         walBytes: fileSize(`${this.path}-wal`),
-        liveBytes: (pages - Number(freePages.get())) * this.#pageBytes,
+        liveBytes: (all - free) * this.#pageBytes,
       };
     }
     return this.#size;
@@ -348,18 +353,11 @@ export class StoreCore {
         splitting: (child) => this.#children.announce(child),
         split: (child) => this.#splitOff(child),
       });
-      const reader = openConnection(this.path, { readonly: true, role: "read" });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
-      const pageCount = writer.database.prepare("PRAGMA main.page_count").pluck(true);
-      const freePages = writer.database.prepare("PRAGMA main.freelist_count").pluck(true);
       this.#opened = {
         writer,
-        reader,
         applier,
         speculator,
-        rows: new RowCounts(reader),
-        pageCount,
-        freePages,
       };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
@@ -399,11 +397,25 @@ export class StoreCore {
     return this.#opened;
   }
 
+  #read(): Reading {
+    this.#use();
+    if (this.#reading === undefined) {
+      try {
+        const connection = openConnection(this.path, { readonly: true, role: "read" });
+        this.#reading = { connection, rows: new RowCounts(connection) };
+      } catch (error) {
+        throw classifySqliteError(error);
+      }
+    }
+    return this.#reading;
+  }
+
   #closeConnections(): void {
     this.#resting = undefined;
     if (this.#opened === undefined) return;
     this.#opened.speculator.close();
-    this.#opened.reader.close();
+    this.#reading?.connection.close();
+    this.#reading = undefined;
     this.#opened.writer.close();
     this.#opened = undefined;
   }
@@ -459,8 +471,8 @@ function fatal(error: Error): Error {
 }
 
 /** The user's schema in creation order, and what ANALYZE found, as statements that make an equal empty database. */
-function schemaStatements(reader: RangeConnection): string[] {
-  const { database } = reader;
+function schemaStatements(connection: RangeConnection): string[] {
+  const { database } = connection;
   const objects = database
     .prepare(
       "SELECT sql FROM temp._ostraka_schema_view WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite~_%' ESCAPE '~'",

@@ -7,6 +7,7 @@
  */
 import { toWireError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
+import { Awake } from "./awake.js";
 import { decodeReads, ReadAnswerWriter } from "./read-batch.js";
 import { StoreCore, type StoreOptions } from "./store-core.js";
 import {
@@ -25,8 +26,6 @@ type ApplyRequest = StoreRequest & { readonly call: Extract<StoreCall, { op: "ap
 
 /** Rows beyond this move between threads instead of being copied. */
 const TRANSFER_BYTES = 16 * 1024;
-/** Stores whose files are open; beyond them those that were used longest ago rest. One costs about half a megabyte. */
-const AWAKE = 128;
 
 export class StoreServer {
   readonly #options: StoreOptions;
@@ -34,9 +33,7 @@ export class StoreServer {
   readonly #full = new Map<number, { readonly index: LogIndex; readonly error: unknown }>();
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
-  /** Stores that do not rest, the one used last at the end. */
-  readonly #awake = new Map<number, StoreCore>();
-  #usedLast = 0;
+  readonly #awake: Awake;
   readonly #schemaTold = new Map<number, number>();
   readonly #rangeTold = new Map<number, RangeState>();
   /** Stores whose status may have changed since it was last told. */
@@ -49,6 +46,7 @@ export class StoreServer {
   constructor(options: StoreOptions, post: (reply: StoreReply, transfer: ArrayBuffer[]) => void) {
     this.#options = options;
     this.#post = post;
+    this.#awake = new Awake(options, options.awake);
   }
 
   handle(requests: readonly StoreRequest[]): void {
@@ -70,33 +68,6 @@ export class StoreServer {
     for (const core of applied) this.#maintain(core);
   }
 
-  #used(store: number, core: StoreCore): void {
-    if (this.#usedLast === store) return;
-    this.#usedLast = store;
-    this.#awake.delete(store);
-    this.#awake.set(store, core);
-    if (this.#awake.size > (this.#options.awake ?? AWAKE)) this.#letOldestRest();
-  }
-
-  /** Some may not be able to, for now: then there are a few more awake than there should be. */
-  #letOldestRest(): void {
-    let wanted = this.#awake.size - (this.#options.awake ?? AWAKE);
-    for (const [store, core] of this.#awake) {
-      if (store === this.#usedLast || !this.#putToRest(core)) continue;
-      this.#awake.delete(store);
-      if (--wanted === 0) return;
-    }
-  }
-
-  #putToRest(core: StoreCore): boolean {
-    try {
-      return core.rest();
-    } catch {
-      // Whatever it is that SQLite has to say, it says to the next call that needs the file.
-      return false;
-    }
-  }
-
   async close(): Promise<void> {
     for (const core of this.#stores.values()) await core.close();
     this.#stores.clear();
@@ -107,6 +78,7 @@ export class StoreServer {
   abandon(): void {
     for (const core of this.#stores.values()) core.abandon();
     this.#stores.clear();
+    this.#awake.clear();
   }
 
   /** A failure shows up again in the next request, which can be answered with it. */
@@ -186,7 +158,7 @@ export class StoreServer {
       this.#stores.set(store, core);
       this.#touched.add(store);
       const applied = core.open();
-      this.#used(store, core);
+      this.#awake.use(store, core);
       return applied;
     }
     const core = this.#store(request);
@@ -247,7 +219,7 @@ export class StoreServer {
   #store({ store }: StoreRequest): StoreCore {
     const core = this.#stores.get(store);
     if (core === undefined) throw new Error(`store ${store} is not open`);
-    this.#used(store, core);
+    this.#awake.use(store, core);
     return core;
   }
 

@@ -3,6 +3,7 @@ import { setPriority } from "node:os";
 import { performance } from "node:perf_hooks";
 import { parentPort } from "node:worker_threads";
 import { FatalError } from "../../base/errors.js";
+import { mostAwake } from "./awake.js";
 import type { StoreRequest } from "./store-protocol.js";
 import { StoreServer } from "./store-server.js";
 
@@ -20,6 +21,12 @@ const server = new StoreServer(
   {
     monotonicMs: () => performance.now(),
     pause: () => new Promise((resolve) => setImmediate(resolve)),
+    awake: mostAwake(),
+    later: (delayMs, run) => {
+      const timer = setTimeout(run, delayMs);
+      timer.unref();
+      return { cancel: () => clearTimeout(timer) };
+    },
   },
   (reply, transfer) => port.postMessage(reply, transfer),
 );

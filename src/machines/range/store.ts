@@ -19,8 +19,10 @@ import type { Clock } from "../../base/io.js";
 import type { Key } from "../../base/keys.js";
 import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
+import { mostAwake } from "./awake.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
 import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
+import { mayWait } from "./patience.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
 import {
@@ -63,6 +65,8 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
   const link = new StoreLink((requests, transfer) => worker.postMessage(requests, transfer), SYSTEM_FILES, {
     monotonicMs: () => options.clock.monotonicMs(),
     defer: setImmediate,
+    later: (delayMs, run) => options.clock.setTimer(delayMs, run),
+    most: Math.floor(mostAwake() / 2),
   });
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));
@@ -120,10 +124,20 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
   const link: StoreLink = new StoreLink(
     (requests) => deliver("request", () => server.handle(requests)),
     files,
-    { monotonicMs: () => clock.monotonicMs(), defer: (run) => void pause().then(run) },
+    {
+      monotonicMs: () => clock.monotonicMs(),
+      defer: (run) => void pause().then(run),
+      later: (delayMs, run) => clock.setTimer(delayMs, run),
+    },
   );
   const server = new StoreServer(
-    { monotonicMs: () => clock.monotonicMs(), pause, files, ...(options.awake && { awake: options.awake }) },
+    {
+      monotonicMs: () => clock.monotonicMs(),
+      pause,
+      files,
+      later: (delayMs, run) => clock.setTimer(delayMs, run),
+      ...(options.awake && { awake: options.awake }),
+    },
     (reply) => deliver("answer", () => link.receive(reply)),
   );
   return {
@@ -286,6 +300,10 @@ class RemoteStore implements RangeStore {
     const packed = packEntries(entries);
     const transfer = [packed.bytes.buffer as ArrayBuffer];
     return unpack(await this.#link.call(this.#id, { op: "apply", entries: packed, upTo }, transfer));
+  }
+
+  mayWait(data: Uint8Array): boolean {
+    return mayWait(data);
   }
 
   checkpoint(): Promise<LogIndex> {

@@ -23,7 +23,9 @@ class Fixture {
   readBack = 0;
   readonly applier: Applier;
 
-  constructor(limits = { maxApplyBytes: 100, maxApplyCalls: 2, maxReadyBytes: 50 }) {
+  constructor(
+    limits = { maxApplyBytes: 100, maxApplyCalls: 2, lazyEntries: 3, lazyBytes: 100, maxReadyBytes: 50 },
+  ) {
     const machine: Partial<GroupMachine> = {
       apply: (entries, upTo) =>
         new Promise((resolve, reject) => {
@@ -95,6 +97,36 @@ describe("applying", () => {
     for (let i = 1; i <= 100; i++) expect(f.results.get(i)).toBe(i);
   });
 
+  it("puts off what may wait, until there is enough of it or somebody is in a hurry", async () => {
+    const f = new Fixture();
+    const patiently = (entries: readonly Entry[]): void => {
+      f.stored.push(...entries);
+      f.applier.push(entries, true);
+    };
+    patiently([entry(1)]);
+    patiently([entry(2)]);
+    expect(f.calls).toHaveLength(0);
+    expect([f.applier.putOff, f.applier.idle]).toEqual([true, false]);
+    patiently([entry(3)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[1, 2, 3]]);
+    await f.drain();
+    patiently([entry(4)]);
+    f.applier.hurry();
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[4]]);
+    await f.drain();
+    // What may not wait takes along what could.
+    patiently([entry(5)]);
+    f.push([entry(6)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[5, 6]]);
+    await f.drain();
+    // Large ones need not be many.
+    patiently([entry(7, 100)]);
+    expect(f.calls.map(({ indexes }) => indexes)).toEqual([[7]]);
+    await f.drain();
+    expect([f.applier.putOff, f.applier.idle]).toEqual([false, true]);
+    expect(f.applied).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  });
+
   it("reports completions in order whatever the machine does", async () => {
     const f = new Fixture();
     f.push([entry(1)]);
@@ -118,7 +150,13 @@ describe("applying", () => {
   });
 
   it("restores a snapshot only after the calls under way, and skips what it covers", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 1,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     f.push([entry(1), entry(2), entry(3)]);
     const meta: SnapshotMeta = { index: logIndex(10), term: term(2), conf: CONF };
     f.applier.restore(meta, "10");
@@ -133,7 +171,13 @@ describe("applying", () => {
   });
 
   it("stops at a failure", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 1,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     f.push([entry(1), entry(2)]);
     f.calls.shift()?.fail(new Error("disk"));
     await settle();
@@ -143,7 +187,13 @@ describe("applying", () => {
   });
 
   it("waits while the disk is full, then hands over again all from the first that was not applied", async () => {
-    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 2, maxReadyBytes: 10 });
+    const f = new Fixture({
+      maxApplyBytes: 1000,
+      maxApplyCalls: 2,
+      lazyEntries: 3,
+      lazyBytes: 100,
+      maxReadyBytes: 10,
+    });
     const full = new FatalError("OSTRAKA_DISK_FULL", "no space");
     f.push([entry(1), entry(2), entry(3)]);
     f.calls.shift()!.fail(full);

@@ -185,6 +185,12 @@ export class GoldenGroup {
         case "read":
           if (!node.readIndex(Number(words[1]))) this.#say("not leading");
           return;
+        case "hurry":
+          node.hurry();
+          return;
+        case "ask":
+          node.askCommit();
+          return;
         case "transfer":
           this.#say(node.transferLeadership(peer) ? "begun" : "nothing to do");
           return;
@@ -294,6 +300,7 @@ export class GoldenGroup {
         maxUncommittedBytes: number("uncommitted", 100_000),
         maxReadyBytes: number("page", 1000),
         random: () => this.#draws.shift() ?? number("random", 0),
+        lazyCommits: number("lazy", 0) === 1,
       },
       host.log,
       host.applied,

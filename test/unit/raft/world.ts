@@ -76,6 +76,7 @@ export class World {
   readonly #reads = new Map<number, { at: NodeId; committed: number }>();
   readonly #digests = new Map<number, number>();
   readonly #appendBytes: number;
+  readonly #lazyCommits: boolean;
   #nextRead = 1;
   #nextProposal = 1;
   hostility: Hostility;
@@ -87,6 +88,7 @@ export class World {
     this.invariants = new Invariants(conf);
     this.hostility = this.#drawHostility();
     this.#appendBytes = this.random.pick([3, 12]);
+    this.#lazyCommits = this.random.pick([false, true]);
     for (const id of ids(NODES)) {
       const base = id <= founders ? { index: logIndex(0), term: term(0), conf } : BLANK;
       const replica = new Replica(id, new MemoryLog(base));
@@ -124,6 +126,7 @@ export class World {
         maxUncommittedBytes: 40,
         maxReadyBytes: 16,
         random: () => this.random.float(),
+        lazyCommits: this.#lazyCommits,
       },
       replica.log,
       logIndex(replica.machine.applied),

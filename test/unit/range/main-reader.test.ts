@@ -57,13 +57,23 @@ describe("a point read", () => {
 describe("the main thread's reader", () => {
   let nowMs = 0;
   let deferred: (() => void)[] = [];
-  const readers = new MainReaders({ monotonicMs: () => nowMs, defer: (run) => void deferred.push(run) });
+  let timers: { delayMs: number; run: () => void }[] = [];
+  const readers = new MainReaders({
+    monotonicMs: () => nowMs,
+    defer: (run) => void deferred.push(run),
+    later: (delayMs, run) => {
+      timers.push({ delayMs, run });
+      return { cancel: () => {} };
+    },
+    most: 64,
+  });
   const opened: MainReader[] = [];
   let elsewhere: string[] = [];
 
   afterEach(() => {
     for (const reader of opened.splice(0)) reader.close();
     [nowMs, deferred, elsewhere] = [0, [], []];
+    timers = [];
   });
 
   function readerOf(store: StoreCore, told: number | null = store.schemaVersion): MainReader {
@@ -253,6 +263,25 @@ describe("the main thread's reader", () => {
     await expect(read(readerOf(store), BY_ID, [1n])).resolves.toBeDefined();
     expect((await read(many[0]!, BY_ID, [2n])).rows).toEqual([["two"]]);
     expect(readers.open).toBe(64);
+  });
+
+  it("closes what nobody uses, but for a few", async () => {
+    const store = filled();
+    const many = Array.from({ length: 40 }, () => readerOf(store));
+    for (const reader of many) await read(reader, BY_ID, [1n]);
+    expect(timers.map(({ delayMs }) => delayMs)).toEqual([5000]);
+    nowMs += 3000;
+    for (const reader of many.slice(0, 30)) await read(reader, BY_ID, [1n]);
+    nowMs += 2000;
+    timers.shift()!.run();
+    expect(readers.open).toBe(30);
+    // Those that were used since have their time before them.
+    expect(timers.map(({ delayMs }) => delayMs)).toEqual([3000]);
+    nowMs += 3000;
+    timers.shift()!.run();
+    expect(readers.open).toBe(16);
+    expect(timers).toEqual([]);
+    expect((await read(many[39]!, BY_ID, [2n])).rows).toEqual([["two"]]);
   });
 
   it("sends everything to the worker when the file cannot be read", async () => {

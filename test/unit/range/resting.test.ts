@@ -10,7 +10,7 @@ const clock: Clock = {
   monotonicMs: () => 0,
   wallMs: () => 0,
   setTimer: () => {
-    throw new Error("stores set no timers");
+    throw new Error("so few stores set no timers");
   },
 };
 
@@ -37,6 +37,17 @@ it("a store that rests says what it said before, and wakes for whatever needs it
   expect((await store.digest()).digest).not.toBe(digest);
   expect(store.rest()).toBe(true);
   expect(store.schema().statements).toEqual(["CREATE TABLE t(a)"]);
+});
+
+it("is read by no connection of its own before somebody reads", () => {
+  const store = openStore();
+  store.apply([entry(2, [execute("create table t(a)")])], at(2));
+  expect(store.schema().statements).toEqual(["CREATE TABLE t(a)"]);
+  store.apply([entry(3, [execute("insert into t values (1)")])], at(3));
+  const select = { statement: statement("select a from t"), maxBytes: 1000 };
+  expect(store.read(select).rowCount).toBe(1);
+  store.apply([entry(4, [execute("drop table t")]), entry(5, [execute("create table t(a, b)")])], at(5));
+  expect(store.read(select).rowCount).toBe(0);
 });
 
 it("does not rest while its file is being copied", async () => {

@@ -1,0 +1,120 @@
+/** Stores rest once nobody has used them for a while, one after the other, and sooner only for want of room. */
+import { beforeEach, describe, expect, it } from "vitest";
+import { Awake, mostAwake, type Restable } from "../../../src/machines/range/awake.js";
+
+describe("which stores are open", () => {
+  let nowMs = 0;
+  let timer: { atMs: number; run: () => void } | undefined;
+  let rested: number[] = [];
+  const busy = new Set<number>();
+
+  const awake = (most?: number): Awake =>
+    new Awake(
+      {
+        monotonicMs: () => nowMs,
+        later: (delayMs, run) => {
+          expect(timer).toBeUndefined();
+          timer = { atMs: nowMs + delayMs, run };
+          return {
+            cancel: () => {
+              timer = undefined;
+            },
+          };
+        },
+      },
+      most,
+    );
+  const store = (id: number): Restable => ({
+    rest: () => {
+      if (busy.has(id)) return false;
+      rested.push(id);
+      return true;
+    },
+  });
+  const pass = (untilMs: number): void => {
+    while (timer !== undefined && timer.atMs <= untilMs) {
+      const { atMs, run } = timer;
+      timer = undefined;
+      nowMs = atMs;
+      run();
+    }
+    nowMs = untilMs;
+  };
+
+  beforeEach(() => {
+    [nowMs, timer, rested] = [0, undefined, []];
+    busy.clear();
+  });
+
+  it("leaves a few alone, however long nobody uses them", () => {
+    const stores = awake();
+    for (let id = 1; id <= 16; id++) stores.use(id, store(id));
+    expect(timer).toBeUndefined();
+  });
+
+  it("lets those rest that nobody has used for a minute, slowly, until a few are left", () => {
+    const stores = awake();
+    for (let id = 1; id <= 20; id++) stores.use(id, store(id));
+    pass(5000);
+    stores.use(1, store(1));
+    pass(59_999);
+    expect(rested).toEqual([]);
+    pass(60_000);
+    expect(rested).toEqual([2]);
+    pass(60_049);
+    expect(rested).toEqual([2]);
+    pass(80_000);
+    expect(rested).toEqual([2, 3, 4, 5]);
+    expect(timer).toBeUndefined();
+  });
+
+  it("never closes what is used all the time, alone", () => {
+    const stores = awake();
+    for (let id = 1; id <= 17; id++) stores.use(id, store(id));
+    for (let at = 1000; at <= 300_000; at += 1000) {
+      pass(at);
+      stores.use(17, store(17));
+    }
+    expect(rested).toEqual([1]);
+  });
+
+  it("makes room for one more, but not of those that cannot rest", () => {
+    const stores = awake(3);
+    for (let id = 1; id <= 3; id++) stores.use(id, store(id));
+    busy.add(1);
+    stores.use(4, store(4));
+    expect(rested).toEqual([2]);
+    busy.delete(1);
+    stores.use(5, store(5));
+    expect(rested).toEqual([2, 1]);
+    stores.delete(3);
+    stores.use(6, store(6));
+    expect(rested).toEqual([2, 1]);
+  });
+
+  it("tries again later when nobody can rest", () => {
+    const stores = awake();
+    for (let id = 1; id <= 17; id++) {
+      busy.add(id);
+      stores.use(id, store(id));
+    }
+    pass(70_000);
+    busy.clear();
+    pass(120_000);
+    expect(rested).toEqual([1]);
+  });
+
+  it("has no timer behind its end", () => {
+    const stores = awake();
+    for (let id = 1; id <= 20; id++) stores.use(id, store(id));
+    stores.clear();
+    expect(timer).toBeUndefined();
+  });
+});
+
+it("opens as many as a process may have files", () => {
+  expect(mostAwake(1024)).toBe(64);
+  expect(mostAwake(4096)).toBe(438);
+  expect(mostAwake(1_048_576)).toBe(1024);
+  expect(mostAwake()).toBeGreaterThanOrEqual(64);
+});
