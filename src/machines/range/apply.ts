@@ -269,11 +269,12 @@ export class Applier {
     if (this.#executor.rowidsRunOut) return undefined;
     switch (command.kind) {
       case "execute":
-        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.hasDeferredKeys()
+        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.needBatchesAlone()
           ? undefined
           : 0;
       case "transaction":
-        return command.statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.hasDeferredKeys()
+        return command.statements.some(({ flags }) => flags & BATCH_FLAGS) ||
+          this.#executor.needBatchesAlone()
           ? undefined
           : 0;
       case "rows":
