@@ -215,7 +215,7 @@ class Collector {
     const table = lowerAscii(object.table);
     const facts = object.kind === "table" ? this.#oracle.table(object.name) : undefined;
     const keyed = facts !== undefined && !facts.withoutRowid;
-    const owner = facts?.kind === "shadow" ? shadowOwner(table, this.#oracle) : table;
+    const owner = shadowOwner(table, this.#oracle);
     return { table: owner, keyed: keyed && owner === table, writable };
   }
 

@@ -36,6 +36,7 @@ export function virtualTablesOf(oracle: SchemaOracle): LookUp {
 
 /** The virtual table that a shadow table belongs to, in lower case; other tables are their own. */
 export function shadowOwner(table: string, oracle: SchemaOracle): string {
+  if (oracle.table(table)?.kind !== "shadow") return table;
   for (let at = table.lastIndexOf("_"); at > 0; at = table.lastIndexOf("_", at - 1)) {
     const owner = table.slice(0, at);
     if (oracle.table(owner)?.kind === "virtual") return owner;
