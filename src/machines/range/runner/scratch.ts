@@ -203,6 +203,8 @@ export class ScratchDatabase implements Follower {
     this.#lastInsertRowid = database.prepare("SELECT last_insert_rowid()").pluck().get() as bigint;
     database.pragma("ignore_check_constraints = ON");
     if (database.inTransaction) {
+      // Virtual tables may be made anew, and what they have in memory is theirs alone.
+      this.connection.writeVirtualTables();
       this.#bringing = "inside";
       this.#keys.begin();
       return;
