@@ -22,6 +22,7 @@ import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../place
 import { isOfChosenKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { shadowOwner } from "../sql/virtual-tables.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { runOptions } from "./run-options.js";
@@ -121,7 +122,10 @@ export class Scratch {
   async #ensure(span: Span, deadline: Deadline, where?: ScratchCondition): Promise<void> {
     if (span.table === SCHEMA || isOfChosenKeys(span)) return;
     if (span.table === EVERY_TABLE) {
-      for (const table of this.#tables.values()) await this.#ensureWhole(table, deadline);
+      const oracle = this.#db.ranges.schema().oracle();
+      // Shadow tables come with their virtual table.
+      for (const table of this.#tables.values())
+        if (shadowOwner(table.name, oracle) === table.name) await this.#ensureWhole(table, deadline);
       return;
     }
     if (span.table === SEQUENCES) {

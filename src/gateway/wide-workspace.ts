@@ -25,6 +25,7 @@ import { rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { lowerAscii } from "../sql/tokenizer.js";
 import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { shadowOwner } from "../sql/virtual-tables.js";
 import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
@@ -369,11 +370,16 @@ export class WideWorkspace implements Workspace {
       return {
         descriptor,
         reads: reads.filter((read) => read.range === range),
-        writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended),
+        writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended, (table) => this.#ownerOf(table)),
         changes: own,
         ran: ran.get(range),
       };
     });
+  }
+
+  /** The table whose spans a table's rows count as: shadow tables are a part of their virtual table. */
+  #ownerOf(table: string): string {
+    return shadowOwner(table, this.#oracle ?? this.#db.ranges.schema().oracle());
   }
 
   #keyOf({ table, key, row }: RowChange): Key {
@@ -385,8 +391,14 @@ export class WideWorkspace implements Workspace {
       return counted === undefined ? LAST : encodeKey(counted.id, [LAST_ROWID]);
     }
     const known = find(name);
+    if (this.#oracle?.homeTables().has(name)) return tableStart(HOME_TABLE_ID);
     // A table made by this transaction: its id will be higher than all others, so its rows belong to the last range.
     if (known === undefined) return LAST;
+    if (known.shard === "home" && this.#oracle !== undefined)
+      throw new UserError(
+        "OSTRAKA_UNSUPPORTED",
+        `${table} need not stay whole any more, by a change of the schema in the same transaction that writes it; split it in two`,
+      );
     return known.shard === "home" ? tableStart(HOME_TABLE_ID) : encodeKey(known.id, key);
   }
 
@@ -438,13 +450,24 @@ function plain(sql: string, wallMs: number): StampedStatement {
 }
 
 /** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */
-function writtenSpans(changes: readonly RowChange[], appended: ReadonlySet<string>): readonly Span[] {
+function writtenSpans(
+  changes: readonly RowChange[],
+  appended: ReadonlySet<string>,
+  ownerOf: (table: string) => string,
+): readonly Span[] {
   const keys = new Map<string, bigint[]>();
   const wholes = new Set<string>();
+  const owners = new Map<string, string>();
   for (const { table, key } of changes) {
     const name = lowerAscii(table);
     const [rowid] = key;
-    if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
+    let owner = owners.get(name);
+    if (owner === undefined) {
+      owner = ownerOf(name);
+      owners.set(name, owner);
+    }
+    if (owner !== name) wholes.add(owner);
+    else if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
     else if (keys.has(name)) keys.get(name)!.push(rowid);
     else keys.set(name, [rowid]);
   }

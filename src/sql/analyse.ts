@@ -15,7 +15,7 @@ import { pragmaTreatment } from "./pragmas.js";
 import { type Frame, framesOf } from "./program.js";
 import { dependsOnScanOrder, refuse, SYSTEM_PREFIX, SYSTEM_TABLES, unsupported } from "./refuse.js";
 import { hideSchemaTable } from "./rewrite.js";
-import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, wordAt } from "./tokenizer.js";
+import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import {
   type Analysis,
   type Cost,
@@ -26,6 +26,7 @@ import {
   type Span,
   type StatementClass,
 } from "./types.js";
+import { virtualTablesOf } from "./virtual-tables.js";
 
 const whole = (table: string): Span => ({ table, low: undefined, high: undefined });
 
@@ -362,48 +363,4 @@ const STAMPED =
 
 function usesStamp(frame: Frame): boolean {
   return frame.ops.some((op) => /^(Pure)?Func/.test(op.opcode) && STAMPED.test(functionName(op)));
-}
-
-/** Functions and eponymous tables that read nothing of the database. */
-const TABLES_OF_NOTHING: readonly string[] = ["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
-
-const virtualTablesByOracle = new WeakMap<SchemaOracle, (pointer: string) => readonly string[] | undefined>();
-
-/** Learns which virtual table a pointer in EXPLAIN means, by explaining a read of each; once for an oracle. */
-function virtualTablesOf(oracle: SchemaOracle): (pointer: string) => readonly string[] | undefined {
-  const known = virtualTablesByOracle.get(oracle);
-  if (known !== undefined) return known;
-  let byPointer: Map<string, readonly string[]> | undefined;
-  const learn = (): Map<string, readonly string[]> => {
-    const found = new Map<string, readonly string[]>();
-    const add = (name: string, tables: readonly string[]): void => {
-      try {
-        for (const op of oracle.explain(`SELECT * FROM "${name.replaceAll('"', '""')}"`)) {
-          if (op.opcode === "VOpen" && op.p4 !== null) found.set(op.p4, tables);
-        }
-      } catch {
-        // Not in this build, or not readable without arguments: it stays unknown, and stands for everything.
-      }
-    };
-    for (const name of TABLES_OF_NOTHING) add(name, []);
-    for (const { name, sql } of oracle.virtualTables?.() ?? []) add(name, tablesOfVirtual(name, sql));
-    return found;
-  };
-  const lookUp = (pointer: string): readonly string[] | undefined => {
-    byPointer ??= learn();
-    return byPointer.get(pointer);
-  };
-  virtualTablesByOracle.set(oracle, lookUp);
-  return lookUp;
-}
-
-/** A virtual table stands for its shadow tables too; one with its content elsewhere may read any table. */
-function tablesOfVirtual(name: string, sql: string): readonly string[] {
-  const tokens = tokenize(sql);
-  const modules = tokens.kinds.flatMap((_, i) =>
-    wordAt(tokens, i) === "USING" ? [wordAt(tokens, i + 1)] : [],
-  );
-  const self = /^(FTS[345]|RTREE|RTREE_I32|GEOPOLY)$/.test(modules[0] ?? "");
-  const content = tokens.kinds.some((_, i) => /^CONTENT/.test(wordAt(tokens, i)));
-  return self && !content ? [lowerAscii(name)] : [EVERY_TABLE];
 }

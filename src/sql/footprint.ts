@@ -37,6 +37,7 @@ import {
   type SeenOutcome,
   type Span,
 } from "./types.js";
+import { shadowOwner, type VirtualTouch } from "./virtual-tables.js";
 
 /** An inclusive bound: a constant or a parameter; undefined is none. */
 type Bound = { readonly value: bigint } | { readonly parameter: number } | undefined;
@@ -81,8 +82,8 @@ export interface Touched {
 export interface TouchOptions {
   /** Tables named in the statement itself, lower-case; tells the user's use of sqlite_sequence from AUTOINCREMENT's. */
   readonly names: ReadonlySet<string>;
-  /** Table that a virtual table's pointer (P4 of VOpen) stands for; undefined when it is not known. */
-  readonly virtualTable: (pointer: string) => readonly string[] | undefined;
+  /** What a virtual table's pointer (P4 of VOpen) stands for; undefined when it is not known. */
+  readonly virtualTable: (pointer: string) => VirtualTouch | undefined;
 }
 
 const SEEK_RANGE: ReadonlySet<string> = new Set(["SeekGE", "SeekGT", "SeekLE", "SeekLT"]);
@@ -214,16 +215,15 @@ class Collector {
     const table = lowerAscii(object.table);
     const facts = object.kind === "table" ? this.#oracle.table(object.name) : undefined;
     const keyed = facts !== undefined && !facts.withoutRowid;
-    const owner = facts?.kind === "shadow" ? shadowOwner(table, this.#oracle) : table;
+    const owner = shadowOwner(table, this.#oracle);
     return { table: owner, keyed: keyed && owner === table, writable };
   }
 
   #virtual(op: OpcodeRow): void {
-    const tables = op.p4 === null ? undefined : this.#options.virtualTable(op.p4);
-    for (const table of tables ?? [EVERY_TABLE]) {
-      this.reads.push({ kind: "whole", table });
-      if (op.opcode === "VUpdate") this.writes.push({ kind: "whole", table });
-    }
+    const touch = op.p4 === null ? undefined : this.#options.virtualTable(op.p4);
+    for (const table of touch?.reads ?? [EVERY_TABLE]) this.reads.push({ kind: "whole", table });
+    if (op.opcode !== "VUpdate") return;
+    for (const table of touch?.writes ?? [EVERY_TABLE]) this.writes.push({ kind: "whole", table });
   }
 
   #clear(op: OpcodeRow): void {
@@ -449,14 +449,6 @@ function isGuarded(origin: Origin): boolean {
 
 function keysAt(table: string, bound: Exclude<Bound, undefined>, chosenIfNull: boolean): SpanTemplate {
   return { kind: "keys", table, low: bound, high: bound, chosenIfNull };
-}
-
-function shadowOwner(table: string, oracle: SchemaOracle): string {
-  for (let at = table.lastIndexOf("_"); at > 0; at = table.lastIndexOf("_", at - 1)) {
-    const owner = table.slice(0, at);
-    if (oracle.table(owner)?.kind === "virtual") return owner;
-  }
-  return table;
 }
 
 /**

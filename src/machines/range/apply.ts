@@ -278,7 +278,7 @@ export class Applier {
     if (this.#executor.rowidsRunOut) return undefined;
     switch (command.kind) {
       case "execute":
-        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.hasDeferredKeys()
+        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.needBatchesAlone()
           ? undefined
           : 0;
       case "transaction":
@@ -300,7 +300,7 @@ export class Applier {
   }
 
   #deferring(statements: readonly StampedStatement[]): boolean {
-    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.hasDeferredKeys();
+    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.needBatchesAlone();
   }
 
   #aloneFlags(command: Command): number {

@@ -88,6 +88,8 @@ interface Prepared {
   readonly changesSchema: boolean;
   /** The text itself asks for last_insert_rowid() or changes(). */
   readonly asksSession: boolean;
+  /** It may write a virtual table, by itself or by triggers. Undefined until asked. */
+  feedsVirtual: boolean | undefined;
   /** Date functions that may not ask for the time in it: see pure-dates.ts. */
   readonly timeless: ReadonlyMap<string, string> | undefined;
   columns: { readonly names: readonly string[]; readonly types: readonly (string | null)[] } | undefined;
@@ -191,6 +193,42 @@ export class RangeConnection {
     } catch (error) {
       throw classifySqliteError(error);
     }
+  }
+
+  /** Whether the statement may leave changes of virtual tables in memory, that are written with the next savepoint. */
+  leavesWrites(sql: string): boolean {
+    if (!this.#traits().virtualTables) return false;
+    try {
+      const prepared = this.#prepare(sql);
+      prepared.feedsVirtual ??= !prepared.readonly && this.#feedsVirtual(prepared.plan);
+      return prepared.feedsVirtual;
+    } catch (error) {
+      throw classifySqliteError(error);
+    }
+  }
+
+  #feedsVirtual(plan: ParameterPlan): boolean {
+    const nulls = bindArguments(plan, new Array<null>(plan.count).fill(null));
+    const program = this.database.prepare(`EXPLAIN ${plan.sql}`).all(...nulls) as OpcodeRow[];
+    // Programs of triggers and of foreign key actions follow the statement's own.
+    return program.some(({ opcode }) => opcode === "VUpdate");
+  }
+
+  /** Has virtual tables write what they keep in memory until the transaction ends. */
+  writeVirtualTables(): void {
+    if (!this.inTransaction || !this.#traits().virtualTables) return;
+    this.#prepare("SAVEPOINT _ostraka_flush").statement.run();
+    this.#prepare("RELEASE _ostraka_flush").statement.run();
+    this.disturbed();
+  }
+
+  /**
+   * After rows of shadow tables were written as they are: virtual tables keep what they have read of them as long as
+   * nobody but themselves writes in this connection. A new schema has new ones.
+   */
+  forgetVirtualTables(): void {
+    this.database.pragma("writable_schema = RESET");
+    this.schemaChanged();
   }
 
   /** SQLite's own counter of schema changes; readers compare it to know when to call `schemaChanged`. */
@@ -364,6 +402,8 @@ export class RangeConnection {
         "SQLITE_RANGE",
         `the statement has ${prepared.plan.count} parameters but ${stamped.params.length} values were given`,
       );
+    // What earlier statements of the batch left to be written to virtual tables is not this one's, whenever it is written.
+    if (!prepared.readonly && this.#traits().indirectChanges) this.writeVirtualTables();
     const wanted = stamped.stamp.lastInsertRowid;
     const asked = prepared.asksSession || (!prepared.readonly && this.#traits().asksSession);
     if (asked || (!prepared.readonly && this.#lastInsertRowid !== wanted)) this.#primeRowid(wanted);
@@ -396,6 +436,7 @@ export class RangeConnection {
       readonly: statement.readonly,
       changesSchema: SCHEMA_WORDS.has(firstWord(sql)),
       asksSession: /changes|last_insert_rowid/i.test(sql),
+      feedsVirtual: undefined,
       timeless: this.#timeless(sql, plan),
       columns: undefined,
     };
@@ -419,11 +460,6 @@ export class RangeConnection {
 
   #totalBefore(prepared: Prepared): bigint {
     if (prepared.readonly || !this.#traits().indirectChanges) return -1n;
-    // What earlier statements of the batch left to be written to virtual tables is not this one's, whenever it is written.
-    if (this.#traits().virtualTables && this.inTransaction) {
-      this.#prepare("SAVEPOINT _ostraka_flush").statement.run();
-      this.#prepare("RELEASE _ostraka_flush").statement.run();
-    }
     return (this.#session.get() as [bigint, bigint, bigint])[1];
   }
 

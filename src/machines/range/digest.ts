@@ -3,8 +3,8 @@
  *
  * It covers the schema in creation order, every table's rows in key order with exact storage classes, our own tables,
  * user_version and application_id. Indexes follow from the rows and are left out (integrity_check is for them), and
- * so are page numbers, free pages and the shadow tables of virtual tables, which differ with the batches that wrote
- * them; a virtual table counts by what it answers.
+ * so are page numbers and free pages. A virtual table counts by what it answers, and by the rows of its shadow tables:
+ * transactions replicate changes of those.
  *
  * Reads a snapshot on a connection of its own and lets others run between slices.
  */
@@ -80,7 +80,7 @@ function queries({ database }: RangeConnection): string[] {
     "SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid",
     "SELECT user_version, application_id FROM pragma_user_version, pragma_application_id",
     ...listed
-      .filter(({ kind, sql }) => kind !== "shadow" && !(kind === "virtual" && DERIVED.test(sql)))
+      .filter(({ kind, sql }) => !(kind === "virtual" && DERIVED.test(sql)))
       .map((table) => rowsQuery(database, table)),
   ];
 }

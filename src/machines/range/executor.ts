@@ -64,8 +64,8 @@ export class Executor {
   #changingSchema = false;
   /** Of tables by id, before the statement that changes the schema; where the range is one of several. */
   #shardsBefore: ReadonlyMap<number, string> = new Map();
-  /** Whether some foreign key of the schema is checked only at COMMIT; undefined until asked after a schema change. */
-  #deferredKeys: boolean | undefined;
+  /** See needBatchesAlone; undefined until asked after a schema change. */
+  #waitsForCommit: boolean | undefined;
 
   constructor(parts: ExecutorParts) {
     const { connection } = parts;
@@ -102,14 +102,19 @@ export class Executor {
     this.#lastRowidUsed = false;
   }
 
-  hasDeferredKeys(): boolean {
-    this.#deferredKeys ??=
+  /**
+   * Whether statements need a batch of their own: some foreign key is checked only at COMMIT, or some virtual table does
+   * more then than at a savepoint (FTS3 and FTS4 may merge, by what the whole batch added).
+   */
+  needBatchesAlone(): boolean {
+    this.#waitsForCommit ??=
       this.#connection.database
         .prepare(
-          "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'deferr') > 0 LIMIT 1",
+          `SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND (instr(lower(sql), 'deferr') > 0
+           OR lower(sql) GLOB 'create virtual table*using*fts[34]*') LIMIT 1`,
         )
         .get() !== undefined;
-    return this.#deferredKeys;
+    return this.#waitsForCommit;
   }
 
   /** Runs statements in order and compares each with what was told. Throws StatementFailed. */
@@ -154,7 +159,9 @@ export class Executor {
     if (changesSchema) this.#beforeSchemaChange();
     let outcome: StatementOutcome;
     try {
-      outcome = this.#connection.execute(statement, LIMITS);
+      outcome = this.#connection.leavesWrites(statement.sql)
+        ? this.#executeToFile(statement)
+        : this.#connection.execute(statement, LIMITS);
     } catch (error) {
       const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
       throw full && this.#rowids.explainsFull() ? new TableFull() : error;
@@ -162,6 +169,36 @@ export class Executor {
     if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
     if (changesSchema) this.#afterSchemaChange();
     else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
+    return outcome;
+  }
+
+  /**
+   * Virtual tables write at once what they would keep until the batch ends: what their shadow tables have in them must
+   * not depend on batches (rows of theirs may come from another replica, see runner/shadows.ts). What cannot be written
+   * is the statement's error.
+   */
+  #executeToFile(statement: StampedStatement): StatementOutcome {
+    const connection = this.#connection;
+    connection.internal("SAVEPOINT _ostraka_virtual").run();
+    let failed: unknown;
+    let outcome: StatementOutcome | undefined;
+    try {
+      outcome = connection.execute(statement, LIMITS);
+    } catch (error) {
+      // Of OR FAIL something stays.
+      failed = error;
+    }
+    if (!connection.inTransaction) throw failed;
+    try {
+      connection.writeVirtualTables();
+    } catch (error) {
+      connection.internal("ROLLBACK TO _ostraka_virtual").run();
+      this.schemaUndone();
+      failed ??= error;
+    }
+    connection.internal("RELEASE _ostraka_virtual").run();
+    connection.disturbed();
+    if (outcome === undefined || failed !== undefined) throw failed;
     return outcome;
   }
 
@@ -221,6 +258,6 @@ export class Executor {
   #schemaChanged(): void {
     this.#connection.schemaChanged();
     this.#rowids.schemaChanged();
-    this.#deferredKeys = undefined;
+    this.#waitsForCommit = undefined;
   }
 }

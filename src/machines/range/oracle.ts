@@ -25,7 +25,8 @@ import {
 import { openConnection, type RangeConnection } from "./connection.js";
 import { leadingWord } from "./leading-words.js";
 import { bindArguments, planParameters } from "./parameters.js";
-import { asTemp, INTERNAL_PREFIX, quoteName } from "./temp-objects.js";
+import { homeTables } from "./table-keys.js";
+import { asTemp, INTERNAL_PREFIX, quoteName, withoutQuoted } from "./temp-objects.js";
 import type { SchemaSnapshot } from "./types.js";
 
 /** An oracle that a session with TEMP objects can specialise. */
@@ -35,6 +36,8 @@ export interface SessionOracle extends SchemaOracle {
    * them. Statements that no longer fit the schema (a view of a dropped table) are left out, as in a session of SQLite.
    */
   withTemp(statements: readonly string[]): SessionOracle;
+  /** Names, in lower case, of the tables that stay whole in the first range. */
+  homeTables(): ReadonlySet<string>;
   /** The same schema as seen by a session with these settings. */
   withFlags(flags: SessionFlags): SessionOracle;
   close(): void;
@@ -90,6 +93,7 @@ class SqliteOracle implements SessionOracle {
   readonly #rootPages: (Map<number, RootPageEntry> | undefined)[] = [];
   readonly #tables = new Map<string, TableFacts | undefined>();
   #tempFacts: SchemaOracle["temp"];
+  #homes: ReadonlySet<string> | undefined;
 
   constructor(schema: SchemaSnapshot, temp: readonly string[], flags: SessionFlags) {
     this.version = schema.version;
@@ -176,6 +180,17 @@ class SqliteOracle implements SessionOracle {
       .pluck()
       .get(name) as string | null | undefined;
     return found ?? undefined;
+  }
+
+  homeTables(): ReadonlySet<string> {
+    this.#homes ??= homeTables(this.#database);
+    return this.#homes;
+  }
+
+  virtualTables(): readonly { readonly name: string; readonly sql: string }[] {
+    return this.#database
+      .prepare("SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0")
+      .all() as { name: string; sql: string }[];
   }
 
   #explain(prefix: string, sql: string): readonly unknown[] {
@@ -354,14 +369,6 @@ function createdName(statement: string): string | undefined {
   if (quote === "[") return name.slice(1, -1);
   if (quote !== '"' && quote !== "'" && quote !== "`") return name;
   return name.slice(1, -1).replaceAll(quote + quote, quote);
-}
-
-/** SQL without comments, texts and quoted names. */
-export function withoutQuoted(sql: string): string {
-  return sql.replace(
-    /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]/g,
-    " ",
-  );
 }
 
 function refuseEffects(sql: string): void {

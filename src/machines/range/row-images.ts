@@ -5,6 +5,8 @@
  * before any is inserted, so that no intermediate state can violate a unique constraint; a violation is an error,
  * whatever the constraint says is to be done about it.
  *
+ * Rows of shadow tables are put in place like others, without their module: what it remembers of them is forgotten.
+ *
  * Called inside a savepoint; any error leaves its undoing to the caller.
  */
 import { UserError } from "../../base/errors.js";
@@ -21,6 +23,7 @@ export interface TableShape {
   readonly columns: number;
   /** The rowid is not among the columns and precedes them in the insert. */
   readonly hiddenRowid: boolean;
+  readonly shadow: boolean;
 }
 
 const ROWID_NAMES = ["rowid", "_rowid_", "oid"];
@@ -29,14 +32,31 @@ const ROWID_NAMES = ["rowid", "_rowid_", "oid"];
 export function applyRowImages(connection: RangeConnection, changes: readonly RowChange[]): boolean {
   const shapes = new Map<string, TableShape>();
   for (const { table } of changes) if (!shapes.has(table)) shapes.set(table, shapeOf(connection, table));
-  return withoutTriggers(connection, [...shapes.keys()], () => {
+  const shadows = [...shapes.values()].some(({ shadow }) => shadow);
+  const put = (): void => {
     // sqlite_sequence follows the inserts that change it by themselves.
     const ordinary = changes.filter((change) => !isSequence(change.table));
     for (const { table, key } of ordinary) run(connection, shapes.get(table)!.remove, key);
     for (const { table, key, row } of ordinary)
       if (row !== undefined) insertRow(connection, shapes.get(table)!, key, row);
     for (const change of changes) if (isSequence(change.table)) applySequence(connection, change);
+  };
+  return withoutTriggers(connection, [...shapes.keys()], () => {
+    if (shadows) writeShadows(connection, put);
+    else put();
   });
+}
+
+/** Only an undefended connection may write shadow tables. */
+function writeShadows(connection: RangeConnection, put: () => void): void {
+  connection.writeVirtualTables();
+  connection.database.unsafeMode(true);
+  try {
+    put();
+  } finally {
+    connection.database.unsafeMode(false);
+    connection.forgetVirtualTables();
+  }
 }
 
 /** Runs something while these tables have no triggers. Answers whether they had any. */
@@ -95,6 +115,7 @@ export function shapeOf(connection: RangeConnection, table: string): TableShape 
     .raw(true)
     .all(table) as [string, string, bigint][];
   const name = `main.${quote(table)}`;
+  const shadow = listed[0] === "shadow";
   const names = columns.map(([column]) => quote(column));
   if (listed[1] === 1n) {
     const key = columns.filter(([, , pk]) => pk > 0n).sort((a, b) => Number(a[2] - b[2]));
@@ -106,6 +127,7 @@ export function shapeOf(connection: RangeConnection, table: string): TableShape 
       select: `SELECT ${names.join(", ")} FROM ${name}`,
       columns: names.length,
       hiddenRowid: false,
+      shadow,
     };
   }
   const taken = new Set(columns.map(([column]) => column.toLowerCase()));
@@ -124,6 +146,7 @@ export function shapeOf(connection: RangeConnection, table: string): TableShape 
     select: `SELECT ${inserted.join(", ")} FROM ${name}`,
     columns: names.length,
     hiddenRowid: rowid !== undefined,
+    shadow,
   };
 }
 

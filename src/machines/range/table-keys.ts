@@ -16,8 +16,7 @@ import type Database from "better-sqlite3";
 import { HOME_TABLE_ID } from "../../base/keys.js";
 import type { TableKey } from "../../placement/descriptor.js";
 import { lowerAscii } from "../../sql/tokenizer.js";
-import { withoutQuoted } from "./oracle.js";
-import { quoteName } from "./temp-objects.js";
+import { quoteName, withoutQuoted } from "./temp-objects.js";
 
 /** A table as this range's file has it. */
 export interface RegisteredTable extends TableKey {
@@ -65,8 +64,21 @@ export function readTableKeys(database: Database.Database): TableKey[] {
   }));
 }
 
+/** Names, in lower case, of those that are "home"; of a database that need not be a range's. */
+export function homeTables(database: Database.Database): ReadonlySet<string> {
+  return new Set(
+    tablesOf(database, listTables(database, "NULL", ""))
+      .filter(({ shard }) => shard === "home")
+      .map(({ name }) => name),
+  );
+}
+
 export function readTables(database: Database.Database): RegisteredTable[] {
-  const tables = listTables(database);
+  const registered = listTables(database, "t.id", "LEFT JOIN main._ostraka_tables t ON t.name = l.name");
+  return tablesOf(database, registered);
+}
+
+function tablesOf(database: Database.Database, tables: readonly Listed[]): RegisteredTable[] {
   const columns = readColumns(database);
   const home = feedingVirtualTables(database, tables);
   return tables.map((table): RegisteredTable => {
@@ -96,12 +108,12 @@ function isAutoincrement(sql: string): boolean {
   return /\bautoincrement\b/i.test(withoutQuoted(sql));
 }
 
-function listTables(database: Database.Database): Listed[] {
+function listTables(database: Database.Database, id: string, registry: string): Listed[] {
   const rows = database
     .prepare(
-      `SELECT l.name, l.type, l.wr, s.sql, t.id FROM pragma_table_list l
+      `SELECT l.name, l.type, l.wr, s.sql, ${id} FROM pragma_table_list l
        JOIN main.sqlite_schema s ON s.type = 'table' AND s.name = l.name
-       LEFT JOIN main._ostraka_tables t ON t.name = l.name
+       ${registry}
        WHERE l.schema = 'main' AND l.type <> 'view' AND ${OURS.replaceAll("name", "l.name")}
        ORDER BY l.name`,
     )

@@ -26,3 +26,11 @@ export const INTERNAL_PREFIX = "_ostraka_";
 export function quoteName(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
+
+/** SQL without comments, texts and quoted names. */
+export function withoutQuoted(sql: string): string {
+  return sql.replace(
+    /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]/g,
+    " ",
+  );
+}

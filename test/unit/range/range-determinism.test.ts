@@ -54,7 +54,12 @@ class LogMaker {
       execute("create trigger x after insert on t begin insert into l values (random()); end"),
       execute("create virtual table f using fts5(x)"),
       execute("insert into f values ('one')"),
+      execute("create virtual table rt using rtree(id, low, high)"),
+      execute("create table fed(a unique)"),
+      execute("create trigger y after insert on fed begin insert into f(x) values (new.a || ' fed'); end"),
     ]);
+    // With FTS4 every command is a batch.
+    if (random.below(2) === 0) this.#append([execute("create virtual table f4 using fts4(x)")]);
     for (let i = 0; i < ENTRIES; i++) this.#append(this.#commands());
   }
 
@@ -110,7 +115,7 @@ class LogMaker {
   #command(): Command {
     const random = this.#random;
     const id = BigInt(random.below(30));
-    switch (random.below(11)) {
+    switch (random.below(15)) {
       case 0:
         return execute("insert into t(id, a) values (?, ?)", [id, BigInt(random.below(10))]);
       case 1:
@@ -134,8 +139,48 @@ class LogMaker {
         return this.#resolve();
       case 9:
         return trim(1 + random.below(5));
+      case 10:
+      case 11:
+      case 12:
+      case 13:
+        return this.#virtual(id);
       default:
         return { kind: "tombstone", key: freshKey(), wallMs: WALL_MS, transaction: transactionId(`b${id}`) };
+    }
+  }
+
+  /** What virtual tables hold back until a batch ends, if they are let. */
+  #virtual(id: bigint): Command {
+    const random = this.#random;
+    const text = `w${id} w${random.below(99)} ${"long ".repeat(random.below(40))}`;
+    switch (random.below(9)) {
+      case 0:
+        return execute("insert or replace into f(rowid, x) values (?, ?), (? + 1, 'next')", [id, text, id]);
+      case 1:
+        return execute("insert into f4(x) values (?), ('more'), ('and more')", [text]);
+      case 2:
+        return execute("insert or replace into rt values (?, ?, ? + 5)", [id, id, id]);
+      case 3:
+        return execute("delete from f where rowid = ?", [id]);
+      case 4:
+        return execute("insert or fail into fed values (?), (5), (6), (?)", [text, id]);
+      case 5:
+        return transaction(`t${++this.#transactions}`, [
+          statement("insert into f(x) values (?)", [text]),
+          statement("update f set x = x || ' again' where rowid < 3"),
+          statement("delete from f4 where docid = ?", [id]),
+        ]);
+      case 6:
+        return execute("insert into f(f) values ('optimize')");
+      case 7:
+        return {
+          ...transaction(`t${++this.#transactions}`, []),
+          kind: "rows",
+          changes: [{ table: "f_config", key: ["unknown"], row: ["unknown", id] }],
+          outcomes: [],
+        } as unknown as Command;
+      default:
+        return execute("delete from rt where id > ?", [id]);
     }
   }
 

@@ -20,17 +20,21 @@
  * 1. A table is watched before a statement that can write it runs, by a trigger of its present shape.
  * 2. Rolling back to a savepoint forgets the keys written since.
  *
- * Too many keys are told by `changes`, as is everything that triggers cannot see: writes to virtual tables and
- * statistics, and REPLACE on a table with a unique index over expressions or part of the rows.
+ * Virtual tables have no triggers: their shadow tables are compared (shadows.ts), on scratch databases.
+ *
+ * Too many keys are told by `changes`, as is everything that cannot be seen: writes to statistics, to virtual tables of
+ * a private copy, and REPLACE on a table with a unique index over expressions or part of the rows.
  */
 import { UserError } from "../../../base/errors.js";
-import { encodeVector, type SqlValue } from "../../../base/values.js";
+import type { SqlValue } from "../../../base/values.js";
 import { SessionFlag } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import { bindArguments, planParameters } from "../parameters.js";
 import { INTERNAL_PREFIX, quoteName } from "../temp-objects.js";
 import type { RowChange, StampedStatement } from "../types.js";
+import { keyId } from "./key-id.js";
 import { SequenceWatch } from "./sequences.js";
+import { ShadowWatch } from "./shadows.js";
 import { shapeOf, type TableShape } from "./shapes.js";
 import type { SchemaDifference } from "./table-history.js";
 
@@ -79,6 +83,8 @@ export class Capture {
   readonly #programs = new Map<string, Program>();
   readonly #owners = new Map<number, { readonly name: string; readonly root: number }>();
   readonly sequences: SequenceWatch;
+  /** Of a scratch database, which has all rows of the virtual tables that it writes and no others. */
+  readonly shadows: ShadowWatch | undefined;
   /** The schema that programs and owners are of. */
   #schemaCookie = -1;
   #keys = 0;
@@ -88,6 +94,7 @@ export class Capture {
   constructor(connection: RangeConnection) {
     this.#connection = connection;
     this.sequences = new SequenceWatch(connection);
+    this.shadows = connection.role === "scratch" ? new ShadowWatch(connection) : undefined;
     connection.database.function(TOUCH, { varargs: true, safeIntegers: true }, (...args: unknown[]) =>
       this.#touch(args as SqlValue[]),
     );
@@ -106,8 +113,8 @@ export class Capture {
   #watchTargets(statement: StampedStatement, changesSchema: boolean): void {
     if (this.#failure !== undefined) return;
     const program = this.#programOf(statement.sql);
-    if (program.virtualTables && !changesSchema) this.#failure = "writing to a virtual table";
-    else if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
+    if (program.virtualTables) this.#noteShadows(changesSchema);
+    if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
     if (program.sequence) this.sequences.touched = true;
     for (const root of program.roots) {
       const { blind } = this.#watch(root);
@@ -115,6 +122,11 @@ export class Capture {
       if (blind && !recursive && (/replace/i.test(statement.sql) || this.#schemaReplaces()))
         this.#failure ??= "REPLACE on a table with a unique index over expressions or part of its rows";
     }
+  }
+
+  #noteShadows(changesSchema: boolean): void {
+    if (this.shadows !== undefined) this.shadows.note();
+    else if (!changesSchema) this.#failure = "writing to a virtual table";
   }
 
   /** Before ALTER: a trigger on what it renames or drops would make it fail, or be rewritten. */
@@ -131,6 +143,7 @@ export class Capture {
       if (table !== undefined) table.name = name;
     }
     for (const root of made) this.#takeRows(root);
+    this.shadows?.schemaChanged();
   }
 
   /** Whether the row with this key must be left as it is: the transaction has written, perhaps deleted it. */
@@ -183,6 +196,7 @@ export class Capture {
       );
     for (const table of this.#tables.values())
       if (table.written.size + table.victims.size > 0) yield* this.#changesOf(table);
+    if (this.shadows !== undefined) yield* this.shadows.changes();
     yield* this.sequences.changes();
   }
 
@@ -395,12 +409,6 @@ export class Capture {
     this.#owners.set(page, owner);
     return owner;
   }
-}
-
-export function keyId(key: readonly SqlValue[]): string | bigint {
-  const first = key[0];
-  if (key.length === 1 && typeof first === "bigint") return first;
-  return Buffer.from(encodeVector(key)).toString("latin1");
 }
 
 function truncate(keys: Keys, size: number): void {

@@ -62,6 +62,8 @@ export class ScratchDatabase implements Follower {
   readonly #sinks = new Map<string, RowSink>();
   /** Shadow tables whose first rows are gone. */
   #cleared = new Set<string>();
+  /** Rows of shadow tables have come that their virtual tables have not heard of. */
+  #broughtShadows = false;
   #brought: Brought[] = [];
   #log: FillLog | undefined;
   /** Why not all rows are there that were to be. */
@@ -139,6 +141,8 @@ export class ScratchDatabase implements Follower {
       if ((flags & SessionFlag.ForeignKeysOff) === 0) database.pragma("foreign_keys = ON");
     } else this.#keys.end();
     database.prepare("INSERT OR REPLACE INTO temp._ostraka_prime(id) VALUES (?)").run(this.#lastInsertRowid);
+    if (this.#broughtShadows) this.connection.forgetVirtualTables();
+    this.#broughtShadows = false;
     this.connection.disturbed();
     this.#bringing = "no";
   }
@@ -199,6 +203,8 @@ export class ScratchDatabase implements Follower {
     this.#lastInsertRowid = database.prepare("SELECT last_insert_rowid()").pluck().get() as bigint;
     database.pragma("ignore_check_constraints = ON");
     if (database.inTransaction) {
+      // Virtual tables may be made anew, and what they have in memory is theirs alone.
+      this.connection.writeVirtualTables();
       this.#bringing = "inside";
       this.#keys.begin();
       return;
@@ -304,7 +310,9 @@ export class ScratchDatabase implements Follower {
     if (!this.#cleared.has(name)) {
       this.#cleared.add(name);
       sink.clear();
+      this.watch.capture.shadows?.brought(name);
     }
+    this.#broughtShadows = true;
     return sink.insert(rows, undefined);
   }
 
