@@ -95,6 +95,8 @@ export class Ranges {
   /** Nodes that this one, as the leader, is about to take in. */
   readonly expected = new ExpectedMembers();
   #opened = 0;
+  /** What is on the disk is open. */
+  #complete = false;
   #stopped = false;
 
   constructor(options: RangesOptions) {
@@ -125,7 +127,8 @@ export class Ranges {
     const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
     const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
     // One that was here before does not begin anew, also when it was to come back and nothing of it is kept yet.
-    if (first !== undefined && departed.get(first.range) === undefined) configs.set(first.range, first.config);
+    if (first !== undefined && departed.get(first.range) === undefined)
+      configs.set(first.range, first.config);
     for (const folder of folders) {
       const range = groupId(Number(folder));
       if (Number.isSafeInteger(range) && range > 0 && !configs.has(range) && !gone.has(range))
@@ -139,6 +142,7 @@ export class Ranges {
     };
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, openNext));
     this.#awaited.clear();
+    this.#complete = true;
   }
 
   /** A folder whose range is not in the log: a child whose birth a crash cut short, or a replica that never got a state. */
@@ -234,6 +238,9 @@ export class Ranges {
     const { range } = descriptor;
     return this.#exclusively(range, async () => {
       if (this.#hosted.has(range)) return;
+      // A replica that is yet to be opened must not be taken for one that is missing, and its file be removed.
+      if (!this.#complete)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "the node has not opened yet what it has");
       const behind = this.#behind(descriptor);
       if (behind !== undefined)
         throw new RetryError(
