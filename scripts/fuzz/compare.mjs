@@ -5,9 +5,9 @@ import { Generator } from "./generate.mjs";
 /** Differences in wording that SQLite itself has between plans. */
 const codeOf = (error) => String(error.code ?? error.name);
 
-/** `before` is awaited before each statement, with its number. */
-export async function compareWithSqlite(database, seed, count, before = async () => {}) {
-  const generator = new Generator(seed);
+/** `before` is awaited before each statement, with its number; `virtual`: whether there may be virtual tables. */
+export async function compareWithSqlite(database, seed, count, before = async () => {}, virtual = true) {
+  const generator = new Generator(seed, virtual);
   const plain = new Database(":memory:");
   plain.pragma("foreign_keys = on");
   plain.defaultSafeIntegers(true);

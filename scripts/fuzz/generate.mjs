@@ -103,11 +103,12 @@ export class Generator {
   #savepoints = 0;
   #added = 0;
 
-  constructor(seed) {
+  /** `virtual`: whether there may be virtual tables. */
+  constructor(seed, virtual) {
     this.#random = randomOf(seed);
     this.#schema = makeSchema(this.#random);
     this.#aside = randomOf(seed ^ 0x5eed);
-    this.#hasVirtual = this.#aside.chance(0.6);
+    this.#hasVirtual = virtual && this.#aside.chance(0.6);
     if (this.#hasVirtual) this.#schema.statements.push(...VIRTUAL_TABLES);
   }
 
