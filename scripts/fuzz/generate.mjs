@@ -82,16 +82,34 @@ function makeSchema(random) {
   return { tables, statements, hasView: statements.at(-1).startsWith("create view") };
 }
 
+/** Full text over a table kept up by triggers, full text by itself, and an R-Tree. */
+const VIRTUAL_TABLES = [
+  "create table note (id integer primary key, body text)",
+  "create virtual table found using fts5(body, content='note', content_rowid='id')",
+  "create trigger note_in after insert on note begin insert into found(rowid, body) values (new.id, new.body); end",
+  "create trigger note_out after delete on note begin insert into found(found, rowid, body) values ('delete', old.id, old.body); end",
+  "create trigger note_new after update on note begin insert into found(found, rowid, body) values ('delete', old.id, old.body); insert into found(rowid, body) values (new.id, new.body); end",
+  "create virtual table said using fts5(x, prefix='2')",
+  "create virtual table area using rtree(id, low, high)",
+];
+
 export class Generator {
   #random;
+  /** Of its own, so that the other statements of a seed are the same with virtual tables and without. */
+  #aside;
   #schema;
+  #hasVirtual;
   #inTransaction = false;
   #savepoints = 0;
   #added = 0;
 
-  constructor(seed) {
+  /** `virtual`: whether there may be virtual tables. */
+  constructor(seed, virtual) {
     this.#random = randomOf(seed);
     this.#schema = makeSchema(this.#random);
+    this.#aside = randomOf(seed ^ 0x5eed);
+    this.#hasVirtual = virtual && this.#aside.chance(0.6);
+    if (this.#hasVirtual) this.#schema.statements.push(...VIRTUAL_TABLES);
   }
 
   get schema() {
@@ -100,6 +118,7 @@ export class Generator {
 
   /** The next statement: its text, parameters, and whether its rows come in a fixed order. */
   next() {
+    if (this.#hasVirtual && this.#aside.chance(0.15)) return this.#virtual();
     const random = this.#random;
     const roll = random.next();
     if (roll < 0.04) return this.#control();
@@ -114,6 +133,37 @@ export class Generator {
   ended() {
     this.#inTransaction = false;
     this.#savepoints = 0;
+  }
+
+  #virtual() {
+    const random = this.#aside;
+    const id = random.int(1, 60);
+    const word = () => random.pick(WORDS).toLowerCase();
+    const text = () => Array.from({ length: random.int(1, 5) }, word).join(" ");
+    const any = (sql, args = []) => ({ sql, args, unordered: true });
+    return random.pick([
+      () => any("insert into note (body) values (?), (?)", [text(), text()]),
+      () => any("insert or replace into note values (?, ?)", [id, text()]),
+      () => any("insert into note (body) select s || ' ' || n from item where id > ? order by id", [id]),
+      () => any("update note set body = body || ' ' || ? where id < ?", [word(), id]),
+      () => any("delete from note where body like ?", [`%${word()}%`]),
+      () => any("insert or replace into said(rowid, x) select id, s from item where n > ?", [id]),
+      () => any("insert into said(x) values (?)", [text()]),
+      () => any("update said set x = ? where rowid = ?", [text(), id]),
+      () => any("delete from said where said match ?", [word()]),
+      () => any("insert into said(said) values ('optimize')"),
+      () =>
+        any("insert or replace into area select id, n, n + 5 from item where n is not null and id < ?", [id]),
+      () => any("update area set high = high + 1 where low > ?", [id]),
+      () => any("delete from area where id = ?", [id]),
+      () =>
+        any("update item set n = n + 1 where id in (select rowid from found where found match ?)", [word()]),
+      () => any("select rowid, body from found where found match ?", [word()]),
+      () => any("select item.id, x from said join item on item.id = said.rowid where said match ?", [word()]),
+      () => any("select rowid from said where said match ?", [`${word().slice(0, 2)}*`]),
+      () => any("select * from area where low > ? and high < ?", [id - 30, id + 30]),
+      () => any("select count(*), (select count(*) from said), (select count(*) from area) from found"),
+    ])();
   }
 
   #control() {

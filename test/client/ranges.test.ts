@@ -206,4 +206,26 @@ describe("transactions whose statements each touch one range", () => {
     expect((await db.execute("select count(*) from c")).rows[0]?.[0]).toBe(0);
     await db.exec("drop table c");
   });
+
+test("what stays whole lies in the first range, also when it is made and filled in one transaction", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (v) values ('a'), ('b'), ('c'), ('d'), ('e'), ('f'), ('g'), ('h'), ('i'); create table feeds (v)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  await db.transaction(async (tx) => {
+    await tx.execute("create table odd (k real primary key, v) without rowid");
+    await tx.execute("insert into odd select id, v from t");
+    await tx.execute("create virtual table f using fts5(v)");
+    await tx.execute("create trigger feed after insert on feeds begin insert into f values (new.v); end");
+    await tx.execute("insert into feeds select v from t");
+  });
+  await db.execute("insert into odd values (10, 'j')");
+  await db.execute("insert into feeds values ('b')");
+  const [row] = (
+    await db.execute(
+      "select (select count(*) from odd), (select count(*) from feeds), (select count(*) from f where f match 'b')",
+    )
+  ).rows;
+  expect([...row!]).toEqual([10, 10, 2]);
+  await db.execute("insert into f(f) values ('integrity-check')");
+  await db.exec("drop table feeds; drop table odd; drop table f");
 });

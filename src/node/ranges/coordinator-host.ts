@@ -4,6 +4,7 @@
  */
 
 import { join } from "node:path";
+import { RetryError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type NodeId } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
 import { CoordinatorLeader, DEFAULT_COORDINATOR_LIMITS } from "../../coordinator/leader.js";
@@ -41,6 +42,8 @@ export class CoordinatorHost {
   readonly client: CoordinatorClient;
   #local: { readonly handle: GroupHandle; readonly leader: CoordinatorLeader } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
+  /** What is on the disk is open. */
+  #complete = false;
 
   constructor(options: CoordinatorHostOptions) {
     this.#options = options;
@@ -75,12 +78,16 @@ export class CoordinatorHost {
       await this.#removeFiles();
     } else if (logged) await this.#open({});
     else if (departure === undefined && first.bootstrap !== undefined) await this.#open(first);
+    this.#complete = true;
   }
 
   /** Makes an empty replica that waits for a leader's snapshot, unless there is one. */
   makeReplica(): Promise<void> {
     return this.#exclusively(async () => {
       if (this.#local !== undefined) return;
+      // One that is yet to be opened must not be taken for one that is missing, and its files be removed.
+      if (!this.#complete)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "the node has not opened yet what it has");
       const { departed } = this.#options;
       const promised = departed.get(COORDINATOR_GROUP)?.promised;
       await departed.back(COORDINATOR_GROUP);

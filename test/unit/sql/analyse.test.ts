@@ -22,6 +22,10 @@ beforeAll(() => {
     create view v as select t.id, u.e from t join u on u.id = t.b;
     create virtual table docs using fts5(body);
     create virtual table ext using fts5(a, content='t', content_rowid='id');
+    create virtual table viewed using fts5(a, CONT = [v]);
+    create virtual table bare using fts5(content, contentless_delete=1, content='');
+    create virtual table box using rtree(id, low, high);
+    create virtual table words using fts5vocab(docs, row);
   `);
 });
 
@@ -94,6 +98,14 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["delete from sqlite_sequence", [], "sqlite_sequence:.. | sqlite_sequence:.. | "],
   ["select value from json_each('[1]')", [], " |  | "],
   ["select * from docs where docs match 'x'", [], "docs:.. |  | "],
+  ["insert into docs(body) values ('x')", [], "docs:.. | docs:.. | "],
+  ["select * from ext where ext match 'x'", [], "ext:.. t:.. |  | "],
+  ["delete from ext where rowid = ?", [5n], "ext:.. t:.. | ext:.. | "],
+  ["insert into viewed(rowid, a) values (1, 'x')", [], "t:.. u:.. viewed:.. | viewed:.. | "],
+  ["insert into bare(content) values ('x')", [], "bare:.. | bare:.. | "],
+  ["update box set low = 0 where id = 3", [], "box:.. | box:.. | "],
+  ["select * from docs_data where id = 1", [], "docs:.. |  | "],
+  ["select term from words", [], "*:.. |  | "],
 ];
 
 describe("footprints", () => {
