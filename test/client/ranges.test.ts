@@ -206,6 +206,7 @@ describe("transactions whose statements each touch one range", () => {
     expect((await db.execute("select count(*) from c")).rows[0]?.[0]).toBe(0);
     await db.exec("drop table c");
   });
+});
 
 test("what stays whole lies in the first range, also when it is made and filled in one transaction", async () => {
   await db.exec(`drop table if exists t; create table t (id integer primary key, v);
