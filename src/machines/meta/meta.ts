@@ -99,7 +99,10 @@ export class MetaMachine implements StateMachine {
         return { ok: true, nodeId: 0, clusterId: this.#state.clusterId, range };
       }
       case "report":
-        this.#report(this.#directory.with(command.ranges.filter(({ range }) => !this.isMerged(range))));
+        this.#report(
+          this.#directory.with(command.ranges.filter(({ range }) => !this.isMerged(range))),
+          command.merged ?? [],
+        );
         return this.#accepted(0);
       case "heard":
         return this.#heard(command);
@@ -137,13 +140,15 @@ export class MetaMachine implements StateMachine {
    * A range has its first key for as long as it lives, so one whose first key is another's by now was merged away. One that
    * is only overlapped has split off what was told first; what is left of it is yet to be told.
    */
-  #report(directory: RangeDirectory): void {
+  #report(directory: RangeDirectory, told: readonly GroupId[] = []): void {
     const before = this.#directory;
-    if (directory === before) return;
+    const unheard = told.filter((range) => !this.isMerged(range) && directory.get(range) === undefined);
+    if (directory === before && unheard.length === 0) return;
     this.#directory = directory;
-    const merged = before.ranges
+    const gone = before.ranges
       .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
       .map(({ range }) => range);
+    const merged = [...new Set([...gone, ...unheard])];
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({

@@ -75,8 +75,15 @@ export type MetaCommand =
   | { readonly kind: "join"; readonly node: NodeRecord }
   /** Takes an id for a range to be; one that is not used is lost. */
   | { readonly kind: "allocate" }
-  /** What leaders say of their ranges: newer descriptors take the place of those they overlap, older ones change nothing. */
-  | { readonly kind: "report"; readonly ranges: readonly RangeDescriptor[] }
+  /**
+   * What leaders say of their ranges: newer descriptors take the place of those they overlap, older ones change nothing.
+   * `merged`: ranges that these have taken in, of which nobody may have told before.
+   */
+  | {
+      readonly kind: "report";
+      readonly ranges: readonly RangeDescriptor[];
+      readonly merged?: readonly GroupId[] | undefined;
+    }
   /** Nodes that have fallen silent, and such as are heard again. */
   | {
       readonly kind: "heard";

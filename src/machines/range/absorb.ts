@@ -7,6 +7,7 @@
 import { dirname, join } from "node:path";
 import type Database from "better-sqlite3";
 import { FatalError, type OstrakaError, RetryError } from "../../base/errors.js";
+import type { GroupId } from "../../base/ids.js";
 import { keyBytes } from "../../base/keys.js";
 import type { SqlValue } from "../../base/values.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
@@ -26,8 +27,11 @@ function tooEarly(message: string): FatalError {
   return new FatalError("OSTRAKA_TOO_EARLY", message);
 }
 
-/** Answers why it cannot be done, on any replica. */
-export function absorbRange(parts: ReshaperParts, right: RangeDescriptor): OstrakaError | undefined {
+/** Answers what the neighbour had taken in itself, or why it cannot be done, on any replica. */
+export function absorbRange(
+  parts: ReshaperParts,
+  right: RangeDescriptor,
+): { readonly absorbed: readonly GroupId[] } | { readonly error: OstrakaError } {
   const path = siblingPath(parts.connection.path, right.range);
   let source: RangeConnection;
   try {
@@ -44,14 +48,18 @@ export function absorbRange(parts: ReshaperParts, right: RangeDescriptor): Ostra
       .safeIntegers(false)
       .get() as number;
     if (version !== parts.state.schemaVersion)
-      return new RetryError("OSTRAKA_RETRY", "the schema is not yet the same in both ranges");
+      return { error: new RetryError("OSTRAKA_RETRY", "the schema is not yet the same in both ranges") };
     // What the last split left may be in the way of what comes back.
     parts.trimmer.trimAll();
     takeRows(parts, source.database, right);
     takeSequences(parts.connection.database, source.database);
     takeMemory(parts, source.database);
     parts.connection.disturbed();
-    return undefined;
+    const absorbed = source.database
+      .prepare("SELECT absorbed FROM _ostraka_range")
+      .pluck(true)
+      .get() as string;
+    return { absorbed: JSON.parse(absorbed) as GroupId[] };
   } finally {
     source.close();
   }

@@ -51,6 +51,8 @@ export interface LogPosition {
   readonly last: boolean;
 }
 
+/** Meta has known for long what was taken in before these. */
+const MAX_ABSORBED = 1_000;
 const DONE: CommandResult = { ok: true, outcomes: [], repeated: false };
 /** Keys of tables that can be split are not before this one. */
 const FIRST_TABLE = tableStart(1);
@@ -124,11 +126,14 @@ export class Reshaper {
     if (descriptor.end === "" || descriptor.end !== right.start || right.range === descriptor.range)
       return failure(new RouteError("the range to take in is not the right neighbour", undefined));
     const taken = absorbRange(this.#parts, right);
-    if (taken !== undefined) return failure(taken);
+    if ("error" in taken) return failure(taken.error);
     slice.change({
       end: right.end,
       generation: Math.max(descriptor.generation, right.generation) + 1,
-      absorbed: { ranges: [...absorbed, right.range], at: position.index },
+      absorbed: {
+        ranges: [...absorbed, ...taken.absorbed, right.range].slice(-MAX_ABSORBED),
+        at: position.index,
+      },
     });
     return DONE;
   }

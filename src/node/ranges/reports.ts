@@ -16,6 +16,12 @@ import type { Ranges, RangesListener } from "./ranges.js";
 const GATHER_MS = 20;
 const AGAIN_MS = 500;
 
+interface News {
+  readonly descriptor: RangeDescriptor;
+  /** What it has taken in and meta does not know to be merged. */
+  readonly merged: readonly GroupId[];
+}
+
 export class RangeReports implements RangesListener {
   readonly #clock: Clock;
   readonly #ranges: Ranges;
@@ -86,21 +92,27 @@ export class RangeReports implements RangesListener {
     if (this.#meta.state.clusterId === "") return this.#soon(AGAIN_MS);
     const looked = [...this.#changed];
     this.#changed.clear();
-    const news = looked.flatMap((range) => this.#news(range));
+    const news = looked.flatMap((range) => this.#news(range) ?? []);
     if (news.length === 0) return;
     this.#telling = true;
     let failed = false;
     try {
-      await this.#client.command({ kind: "report", ranges: news });
+      const merged = news.flatMap((told) => told.merged);
+      await this.#client.command({
+        kind: "report",
+        ranges: news.map(({ descriptor }) => descriptor),
+        merged,
+      });
     } catch (error) {
       failed = true;
       this.#logger.warn({ ranges: news.length, reason: String(error) }, "meta could not be told of ranges");
-      for (const { range } of news) this.#changed.add(range);
+      for (const { descriptor } of news) this.#changed.add(descriptor.range);
     }
     this.#telling = false;
     // Until it is in this node's replica of meta it is not known to have arrived.
-    if (!failed) for (const { range } of news) if (this.#news(range).length > 0) this.#changed.add(range);
-    const late = failed || news.some(({ range }) => this.#changed.has(range));
+    const told = news.map(({ descriptor }) => descriptor.range);
+    if (!failed) for (const range of told) if (this.#news(range) !== undefined) this.#changed.add(range);
+    const late = failed || told.some((range) => this.#changed.has(range));
     if (this.#changed.size > 0) this.#soon(late ? AGAIN_MS : GATHER_MS);
   }
 
@@ -108,21 +120,27 @@ export class RangeReports implements RangesListener {
    * What meta has to be told of a range. Its leader tells; but of a range that meta has never heard of, anybody who has a
    * replica: a child may have to wait for its first leader, and nobody finds its keys until meta knows where they are.
    */
-  #news(range: GroupId): RangeDescriptor[] {
+  #news(range: GroupId): News | undefined {
     const hosted = this.#ranges.get(range);
-    if (hosted === undefined || !hosted.filled || hosted.store.state().frozenInto !== undefined) return [];
-    if (this.#meta.isMerged(range)) return [];
+    if (hosted === undefined || !hosted.filled || this.#meta.isMerged(range)) return undefined;
+    const { frozenInto, absorbed } = hosted.store.state();
+    if (frozenInto !== undefined) return undefined;
+    const descriptor = hosted.descriptor();
+    // What was taken in before meta had ever heard of it is missing nowhere, and still has to go.
+    const merged = hosted.leadsHere ? absorbed.filter((other) => !this.#meta.isMerged(other)) : [];
+    return merged.length > 0 || this.#isNew(hosted, descriptor) ? { descriptor, merged } : undefined;
+  }
+
+  #isNew({ range, leadsHere }: HostedRange, own: RangeDescriptor): boolean {
     const known = this.#meta.directory.get(range);
-    if (known !== undefined && !hosted.leadsHere) return [];
-    const own = hosted.descriptor();
+    if (known !== undefined && !leadsHere) return false;
     // A replica that is behind has nothing to tell.
-    if (this.#meta.directory.with([own]) === this.#meta.directory) return [];
-    if (known === undefined) return [own];
-    if (known.generation < own.generation) return [own];
-    const same =
-      known.generation > own.generation ||
-      (known.replicas.length === own.replicas.length &&
-        known.replicas.every((node, i) => node === own.replicas[i]));
-    return same ? [] : [own];
+    if (this.#meta.directory.with([own]) === this.#meta.directory) return false;
+    if (known === undefined || known.generation < own.generation) return true;
+    return (
+      known.generation === own.generation &&
+      (known.replicas.length !== own.replicas.length ||
+        known.replicas.some((node, i) => node !== own.replicas[i]))
+    );
   }
 }
