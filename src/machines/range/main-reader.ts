@@ -47,9 +47,9 @@ const MAX_JUDGED = 1024;
  * many times what reading does, and whoever finds no room is read for by the worker. One that nobody uses for a while is
  * closed, unless there are few.
  */
-const MAX_OPEN = 512;
-const KEPT_MS = 1_000;
-const IDLE_MS = 5_000;
+const MAX_OPEN = 1_024;
+const KEPT_MS = 10_000;
+const IDLE_MS = 60_000;
 const FEW = 16;
 /** So many may each have some megabytes of pages; more get by with little. */
 const MAX_LARGE = 16;

@@ -66,7 +66,7 @@ export function openStoreWorker(options: { readonly clock: Clock }): StoreWorker
     monotonicMs: () => options.clock.monotonicMs(),
     defer: setImmediate,
     later: (delayMs, run) => options.clock.setTimer(delayMs, run),
-    most: Math.floor(mostAwake() / 2),
+    most: mostAwake(),
   });
   let closing = false;
   worker.on("message", (reply: StoreReply) => link.receive(reply));

@@ -116,9 +116,16 @@ export class Invariants {
     );
   }
 
+  /** A call that failed may have applied some of its entries: what the file has now. */
+  fileHas(machine: Machine, store: string, index: number): void {
+    const place = `${machine.id} ${store}`;
+    this.#applied.set(place, Math.max(this.#applied.get(place) ?? 0, index));
+  }
+
   /**
-   * Applying is a function of the log: what an entry did on one replica it did on all. A process that begins anew answers
-   * for what its file has already from memory, which may have gone since.
+   * Applying is a function of the log: what an entry did on one replica it did on all. Whoever is given again what the
+   * file has already (a process that begins anew, a call after one that failed) answers from memory, which may have gone
+   * since.
    */
   result(machine: Machine, store: string, index: number, summary: string): void {
     const place = `${machine.id} ${store}`;

@@ -39,6 +39,8 @@ export interface WorldOfProcesses extends Surroundings {
   ended(process: Process): void;
   /** The node's own decision to go down. */
   failed(machine: Machine, error: OstrakaError): void;
+  /** A call failed; `has` is what the file has applied nevertheless. */
+  applyFailed(machine: Machine, path: string, has: number): void;
   /** Of the store at this path below the data directory. */
   applied(
     machine: Machine,
@@ -259,6 +261,7 @@ export class Machine {
         store.apply = async (entries, upTo) => {
           const results = await apply(entries, upTo).catch((error: OstrakaError) => {
             this.#world.note(`apply failed: ${error.code}`);
+            this.#world.applyFailed(this, path.slice(this.dataDirectory.length), store.appliedIndex());
             throw error;
           });
           this.#world.applied(this, path.slice(this.dataDirectory.length), entries, results, upTo);

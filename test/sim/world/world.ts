@@ -250,6 +250,10 @@ export class World implements WorldOfProcesses {
     }
   }
 
+  applyFailed(machine: Machine, path: string, has: number): void {
+    this.invariants.fileHas(machine, path, has);
+  }
+
   failed(machine: Machine, error: OstrakaError): void {
     this.note(`a node went down by itself: ${error.code}`);
     const { wiped, decayed, ioErrors } = machine.damage;

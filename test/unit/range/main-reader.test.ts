@@ -256,9 +256,9 @@ describe("the main thread's reader", () => {
     await expect(read(one, BY_ID, [1n])).rejects.toThrow("elsewhere");
     expect(readers.open).toBe(64);
     // The first was used again meanwhile; the second makes room.
-    nowMs += 900;
+    nowMs += 9000;
     expect((await read(many[0]!, BY_ID, [2n])).rows).toEqual([["two"]]);
-    nowMs += 200;
+    nowMs += 2000;
     expect((await read(one, BY_ID, [1n])).rows).toEqual([["one"]]);
     await expect(read(readerOf(store), BY_ID, [1n])).resolves.toBeDefined();
     expect((await read(many[0]!, BY_ID, [2n])).rows).toEqual([["two"]]);
@@ -269,15 +269,15 @@ describe("the main thread's reader", () => {
     const store = filled();
     const many = Array.from({ length: 40 }, () => readerOf(store));
     for (const reader of many) await read(reader, BY_ID, [1n]);
-    expect(timers.map(({ delayMs }) => delayMs)).toEqual([5000]);
-    nowMs += 3000;
+    expect(timers.map(({ delayMs }) => delayMs)).toEqual([60_000]);
+    nowMs += 30_000;
     for (const reader of many.slice(0, 30)) await read(reader, BY_ID, [1n]);
-    nowMs += 2000;
+    nowMs += 30_000;
     timers.shift()!.run();
     expect(readers.open).toBe(30);
     // Those that were used since have their time before them.
-    expect(timers.map(({ delayMs }) => delayMs)).toEqual([3000]);
-    nowMs += 3000;
+    expect(timers.map(({ delayMs }) => delayMs)).toEqual([30_000]);
+    nowMs += 30_000;
     timers.shift()!.run();
     expect(readers.open).toBe(16);
     expect(timers).toEqual([]);
