@@ -12,6 +12,8 @@
  * 2. A child's file appears whole under its final name, and is never replaced: whatever is there already stays.
  * 3. Whoever hosts ranges is told of a child until it can be taken to know: the note stays until the second checkpoint
  *    after the child was told of, and is told of again by whoever opens the parent meanwhile.
+ * 4. Before anybody is told that a child is complete its note says so: a child that leaves is not made again, from a
+ *    state that is another by then.
  *
  * A machine that loses power may lose the split with the end of the log; then the note speaks of a state that is not
  * there, and is forgotten: the split will be applied again.
@@ -89,8 +91,11 @@ export class Children {
   /** Before the parent is opened: makes what a process that ended was about to. */
   recover(): void {
     for (const note of readNotes(this.#path)) {
-      if (this.#exists(note) || (existsSync(this.#path) && this.#makeNow(note))) this.#tell(note);
-      else removeNote(this.#path, note);
+      const made = this.#exists(note) || (!note.made && existsSync(this.#path) && this.#makeNow(note));
+      if (made) {
+        if (!note.made) this.#noteMade(note);
+        this.#tell(note);
+      } else removeNote(this.#path, note);
     }
   }
 
@@ -169,6 +174,8 @@ export class Children {
 
   async #make({ child, walBytes }: Pending): Promise<void> {
     const partial = `${this.#finalPath(child)}.partial`;
+    // All but the note may have been done before.
+    if (this.#exists(child)) return this.#noteMade(child);
     mkdirSync(dirname(partial), { recursive: true });
     await removeDatabase(partial, this.#files);
     await this.#files.copy(this.#path, partial);
@@ -177,7 +184,9 @@ export class Children {
     if (!beginChild(partial, child))
       throw new Error(`the copy for range ${child.descriptor.range} is not of the split's entry`);
     await this.#files.sync(partial);
-    if (!this.#ended) this.#place(partial, child);
+    if (this.#ended) return;
+    this.#place(partial, child);
+    this.#noteMade(child);
   }
 
   /** False when the state that the note speaks of is not there. */
@@ -221,6 +230,11 @@ export class Children {
 
   #exists(child: NewChild): boolean {
     return existsSync(this.#finalPath(child));
+  }
+
+  /** Invariant 4. */
+  #noteMade(child: NewChild): void {
+    writeNote(this.#path, { ...child, walBytes: null, made: true });
   }
 
   #tell(child: NewChild): void {

@@ -7,6 +7,8 @@ import type { NewChild } from "./reshape.js";
 export interface Note extends NewChild {
   /** Bytes of the write-ahead log that belong to the state; null until the split is committed: all there are. */
   readonly walBytes: number | null;
+  /** The child's file was complete: where it is not there, the child has left this node since. */
+  readonly made?: boolean;
 }
 
 const UNFINISHED = ".unfinished";

@@ -34,9 +34,15 @@ export function serveMerges(view: ClusterView): void {
   );
 }
 
-function isFrozenHere({ hosting }: ClusterView, range: GroupId, into: GroupId): boolean {
+/**
+ * Durably: the others leave once the neighbour has their rows, and then nobody could tell this node again, after a crash,
+ * that the freeze was committed.
+ */
+async function isFrozenHere({ hosting }: ClusterView, range: GroupId, into: GroupId): Promise<boolean> {
   const hosted = hosting.ranges.get(range);
-  return hosted?.filled === true && hosted.store.state().frozenInto === into;
+  if (hosted?.filled !== true || hosted.store.state().frozenInto !== into) return false;
+  const applied = hosted.store.appliedIndex();
+  return (await hosted.store.checkpoint()) >= applied;
 }
 
 /** Answers the range that has the keys of both. */
@@ -137,7 +143,7 @@ async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId)
     const applied = await Promise.all(
       nodes.map((node) =>
         node === self
-          ? isFrozenHere(view, range, into)
+          ? isFrozenHere(view, range, into).catch(() => false)
           : calls.call(node, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS }).catch(() => false),
       ),
     );
