@@ -66,9 +66,9 @@ export class MissingReplicas {
         if (this.#silent.has(key) && !down) this.#ask(key, group, node);
       }
     };
-    // Of one that is taken in replicas go one by one, for good.
-    for (const { range, handle, filled, store } of ranges.all.values())
-      if (!filled || store.state().frozenInto === undefined) consider(range, handle);
+    // Of one that was taken in the replicas go one by one, for good.
+    for (const { range, handle } of ranges.all.values())
+      if (!meta.isMerged(range) && !ranges.hasAbsorbed(range)) consider(range, handle);
     if (coordinator.handle !== undefined) consider(COORDINATOR_GROUP, coordinator.handle);
     this.#silent = silent;
   }

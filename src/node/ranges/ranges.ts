@@ -247,6 +247,9 @@ export class Ranges {
     return this.#exclusively(range, async () => {
       if (this.#hosted.has(range)) return;
       assert(!log.groups().includes(range), `range ${range} is here and not open`);
+      // Whoever asks has yet to learn of it; an empty replica would only deny what the one that left had acknowledged.
+      if (this.hasAbsorbed(range))
+        throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} has been taken in by another`);
       const behind = this.#behind(descriptor);
       if (behind !== undefined)
         throw new RetryError(
@@ -259,6 +262,13 @@ export class Ranges {
       await this.#open(range, promised === undefined ? {} : { promised });
       logger.info({ range }, "a replica is made and waits for its state");
     });
+  }
+
+  /** Some range here has taken this one in. */
+  hasAbsorbed(range: GroupId): boolean {
+    for (const { filled, store } of this.#hosted.values())
+      if (filled && store.state().absorbed.includes(range)) return true;
+    return false;
   }
 
   /** A replica here that is making this range, or may yet make it by applying a split. */
