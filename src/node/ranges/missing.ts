@@ -4,6 +4,8 @@
  * that was asked for a replica may have crashed before it kept anything of it, or ended it because nobody knew yet
  * what for.
  *
+ * A node also looks for itself which ranges it is a member of, as meta knows it, and never had a replica of.
+ *
  * That a member which has nothing is given an empty replica is safe: what has left a node is recorded there with what
  * it had promised (departed.ts), and a member whose data was lost otherwise is another node (identity.ts).
  */
@@ -34,6 +36,8 @@ export class MissingReplicas {
   /** Members that were silent at the last look, as "group node". */
   #silent = new Set<string>();
   readonly #asking = new Set<string>();
+  /** Ranges that this node was found to lack at the last look. */
+  #missingHere = new Set<GroupId>();
   #timer: Timer | undefined;
   #stopped = false;
 
@@ -71,6 +75,20 @@ export class MissingReplicas {
       if (!meta.isMerged(range) && !ranges.hasAbsorbed(range)) consider(range, handle);
     if (coordinator.handle !== undefined) consider(COORDINATOR_GROUP, coordinator.handle);
     this.#silent = silent;
+    this.#lookHere();
+  }
+
+  /** Without this node there may be no majority to elect the leader that would ask it. */
+  #lookHere(): void {
+    const { self, ranges, meta } = this.#options;
+    const missing = new Set<GroupId>();
+    for (const descriptor of meta.directory.ranges) {
+      const { range, replicas } = descriptor;
+      if (!replicas.includes(self) || !ranges.neverHad(range) || ranges.hasAbsorbed(range)) continue;
+      missing.add(range);
+      if (this.#missingHere.has(range)) ranges.host(descriptor).catch(() => undefined);
+    }
+    this.#missingHere = missing;
   }
 
   #ask(key: string, group: GroupId, node: NodeId): void {

@@ -264,6 +264,13 @@ export class Ranges {
     });
   }
 
+  /** There is not, and never was, a replica of it here, so nothing was promised or acknowledged in its group. */
+  neverHad(range: GroupId): boolean {
+    const { departed, log } = this.#options;
+    if (!this.#started || this.#hosted.has(range) || this.#turns.has(range)) return false;
+    return departed.get(range) === undefined && !log.groups().includes(range);
+  }
+
   /** Some range here has taken this one in. */
   hasAbsorbed(range: GroupId): boolean {
     for (const { filled, store } of this.#hosted.values())
