@@ -21,7 +21,9 @@
 import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
+import { FatalError } from "../../base/errors.js";
 import type { GroupId, LogIndex } from "../../base/ids.js";
+import type { Timer } from "../../base/io.js";
 import { siblingPath } from "./absorb.js";
 import {
   diskTrouble,
@@ -38,6 +40,8 @@ import { type Note, readNotes, removeNote, writeNote } from "./split-notes.js";
 import { RangeState } from "./state.js";
 import type { SplitChild } from "./types.js";
 
+const RETRY_MS = 1_000;
+
 interface Pending {
   readonly child: NewChild;
   readonly walBytes: number;
@@ -50,21 +54,32 @@ export class Children {
   readonly #path: string;
   readonly #files: FileWork;
   readonly #track: (making: Promise<void>) => Promise<void>;
+  readonly #later: ((delayMs: number, run: () => void) => Timer) | undefined;
   readonly #pending = new Set<Pending>();
   /** Complete, with the checkpoints since: their notes are still there. */
   readonly #noted = new Map<NewChild, number>();
   #complete: SplitChild[] = [];
-  /** What kept a child from being made, other than a full disk. */
+  #retrying: Timer | undefined;
+  /** What kept a child from being made, other than a disk that is full or does not work just now. */
   #trouble: unknown;
   #ended = false;
   /** Called when a child has become complete. */
   onComplete: () => void = () => {};
 
-  /** `track`: keeps checkpoints away while a copy is made. */
-  constructor(path: string, files: FileWork, track: (making: Promise<void>) => Promise<void>) {
+  /**
+   * `track`: keeps checkpoints away while a copy is made. `later`: runs something later; without it, what a disk has
+   * interrupted goes on with the next apply.
+   */
+  constructor(
+    path: string,
+    files: FileWork,
+    track: (making: Promise<void>) => Promise<void>,
+    later?: (delayMs: number, run: () => void) => Timer,
+  ) {
     this.#path = path;
     this.#files = files;
     this.#track = track;
+    this.#later = later;
   }
 
   /** The index of the earliest split whose child is not durable: until there is none, no checkpoint may run. */
@@ -125,7 +140,7 @@ export class Children {
     }
   }
 
-  /** Goes on with what a full disk has interrupted. Rejects when it is still full. */
+  /** Goes on with what the disk has interrupted. Rejects when it still does. */
   async retry(): Promise<void> {
     this.settle();
     for (const pending of this.#pending) await (pending.making ?? this.#start(pending));
@@ -148,9 +163,10 @@ export class Children {
     this.#pending.clear();
   }
 
-  /** As if the process had died. */
+  /** Nothing is finished any more, as if the process had died. */
   abandon(): void {
     this.#ended = true;
+    this.#retrying?.cancel();
   }
 
   #start(pending: Pending): Promise<void> {
@@ -162,7 +178,8 @@ export class Children {
       },
       (error: unknown) => {
         pending.making = undefined;
-        if (!isFull(error) && !this.#ended) this.#trouble = error;
+        if (!mayPass(error) && !this.#ended) this.#trouble = error;
+        else this.#retryLater();
         throw error;
       },
     );
@@ -170,6 +187,15 @@ export class Children {
     making.catch(() => {});
     pending.making = making;
     return making;
+  }
+
+  /** A range in which nothing happens must not wait for its next entry. */
+  #retryLater(): void {
+    if (this.#ended) return;
+    this.#retrying ??= this.#later?.(RETRY_MS, () => {
+      this.#retrying = undefined;
+      if (!this.#ended && this.#trouble === undefined) this.retry().catch(() => {});
+    });
   }
 
   async #make({ child, walBytes }: Pending): Promise<void> {
@@ -243,6 +269,10 @@ export class Children {
     this.#complete.push({ descriptor, path: this.#finalPath(child), parent, index, term, conf });
     this.onComplete();
   }
+}
+
+function mayPass(error: unknown): boolean {
+  return isFull(error) || (error instanceof FatalError && error.code === "OSTRAKA_EIO");
 }
 
 /** Turns the copy into the child's file, without a log of its own. False when it is of another state. */

@@ -122,7 +122,12 @@ export class StoreCore {
     this.path = path;
     this.#options = options;
     this.#files = options.files ?? SYSTEM_FILES;
-    this.#children = new Children(path, this.#files, (making) => this.#tracked(this.#copies, making));
+    this.#children = new Children(
+      path,
+      this.#files,
+      (making) => this.#tracked(this.#copies, making),
+      options.later,
+    );
   }
 
   /** Called when a range that was split off has its file. */
@@ -336,6 +341,7 @@ export class StoreCore {
   async close(): Promise<void> {
     this.#closing = true;
     await this.#quiet();
+    this.#children.abandon();
     this.#closeConnections();
   }
 
