@@ -4,6 +4,10 @@ import type { SimClient, WriteEnd } from "../client.js";
 import type { History } from "./index.js";
 import type { Operation, Outcome, Tools } from "./workload.js";
 
+/** After so many operations clients take their time: what grows for as long as they work costs more and more to run. */
+const BUSY = 400;
+const SLOWER = 20;
+
 export class Worker implements Tools {
   readonly client: SimClient;
   readonly random: SimRandom;
@@ -44,7 +48,8 @@ export class Worker implements Tools {
   async run(): Promise<void> {
     const thinkMs = this.random.pick([2, 20, 100]);
     while (!this.stopped) {
-      await this.client.pause(this.random.float() * 2 * thinkMs);
+      const patience = this.#history.begun < BUSY ? 1 : SLOWER;
+      await this.client.pause(this.random.float() * 2 * thinkMs * patience);
       if (this.stopped) break;
       if (this.random.chance(0.1)) this.client.moveOn();
       this.#history.begun++;
