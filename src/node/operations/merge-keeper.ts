@@ -52,8 +52,16 @@ export class MergeKeeper {
     const before = this.#frozen;
     const frozen = hosting.frozenRanges();
     this.#frozen = new Set(frozen.keys());
-    for (const [range, into] of frozen) if (before.has(range)) await this.#merge(into, "it was begun");
+    for (const range of frozen.keys()) if (before.has(range)) await this.#finish(range);
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
+  }
+
+  /** Whoever it was frozen for may have been taken in, or split, since: its left neighbour takes it in. */
+  async #finish(range: GroupId): Promise<void> {
+    const directory = this.#view.hosting.view.directory();
+    const start = directory.get(range)?.start;
+    const left = directory.ranges.find(({ end }) => end === start);
+    if (left !== undefined) await this.#merge(left.range, "it was begun");
   }
 
   async #mergeSmall(): Promise<void> {
