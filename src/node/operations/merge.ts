@@ -98,7 +98,13 @@ async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<
       await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
       continue;
     }
-    for (const report of [ours, theirs]) checkSettled(report, reports);
+    for (const report of [ours, theirs]) checkAnswering(report, reports);
+    // A move that has begun would wait for placement, which waits for the merge.
+    const moving = [ours, theirs].find(({ learners }) => learners.length > 0);
+    if (moving !== undefined) {
+      await replace(view, groupId(moving.group), moving.learners[0] as NodeId, null);
+      continue;
+    }
     const to = ours.voters.find((node) => !theirs.voters.includes(node));
     const from = theirs.voters.find((node) => !ours.voters.includes(node));
     if (to === undefined && from === undefined) return;
@@ -110,12 +116,7 @@ async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<
   }
 }
 
-function checkSettled(
-  { group, learners, voters }: GroupReport,
-  reports: ReadonlyMap<number, NodeReport>,
-): void {
-  if (learners.length > 0)
-    throw new RetryError("OSTRAKA_RETRY", `range ${group} is being moved: try again when it has settled`);
+function checkAnswering({ group, voters }: GroupReport, reports: ReadonlyMap<number, NodeReport>): void {
   const silent = voters.find((node) => !reports.has(node));
   if (silent !== undefined)
     throw new RetryError(
