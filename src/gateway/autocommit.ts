@@ -86,6 +86,16 @@ export class AutocommitStatements {
     return this.#writeInCopy(statement, analysis, key, deadline);
   }
 
+  /** Whether the write with this key was committed, by whichever of its attempts; if not, it never will be. */
+  async wasCommitted(key: IdempotencyKey, deadline: Deadline): Promise<boolean> {
+    const { db } = this.#context;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if ((await db.outcome(attemptId(key, attempt), deadline)) === "committed") return true;
+      if (db.whole !== undefined) break;
+    }
+    return false;
+  }
+
   /** By the schema of now. */
   #analyse(sql: string): Analysis {
     return this.#temp?.inUse ? this.#temp.analyse(sql) : this.#context.db.ranges.schema().analyse(sql);

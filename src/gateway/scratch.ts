@@ -123,9 +123,9 @@ export class Scratch {
     if (span.table === SCHEMA || isOfChosenKeys(span)) return;
     if (span.table === EVERY_TABLE) {
       const oracle = this.#db.ranges.schema().oracle();
-      // Shadow tables come with their virtual table.
-      for (const table of this.#tables.values())
-        if (shadowOwner(table.name, oracle) === table.name) await this.#ensureWhole(table, deadline);
+      // Shadow tables come with their virtual table. The next change of the schema closes the oracle.
+      const own = [...this.#tables.values()].filter(({ name }) => shadowOwner(name, oracle) === name);
+      for (const table of own) await this.#ensureWhole(table, deadline);
       return;
     }
     if (span.table === SEQUENCES) {

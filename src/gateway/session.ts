@@ -152,7 +152,16 @@ export class GatewaySession implements Session {
   async #executePooled(request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
     const { sql, class: kind } = this.#context.statements.get(request.sql);
     if (kind.kind === "select" || kind.kind === "write" || kind.kind === "ddl") {
-      const analysis = await this.analyseFresh(sql, deadline);
+      let analysis: Analysis;
+      try {
+        analysis = await this.analyseFresh(sql, deadline);
+      } catch (error) {
+        // What a change of the schema has done may be why it cannot be done again, when it is sent again.
+        const sentBefore = kind.kind === "ddl" && error instanceof UserError ? request.key : undefined;
+        if (sentBefore !== undefined && (await this.#autocommit.wasCommitted(sentBefore, deadline)))
+          return emptyOutcome();
+        throw error;
+      }
       if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
