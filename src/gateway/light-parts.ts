@@ -15,7 +15,8 @@
  *    From the last vote on all parts are held, so there is a moment at which the whole transaction happened.
  * 4. A transaction that has written nothing needs no votes: each leader validates what was read there, after COMMIT was
  *    called, and a quorum confirms the leader afterwards, so all of it was the state when COMMIT was called.
- * 5. Constraints that wait for COMMIT cannot be tried in parts: where there are any, the transaction has one part.
+ * 5. What waits for COMMIT (constraints, merges of FTS3 and FTS4) cannot be tried in parts: where there is anything of the
+ *    kind, the transaction has one part.
  *
  * Statements that touch several ranges, or whose work is not bounded, are none of these: transaction.ts moves.
  */
@@ -43,6 +44,7 @@ import { commitWide } from "./wide-commit.js";
 import type { RangeRead } from "./workspace.js";
 
 const DEFERS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
+const WAITS_FOR_COMMIT = /deferr|^\s*create\s+virtual\s+table[^]*\busing\s+fts[34]\b/i;
 const deferring = new WeakMap<SchemaSnapshot, boolean>();
 
 export class LightParts {
@@ -82,12 +84,12 @@ export class LightParts {
     return history.writes.every((write) => (write.flags & DEFERS) === 0);
   }
 
-  /** Some foreign key of the schema is checked only at COMMIT. */
+  /** Some foreign key of the schema is checked only at COMMIT, or some virtual table does more then than before. */
   #defers(): boolean {
     const { snapshot } = this.#db.ranges.schema();
     let known = deferring.get(snapshot);
     if (known === undefined) {
-      known = snapshot.statements.some((text) => /deferr/i.test(text));
+      known = snapshot.statements.some((text) => WAITS_FOR_COMMIT.test(text));
       deferring.set(snapshot, known);
     }
     return known;

@@ -44,7 +44,7 @@ it("answers everywhere, and makes the replicas of a lost node anew", { timeout: 
   const database = await cluster.connect();
   await Workload.prepare(database);
   await WideWorkload.prepare(database);
-  await untilPlaced(database, [1, 2, 3, 4], 3);
+  await untilPlaced(database, [1, 2, 3, 4], 2);
 
   const narrow = new Workload({ pauseMs: 50 });
   const wide = new WideWorkload(new SeededRandom(SEED), { pauseMs: 50 });
