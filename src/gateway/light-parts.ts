@@ -44,7 +44,7 @@ import { commitWide } from "./wide-commit.js";
 import type { RangeRead } from "./workspace.js";
 
 const DEFERS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
-const WAITS_FOR_COMMIT = /deferr|^\s*create\s+virtual\s+table[^]*\busing\s+fts[34]\b/i;
+const WAITS_FOR_COMMIT = /deferr|^\s*create\s+virtual\s+table[\s\S]*\busing\s+fts[34]\b/i;
 const deferring = new WeakMap<SchemaSnapshot, boolean>();
 
 export class LightParts {
