@@ -35,8 +35,9 @@ export const MUTANTS = [
   {
     name: "acknowledge before the append is durable",
     file: "src/raft/follower.ts",
-    find: "function acknowledge(core: Core, to: NodeId, index: LogIndex): void {\n  core.outbox.sendAfterDisk(",
-    replace: "function acknowledge(core: Core, to: NodeId, index: LogIndex): void {\n  core.outbox.send(",
+    find: "function acknowledge(core: Core, to: NodeId, index: LogIndex, context = 0): void {\n  core.outbox.sendAfterDisk(",
+    replace:
+      "function acknowledge(core: Core, to: NodeId, index: LogIndex, context = 0): void {\n  core.outbox.send(",
     tests: ["raft"],
   },
   {
@@ -175,9 +176,9 @@ export const MUTANTS = [
   },
   {
     name: "commit what does not come out as told",
-    file: "src/machines/range/apply.ts",
-    find: "statement.told !== undefined &&",
-    replace: 'statement.told === "never" &&',
+    file: "src/machines/range/executor.ts",
+    find: "statement.told !== undefined && toldDigest(told)",
+    replace: 'statement.told === "never" && toldDigest(told)',
     tests: ["range/apply"],
     optional: true,
   },
@@ -191,14 +192,14 @@ export const MUTANTS = [
   {
     name: "checkpoint while a copy is made",
     file: "src/machines/range/store-core.ts",
-    find: "if (this.#copies.size > 0 || !this.#checkpoint()) {",
+    find: "if (this.#copying || !this.#checkpoint()) {",
     replace: "if (!this.#checkpoint()) {",
     tests: ["range/store-core", "range/copies"],
   },
   {
     name: "copy beside a log that starts over",
     file: "src/machines/range/store-core.ts",
-    find: "while (this.#copies.size > 0 && this.#logMayStartOver) {",
+    find: "while (this.#copying && this.#logMayStartOver) {",
     replace: "while (this.#copies.size > 99 && this.#logMayStartOver) {",
     tests: ["range/copies"],
   },
@@ -206,15 +207,15 @@ export const MUTANTS = [
   {
     name: "no validation of what was read at the leader",
     file: "src/txn/transactions.ts",
-    find: "for (const { index, spans } of [...transaction.reads, ...elsewhere]) {",
-    replace: "for (const { index, spans } of [...elsewhere]) {",
+    find: "return this.#conflict([...transaction.reads, ...elsewhere]);",
+    replace: "return this.#conflict([...elsewhere]);",
     tests: ["txn", "range"],
   },
   {
     name: "no validation of what was read elsewhere",
     file: "src/txn/transactions.ts",
-    find: "for (const { index, spans } of [...transaction.reads, ...elsewhere]) {",
-    replace: "for (const { index, spans } of [...transaction.reads]) {",
+    find: "return this.#conflict([...transaction.reads, ...elsewhere]);",
+    replace: "return this.#conflict([...transaction.reads]);",
     tests: ["txn", "range"],
   },
   {
@@ -226,8 +227,8 @@ export const MUTANTS = [
   },
   {
     name: "open transactions below what is forgotten",
-    file: "src/range/leader.ts",
-    find: "const index = logIndex(Math.max(point.index, this.#deps.store.appliedIndex()));",
+    file: "src/range/open-transactions.ts",
+    find: "const index = logIndex(Math.max(point.index, this.#context.deps.store.appliedIndex()));",
     replace: "const { index } = point;",
     tests: ["range/leader"],
   },
@@ -241,24 +242,24 @@ export const MUTANTS = [
   {
     name: "keep transactions over a change of leaders",
     file: "src/range/leader.ts",
-    find: "if (leaderReady && this.#transactions?.term === term) return;",
-    replace: "if (leaderReady && this.#transactions !== undefined) return;",
+    find: "if (this.#closed || (leaderReady && this.#taking === term)) return;",
+    replace: "if (this.#closed || (leaderReady && this.#taking !== undefined)) return;",
     tests: ["range/leader"],
   },
   {
     name: "remember an earlier term's transactions",
-    file: "src/range/leader.ts",
-    find: "        ? new TransactionTable(term, deps.limits.maxRememberedKeys)",
+    file: "src/range/leadership.ts",
+    find: "this.transactions = new TransactionTable(term, limits.maxRememberedKeys);",
     replace:
-      "        ? Object.assign((deps.kept ??= new TransactionTable(term, deps.limits.maxRememberedKeys)), { term })",
+      "const kept = deps as { kept?: TransactionTable<StampedStatement> };\n    this.transactions = Object.assign((kept.kept ??= new TransactionTable(term, limits.maxRememberedKeys)), { term });",
     tests: ["sim/scenarios"],
   },
   // Gateway
   {
     name: "read without reaching the read point",
     file: "src/gateway/replica.ts",
-    find: "  await reach(replica, point.index, deadline);\n  return point;",
-    replace: "  return point;",
+    find: "      await reach(replica, point.index, deadline);\n      return point;",
+    replace: "      return point;",
     tests: ["gateway", "sim/scenarios"],
   },
   {

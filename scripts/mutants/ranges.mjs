@@ -61,8 +61,8 @@ export const RANGE_MUTANTS = [
   {
     name: "read a replica that has split",
     file: "src/gateway/reads.ts",
-    find: "if (replica.store.state().descriptor.generation === descriptor.generation) return result;",
-    replace: "if (descriptor.generation > 0) return result;",
+    find: "if (current && generation === descriptor.generation) return result;",
+    replace: "if (current && generation > 0) return result;",
     tests: ["sim/scenarios-ranges"],
   },
   {
@@ -107,15 +107,15 @@ export const RANGE_MUTANTS = [
     replace: "if (read.some(({ index, spans }) => index < -sliceSince && !slice.containsReads(spans)))",
     also: {
       file: "src/range/participant.ts",
-      find: 'if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");',
-      replace: "void generation;",
+      find: 'if (body.kind !== "own" && generation !== this.#context.generation)',
+      replace: 'if (body.kind !== "own" && generation < 0)',
     },
     tests: ["range/participant", "sim/scenarios-ranges"],
   },
   {
     name: "prepare over what is held",
     file: "src/txn/gate.ts",
-    find: 'if (this.holds.meets(reads, writes, id)) return "held";',
+    find: 'if (this.holds.meets(reads, writes, id))\n      return (this.waitsUntilMs(entrant) ?? untilMs) <= nowMs ? "held" : undefined;',
     replace: "",
     also: {
       file: "src/machines/range/participant.ts",
@@ -330,8 +330,8 @@ export const RANGE_MUTANTS = [
   {
     name: "take in a neighbour that is not frozen here yet",
     file: "src/node/operations/merge.ts",
-    find: "  await untilAllApplied(view, right.range, left.range);\n",
-    replace: "  void untilAllApplied;\n",
+    find: "      const ready = await untilAllApplied(view, right.range, left.range);\n",
+    replace: "      void untilAllApplied;\n      const ready = left.replicas as readonly NodeId[];\n",
     tests: ["range/absorb"],
   },
   {
@@ -344,9 +344,9 @@ export const RANGE_MUTANTS = [
   {
     name: "begin a child's log after its file is told of",
     file: "src/node/ranges/ranges.ts",
-    find: "    if (welcome()) begun = host.begin({ group: range, bootstrap: conf, begins: { index, term } });\n",
+    find: "const begin = (): Promise<void> => host.begin({ group: range, bootstrap: conf, begins: { index, term } });",
     replace:
-      "    if (welcome())\n      begun = new Promise<void>((resolve) => void this.#options.clock.setTimer(50, resolve)).then(() =>\n        host.begin({ group: range, bootstrap: conf, begins: { index, term } }),\n      );\n",
+      "const begin = (): Promise<void> =>\n      new Promise<void>((resolve) => void this.#options.clock.setTimer(50, resolve)).then(() =>\n        host.begin({ group: range, bootstrap: conf, begins: { index, term } }),\n      );",
     tests: [],
   },
   {
