@@ -56,6 +56,13 @@ export interface ReplicaHost {
   applyUnblocked(replica: Replica): void;
 }
 
+interface UnheardChange {
+  readonly change: ConfChange;
+  ticks: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
 interface Transfer {
   readonly to: NodeId;
   readonly done: Promise<void>;
@@ -104,6 +111,8 @@ export class Replica implements GroupHandle {
   #idleTicks = 0;
   #staleTicks = 0;
   #membershipHolds = 0;
+  /** Changes that wait for members to be heard, as after having slept. */
+  #unheard: UnheardChange[] = [];
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
 
   constructor(host: ReplicaHost, group: GroupId, machine: GroupMachine, log: GroupLog, applied: LogIndex) {
@@ -209,6 +218,11 @@ export class Replica implements GroupHandle {
   async changeMembership(change: ConfChange): Promise<void> {
     // Who is there is known of an active group only.
     if (this.quiesced) await this.readIndex();
+    if (this.#quorumless(change) !== undefined)
+      await new Promise<void>((resolve, reject) => {
+        this.#unheard.push({ change, ticks: this.#host.options.electionTicks, resolve, reject });
+        this.#stir();
+      });
     await new Promise<Committed>((resolve, reject) => {
       const refusal = this.#refusal(0, undefined) ?? this.#heldMembership() ?? this.#quorumless(change);
       if (refusal !== undefined) {
@@ -220,6 +234,15 @@ export class Replica implements GroupHandle {
     if (this.node.conf.votersOutgoing.length === 0) return;
     if (this.closed) throw this.#gone();
     await new Promise<void>((resolve, reject) => this.#jointWaiters.push({ resolve, reject }));
+  }
+
+  #tickUnheard(): void {
+    const waiting = this.#unheard;
+    this.#unheard = [];
+    for (const one of waiting) {
+      if (this.#quorumless(one.change) === undefined || --one.ticks <= 0) one.resolve();
+      else this.#unheard.push(one);
+    }
   }
 
   /** A change after which no quorum of those who can be heard would be left could never be completed. */
@@ -332,6 +355,7 @@ export class Replica implements GroupHandle {
 
   /** One tick; only called while awake. Answers true, and does nothing, when the group may fall asleep, as its leader. */
   tick(): boolean {
+    if (this.#unheard.length > 0) this.#tickUnheard();
     const { quiesceTicks } = this.#host.options;
     // Asked before the tick, which may make a heartbeat.
     const idle = quiesceTicks > 0 && ++this.#idleTicks >= quiesceTicks;
@@ -413,6 +437,7 @@ export class Replica implements GroupHandle {
     this.#reads.rejectAll(error);
     this.#waiters.rejectAll(error);
     this.#endJointWaiters(error);
+    for (const one of this.#unheard.splice(0)) one.reject(error);
     this.#endTransfer(error);
     await this.applier.stop();
   }
@@ -529,6 +554,7 @@ export class Replica implements GroupHandle {
       this.#reads.count === 0 &&
       this.#transfer === undefined &&
       this.#jointWaiters.length === 0 &&
+      this.#unheard.length === 0 &&
       this.applier.idle
     );
   }
