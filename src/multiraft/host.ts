@@ -279,7 +279,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   onFrame(from: NodeId, frame: PeerFrame): void {
     if (this.#stopped) return;
     try {
-      if (this.#peers.heard(from, frame)) this.#wakeSleepersUnder(from);
+      if (this.#peers.heard(from, frame)) {
+        this.#wakeSleepersUnder(from);
+        this.#wakeLedFor(from);
+      }
       for (const { group, message } of readHeartbeats(frame.heartbeats, from, this.nodeId))
         this.#replicas.get(group)?.step(message);
       for (const { group, message } of frame.messages) {
@@ -512,6 +515,13 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     if (sleepers === undefined || sleepers.size === 0) return;
     this.#logger.info({ leader, groups: sleepers.size }, "a node fell silent: the groups it led wake");
     for (const replica of [...sleepers]) this.wake(replica);
+  }
+
+  /** A member that has started anew knows no leader, and may not be one to ask for it: a learner never campaigns. */
+  #wakeLedFor(member: NodeId): void {
+    for (const replica of this.#replicas.values())
+      if (replica.quiesced && replica.node.role === "leader" && membersOf(replica.node.conf).has(member))
+        this.wake(replica);
   }
 
   #refreshMembers(): void {
