@@ -1,22 +1,13 @@
 /** Small shapes of results that several parts of a session make. */
 import { UserError } from "../base/errors.js";
 import { encodeVector, type SqlValue, ValueReader, ValueWriter } from "../base/values.js";
+import { NO_OUTCOME } from "../machines/range/no-outcome.js";
 import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 
-const NOTHING: StatementOutcome = {
-  columns: [],
-  columnTypes: [],
-  rows: new Uint8Array(0),
-  rowCount: 0,
-  changes: 0,
-  totalChanges: 0,
-  lastInsertRowid: 0n,
-};
-
 /** Of statements that answer no rows and change none. */
 export function emptyOutcome(): { readonly kind: "outcome"; readonly outcome: StatementOutcome } {
-  return { kind: "outcome", outcome: NOTHING };
+  return { kind: "outcome", outcome: NO_OUTCOME };
 }
 
 export function rowsOutcome(
@@ -28,7 +19,7 @@ export function rowsOutcome(
   return {
     kind: "outcome",
     outcome: {
-      ...NOTHING,
+      ...NO_OUTCOME,
       columns,
       columnTypes: columns.map(() => null),
       rows: writer.take(),
@@ -40,7 +31,13 @@ export function rowsOutcome(
 export function oneValue(column: string, value: SqlValue): ExecuteResult {
   return {
     kind: "outcome",
-    outcome: { ...NOTHING, columns: [column], columnTypes: [null], rows: encodeVector([value]), rowCount: 1 },
+    outcome: {
+      ...NO_OUTCOME,
+      columns: [column],
+      columnTypes: [null],
+      rows: encodeVector([value]),
+      rowCount: 1,
+    },
   };
 }
 

@@ -48,8 +48,8 @@ export class Patience {
 
   /** The leader has proposed this: what may not wait to be applied, followers are told of at once. */
   proposed(data: Uint8Array): void {
-    const { machine, node } = this.#parts;
-    if (machine.mayWait?.(data) !== true) node.hurry();
+    const { machine, node, lazyTicks } = this.#parts;
+    if (lazyTicks > 0 && machine.mayWait?.(data) !== true) node.hurry();
   }
 
   /** Somebody waits for this index. True when the leader has to be asked (`ask`). */

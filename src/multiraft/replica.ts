@@ -310,10 +310,6 @@ export class Replica implements GroupHandle {
     return silent;
   }
 
-  get asleep(): boolean {
-    return this.quiesced;
-  }
-
   get conf(): ConfState {
     return this.node.conf;
   }

@@ -164,7 +164,7 @@ export interface GroupHandle {
   /** At the leader: members that have not been heard since its last check of the quorum, or never by this leader. */
   silentMembers(): readonly NodeId[];
   /** Asleep: at its leader that means that every member has everything and nothing happens. */
-  readonly asleep: boolean;
+  readonly quiesced: boolean;
   /** The membership in force at the applied index: `status().conf` without the cost of a status. */
   readonly conf: ConfState;
   /** The term of the last entry in the log here. */

@@ -20,6 +20,7 @@ import { checkAppend } from "./append-guard.js";
 import { MoveError, StatementFailed, userError } from "./apply-errors.js";
 import type { RangeConnection } from "./connection.js";
 import { refuseAtApply } from "./guard.js";
+import { NO_OUTCOME } from "./no-outcome.js";
 import { firstWord } from "./parameters.js";
 import type { PreparedTransactions } from "./prepared.js";
 import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
@@ -31,16 +32,6 @@ import { rowOutside, Trimmer } from "./trim.js";
 import type { StampedStatement, StatementOutcome } from "./types.js";
 
 const LIMITS = { maxBytes: MAX_APPLY_RESULT_BYTES };
-/** Stands for a statement that failed as the session was told. */
-const NOTHING: StatementOutcome = {
-  columns: [],
-  columnTypes: [],
-  rows: new Uint8Array(0),
-  rowCount: 0,
-  changes: 0,
-  totalChanges: 0,
-  lastInsertRowid: 0n,
-};
 const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
 
 export interface ExecutorParts {
@@ -137,7 +128,8 @@ export class Executor {
           new RetryError("OSTRAKA_RETRY", "a statement no longer does what the session was told"),
           i,
         );
-      return isWireError(told) ? NOTHING : told;
+      // One that failed as the session was told has done nothing.
+      return isWireError(told) ? NO_OUTCOME : told;
     });
   }
 

@@ -19,7 +19,7 @@ export class MergeKeeper {
   readonly #view: ClusterView;
   readonly #logger: Logger;
   /** Ranges that were frozen at the last look: somebody may be at work on them. */
-  #frozen = new Set<GroupId>();
+  #frozen: ReadonlySet<GroupId> = new Set();
   #looks = 0;
   #timer: Timer | undefined;
   #stopped = false;
@@ -45,14 +45,13 @@ export class MergeKeeper {
   async #look(): Promise<void> {
     const { host, hosting } = this.#view;
     if (!host.group(META_GROUP).status().leaderReady) {
-      this.#frozen.clear();
+      this.#frozen = new Set();
       this.#looks = 0;
       return;
     }
     const before = this.#frozen;
-    const frozen = hosting.frozenRanges();
-    this.#frozen = new Set(frozen.keys());
-    for (const range of frozen.keys()) if (before.has(range)) await this.#finish(range);
+    this.#frozen = hosting.frozenRanges();
+    for (const range of this.#frozen) if (before.has(range)) await this.#finish(range);
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
   }
 

@@ -125,22 +125,21 @@ function checkAnswering({ group, voters }: GroupReport, reports: ReadonlyMap<num
     );
 }
 
-/** Answers the nodes of the left range, on all of which the right one's replica has applied the freeze. */
+/** Answers the nodes of the right range, all of which have applied the freeze; those of the left one are among them. */
 async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId): Promise<NodeId[]> {
   const { clock, calls, self } = view;
   const untilMs = clock.monotonicMs() + APPLY_MS;
   for (;;) {
     const leaders = leaderReports(await allReports(view));
-    const members = [range, into].map((group) => {
+    const [nodes, wanted] = [range, into].map((group) => {
       const { voters = [], learners = [] } = leaders.get(group) ?? {};
       return [...voters, ...learners] as NodeId[];
-    });
-    if (members[0]!.length > 0 && !members[1]!.every((node) => members[0]!.includes(node)))
+    }) as [NodeId[], NodeId[]];
+    if (nodes.length > 0 && !wanted.every((node) => nodes.includes(node)))
       throw new RetryError(
         "OSTRAKA_UNAVAILABLE",
         `ranges ${into} and ${range} are not on the same nodes any more`,
       );
-    const nodes = [...new Set(members.flat())];
     const applied = await Promise.all(
       nodes.map((node) =>
         node === self
@@ -148,7 +147,7 @@ async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId)
           : calls.call(node, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS }).catch(() => false),
       ),
     );
-    if (members.every(({ length }) => length > 0) && applied.every((is) => is === true)) return nodes;
+    if (nodes.length > 0 && wanted.length > 0 && applied.every((is) => is === true)) return nodes;
     if (clock.monotonicMs() > untilMs)
       throw new RetryError(
         "OSTRAKA_UNAVAILABLE",

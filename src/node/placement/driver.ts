@@ -169,11 +169,10 @@ export class PlacementDriver {
     await metaClient.command({ kind: "heard", wallMs: clock.wallMs(), down, up });
   }
 
-  frozenRanges(): Map<GroupId, GroupId> {
-    const frozen = new Map<GroupId, GroupId>();
+  frozenRanges(): Set<GroupId> {
+    const frozen = new Set<GroupId>();
     for (const [group, { facts }] of this.#leaders())
-      if (facts.frozenInto !== undefined && !this.#options.meta.isMerged(group))
-        frozen.set(group, facts.frozenInto);
+      if (facts.frozenInto !== undefined && !this.#options.meta.isMerged(group)) frozen.add(group);
     return frozen;
   }
 

@@ -29,7 +29,8 @@ const ASK_MS = 1_500;
 /** Replicas that ask at one look. */
 const ASKING = 16;
 
-export interface FarewellOptions {
+/** What looking after the replicas of this node needs. */
+export interface ReplicaCareParts {
   readonly self: NodeId;
   readonly clock: Clock;
   readonly ranges: Ranges;
@@ -39,13 +40,13 @@ export interface FarewellOptions {
 }
 
 export class Farewell {
-  readonly #options: FarewellOptions;
+  readonly #options: ReplicaCareParts;
   #timer: Timer | undefined;
   #looking = false;
   #again = false;
   #stopped = false;
 
-  constructor(options: FarewellOptions) {
+  constructor(options: ReplicaCareParts) {
     this.#options = options;
   }
 

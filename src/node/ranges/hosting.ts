@@ -107,22 +107,9 @@ export class RangeHosting {
       coordinator: this.coordinator.client,
     });
     this.#reports = new RangeReports(clock, this.ranges, meta, metaClient, options.logger);
-    this.#farewell = new Farewell({
-      self,
-      clock,
-      ranges: this.ranges,
-      coordinator: this.coordinator,
-      meta,
-      calls,
-    });
-    this.#missing = new MissingReplicas({
-      self,
-      clock,
-      ranges: this.ranges,
-      coordinator: this.coordinator,
-      meta,
-      calls,
-    });
+    const care = { self, clock, ranges: this.ranges, coordinator: this.coordinator, meta, calls };
+    this.#farewell = new Farewell(care);
+    this.#missing = new MissingReplicas(care);
     this.splitter = new RangeSplitter({
       self,
       clock,
@@ -170,8 +157,8 @@ export class RangeHosting {
     return hosting;
   }
 
-  /** Where meta is led: ranges that wait to be taken in by another, and by which. */
-  frozenRanges(): ReadonlyMap<GroupId, GroupId> {
+  /** Where meta is led: ranges that wait to be taken in by another. */
+  frozenRanges(): ReadonlySet<GroupId> {
     return this.#driver.frozenRanges();
   }
 

@@ -10,29 +10,18 @@
  * it had promised (departed.ts), and a member whose data was lost otherwise is another node (identity.ts).
  */
 import { COORDINATOR_GROUP, type GroupId, type NodeId } from "../../base/ids.js";
-import type { Clock, Timer } from "../../base/io.js";
-import type { MetaMachine } from "../../machines/meta/meta.js";
+import type { Timer } from "../../base/io.js";
 import type { GroupHandle } from "../../multiraft/types.js";
-import type { NodeCalls } from "../network.js";
-import type { CoordinatorHost } from "./coordinator-host.js";
-import { coordinatorDescriptor, hostArguments, type Ranges } from "./ranges.js";
+import type { ReplicaCareParts } from "./farewell.js";
+import { coordinatorDescriptor, hostArguments } from "./ranges.js";
 
 const LOOK_MS = 1_000;
 const ASK_MS = 5_000;
 /** Under way at once. */
 const ASKING = 16;
 
-export interface MissingReplicasOptions {
-  readonly self: NodeId;
-  readonly clock: Clock;
-  readonly ranges: Ranges;
-  readonly coordinator: CoordinatorHost;
-  readonly meta: MetaMachine;
-  readonly calls: NodeCalls;
-}
-
 export class MissingReplicas {
-  readonly #options: MissingReplicasOptions;
+  readonly #options: ReplicaCareParts;
   /** Members that were silent at the last look, as "group node". */
   #silent = new Set<string>();
   readonly #asking = new Set<string>();
@@ -41,7 +30,7 @@ export class MissingReplicas {
   #timer: Timer | undefined;
   #stopped = false;
 
-  constructor(options: MissingReplicasOptions) {
+  constructor(options: ReplicaCareParts) {
     this.#options = options;
   }
 
@@ -62,7 +51,7 @@ export class MissingReplicas {
     const { self, ranges, coordinator, meta } = this.#options;
     const silent = new Set<string>();
     const consider = (group: GroupId, handle: GroupHandle): void => {
-      if (handle.leader !== self || handle.asleep) return;
+      if (handle.leader !== self || handle.quiesced) return;
       for (const node of handle.silentMembers()) {
         const key = `${group} ${node}`;
         silent.add(key);
