@@ -7,7 +7,7 @@
 import { describe, expect, it } from "vitest";
 import { FIRST_RANGE_GROUP, nodeId } from "../../src/base/ids.js";
 import type { NodeTuning } from "../../src/node/node.js";
-import { SimClient, type WriteEnd } from "./world/client.js";
+import { type SimClient, scriptedClient, type WriteEnd } from "./world/client.js";
 import type { Machine } from "./world/process.js";
 import { type RunSettings, World } from "./world/world.js";
 
@@ -27,13 +27,7 @@ class Register {
   constructor(readonly world: World) {}
 
   client(node: Machine | undefined): SimClient {
-    const id = ++this.#clients;
-    const client = new SimClient(this.world, id, this.world.random.stream(`client-${id}`));
-    if (node !== undefined) {
-      client.pin(node.id);
-      client.stays = true;
-    }
-    return client;
+    return scriptedClient(this.world, ++this.#clients, node);
   }
 
   async create(): Promise<void> {

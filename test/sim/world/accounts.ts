@@ -1,7 +1,7 @@
 /** A small bank for scripted worlds: a table of accounts in two ranges, and transfers between them. */
 import { expect } from "vitest";
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, nodeId } from "../../../src/base/ids.js";
-import { SimClient, type WriteEnd } from "./client.js";
+import { type SimClient, scriptedClient, type WriteEnd } from "./client.js";
 import type { Machine } from "./process.js";
 import type { World } from "./world.js";
 
@@ -17,13 +17,7 @@ export class Accounts {
   constructor(readonly world: World) {}
 
   client(node?: Machine): SimClient {
-    const id = ++this.#clients;
-    const client = new SimClient(this.world, id, this.world.random.stream(`client-${id}`));
-    if (node !== undefined) {
-      client.pin(node.id);
-      client.stays = true;
-    }
-    return client;
+    return scriptedClient(this.world, ++this.#clients, node);
   }
 
   async create(): Promise<void> {

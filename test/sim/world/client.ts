@@ -377,3 +377,13 @@ export class SimClient {
 function answerOf(outcome: StatementOutcome): Answer {
   return { rows: decodeRows(outcome.rows), changes: outcome.changes };
 }
+
+/** A client of a scripted world; with `node`, one that asks only that. */
+export function scriptedClient(world: World, id: number, node?: { readonly id: number }): SimClient {
+  const client = new SimClient(world, id, world.random.stream(`client-${id}`));
+  if (node !== undefined) {
+    client.pin(node.id);
+    client.stays = true;
+  }
+  return client;
+}

@@ -15,7 +15,7 @@ export function describeRanges({ id, process }: Machine): readonly string[] {
     const what = filled ? describe(store.state().descriptor) : `${range} without a state`;
     const { frozenInto } = filled ? store.state() : {};
     const frozen = frozenInto === undefined ? "" : `, frozen into ${frozenInto}`;
-    const led = `${role} of ${leader}${handle.asleep ? ", asleep" : ""}`;
+    const led = `${role} of ${leader}${handle.quiesced ? ", asleep" : ""}`;
     lines.push(`n${id} has ${what}, ${where}${frozen}, ${led}`);
   }
   return lines;

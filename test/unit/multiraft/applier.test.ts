@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
 import { type LogIndex, logIndex, term } from "../../../src/base/ids.js";
-import { Applier } from "../../../src/multiraft/applier.js";
+import { Applier, type ApplierLimits } from "../../../src/multiraft/applier.js";
 import type { GroupMachine } from "../../../src/multiraft/types.js";
 import { type Entry, EntryKind, type LogReader, type SnapshotMeta } from "../../../src/raft/types.js";
 import { settle } from "../../sim/manual-clock.js";
@@ -11,6 +11,14 @@ const CONF = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], a
 function entry(index: number, size = 10, kind: Entry["kind"] = EntryKind.Normal): Entry {
   return { index: logIndex(index), term: term(1), kind, data: new Uint8Array(size) };
 }
+
+const LIMITS: ApplierLimits = {
+  maxApplyBytes: 100,
+  maxApplyCalls: 2,
+  lazyEntries: 3,
+  lazyBytes: 100,
+  maxReadyBytes: 50,
+};
 
 /** A machine whose calls finish when told to, and a log that counts what is read back from it. */
 class Fixture {
@@ -23,9 +31,7 @@ class Fixture {
   readBack = 0;
   readonly applier: Applier;
 
-  constructor(
-    limits = { maxApplyBytes: 100, maxApplyCalls: 2, lazyEntries: 3, lazyBytes: 100, maxReadyBytes: 50 },
-  ) {
+  constructor(limits: Partial<ApplierLimits> = {}) {
     const machine: Partial<GroupMachine> = {
       apply: (entries, upTo) =>
         new Promise((resolve, reject) => {
@@ -53,23 +59,29 @@ class Fixture {
         return result;
       },
     };
-    this.applier = new Applier(machine as GroupMachine, log as LogReader, logIndex(0), limits, {
-      applied: (entries, results, upTo) => {
-        for (const { index } of entries) this.applied.push(index);
-        for (const [index, result] of results) this.results.set(index, result[0] as number);
-        expect(entries[entries.length - 1]?.index).toBe(upTo);
+    this.applier = new Applier(
+      machine as GroupMachine,
+      log as LogReader,
+      logIndex(0),
+      { ...LIMITS, ...limits },
+      {
+        applied: (entries, results, upTo) => {
+          for (const { index } of entries) this.applied.push(index);
+          for (const [index, result] of results) this.results.set(index, result[0] as number);
+          expect(entries[entries.length - 1]?.index).toBe(upTo);
+        },
+        restored: (meta) => this.applied.push(-meta.index),
+        failed: (error) => {
+          this.failure = error;
+        },
+        blocked: (reason, retry, diskFull) => {
+          this.blocked = { reason, retry, diskFull };
+        },
+        unblocked: () => {
+          this.blocked = undefined;
+        },
       },
-      restored: (meta) => this.applied.push(-meta.index),
-      failed: (error) => {
-        this.failure = error;
-      },
-      blocked: (reason, retry, diskFull) => {
-        this.blocked = { reason, retry, diskFull };
-      },
-      unblocked: () => {
-        this.blocked = undefined;
-      },
-    });
+    );
   }
 
   push(entries: readonly Entry[]): void {
@@ -150,13 +162,7 @@ describe("applying", () => {
   });
 
   it("restores a snapshot only after the calls under way, and skips what it covers", async () => {
-    const f = new Fixture({
-      maxApplyBytes: 1000,
-      maxApplyCalls: 1,
-      lazyEntries: 3,
-      lazyBytes: 100,
-      maxReadyBytes: 10,
-    });
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
     f.push([entry(1), entry(2), entry(3)]);
     const meta: SnapshotMeta = { index: logIndex(10), term: term(2), conf: CONF };
     f.applier.restore(meta, "10");
@@ -171,13 +177,7 @@ describe("applying", () => {
   });
 
   it("stops at a failure", async () => {
-    const f = new Fixture({
-      maxApplyBytes: 1000,
-      maxApplyCalls: 1,
-      lazyEntries: 3,
-      lazyBytes: 100,
-      maxReadyBytes: 10,
-    });
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 1, maxReadyBytes: 10 });
     f.push([entry(1), entry(2)]);
     f.calls.shift()?.fail(new Error("disk"));
     await settle();
@@ -187,13 +187,7 @@ describe("applying", () => {
   });
 
   it("waits while the disk is full, then hands over again all from the first that was not applied", async () => {
-    const f = new Fixture({
-      maxApplyBytes: 1000,
-      maxApplyCalls: 2,
-      lazyEntries: 3,
-      lazyBytes: 100,
-      maxReadyBytes: 10,
-    });
+    const f = new Fixture({ maxApplyBytes: 1000, maxApplyCalls: 2, maxReadyBytes: 10 });
     const full = new FatalError("OSTRAKA_DISK_FULL", "no space");
     f.push([entry(1), entry(2), entry(3)]);
     f.calls.shift()!.fail(full);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { transactionId } from "../../../src/base/ids.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
+import { NO_OUTCOME } from "../../../src/machines/range/no-outcome.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
 import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
@@ -27,15 +28,6 @@ const RETRY = { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), 
 const row = (id: bigint, a: string): RowChange => ({ table: "t", key: [id], row: [id, a] });
 const rows = (...changes: RowChange[]) => ({ kind: "rows" as const, changes });
 const NOTHING = { kind: "nothing" as const };
-const NOTHING_TOLD: StatementOutcome = {
-  columns: [],
-  columnTypes: [],
-  rows: new Uint8Array(0),
-  rowCount: 0,
-  changes: 0,
-  totalChanges: 0,
-  lastInsertRowid: 0n,
-};
 
 function bank(): StoreCore {
   const store = openStore();
@@ -98,7 +90,7 @@ describe("prepare", () => {
   it("tries texts, and does at the commit what they did", () => {
     const store = bank();
     const told = (sql: string, outcome: Partial<StatementOutcome>) =>
-      statement(sql, [], { told: toldDigest({ ...NOTHING_TOLD, ...outcome }) });
+      statement(sql, [], { told: toldDigest({ ...NO_OUTCOME, ...outcome }) });
     const texts = [
       told("update t set a = 'z' where id = 2", { changes: 1, totalChanges: 1 }),
       told("insert into t values (3, 'y')", { changes: 1, totalChanges: 1, lastInsertRowid: 3n }),
@@ -129,7 +121,7 @@ describe("prepare", () => {
   it("votes no on texts that do not come out as told, or whose constraints wait for COMMIT", () => {
     const store = bank();
     const text = statement("update t set a = 'z' where id = 7", [], {
-      told: toldDigest({ ...NOTHING_TOLD, changes: 1, totalChanges: 1 }),
+      told: toldDigest({ ...NO_OUTCOME, changes: 1, totalChanges: 1 }),
     });
     const body = { kind: "statements" as const, statements: [text] };
     expect(applyCommands(store, prepare(store, "p", body))).toMatchObject([RETRY]);

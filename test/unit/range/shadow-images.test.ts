@@ -2,8 +2,6 @@
  * Virtual tables written in scratch databases: what changes in their shadow tables, applied to another copy of the same
  * rows by a connection that has used the virtual tables before, gives the same answers and sound indexes.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterEach, describe, expect, it } from "vitest";
@@ -15,6 +13,7 @@ import { RunnerSession } from "../../../src/machines/range/runner/session.js";
 import type { RowChange } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
 import { SimRandom } from "../../sim/sim-random.js";
+import { temporaryDirectory } from "./helpers.js";
 
 const SEED = Number(process.env.SEED ?? 5);
 const ROUNDS = 12;
@@ -49,19 +48,15 @@ const QUESTIONS = [
   "SELECT * FROM docs ORDER BY id",
 ];
 
-let folder = "";
 let open: { close(): void }[] = [];
 
 afterEach(() => {
   for (const one of open) one.close();
   open = [];
-  if (folder !== "") rmSync(folder, { recursive: true, force: true });
-  folder = "";
 });
 
 function replica(name: string): RangeConnection {
-  if (folder === "") folder = mkdtempSync(join(tmpdir(), "ostraka-shadows-"));
-  const connection = openConnection(join(folder, name), { readonly: false, role: "apply" });
+  const connection = openConnection(join(temporaryDirectory(), name), { readonly: false, role: "apply" });
   open.push(connection);
   connection.database.exec(
     "CREATE TABLE _ostraka_state(applied_index INTEGER); INSERT INTO _ostraka_state VALUES (1)",
