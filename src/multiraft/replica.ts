@@ -14,7 +14,7 @@
 import { RetryError, RouteError, UserError } from "../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, type Term } from "../base/ids.js";
 import type { GroupLog } from "../log/types.js";
-import { changeConf, EMPTY_CONF } from "../raft/conf-change.js";
+import { EMPTY_CONF } from "../raft/conf-change.js";
 import { RaftNode } from "../raft/node.js";
 import {
   type ConfChange,
@@ -28,6 +28,7 @@ import {
   type SnapshotMeta,
 } from "../raft/types.js";
 import { Applier } from "./applier.js";
+import { MembershipChanges } from "./membership-changes.js";
 import type { HostOptions } from "./options.js";
 import { Patience } from "./patience.js";
 import { Proposals } from "./proposals.js";
@@ -54,13 +55,6 @@ export interface ReplicaHost {
   /** The replica's machine has no disk space: `retry` is called after a while. */
   applyBlocked(replica: Replica, reason: string, retry: () => void, diskFull: boolean): void;
   applyUnblocked(replica: Replica): void;
-}
-
-interface UnheardChange {
-  readonly change: ConfChange;
-  ticks: number;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
 }
 
 interface Transfer {
@@ -106,13 +100,10 @@ export class Replica implements GroupHandle {
   /** Log positions that snapshots on their way to peers will need to go on from. */
   readonly #floors = new Map<symbol, LogIndex>();
   readonly #listeners = new Set<(status: GroupStatus) => void>();
-  #jointWaiters: { resolve(): void; reject(error: Error): void }[] = [];
+  readonly #membership: MembershipChanges;
   #transfer: Transfer | undefined;
   #idleTicks = 0;
   #staleTicks = 0;
-  #membershipHolds = 0;
-  /** Changes that wait for members to be heard, as after having slept. */
-  #unheard: UnheardChange[] = [];
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
 
   constructor(host: ReplicaHost, group: GroupId, machine: GroupMachine, log: GroupLog, applied: LogIndex) {
@@ -148,6 +139,7 @@ export class Replica implements GroupHandle {
     const { node, applier } = this;
     const { lazyTicks } = host.options;
     this.patience = new Patience({ node, applier, machine, waiters: this.#waiters, lazyTicks });
+    this.#membership = new MembershipChanges(group, node, electionTicks);
     this.#raiseReplayFloor();
   }
 
@@ -218,13 +210,13 @@ export class Replica implements GroupHandle {
   async changeMembership(change: ConfChange): Promise<void> {
     // Who is there is known of an active group only.
     if (this.quiesced) await this.readIndex();
-    if (this.#quorumless(change) !== undefined)
-      await new Promise<void>((resolve, reject) => {
-        this.#unheard.push({ change, ticks: this.#host.options.electionTicks, resolve, reject });
-        this.#stir();
-      });
+    const heard = this.closed ? undefined : this.#membership.untilHeard(change);
+    if (heard !== undefined) {
+      this.#stir();
+      await heard;
+    }
     await new Promise<Committed>((resolve, reject) => {
-      const refusal = this.#refusal(0, undefined) ?? this.#heldMembership() ?? this.#quorumless(change);
+      const refusal = this.#refusal(0, undefined) ?? this.#membership.refusal(change);
       if (refusal !== undefined) {
         reject(refusal);
         return;
@@ -233,50 +225,11 @@ export class Replica implements GroupHandle {
     });
     if (this.node.conf.votersOutgoing.length === 0) return;
     if (this.closed) throw this.#gone();
-    await new Promise<void>((resolve, reject) => this.#jointWaiters.push({ resolve, reject }));
-  }
-
-  #tickUnheard(): void {
-    const waiting = this.#unheard;
-    this.#unheard = [];
-    for (const one of waiting) {
-      if (this.#quorumless(one.change) === undefined || --one.ticks <= 0) one.resolve();
-      else this.#unheard.push(one);
-    }
-  }
-
-  /** A change after which no quorum of those who can be heard would be left could never be completed. */
-  #quorumless(change: ConfChange): RetryError | undefined {
-    const { node } = this;
-    const after = changeConf(node.conf, change);
-    if (after === undefined || node.role !== "leader") return undefined;
-    const peers = node.progress();
-    const heard = after.voters.filter((voter) => peers.get(voter)?.active === true);
-    if (heard.length > after.voters.length / 2) return undefined;
-    const silent = after.voters.filter((voter) => !heard.includes(voter));
-    return new RetryError(
-      "OSTRAKA_UNAVAILABLE",
-      `the members of group ${this.group} would be ${after.voters.join(", ")}, and of those ${silent.join(", ")} cannot be heard`,
-    );
-  }
-
-  #heldMembership(): RetryError | undefined {
-    if (this.#membershipHolds === 0) return undefined;
-    return new RetryError(
-      "OSTRAKA_UNAVAILABLE",
-      `the members of group ${this.group} stay as they are for now`,
-    );
+    await this.#membership.untilLeft();
   }
 
   holdMembership(): () => void {
-    if (this.node.membershipChanging)
-      throw new RetryError("OSTRAKA_UNAVAILABLE", `the members of group ${this.group} are being changed`);
-    this.#membershipHolds++;
-    let held = true;
-    return () => {
-      if (held) this.#membershipHolds--;
-      held = false;
-    };
+    return this.#membership.hold();
   }
 
   transferLeadership(to: NodeId): Promise<void> {
@@ -351,7 +304,7 @@ export class Replica implements GroupHandle {
 
   /** One tick; only called while awake. Answers true, and does nothing, when the group may fall asleep, as its leader. */
   tick(): boolean {
-    if (this.#unheard.length > 0) this.#tickUnheard();
+    this.#membership.tick();
     const { quiesceTicks } = this.#host.options;
     // Asked before the tick, which may make a heartbeat.
     const idle = quiesceTicks > 0 && ++this.#idleTicks >= quiesceTicks;
@@ -432,8 +385,7 @@ export class Replica implements GroupHandle {
     this.#proposals.abandonAll(reason);
     this.#reads.rejectAll(error);
     this.#waiters.rejectAll(error);
-    this.#endJointWaiters(error);
-    for (const one of this.#unheard.splice(0)) one.reject(error);
+    this.#membership.close(error);
     this.#endTransfer(error);
     await this.applier.stop();
   }
@@ -499,16 +451,7 @@ export class Replica implements GroupHandle {
 
   #membersChanged(): void {
     this.#host.membersChanged();
-    if (this.node.conf.votersOutgoing.length === 0) this.#endJointWaiters(undefined);
-  }
-
-  #endJointWaiters(error: Error | undefined): void {
-    const waiters = this.#jointWaiters;
-    this.#jointWaiters = [];
-    for (const waiter of waiters) {
-      if (error === undefined) waiter.resolve();
-      else waiter.reject(error);
-    }
+    if (this.node.conf.votersOutgoing.length === 0) this.#membership.left();
   }
 
   #tickTransfer(): void {
@@ -529,8 +472,7 @@ export class Replica implements GroupHandle {
   /** A deposed leader gives the log one election timeout to tell what became of its proposals. */
   #tickStale(): void {
     const leading = this.node.role === "leader";
-    const stale =
-      this.#proposals.anyStale(leading, this.node.term) || (!leading && this.#jointWaiters.length > 0);
+    const stale = this.#proposals.anyStale(leading, this.node.term) || (!leading && this.#membership.leaving);
     this.#staleTicks = stale ? this.#staleTicks + 1 : 0;
     if (this.#staleTicks <= this.#host.options.electionTicks) return;
     this.#staleTicks = 0;
@@ -538,7 +480,7 @@ export class Replica implements GroupHandle {
     if (leading) this.#proposals.abandon(this.node.term, reason);
     else {
       this.#proposals.abandonAll(reason);
-      this.#endJointWaiters(
+      this.#membership.left(
         new RetryError("OSTRAKA_RETRY", "leadership was lost while the change was under way"),
       );
     }
@@ -549,8 +491,7 @@ export class Replica implements GroupHandle {
       this.#proposals.count === 0 &&
       this.#reads.count === 0 &&
       this.#transfer === undefined &&
-      this.#jointWaiters.length === 0 &&
-      this.#unheard.length === 0 &&
+      !this.#membership.waiting &&
       this.applier.idle
     );
   }

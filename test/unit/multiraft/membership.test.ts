@@ -114,4 +114,40 @@ describe("membership", () => {
     await changing;
     group.holdMembership()();
   });
+
+  it("lets a learner vote after all have slept, also beside a leader that is alone", async () => {
+    const leader = await start();
+    const group = leader.group();
+    const others = world.nodes.filter((node) => node !== leader);
+    const gone = others.map(({ id }) => ({ kind: "remove" as const, node: id }));
+    await world.during(group.changeMembership({ changes: gone }));
+    const joined = await world.addNode();
+    await world.during(group.changeMembership({ changes: [{ kind: "learner", node: joined.id }] }));
+    await world.until(() => group.quiesced && joined.group().quiesced, "the group sleeps");
+    await world.during(group.changeMembership({ changes: [{ kind: "voter", node: joined.id }] }));
+    expect([...group.conf.voters].sort()).toEqual([leader.id, joined.id].sort());
+  });
+
+  it("tells a learner that starts anew who leads, though all others sleep", async () => {
+    const leader = await start();
+    const joined = await world.addNode();
+    const change = { changes: [{ kind: "learner" as const, node: joined.id }] };
+    await world.during(leader.group().changeMembership(change));
+    await world.until(() => leader.group().quiesced, "the group sleeps");
+    await world.restart(joined);
+    await world.until(() => joined.group().leader === leader.id, "the learner knows its leader");
+  });
+
+  it("answers also when the group has gone while somebody is not heard", async () => {
+    const leader = await start();
+    const [dead, other] = world.nodes.filter((node) => node !== leader) as [SimNode, SimNode];
+    const group = leader.group();
+    world.crash(dead);
+    await world.run(3_000);
+    const change = { changes: [{ kind: "remove" as const, node: other.id }] };
+    const waiting = group.changeMembership(change).catch((error: unknown) => error);
+    await world.during(leader.host.removeGroup(GROUP));
+    expect(await world.during(waiting)).toBeInstanceOf(RetryError);
+    await expect(world.during(group.changeMembership(change))).rejects.toThrow(RetryError);
+  });
 });
