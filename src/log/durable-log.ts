@@ -132,6 +132,7 @@ class SegmentedLog implements DurableLog {
           this.#reclaimer.request();
         },
         onDiskFull: options.onDiskFull,
+        onFailure: options.onFailure,
       },
     );
     this.#reclaimer = new Reclaimer({

@@ -1,4 +1,5 @@
 /** What the rest of a node asks of the durable log: one log a node, shared by all its groups. */
+import type { FatalError } from "../base/errors.js";
 import type { GroupId, LogIndex } from "../base/ids.js";
 import type { Entry, HardState, LogReader, SnapshotMeta } from "../raft/types.js";
 
@@ -47,6 +48,11 @@ export interface LogOptions {
    * room to what frees space (checkpoints, compaction) and to agreement on what was already proposed.
    */
   readonly onDiskFull: (reason: string | undefined) => void;
+  /**
+   * Called once when the log can write no more, whether or not an append waits: the next segment is prepared and old
+   * ones are reclaimed in the background. Appends that wait, and all later ones, are rejected with the same error.
+   */
+  readonly onFailure: (error: FatalError) => void;
   /** Bytes of the newest entries, over all groups, that are kept in memory; 16 MiB if not given. */
   readonly cacheBytes?: number;
 }

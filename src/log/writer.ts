@@ -6,7 +6,8 @@
  *    commit). An append is never split over two batches, and a batch never over two segments.
  * 2. Promises resolve in order, each after its bytes are durable (the segments are opened for synchronous writes).
  * 3. A full disk delays and reorders nothing: the same batch is written again, whole, until it passes.
- * 4. After any other error nothing is written any more; everything pending and everything later is refused with it.
+ * 4. After any other error nothing is written any more; everything pending and everything later is refused with it,
+ *    and it is told at once, since there may be nothing pending and, with a full disk, nothing later.
  */
 import { FatalError } from "../base/errors.js";
 import type { Clock, Timer } from "../base/io.js";
@@ -31,6 +32,8 @@ export interface WriterEvents {
   onDurable(records: readonly PendingRecord[]): void;
   onRotated(): void;
   onDiskFull(reason: string | undefined): void;
+  /** Once, unless the log is being closed. */
+  onFailure(error: FatalError): void;
 }
 
 export function isDiskFull(error: unknown): error is FatalError {
@@ -115,6 +118,7 @@ export class LogWriter {
     this.#prepareRetry?.cancel();
     for (const append of this.#queue.takeAll()) append.reject(this.#failure);
     this.#wakeWait?.();
+    if (!this.#closing) this.#events.onFailure(this.#failure);
   }
 
   /** Writes what is queued, then a mark, so that damage to the last write is not taken for a torn tail. */
@@ -267,20 +271,18 @@ export class LogWriter {
     const target = 2 * (this.#offset - this.#segmentBytes / 16);
     if (target <= 0) return;
     this.#preparing = true;
-    this.#preparer
-      .prepare(target)
-      .then(
-        () => this.#setFull("prepare", undefined),
-        (error: unknown) => {
-          if (!isDiskFull(error)) return this.fail(error);
-          this.#setFull("prepare", error.message);
-          this.#prepareRetry = this.#clock.setTimer(RETRY_MS, () => this.#retryPrepare());
-        },
-      )
-      .finally(() => {
+    this.#preparer.prepare(target).then(
+      () => {
         this.#preparing = false;
-      })
-      .catch(ignore);
+        this.#setFull("prepare", undefined);
+      },
+      (error: unknown) => {
+        this.#preparing = false;
+        if (!isDiskFull(error)) return this.fail(error);
+        this.#prepareRetry = this.#clock.setTimer(RETRY_MS, () => this.#retryPrepare());
+        this.#setFull("prepare", error.message);
+      },
+    );
   }
 
   #retryPrepare(): void {

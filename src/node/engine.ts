@@ -57,6 +57,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       else logger.info({}, "the disk has room again");
       host?.setDiskFull(reason);
     },
+    onFailure: (error) => host?.fail(error),
   });
   host = new MultiRaft({
     nodeId: self,

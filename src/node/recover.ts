@@ -77,6 +77,8 @@ export async function recover(parts: RecoverParts): Promise<Recovery> {
     onDiskFull: (reason) => {
       if (reason !== undefined) throw new FatalError("OSTRAKA_DISK_FULL", reason);
     },
+    // Every append is awaited here, and rejects with it.
+    onFailure: () => undefined,
   });
   try {
     const self = nodeId(identity.nodeId);

@@ -113,6 +113,7 @@ export class World {
       directory: "log",
       segmentBytes: segmentBytes ?? 256 * 1024,
       onDiskFull: (reason) => node.host.setDiskFull(reason),
+      onFailure: (error) => node.host.fail(error),
     });
     node.host = new MultiRaft({
       nodeId: node.id,

@@ -25,6 +25,7 @@ describe("a failed write or sync", () => {
       bench.log.compact(groupId(3), base(2));
       await bench.clock.run(60_000);
       await bench.wait(bench.log.close());
+      expect(bench.failures).toEqual(["OSTRAKA_IO"]);
       expect(bench.disk.counts.get("write")).toBe(writes);
       await bench.crash("none");
       expect(bench.group(3).lastIndex()).toBeGreaterThanOrEqual(3);
@@ -42,6 +43,20 @@ describe("a failed write or sync", () => {
       });
     }
     expect(refused).toMatchObject({ code: "OSTRAKA_IO" });
+  });
+
+  test("[90] an error while nobody waits is told: a host that refuses writes would never hear of it", async () => {
+    const bench = await Bench.start({ segmentBytes: 16384 });
+    bench.disk.failNext("write", "ENOSPC", /next\.tmp/);
+    let next = 1;
+    while (bench.announced.length === 0) {
+      await bench.append(to(3, { entries: run(next, next, 1, 1000) }));
+      next++;
+      expect(next).toBeLessThan(16);
+    }
+    bench.disk.failNext("open", "EIO", /next\.tmp/);
+    await bench.clock.run(2000);
+    expect(bench.failures).toEqual(["OSTRAKA_IO"]);
   });
 });
 

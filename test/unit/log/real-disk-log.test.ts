@@ -13,6 +13,7 @@ test("appends on a real disk are there after reopening", async () => {
       directory: join(directory, "a", "log"),
       segmentBytes: 65536,
       onDiskFull: () => undefined,
+      onFailure: () => undefined,
     };
     let log = await openLog(new RealDisk(), new RealClock(), options);
     for (let i = 1; i <= 500; i++) {

@@ -83,6 +83,7 @@ export class Bench {
   readonly random: SimRandom;
   readonly disk: SimDisk;
   readonly announced: (string | undefined)[] = [];
+  readonly failures: string[] = [];
   log!: DurableLog;
   readonly #options: { segmentBytes: number; cacheBytes?: number };
 
@@ -111,6 +112,7 @@ export class Bench {
       directory: DIRECTORY,
       ...this.#options,
       onDiskFull: (reason) => this.announced.push(reason),
+      onFailure: (error) => this.failures.push(error.code),
     });
   }
 

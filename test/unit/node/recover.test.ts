@@ -35,6 +35,7 @@ async function open(disk: MemoryDisk): Promise<DurableLog> {
     directory: "data/log",
     segmentBytes: 64 * 1024,
     onDiskFull: () => undefined,
+    onFailure: () => undefined,
   });
 }
 
