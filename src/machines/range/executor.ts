@@ -71,6 +71,8 @@ export class Executor {
   /** After a batch was undone. */
   undone(): void {
     this.schemaUndone();
+    // One of our own statements may have inserted before what followed it failed.
+    this.#connection.disturbed();
     this.#lastRowidUsed = false;
   }
 

@@ -631,6 +631,24 @@ describe("marks and pieces", () => {
       expect(await store.digest()).toEqual(digest);
     }
   });
+
+  it("answers the same when its batch is tried again after the disk was full as its answers were kept", () => {
+    const store = openStore();
+    // A fresh session's stamp: the last rowid is 0, before as after.
+    applySql(store, "create table t(a)", "insert into t values (1)", "update t set a = 2");
+    const flush = Answers.prototype.endEntry;
+    const spy = vi.spyOn(Answers.prototype, "endEntry").mockImplementationOnce(function (this: Answers) {
+      flush.call(this);
+      throw new FatalError("OSTRAKA_DISK_FULL", "no room");
+    });
+    const again = entry(4, [execute("update t set a = 3")]);
+    expect(() => store.apply([again], at(4))).toThrow("no room");
+    spy.mockRestore();
+    const [results] = store.apply([again], at(4)).results;
+    expect(decodeResults(results!)).toMatchObject([
+      { ok: true, outcomes: [{ changes: 1, lastInsertRowid: 0n }] },
+    ]);
+  });
 });
 
 describe("the applied index", () => {
