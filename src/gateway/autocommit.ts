@@ -5,11 +5,11 @@
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
 import { fromWireError, RetryError, UserError } from "../base/errors.js";
-import { type TransactionId, transactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, SystemTable } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
-import type { Analysis, Statement } from "../sql/types.js";
+import type { Analysis, Statement, StatementClass } from "../sql/types.js";
+import { ATTEMPTS, attemptId, autocommitId, committedBefore, coordinated, notKept } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
 import { emptyOutcome } from "./outcomes.js";
@@ -20,15 +20,10 @@ import { changesDatabase } from "./statements.js";
 import { systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { Transaction } from "./transaction.js";
-import { keptAnswer } from "./wide-commit.js";
 
 const MOVE = { ok: "move" } as const;
 /** In a statement, a constraint or a trigger. */
 const FAIL = /\bfail\b/i;
-/** How often a statement that lost a race is run again before its caller is told. */
-const ATTEMPTS = 12;
-/** Those among which one that was committed surely is, but for a rare contention: each costs a look everywhere. */
-const LIKELY_ATTEMPTS = 3;
 
 type RequestTail = Omit<ExecuteRequest, "sql" | "params">;
 
@@ -74,28 +69,38 @@ export class AutocommitStatements {
         flags: this.#settings.flags,
         lastInsertRowid: this.#settings.lastInsertRowid,
       };
-      const result = await db.persist(
-        deadline,
-        async (tries) => {
-          const current = tries === 0 ? analysis : this.#analyse(statement.sql);
-          return this.#leaderOf(statement, current)?.write(write) ?? MOVE;
-        },
-        inDoubt,
-      );
+      const result = await db
+        .persist(
+          deadline,
+          async (tries) => {
+            const current = tries === 0 ? analysis : this.#analyse(statement.sql);
+            return this.#leaderOf(statement, current)?.write(write) ?? MOVE;
+          },
+          inDoubt,
+        )
+        .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
+      if (result.ok === "failed") return this.toldBefore(analysis.class, key, result.failure, deadline);
       if (result.ok !== "move") return this.#wrote(result, key, deadline);
-      return this.#writeInCopy(statement, this.#analyse(statement.sql), key, deadline);
     }
-    return this.#writeInCopy(statement, analysis, key, deadline);
+    try {
+      return await this.#writeInCopy(statement, analysis, key, deadline);
+    } catch (failure) {
+      return this.toldBefore(analysis.class, request.key, failure, deadline);
+    }
   }
 
-  /** Whether the write with this key was committed by one of its first attempts. */
-  async wasCommitted(key: IdempotencyKey, deadline: Deadline): Promise<boolean> {
-    const { db } = this.#context;
-    for (let attempt = 0; attempt < LIKELY_ATTEMPTS; attempt++) {
-      if ((await db.outcome(attemptId(key, attempt), deadline)) === "committed") return true;
-      if (db.whole !== undefined) break;
-    }
-    return false;
+  /** What a write that fails now was answered when it was sent before; else throws `failure`. */
+  async toldBefore(
+    { kind }: StatementClass,
+    key: IdempotencyKey | undefined,
+    failure: unknown,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const [outcome] = await committedBefore(this.#context.db, key, failure, deadline);
+    if (outcome !== undefined) return { kind: "outcome", outcome };
+    // Changes of the schema have but one answer.
+    if (kind === "ddl") return emptyOutcome();
+    throw notKept(key);
   }
 
   /** By the schema of now. */
@@ -171,17 +176,10 @@ export class AutocommitStatements {
     ran: ExecuteResult,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    const { db } = this.#context;
     let [outcome] = result.outcomes;
-    // Committed across ranges: the coordinator has the answer, under the id of the attempt that went through.
-    for (let attempt = 0; outcome === undefined && attempt < ATTEMPTS; attempt++) {
-      const id = attemptId(key, attempt);
-      const { decision, answer } = await db.persist(deadline, () => db.ranges.coordinator.inquire(id));
-      if (decision === "committed") {
-        const known = answer && keptAnswer(answer);
-        outcome = known?.ok ? known.outcomes[0] : undefined;
-        break;
-      }
+    if (outcome === undefined) {
+      const known = await coordinated(this.#context.db, key, deadline);
+      outcome = known?.ok ? known.outcomes[0] : undefined;
     }
     return outcome === undefined ? ran : { kind: "outcome", outcome };
   }
@@ -231,17 +229,6 @@ export class AutocommitStatements {
       await this.systemTables(analysis),
     );
   }
-}
-
-/** An attempt that was given up can never be committed under its id, so each has its own. */
-function attemptId(key: IdempotencyKey, attempt: number): TransactionId {
-  const id = autocommitId(key);
-  return transactionId(attempt === 0 ? id : id.replace("@", `~${attempt}@`));
-}
-
-/** Names the outcome of a write that has no transaction of its own. */
-export function autocommitId(key: IdempotencyKey): string {
-  return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
 }
 
 export function changesTempSchema(analysis: Analysis): boolean {

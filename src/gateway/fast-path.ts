@@ -10,7 +10,7 @@ import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { anyIntersect } from "../txn/spans.js";
-import { autocommitId } from "./autocommit.js";
+import { autocommitId } from "./attempts.js";
 import { type GatewayDatabase, moved, outdated } from "./database.js";
 import { BOUNDED_RESULT_BYTES, runsInWorker } from "./reads.js";
 import { type Replica, stampAt } from "./replica.js";

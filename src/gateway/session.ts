@@ -17,7 +17,8 @@ import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } fro
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
-import { AutocommitStatements, autocommitId, changesTempSchema } from "./autocommit.js";
+import { autocommitId, committedBefore, notKept } from "./attempts.js";
+import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
@@ -156,11 +157,8 @@ export class GatewaySession implements Session {
       try {
         analysis = await this.analyseFresh(sql, deadline);
       } catch (error) {
-        // What a change of the schema has done may be why it cannot be done again, when it is sent again.
-        const sentBefore = kind.kind === "ddl" && error instanceof UserError ? request.key : undefined;
-        if (sentBefore !== undefined && (await this.#autocommit.wasCommitted(sentBefore, deadline)))
-          return emptyOutcome();
-        throw error;
+        if (kind.kind === "select") throw error;
+        return this.#autocommit.toldBefore(kind, request.key, error, deadline);
       }
       if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
         const statement = this.#bind(sql, analysis, request.params);
@@ -449,8 +447,14 @@ export class GatewaySession implements Session {
       }
     }
     const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
+    const inner = scratch.#transaction !== undefined;
     try {
       return await scratch.batchInTransaction(statements, { ...request, key }, deadline);
+    } catch (failure) {
+      if (inner) throw failure;
+      const outcomes = await committedBefore(this.#context.db, request.key, failure, deadline);
+      if (outcomes.length < statements.length) throw notKept(request.key);
+      return outcomes;
     } finally {
       if (scratch !== this) await scratch.close();
     }

@@ -5,7 +5,7 @@
 import { AmbiguousError, OstrakaError } from "../../../src/base/errors.js";
 import type { SqlValue } from "../../../src/base/values.js";
 import { decodeRows } from "../../../src/base/values.js";
-import { autocommitId } from "../../../src/gateway/autocommit.js";
+import { autocommitId } from "../../../src/gateway/attempts.js";
 import { collectResult } from "../../../src/gateway/outcomes.js";
 import type { IdempotencyKey, StatementOutcome } from "../../../src/machines/range/types.js";
 import type { ExecuteRequest, Gateway, Session } from "../../../src/rpc/gateway.js";

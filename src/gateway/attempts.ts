@@ -1,0 +1,103 @@
+/**
+ * Attempts of one autocommit write: how they are named, and what became of those that came before.
+ *
+ * A write is sent again under its key when its answer was lost. Where the key comes to the log with it, the answer kept
+ * there is told. But what the first attempt did may be why the next one fails before it gets there (the column is there
+ * already, the row too): such a failure says nothing, and before it is told it must be known that none was committed.
+ */
+import { AmbiguousError, UserError } from "../base/errors.js";
+import { type TransactionId, transactionId } from "../base/ids.js";
+import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type { RangeService } from "../range/types.js";
+import type { GatewayDatabase } from "./database.js";
+import type { Deadline } from "./deadline.js";
+import { keptAnswer } from "./wide-commit.js";
+
+/** How often a statement that lost a race is run again before its caller is told. */
+export const ATTEMPTS = 12;
+/** Those among which one that was committed surely is, but for a rare contention: each costs a look everywhere. */
+const LIKELY_ATTEMPTS = 3;
+
+/** Names the outcome of a write that has no transaction of its own. */
+export function autocommitId(key: IdempotencyKey): string {
+  return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
+}
+
+/** An attempt that was given up can never be committed under its id, so each has its own. */
+export function attemptId(key: IdempotencyKey, attempt: number): TransactionId {
+  const id = autocommitId(key);
+  return transactionId(attempt === 0 ? id : id.replace("@", `~${attempt}@`));
+}
+
+/**
+ * For a write that failed before it came to the log: what an attempt that was committed has answered, a statement each;
+ * none when nobody has kept it. Throws `failure` when no attempt was committed, nor ever will be. Without a key nobody
+ * can have sent it before.
+ */
+export async function committedBefore(
+  db: GatewayDatabase,
+  key: IdempotencyKey | undefined,
+  failure: unknown,
+  deadline: Deadline,
+): Promise<readonly StatementOutcome[]> {
+  if (key === undefined || deadline.stopped || !(failure instanceof UserError)) throw failure;
+  for (let attempt = 0; attempt < LIKELY_ATTEMPTS; attempt++) {
+    const id = attemptId(key, attempt);
+    const became = await db.outcome(id, deadline);
+    if (became === "committed") return answered(db, key, deadline);
+    if (became === "unknown")
+      throw new AmbiguousError(
+        `it is not known whether the write was committed before: ${failure.message}`,
+        id,
+      );
+    if (db.whole !== undefined) break;
+  }
+  throw failure;
+}
+
+/** Told instead of an answer that nobody has kept; its outcome can be asked for. */
+export function notKept(key: IdempotencyKey | undefined): AmbiguousError {
+  const id = key && autocommitId(key);
+  return new AmbiguousError("the write was committed when it was sent before; its answer was not kept", id);
+}
+
+async function answered(
+  db: GatewayDatabase,
+  key: IdempotencyKey,
+  deadline: Deadline,
+): Promise<readonly StatementOutcome[]> {
+  const id = attemptId(key, 0);
+  const inDoubt = { transaction: id, repeatable: true };
+  // Whoever knows the key answers with what it knows, and runs nothing.
+  const empty = { key, transaction: id, statements: [] };
+  const asked = (leader: () => RangeService): Promise<CommandResult | { readonly ok: "move" }> =>
+    db.persist(deadline, () => leader().batch(empty), inDoubt);
+  let result: CommandResult | { readonly ok: "move" } | undefined;
+  if (db.whole !== undefined) result = await asked(() => db.whole?.leader ?? db.client(db.first.range));
+  else {
+    result = await coordinated(db, key, deadline);
+    if (result === undefined) {
+      const ranges = db.ranges.directory().ranges.map(({ range }) => range);
+      const outcomes = await Promise.all(
+        ranges.map((range) => db.persist(deadline, () => db.client(range).outcome(id), inDoubt)),
+      );
+      const range = ranges[outcomes.indexOf("committed")];
+      if (range !== undefined) result = await asked(() => db.client(range));
+    }
+  }
+  return result?.ok === true ? result.outcomes : [];
+}
+
+/** What the coordinator keeps of a write that was committed across ranges, by the attempt that went through. */
+export async function coordinated(
+  db: GatewayDatabase,
+  key: IdempotencyKey,
+  deadline: Deadline,
+): Promise<CommandResult | undefined> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const id = attemptId(key, attempt);
+    const { decision, answer } = await db.persist(deadline, () => db.ranges.coordinator.inquire(id));
+    if (decision === "committed") return answer && keptAnswer(answer);
+  }
+  return undefined;
+}

@@ -1,0 +1,135 @@
+/** Writes that are sent again under their key: what the first one did is told, also where it is why the second fails. */
+import { describe, expect, it } from "vitest";
+import { OstrakaError } from "../../src/base/errors.js";
+import { decodeRows, type SqlValue } from "../../src/base/values.js";
+import { collectResult } from "../../src/gateway/outcomes.js";
+import type { IdempotencyKey } from "../../src/machines/range/types.js";
+import type { Session } from "../../src/rpc/gateway.js";
+import { Accounts } from "./world/accounts.js";
+import type { SimClient } from "./world/client.js";
+import type { Machine } from "./world/process.js";
+import { World } from "./world/world.js";
+
+const MAX_BYTES = 1e6;
+
+type Told = { readonly rows: readonly (readonly SqlValue[])[]; readonly changes: number } | string;
+type Send = (session: Session, key: IdempotencyKey) => Promise<Told>;
+
+const one =
+  (sql: string): Send =>
+  async (session, key) => {
+    const { rows, changes } = await collectResult(
+      await session.execute({ sql, params: [], key, timeoutMs: undefined, signal: undefined }),
+      MAX_BYTES,
+    );
+    return { rows: decodeRows(rows), changes };
+  };
+
+const several =
+  (...texts: string[]): Send =>
+  async (session, key) => {
+    const statements = texts.map((sql) => ({ sql, params: [] }));
+    const outcomes = await session.batch(statements, { key, timeoutMs: undefined, signal: undefined });
+    return { rows: [], changes: outcomes.reduce((sum, { changes }) => sum + changes, 0) };
+  };
+
+const batch = several(
+  "INSERT INTO t SELECT id + 20, v FROM t WHERE id < 3",
+  "INSERT INTO t SELECT 40, count(*) FROM t",
+);
+
+const error = (text: string) => text.match(/^[A-Z_]+: /)?.[0] ?? "";
+
+class Desk {
+  #sequence = 0;
+  constructor(
+    readonly client: SimClient,
+    readonly machine: Machine,
+  ) {}
+
+  key(): IdempotencyKey {
+    this.#sequence++;
+    return {
+      client: "desk",
+      sequence: this.#sequence,
+      lowestUnanswered: 1,
+      issuedMs: this.client.world.clock.wallMs(),
+    };
+  }
+
+  async send(send: Send, key = this.key()): Promise<Told> {
+    return this.client.request(this.machine.process!, async (gateway) => {
+      const session = gateway.openSession("autocommit");
+      try {
+        return await send(session, key);
+      } catch (failure) {
+        if (!(failure instanceof OstrakaError)) throw failure;
+        return `${failure.code}: ${failure.message}`;
+      } finally {
+        await session.close();
+      }
+    });
+  }
+}
+
+async function atDesk(manyRanges: boolean, script: (desk: Desk) => Promise<void>): Promise<void> {
+  const world = new World({
+    seed: 3,
+    manyRanges: true,
+    fixed: { founders: 3, replicas: 3, most: 3, tuning: {}, rangeMaxRows: 0 },
+  });
+  await world.play(async () => {
+    const accounts = new Accounts(world);
+    await accounts.create();
+    if (!manyRanges) await accounts.admin("range.merge", { range: accounts.ranges[0] });
+    expect(accounts.ranges).toHaveLength(manyRanges ? 2 : 1);
+    const machine = world.machines[0] as Machine;
+    await script(new Desk(accounts.client(machine), machine));
+    world.heal();
+  });
+}
+
+describe.each([
+  ["one range", false],
+  ["two ranges", true],
+])("in %s", (_, manyRanges) => {
+  const cases: readonly [string, Send, Told][] = [
+    ["a column", one("ALTER TABLE t ADD COLUMN c"), { rows: [], changes: 0 }],
+    ["a table", one("CREATE TABLE u(a)"), { rows: [], changes: 0 }],
+    [
+      "rows with keys, written by a query",
+      one("INSERT INTO t SELECT id + 10, v FROM t WHERE v > 0 ORDER BY id RETURNING id"),
+      { rows: [[11n], [12n], [13n], [14n]], changes: 4 },
+    ],
+    ["a batch of such", batch, { rows: [], changes: 3 }],
+  ];
+
+  it.each(cases)("%s: the second attempt is told what the first did", async (_name, send, told) => {
+    await atDesk(manyRanges, async (desk) => {
+      const key = desk.key();
+      expect(await desk.send(send, key)).toEqual(told);
+      const again = await desk.send(send, key);
+      // Nobody keeps what the statements of a batch over several ranges did.
+      if (manyRanges && send === batch)
+        expect(again).toMatch(/^OSTRAKA_UNKNOWN_OUTCOME: the write was committed/);
+      else expect(again).toEqual(told);
+      // Under a key of its own it fails, again and again.
+      const another = desk.key();
+      const failed = await desk.send(send, another);
+      expect(error(failed as string)).toMatch(/^SQLITE_/);
+      expect(await desk.send(send, another)).toEqual(expect.stringMatching(/^(SQLITE_|OSTRAKA_RETRY)/));
+    });
+  });
+
+  it("a write whose table has gone since is told as it was", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      await desk.send(one("CREATE TABLE u(a)"));
+      const key = desk.key();
+      const insert = one("INSERT INTO u SELECT id FROM t");
+      expect(await desk.send(insert, key)).toEqual({ rows: [], changes: 4 });
+      expect(await desk.send(one("DROP TABLE u"))).toEqual({ rows: [], changes: 0 });
+      expect(await desk.send(insert, key)).toEqual({ rows: [], changes: 4 });
+      expect(await desk.send(insert)).toBe("SQLITE_ERROR: no such table: u");
+    });
+  });
+});
