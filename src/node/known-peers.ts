@@ -10,6 +10,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { FatalError } from "../base/errors.js";
+import type { MetPeers } from "./peer-refusal.js";
 
 const FORMAT = 1;
 
@@ -18,7 +19,7 @@ interface PeersFile {
   readonly incarnations: Readonly<Record<string, string>>;
 }
 
-export class KnownPeers {
+export class KnownPeers implements MetPeers {
   readonly #path: string;
   readonly #incarnations: Map<number, string>;
 
@@ -28,12 +29,10 @@ export class KnownPeers {
     this.#incarnations = existsSync(path) ? read(path) : new Map();
   }
 
-  /** The incarnation known, or undefined when the peer was never met. */
   get(node: number): string | undefined {
     return this.#incarnations.get(node);
   }
 
-  /** Durable when it returns. */
   remember(node: number, incarnation: string): void {
     const incarnations = Object.fromEntries(this.#incarnations);
     write(this.#path, { format: FORMAT, incarnations: { ...incarnations, [node]: incarnation } });

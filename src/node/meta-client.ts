@@ -21,7 +21,7 @@ import { bootstrapVoters } from "./founding.js";
 import type { Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
 import type { NodeNetwork } from "./network.js";
-import { KNOWN_OTHERWISE, REMOVED } from "./peer-network.js";
+import { KNOWN_OTHERWISE, REMOVED } from "./peer-refusal.js";
 
 const REGISTER_PAUSE_MS = 200;
 const CALL_MS = 5_000;

@@ -22,6 +22,7 @@ import type { Identity } from "./identity.js";
 import { KnownPeers } from "./known-peers.js";
 import type { Logger } from "./logger.js";
 import type { NodeNetwork, StrangerService } from "./network.js";
+import { KNOWN_OTHERWISE, peerRefusal, REMOVED } from "./peer-refusal.js";
 
 export interface PeerNetworkOptions {
   readonly config: NodeConfig;
@@ -30,13 +31,6 @@ export interface PeerNetworkOptions {
   readonly random: Random;
   readonly logger: Logger;
 }
-
-/** Part of every refusal of a node whose data was lost: for it there is no use in trying again. */
-export const KNOWN_OTHERWISE = "is known with other data";
-/** The same for one that was removed. */
-export const REMOVED = "was removed from the cluster";
-const removedReason = (node: number): string =>
-  `node ${node} ${REMOVED}, and its id is never used again: it must join anew under another id`;
 
 const STRANGER_MS = 3_000;
 const JOIN_MS = 20_000;
@@ -217,23 +211,9 @@ class LateIdentity implements PeerIdentity {
   }
 
   refuse(hello: PeerHello): string | undefined {
-    const { fromNode, incarnation } = hello;
-    const peers = this.#peers;
-    if (peers === undefined) return "the node is starting";
-    if (this.#meta?.node(fromNode)?.state === "removed") return removedReason(fromNode);
-    const met = peers.get(fromNode);
-    const known = [met, this.#meta?.node(fromNode)?.incarnation].find(
-      (other) => (other ?? incarnation) !== incarnation,
-    );
-    if (known !== undefined)
-      return `node ${fromNode} ${KNOWN_OTHERWISE} (incarnation ${known}): a node that lost its data must be removed and join anew under another id`;
-    if (met !== undefined) return undefined;
-    try {
-      peers.remember(fromNode, incarnation);
-      return undefined;
-    } catch (error) {
-      return `node ${fromNode} was not met before and cannot be remembered: ${String(error)}`;
-    }
+    if (this.#peers === undefined) return "the node is starting";
+    const { fromNode: node, incarnation } = hello;
+    return peerRefusal({ node, incarnation }, this.#meta, this.#peers);
   }
 }
 

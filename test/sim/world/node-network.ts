@@ -26,7 +26,7 @@ import type { Address } from "../../../src/node/config.js";
 import type { ClusterProbe } from "../../../src/node/founding.js";
 import type { Identity } from "../../../src/node/identity.js";
 import type { NodeCalls, NodeNetwork, StrangerService } from "../../../src/node/network.js";
-import { KNOWN_OTHERWISE } from "../../../src/node/peer-network.js";
+import { type MetPeers, peerRefusal } from "../../../src/node/peer-refusal.js";
 import type { Gateway } from "../../../src/rpc/gateway.js";
 import type { PeerCallContext, PeerCallOptions, PeerMethod } from "../../../src/rpc/peer-calls.js";
 import { decodePeerFrame, encodePeerFrame } from "../../../src/rpc/peer-frames.js";
@@ -42,6 +42,7 @@ export interface NetworkProcess {
   readonly id: number;
   readonly dead: boolean;
   readonly network: SimNodeNetwork;
+  readonly met: MetPeers;
   onDeath(mourn: () => void): () => void;
 }
 
@@ -132,13 +133,12 @@ export class SimNodeNetwork implements NodeNetwork {
     return !this.#self().dead && this.#listening;
   }
 
-  /** Why this process does not talk to another: a stranger, or one whose data meta knows otherwise. */
+  /** Why this process does not let another in. */
   #refuses(from: SimNodeNetwork): string | undefined {
     const identity = from.#identity;
     if (identity === undefined || this.#identity === undefined) return "not known yet";
-    const known = this.#meta?.node(nodeId(from.#id));
-    if (known === undefined || known.incarnation === identity.incarnation) return undefined;
-    return `node ${from.#id} ${KNOWN_OTHERWISE}`;
+    const peer = { node: from.#id, incarnation: identity.incarnation };
+    return peerRefusal(peer, this.#meta, this.#self().met);
   }
 
   // --- frames and snapshots -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import type { RunnerPool } from "../../../src/machines/range/types.js";
 import type { MultiRaft } from "../../../src/multiraft/host.js";
 import type { NodeConfig } from "../../../src/node/config.js";
 import { assembleNode, type NodeTuning, type RunningNode } from "../../../src/node/node.js";
+import type { MetPeers } from "../../../src/node/peer-refusal.js";
 import type { RangeHosting } from "../../../src/node/ranges/hosting.js";
 import type { Entry } from "../../../src/raft/types.js";
 import type { SimClock } from "../sim-clock.js";
@@ -51,6 +52,22 @@ export interface WorldOfProcesses extends Surroundings {
   ): void;
 }
 
+class Incarnations implements MetPeers {
+  readonly #of = new Map<number, string>();
+
+  get(node: number): string | undefined {
+    return this.#of.get(node);
+  }
+
+  remember(node: number, incarnation: string): void {
+    this.#of.set(node, incarnation);
+  }
+
+  wipe(): void {
+    this.#of.clear();
+  }
+}
+
 /** What a machine has been through that excuses a node's refusal to go on. */
 export interface Damage {
   wiped: boolean;
@@ -61,6 +78,7 @@ export interface Damage {
 export class Process implements NetworkProcess {
   dead = false;
   readonly network: SimNodeNetwork;
+  readonly met: MetPeers;
   readonly clock: Clock;
   readonly pools: RunnerPool[] = [];
   readonly stores: LocalStores[] = [];
@@ -77,6 +95,7 @@ export class Process implements NetworkProcess {
     world: WorldOfProcesses,
   ) {
     this.clock = machine.clock.mount(() => this.dead);
+    this.met = machine.met;
     this.network = new SimNodeNetwork(id, world, () => this);
   }
 
@@ -98,6 +117,8 @@ export class Machine {
   readonly disk: SimDisk;
   readonly files: DatabaseFiles;
   readonly clock: MachineClock;
+  /** What the file of known peers holds: each line is durable at once. */
+  readonly met = new Incarnations();
   readonly damage: Damage = { wiped: false, decayed: false, ioErrors: false };
   process: Process | undefined;
   starts = 0;
@@ -154,6 +175,7 @@ export class Machine {
     const process = this.process;
     if (process !== undefined) this.#end(process);
     this.damage.wiped = true;
+    this.met.wipe();
     this.disk.wipe();
     this.files.wipe(() => process !== undefined && this.#abandon(process));
   }
