@@ -21,6 +21,7 @@ import type {
 import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../placement/descriptor.js";
 import { isOfChosenKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
+import type { Probed } from "../sql/probes.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
 import type { GatewayDatabase } from "./database.js";
@@ -99,14 +100,15 @@ export class Scratch {
 
   /**
    * Loads the rows that a statement may touch and that are not here yet. Conditions narrow what it reads and writes by
-   * its own predicates, never what it looks at to check constraints.
+   * its own predicates; what it looks at to check constraints, `probed` alone.
    */
   async ensure(
     { reads, writes, checks }: Footprint,
     deadline: Deadline,
     conditions: Conditions = NO_CONDITIONS,
+    probed: Probed = NO_CONDITIONS,
   ): Promise<void> {
-    for (const span of checks) await this.#ensure(span, deadline);
+    for (const span of checks) await this.#ensureSome(span, deadline, isWhole(span) ? probed : NO_CONDITIONS);
     for (const span of reads) await this.#ensureSome(span, deadline, conditions);
     for (const span of writes) {
       if (span.low !== END_OF_TABLE) await this.#ensureSome(span, deadline, conditions);
@@ -135,8 +137,7 @@ export class Scratch {
     }
     const table = this.#tables.get(span.table);
     if (table === undefined || this.#whole.has(table.name)) return;
-    const whole = span.low === undefined && span.high === undefined;
-    if (whole && where === undefined) return this.#ensureWhole(table, deadline);
+    if (isWhole(span) && where === undefined) return this.#ensureWhole(table, deadline);
     const name = `${table.name} ${span.low ?? ""} ${span.high ?? ""}`;
     if (this.#parts.has(name)) return;
     const narrowed = where === undefined ? name : `${name} ${JSON.stringify(where, plainJson)}`;
@@ -277,6 +278,10 @@ export class Scratch {
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
   }
+}
+
+function isWhole({ low, high }: Span): boolean {
+  return low === undefined && high === undefined;
 }
 
 /** What JSON does not know, told apart from what it does. */

@@ -257,7 +257,8 @@ export class WideWorkspace implements Workspace {
     const footprint = this.#footprint(statement, analysis);
     const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
-    await this.#scratch.ensure(footprint, deadline, conditions);
+    const probed = asAnalysed ? analysis.probed?.(statement.params) : undefined;
+    await this.#scratch.ensure(footprint, deadline, conditions, probed);
   }
 
   #read(spans: readonly Span[]): void {

@@ -12,6 +12,7 @@ import { costOf, functionName } from "./cost.js";
 import { compileFootprint, type Touched, touchedBy } from "./footprint.js";
 import { parameterLayout } from "./parameters.js";
 import { pragmaTreatment } from "./pragmas.js";
+import { compileProbes } from "./probes.js";
 import { type Frame, framesOf } from "./program.js";
 import { dependsOnScanOrder, refuse, SYSTEM_PREFIX, SYSTEM_TABLES, unsupported } from "./refuse.js";
 import { hideSchemaTable } from "./rewrite.js";
@@ -240,6 +241,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
     ...plain({ ...base, sql }, { ...about, cost: costFrom(frames, oracle, touched), footprint: NOTHING }),
     rowChangesOnly: writes && (about.touchesTemp || dependsOnScanOrder(tokens, hasLoops(frames))),
     footprint: footprintOf(touched, about.writesStatistics),
+    probed: compileProbes(touched.probes),
   };
 }
 

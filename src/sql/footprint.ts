@@ -25,6 +25,7 @@
  * understood becomes whole tables, and what cannot even be named becomes every table.
  */
 import type { SqlValue } from "../base/values.js";
+import { type Probe, probeOf } from "./probes.js";
 import type { Frame, Origin } from "./program.js";
 import { lowerAscii } from "./tokenizer.js";
 import {
@@ -65,6 +66,8 @@ interface CursorTarget {
   /** A table's own b-tree, keyed by rowid. */
   readonly keyed: boolean;
   readonly writable: boolean;
+  /** Of the shared database; undefined where it is not known, or the table's rows are not its own. */
+  readonly root: number | undefined;
 }
 
 /** What the programs of a statement touch. */
@@ -72,6 +75,8 @@ export interface Touched {
   readonly reads: readonly SpanTemplate[];
   readonly writes: readonly SpanTemplate[];
   readonly checks: readonly SpanTemplate[];
+  /** Checks of tables that count as looked at whole, but are not: all of each such table's. */
+  readonly probes: readonly Probe[];
   readonly temp: boolean;
   /** The only read is one key, and an outcome with a row, or with a change, proves that it was there. */
   readonly provesItsKey: { readonly byRow: boolean; readonly byChange: boolean };
@@ -110,6 +115,9 @@ class Collector {
   readonly reads: SpanTemplate[] = [{ kind: "whole", table: SCHEMA }];
   readonly writes: SpanTemplate[] = [];
   readonly checks: SpanTemplate[] = [];
+  readonly #probes: Probe[] = [];
+  /** Tables of which a check may look at any row. */
+  readonly #unprobed = new Set<string>();
   temp = false;
   readonly #oracle: SchemaOracle;
   readonly #options: TouchOptions;
@@ -153,6 +161,7 @@ class Collector {
       reads,
       writes,
       checks: distinct(this.checks),
+      probes: this.#probes.filter(({ table }) => !this.#unprobed.has(table)),
       temp: this.temp,
       provesItsKey: provesItsKey(frames, reads),
       written: new Set(writes.map((span) => span.table)),
@@ -209,14 +218,15 @@ class Collector {
   }
 
   #target(database: number, root: number, writable: boolean): Omit<CursorTarget, "at"> {
-    if (root === 1) return { table: SCHEMA, keyed: false, writable };
+    if (root === 1) return { table: SCHEMA, keyed: false, writable, root: undefined };
     const object = this.#oracle.objectByRootPage(database, root);
-    if (object === undefined) return { table: EVERY_TABLE, keyed: false, writable };
+    if (object === undefined) return { table: EVERY_TABLE, keyed: false, writable, root: undefined };
     const table = lowerAscii(object.table);
     const facts = object.kind === "table" ? this.#oracle.table(object.name) : undefined;
     const keyed = facts !== undefined && !facts.withoutRowid;
     const owner = shadowOwner(table, this.#oracle);
-    return { table: owner, keyed: keyed && owner === table, writable };
+    const own = owner === table;
+    return { table: owner, keyed: keyed && own, writable, root: own && database === 0 ? root : undefined };
   }
 
   #virtual(op: OpcodeRow): void {
@@ -261,6 +271,10 @@ class Collector {
     else if (target.keyed) this.#readKeyed(op, at, target);
     else if (PROBES.has(op.opcode) && this.#isCheck(op, at)) {
       this.checks.push({ kind: "whole", table: target.table });
+      const columns = target.root === undefined ? undefined : this.#oracle.keyColumns?.(target.root);
+      const probe = columns && probeOf(this.#frame, op, at, target.table, columns);
+      if (probe === undefined) this.#unprobed.add(target.table);
+      else this.#probes.push(probe);
     } else this.#wholeOf(op.p1, at);
   }
 
@@ -309,6 +323,7 @@ class Collector {
       const check = op.opcode === "NotExists" && this.#isCheck(op, at);
       for (const span of spans) {
         (check ? this.checks : this.reads).push(span);
+        if (check && span.kind === "whole") this.#unprobed.add(table);
         // A check that goes on has found nothing to stand on.
         if (!check) this.#position(op.p1, span);
       }

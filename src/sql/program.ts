@@ -10,7 +10,7 @@
 import { isJump, isUnderstood, successors, writtenRegisters } from "./opcodes.js";
 import type { OpcodeRow } from "./types.js";
 
-/** Where a register's value comes from. */
+/** Where a register's value comes from, if it is a key. */
 export type Origin =
   | { readonly from: "integer"; readonly value: bigint }
   | { readonly from: "parameter"; readonly index: number }
@@ -19,6 +19,13 @@ export type Origin =
   | { readonly from: "rowid"; readonly cursor: number }
   /** A rowid that NewRowid chose; `onlyIfNull` when it is chosen only where the other origins give NULL. */
   | { readonly from: "new"; readonly cursor: number; readonly onlyIfNull: boolean };
+
+/** Where any value comes from. */
+export type ValueOrigin =
+  | Origin
+  | { readonly from: "text"; readonly value: string }
+  /** Of a STRICT table, which may have made another number of it; what it was before is among the origins too. */
+  | { readonly from: "checked" };
 
 export interface Loop {
   readonly start: number;
@@ -91,8 +98,16 @@ export class Frame {
 
   /** Every origin that the register's value can have when the op at `at` reads it. */
   origins(register: number, at: number): readonly Origin[] | undefined {
+    const found = this.values(register, at);
+    if (found === undefined || found.some(({ from }) => from === "text" || from === "checked"))
+      return undefined;
+    return found as readonly Origin[];
+  }
+
+  /** The same for what need not be a key. */
+  values(register: number, at: number): readonly ValueOrigin[] | undefined {
     if (!this.understood) return undefined;
-    const found: Origin[] = [];
+    const found: ValueOrigin[] = [];
     return this.#collect(register, at, found, new Set()) ? found : undefined;
   }
 
@@ -108,7 +123,7 @@ export class Frame {
     return writers;
   }
 
-  #collect(register: number, at: number, found: Origin[], seen: Set<string>): boolean {
+  #collect(register: number, at: number, found: ValueOrigin[], seen: Set<string>): boolean {
     const writers = this.#writersBefore(register, at);
     if (writers.length === 0) return false;
     for (const writer of writers) {
@@ -120,7 +135,7 @@ export class Frame {
     return true;
   }
 
-  #collectFrom(at: number, register: number, found: Origin[], seen: Set<string>): boolean {
+  #collectFrom(at: number, register: number, found: ValueOrigin[], seen: Set<string>): boolean {
     const op = this.ops[at]!;
     const copied = (from: number): boolean => this.#collect(from, at, found, seen);
     switch (op.opcode) {
@@ -137,6 +152,13 @@ export class Frame {
       case "Null":
         found.push({ from: "null" });
         return true;
+      case "String8":
+        if (op.p4 === null) return false;
+        found.push({ from: "text", value: op.p4 });
+        return true;
+      case "TypeCheck":
+        found.push({ from: "checked" });
+        return copied(register);
       case "SoftNull":
         // Clears the key's column of a row, once the key was taken out; whatever comes next is written over it.
         return true;
@@ -170,7 +192,7 @@ export class Frame {
   }
 
   /** A column of an ephemeral table: whatever was put into any of its columns. */
-  #collectColumn(op: OpcodeRow, found: Origin[], seen: Set<string>): boolean {
+  #collectColumn(op: OpcodeRow, found: ValueOrigin[], seen: Set<string>): boolean {
     const opened = this.ops.filter((o) => o.opcode.startsWith("Open") && o.p1 === op.p1);
     if (opened.length === 0 || opened.some((o) => o.opcode !== "OpenEphemeral")) return false;
     if (this.ops.some((o) => o.opcode === "OpenDup" && o.p2 === op.p1)) return false;
@@ -198,7 +220,7 @@ export class Frame {
     opcode: string,
     p1: number,
     register: (op: OpcodeRow) => number,
-    found: Origin[],
+    found: ValueOrigin[],
     seen: Set<string>,
   ): boolean {
     let any = false;

@@ -3,6 +3,7 @@
  * only narrow what SQLite said. Results are cached by text and schema version.
  */
 import type { SqlValue } from "../base/values.js";
+import type { Probed } from "./probes.js";
 
 /** A statement as it travels: its own text, and the values of its parameters by SQLite's numbering (1..n → 0..n-1). */
 export interface Statement {
@@ -122,6 +123,11 @@ export interface Analysis {
    * rows that appear later).
    */
   footprint(params: readonly SqlValue[], seen?: SeenOutcome): Footprint;
+  /**
+   * For these parameter values: which rows of the tables that it looks at whole only to check constraints can make it
+   * succeed or fail. Undefined where all can.
+   */
+  readonly probed?: ((params: readonly SqlValue[]) => Probed) | undefined;
   /** Writes sqlite_stat tables directly: the schema must be loaded again at the same log position on every replica. */
   readonly writesStatistics: boolean;
   /**
@@ -147,6 +153,8 @@ export interface SchemaOracle {
     database: number,
     rootPage: number,
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
+  /** What the b-tree of an index, or of a table without rowid, is ordered by; undefined for others. */
+  keyColumns?(rootPage: number): readonly KeyColumn[] | undefined;
   table(name: string): TableFacts | undefined;
   /** The text that made a table, a view or an index of the shared database; automatic ones have none. */
   text?(name: string): string | undefined;
@@ -171,6 +179,15 @@ export interface OpcodeRow {
   readonly p3: number;
   readonly p4: string | null;
   readonly p5: number;
+}
+
+/** Of a b-tree of the shared database. */
+export interface KeyColumn {
+  /** Undefined for an expression and for the rowid. */
+  readonly name: string | undefined;
+  readonly collation: string;
+  /** Numbers are stored as REAL. */
+  readonly real: boolean;
 }
 
 export interface TableFacts {

@@ -15,6 +15,7 @@
 import Database from "better-sqlite3";
 import { FatalError, UserError } from "../../base/errors.js";
 import {
+  type KeyColumn,
   type OpcodeRow,
   type PreparedFacts,
   type SchemaOracle,
@@ -153,6 +154,32 @@ class SqliteOracle implements SessionOracle {
       parent: number;
       detail: string;
     }[];
+  }
+
+  keyColumns(rootPage: number): readonly KeyColumn[] | undefined {
+    const object = this.objectByRootPage(0, rootPage);
+    if (object === undefined) return undefined;
+    let index: string | undefined = object.name;
+    if (object.kind === "table")
+      index = this.table(object.name)?.withoutRowid
+        ? (this.#database
+            .prepare("SELECT name FROM pragma_index_list(?, 'main') WHERE origin = 'pk'")
+            .pluck()
+            .get(object.name) as string | undefined)
+        : undefined;
+    if (index === undefined) return undefined;
+    const rows = this.#database
+      .prepare(
+        `SELECT i.name, i.coll, t.type FROM pragma_index_xinfo(?, 'main') AS i
+         LEFT JOIN pragma_table_xinfo(?, 'main') AS t ON t.cid = i.cid WHERE i.key ORDER BY i.seqno`,
+      )
+      .raw()
+      .all(index, object.table) as [string | null, string, string | null][];
+    return rows.map(([name, collation, type]) => ({
+      name: name ?? undefined,
+      collation,
+      real: hasRealAffinity(type ?? ""),
+    }));
   }
 
   objectByRootPage(database: number, rootPage: number): RootPageEntry | undefined {
@@ -382,4 +409,9 @@ function asUserError(error: unknown): Error {
   // better-sqlite3's own checks: no statement in the text, or more than one.
   if (error instanceof RangeError) return new UserError("SQLITE_MISUSE", error.message);
   return error instanceof Error ? error : new FatalError("OSTRAKA_INTERNAL", String(error));
+}
+
+/** As SQLite tells it from the declared type. */
+function hasRealAffinity(type: string): boolean {
+  return /REAL|FLOA|DOUB/i.test(type) && !/INT|CHAR|CLOB|TEXT|BLOB/i.test(type);
 }
