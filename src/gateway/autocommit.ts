@@ -85,6 +85,8 @@ export class AutocommitStatements {
     try {
       return await this.#writeInCopy(statement, analysis, key, deadline);
     } catch (failure) {
+      // It may be committed because it failed.
+      if (this.#mayKeep(analysis)) throw failure;
       return this.toldBefore(analysis.class, request.key, failure, deadline);
     }
   }

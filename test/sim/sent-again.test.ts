@@ -121,6 +121,17 @@ describe.each([
     });
   });
 
+  it("what fails and keeps what it did is told to have failed", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      const insert = one("INSERT OR FAIL INTO t SELECT id + 3, 1 FROM t WHERE id <> 2 ORDER BY id DESC");
+      const key = desk.key();
+      for (let attempt = 0; attempt < 2; attempt++)
+        expect(await desk.send(insert, key)).toMatch(/^SQLITE_CONSTRAINT_PRIMARYKEY: /);
+      const ids = await desk.send(one("SELECT id FROM t ORDER BY id"));
+      expect(ids).toMatchObject({ rows: [[1n], [2n], [3n], [4n], [6n], [7n]] });
+    });
+  });
+
   it("a write whose table has gone since is told as it was", async () => {
     await atDesk(manyRanges, async (desk) => {
       await desk.send(one("CREATE TABLE u(a)"));
