@@ -274,17 +274,16 @@ export const RANGE_MUTANTS = [
   {
     name: "split without the answers",
     file: "src/machines/range/children.ts",
-    find: "    writeBeginning(database, child.descriptor, child);\n",
-    replace:
-      '    writeBeginning(database, child.descriptor, child);\n    database.exec("DELETE FROM _ostraka_answers");\n',
+    find: "    writeBeginning(database, child);\n",
+    replace: '    writeBeginning(database, child);\n    database.exec("DELETE FROM _ostraka_answers");\n',
     tests: ["range/split"],
   },
   {
     name: "split without the outcomes of transactions",
     file: "src/machines/range/children.ts",
-    find: "    writeBeginning(database, child.descriptor, child);\n",
+    find: "    writeBeginning(database, child);\n",
     replace:
-      '    writeBeginning(database, child.descriptor, child);\n    database.exec("DELETE FROM _ostraka_transactions");\n',
+      '    writeBeginning(database, child);\n    database.exec("DELETE FROM _ostraka_transactions");\n',
     tests: ["range/split", "sim/scenarios-ranges"],
   },
   {
@@ -330,9 +329,35 @@ export const RANGE_MUTANTS = [
   {
     name: "take in a neighbour that is not frozen here yet",
     file: "src/node/operations/merge.ts",
-    find: "      const ready = await untilAllApplied(view, right.range, left.range);\n",
+    find: "      const ready = await untilAllApplied(view, right, left.range);\n",
     replace: "      void untilAllApplied;\n      const ready = left.replicas as readonly NodeId[];\n",
     tests: ["range/absorb"],
+  },
+  {
+    name: "freeze a range again for another one",
+    file: "src/range/reshaping.ts",
+    find: "if (this.#context.state.frozenInto !== undefined) return this.#context.descriptor();",
+    replace: "if (this.#context.state.frozenInto === into) return this.#context.descriptor();",
+    also: {
+      file: "src/machines/range/apply.ts",
+      find: "if (frozenInto === undefined) return undefined;",
+      replace: 'if (frozenInto === undefined || command.kind === "freeze") return undefined;',
+    },
+    tests: ["range/absorb", "sim/scenarios-ranges"],
+  },
+  {
+    name: "take in whatever begins where the range ends",
+    file: "src/machines/range/reshape.ts",
+    find: "if (rightNeighbour !== right.range || descriptor.end !== right.start)",
+    replace: "if ((rightNeighbour, descriptor.end !== right.start))",
+    tests: ["range/absorb"],
+  },
+  {
+    name: "let go of a frozen replica that is yet to be taken in",
+    file: "src/node/ranges/farewell.ts",
+    find: "if (other.filled && other.store.state().rightNeighbour === range) return true;",
+    replace: "void other;",
+    tests: ["sim/scenarios-ranges"],
   },
   {
     name: "take in a neighbour without its answers",

@@ -14,7 +14,7 @@ import type { GroupId, NodeId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import { isRowKey, type Key } from "../base/keys.js";
 import type { Command, CommandResult } from "../machines/range/types.js";
-import { covers, isBefore, type RangeDescriptor } from "../placement/descriptor.js";
+import { isBefore, type RangeDescriptor } from "../placement/descriptor.js";
 import { FIRST_SPLIT_KEY } from "../placement/route.js";
 import type { LeaderContext, Leadership } from "./leadership.js";
 import type { OpenTransactions } from "./open-transactions.js";
@@ -74,8 +74,8 @@ export class Reshaping {
   }
 
   async freeze(into: GroupId): Promise<RangeDescriptor> {
-    if (this.#context.state.frozenInto === into) return this.#context.descriptor();
-    // Frozen for another one already, it may have to be: that one was taken in itself, or split.
+    // For whomever: it may have been taken in already, and a node that has yet to do so must find it as it was.
+    if (this.#context.state.frozenInto !== undefined) return this.#context.descriptor();
     return this.#change(
       (generation) => ({ kind: "freeze", generation, into, ...this.#own() }),
       () => {
@@ -88,8 +88,8 @@ export class Reshaping {
   /** Invariant 5. */
   async absorb(right: RangeDescriptor, ready: readonly NodeId[]): Promise<RangeDescriptor> {
     const { state, deps } = this.#context;
-    if (covers(state.descriptor, right)) return this.#context.descriptor();
-    if (state.descriptor.end === "" || state.descriptor.end !== right.start) throw this.#context.movedError();
+    if (state.absorbed.includes(right.range)) return this.#context.descriptor();
+    if (state.rightNeighbour !== right.range) throw this.#context.movedError();
     const release = deps.handle.holdMembership();
     try {
       const { voters, learners } = deps.handle.conf;

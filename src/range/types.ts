@@ -211,7 +211,7 @@ export interface RangeService {
   release(id: string, term: Term): Promise<boolean>;
   /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */
   split(at: Key | undefined, child: GroupId): Promise<RangeDescriptor>;
-  /** The first half of a merge, at the right range; then `absorb` at the left one. */
+  /** The first half of a merge, at the right range, once and for all; then `absorb` at the left one. */
   freeze(into: GroupId): Promise<RangeDescriptor>;
   /**
    * Every member of the left range is among `ready`, the nodes whose replica of the right one has applied the freeze;

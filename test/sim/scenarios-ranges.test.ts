@@ -6,7 +6,15 @@
  * accounts finds the same sum, what was told of a transfer is so, and in the end nothing is left in doubt.
  */
 import { describe, expect, it } from "vitest";
-import { COORDINATOR_GROUP, FIRST_RANGE_GROUP } from "../../src/base/ids.js";
+import {
+  COORDINATOR_GROUP,
+  FIRST_RANGE_GROUP,
+  type GroupId,
+  META_GROUP,
+  nodeId,
+} from "../../src/base/ids.js";
+import { Deadline } from "../../src/gateway/deadline.js";
+import type { RangeService } from "../../src/range/types.js";
 import { Accounts } from "./world/accounts.js";
 import type { WriteEnd } from "./world/client.js";
 import type { Machine } from "./world/process.js";
@@ -18,6 +26,8 @@ const UNIT_MS = 200;
 const MOST_TRIES = 40;
 /** What is delivered after a transaction was answered is, usually, within this. */
 const AFTERMATH_MS = 30;
+/** Within this a node has looked which of its replicas have to go. */
+const FAREWELL_MS = 1_500;
 
 function scenario(
   name: string,
@@ -50,6 +60,17 @@ function scenario(
       }
     }
   });
+}
+
+/** As whoever merges asks a range, at its leader. */
+function persist<T>(
+  world: World,
+  machine: Machine,
+  range: GroupId,
+  ask: (range: RangeService) => Promise<T>,
+): Promise<T> {
+  const deadline = new Deadline(world.clock, undefined, MOST_TRIES * UNIT_MS, { signal: undefined });
+  return deadline.persist(() => ask(machine.process!.hosting!.view.client(range)));
 }
 
 /** Each its own leader: what happens to one node happens to one part. */
@@ -227,6 +248,75 @@ describe("the ranges change while something is prepared", () => {
     await accounts.transfer(accounts.client(a));
     await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, a);
     await accounts.transfer(accounts.client(a));
+  });
+});
+
+describe("a merge that has begun", () => {
+  scenario(
+    "is gone on with by another neighbour, and the first one comes back while a replica lags behind",
+    async (world, accounts, [a, b, c]) => {
+      const right = accounts.second;
+      const replica = (machine: Machine, range: GroupId) => machine.process!.hosting!.ranges.get(range);
+      await persist(world, a, right, (range) => range.freeze(FIRST_RANGE_GROUP));
+      const left = await accounts.split(2);
+      // Wished for, so that placement leaves it at that.
+      await accounts.admin("range.transfer", { range: left, to: a.id });
+      await accounts.admin("range.transfer", { range: right, to: b.id });
+      await accounts.lead(META_GROUP, b);
+      const frozen = await persist(world, b, right, (range) => range.freeze(left));
+      await world.when(
+        () =>
+          replica(c, left)?.filled === true &&
+          replica(c, right)!.store.state().descriptor.generation === frozen.generation,
+        "every node has a frozen replica",
+      );
+      // It has the command in its log, and does not learn that it is committed.
+      const logged = () => replica(c, left)!.handle.status().lastIndex;
+      const before = logged();
+      world.wires.lag(a.id, b.id, AFTERMATH_MS);
+      const ready = [a, b, c].map(({ id }) => nodeId(id));
+      const absorbed = persist(world, a, left, (range) => range.absorb(frozen, ready));
+      await world.when(() => logged() > before, "it is in the log");
+      world.wires.cut(a.id, c.id);
+      await absorbed;
+      expect(replica(c, left)!.store.state().absorbed).not.toContain(right);
+      await persist(world, b, right, (range) => range.freeze(FIRST_RANGE_GROUP));
+      await world.when(
+        () => replica(c, right)!.store.appliedIndex() >= (replica(b, right)?.store.appliedIndex() ?? 0),
+        "all that was frozen is known",
+      );
+      // It hears that the range was merged away, and that it is to go.
+      await world.when(
+        () =>
+          replica(b, right) === undefined && c.process!.hosting!.view.directory().get(right) === undefined,
+        "others have let go of it",
+      );
+      await world.sleep(FAREWELL_MS);
+      expect(replica(c, left)!.store.state().absorbed).not.toContain(right);
+      expect(replica(c, right)).toBeDefined();
+      world.wires.heal();
+      await world.when(
+        () => replica(c, left)!.store.state().absorbed.includes(right),
+        "all have taken it in",
+      );
+      await accounts.transfer(accounts.client(c));
+    },
+  );
+
+  scenario("ends when another range has come in between", async (world, accounts, [a, b, c]) => {
+    const right = accounts.second;
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    await accounts.lead(right, b);
+    await persist(world, b, right, (range) => range.freeze(FIRST_RANGE_GROUP));
+    // It waits for the one that does not answer.
+    c.crash("power");
+    const merge = accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
+    const ended = expect(merge).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    const left = await accounts.split(2);
+    await ended;
+    c.start();
+    await accounts.admin("range.merge", { range: left }, b);
+    await accounts.transfer(accounts.client(c));
   });
 });
 

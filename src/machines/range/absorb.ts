@@ -1,6 +1,8 @@
 /**
  * Takes the rows, sequences, answers and outcomes of a frozen right neighbour into this range's file, reading the
- * neighbour's replica on the same node. A frozen range does not change, so every replica takes in the same.
+ * neighbour's replica on the same node. A frozen range does not change, so every replica takes in the same. Whom it was
+ * frozen for does not matter: whoever has it as its right neighbour when the command comes in its log takes it in, and
+ * that is one range at any time.
  *
  * Called inside a batch with foreign keys and CHECK constraints off; an exception leaves its undoing to the caller.
  */
@@ -27,11 +29,17 @@ function tooEarly(message: string): FatalError {
   return new FatalError("OSTRAKA_TOO_EARLY", message);
 }
 
-/** Answers what the neighbour had taken in itself, or why it cannot be done, on any replica. */
+/** What has to be known of the neighbour from then on. */
+export interface TakenIn {
+  readonly absorbed: readonly GroupId[];
+  readonly rightNeighbour: GroupId | null;
+}
+
+/** Answers what the neighbour knew of others, or why it cannot be done, on any replica. */
 export function absorbRange(
   parts: ReshaperParts,
   right: RangeDescriptor,
-): { readonly absorbed: readonly GroupId[] } | { readonly error: OstrakaError } {
+): TakenIn | { readonly error: OstrakaError } {
   const path = siblingPath(parts.connection.path, right.range);
   let source: RangeConnection;
   try {
@@ -41,7 +49,7 @@ export function absorbRange(
   }
   try {
     source.database.exec("BEGIN");
-    checkFrozen(parts, source.database, right);
+    checkFrozen(source.database, right);
     const version = source.database
       .prepare("SELECT schema_version FROM _ostraka_state")
       .pluck(true)
@@ -55,27 +63,25 @@ export function absorbRange(
     takeSequences(parts.connection.database, source.database);
     takeMemory(parts, source.database);
     parts.connection.disturbed();
-    const absorbed = source.database
-      .prepare("SELECT absorbed FROM _ostraka_range")
-      .pluck(true)
-      .get() as string;
-    return { absorbed: JSON.parse(absorbed) as GroupId[] };
+    const [absorbed, rightNeighbour] = source.database
+      .prepare("SELECT absorbed, right_neighbour FROM _ostraka_range")
+      .raw(true)
+      .safeIntegers(false)
+      .get() as [string, GroupId | null];
+    return { absorbed: JSON.parse(absorbed) as GroupId[], rightNeighbour };
   } finally {
     source.close();
   }
 }
 
-function checkFrozen(parts: ReshaperParts, source: Database.Database, right: RangeDescriptor): void {
+function checkFrozen(source: Database.Database, right: RangeDescriptor): void {
   const frozen = source
     .prepare(
       `SELECT 1 FROM _ostraka_range WHERE range_id = ? AND start_key = ? AND end_key = ? AND generation = ?
-       AND frozen_into = ?`,
+       AND frozen_into IS NOT NULL`,
     )
-    .get(right.range, keyBytes(right.start), keyBytes(right.end), right.generation, parts.slice.range);
-  if (frozen === undefined)
-    throw tooEarly(
-      `the replica of range ${right.range} on this node is not frozen into ${parts.slice.range}`,
-    );
+    .get(right.range, keyBytes(right.start), keyBytes(right.end), right.generation);
+  if (frozen === undefined) throw tooEarly(`the replica of range ${right.range} on this node is not frozen`);
 }
 
 function takeRows(

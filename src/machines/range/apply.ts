@@ -27,7 +27,7 @@ import type { RangeConnection } from "./connection.js";
 import { Executor } from "./executor.js";
 import { IMAGE_FLAGS, Participant } from "./participant.js";
 import { PreparedTransactions } from "./prepared.js";
-import { type NewChild, Reshaper } from "./reshape.js";
+import { Reshaper } from "./reshape.js";
 import { applyRowImages } from "./row-images.js";
 import { TableFull } from "./rowid-limit.js";
 import { SliceState } from "./slice-state.js";
@@ -35,6 +35,7 @@ import { RangeState } from "./state.js";
 import type {
   Command,
   CommandResult,
+  NewChild,
   PreparedTransaction,
   RowChange,
   StampedStatement,
@@ -375,7 +376,7 @@ export class Applier {
 
   #frozen(command: Command): CommandResult | undefined {
     const { frozenInto } = this.slice.state;
-    if (frozenInto === undefined || command.kind === "freeze") return undefined;
+    if (frozenInto === undefined) return undefined;
     if (command.kind === "resolve" && this.transactions.outcome(command.transaction) === command.decision)
       return undefined;
     return failure(new RouteError(`the range is being taken in by range ${frozenInto}`, undefined));

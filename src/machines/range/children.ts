@@ -34,11 +34,10 @@ import {
   syncDirectory,
   syncFileNow,
 } from "./files.js";
-import type { NewChild } from "./reshape.js";
 import { writeBeginning } from "./slice-state.js";
 import { type Note, readNotes, removeNote, writeNote } from "./split-notes.js";
 import { RangeState } from "./state.js";
-import type { SplitChild } from "./types.js";
+import type { NewChild, SplitChild } from "./types.js";
 
 const RETRY_MS = 1_000;
 
@@ -282,7 +281,7 @@ function beginChild(path: string, child: NewChild): boolean {
     database.pragma("synchronous = OFF");
     database.pragma("wal_autocheckpoint = 0");
     if (!RangeState.isAt(database, child.index)) return false;
-    writeBeginning(database, child.descriptor, child);
+    writeBeginning(database, child);
     database.pragma("wal_checkpoint(TRUNCATE)");
   } finally {
     database.close();

@@ -6,7 +6,10 @@
  *    prepared.
  * 2. Each such change counts the generation up, and is the last command of its entry: what was admitted before it and
  *    comes after it is refused, and the state as of the entry is the state as of the change.
- * 3. A frozen range never changes again (but for being frozen into another one): all its replicas answer an absorb alike.
+ * 3. A frozen range never changes again, not even to be frozen for another one: an absorb finds the same in all of its
+ *    replicas, however far they have come since.
+ * 4. A range takes in its right neighbour only, which is known by its id: keys alone would fit again once what was taken in
+ *    is split off at the same place.
  */
 import type { OstrakaError } from "../../base/errors.js";
 import { RetryError, RouteError, UserError } from "../../base/errors.js";
@@ -21,16 +24,11 @@ import type { SliceState } from "./slice-state.js";
 import type { RangeState } from "./state.js";
 import type { TableRegistry } from "./table-keys.js";
 import type { Trimmer } from "./trim.js";
-import type { Command, CommandResult, RangeBeginning, RangeState as State } from "./types.js";
+import type { Command, CommandResult, NewChild, RangeBeginning } from "./types.js";
 
 type Split = Extract<Command, { kind: "split" }>;
 type Freeze = Extract<Command, { kind: "freeze" }>;
 type Absorb = Extract<Command, { kind: "absorb" }>;
-
-/** What a split makes of the file as of its entry. */
-export interface NewChild extends RangeBeginning {
-  readonly descriptor: State["descriptor"];
-}
 
 export interface ReshaperParts {
   readonly connection: RangeConnection;
@@ -86,12 +84,13 @@ export class Reshaper {
     const generation = descriptor.generation + 1;
     this.#child = {
       descriptor: { range: command.child, start: at, end: descriptor.end, generation },
+      rightNeighbour: slice.state.rightNeighbour,
       parent: descriptor.range,
       index: position.index,
       term: position.term,
       conf: command.conf,
     };
-    slice.change({ end: at, generation, untrimmed: true });
+    slice.change({ end: at, generation, untrimmed: true, rightNeighbour: command.child });
     return DONE;
   }
 
@@ -120,10 +119,10 @@ export class Reshaper {
   absorb(command: Absorb, position: LogPosition): CommandResult {
     const { slice } = this.#parts;
     const { right } = command;
-    const { descriptor, absorbed } = slice.state;
+    const { descriptor, absorbed, rightNeighbour } = slice.state;
     const refusal = this.#refusal(command.generation, position);
     if (refusal !== undefined) return failure(refusal);
-    if (descriptor.end === "" || descriptor.end !== right.start || right.range === descriptor.range)
+    if (rightNeighbour !== right.range || descriptor.end !== right.start)
       return failure(new RouteError("the range to take in is not the right neighbour", undefined));
     const taken = absorbRange(this.#parts, right);
     if ("error" in taken) return failure(taken.error);
@@ -134,6 +133,7 @@ export class Reshaper {
         ranges: [...absorbed, ...taken.absorbed, right.range].slice(-MAX_ABSORBED),
         at: position.index,
       },
+      rightNeighbour: taken.rightNeighbour,
     });
     return DONE;
   }

@@ -15,7 +15,7 @@ import { FIRST_RANGE_GROUP, type GroupId, groupId, type LogIndex, logIndex, term
 import { keyBytes, keyOf } from "../../base/keys.js";
 import { isWhole } from "../../placement/descriptor.js";
 import type { ConfState } from "../../raft/types.js";
-import type { RangeBeginning, RangeState } from "./types.js";
+import type { NewChild, RangeBeginning, RangeState } from "./types.js";
 
 export const SLICE_SCHEMA = `
 CREATE TABLE IF NOT EXISTS _ostraka_range(
@@ -33,10 +33,11 @@ CREATE TABLE IF NOT EXISTS _ostraka_range(
   birth_term INTEGER,
   birth_conf TEXT,
   absorbed TEXT NOT NULL,
-  absorbed_at INTEGER NOT NULL
+  absorbed_at INTEGER NOT NULL,
+  right_neighbour INTEGER
 );
 INSERT OR IGNORE INTO _ostraka_range
-VALUES (1, ${FIRST_RANGE_GROUP}, x'', x'', 1, NULL, 0, 0, 1, NULL, NULL, NULL, NULL, '[]', 0);`;
+VALUES (1, ${FIRST_RANGE_GROUP}, x'', x'', 1, NULL, 0, 0, 1, NULL, NULL, NULL, NULL, '[]', 0, NULL);`;
 
 type Row = [
   range: number,
@@ -47,6 +48,7 @@ type Row = [
   untrimmed: number,
   absorbed: string,
   absorbedAt: number,
+  rightNeighbour: number | null,
 ];
 
 /** What changes with splits and merges; what is left out stays. */
@@ -56,6 +58,8 @@ export interface SliceChange {
   readonly frozenInto?: GroupId;
   readonly untrimmed?: boolean;
   readonly absorbed?: { readonly ranges: readonly GroupId[]; readonly at: LogIndex };
+  /** Null: it ends with the keyspace. */
+  readonly rightNeighbour?: GroupId | null;
 }
 
 export class SliceState {
@@ -70,7 +74,7 @@ export class SliceState {
     this.#select = database
       .prepare(
         `SELECT range_id, start_key, end_key, generation, frozen_into, untrimmed, absorbed,
-           absorbed_at FROM _ostraka_range`,
+           absorbed_at, right_neighbour FROM _ostraka_range`,
       )
       .raw(true)
       .safeIntegers(false);
@@ -93,11 +97,11 @@ export class SliceState {
   }
 
   change(change: SliceChange): void {
-    const { descriptor, frozenInto, untrimmed, absorbed, absorbedAt } = this.state;
+    const { descriptor, frozenInto, untrimmed, absorbed, absorbedAt, rightNeighbour } = this.state;
     this.#database
       .prepare(
         `UPDATE _ostraka_range SET end_key = ?, generation = ?, frozen_into = ?, untrimmed = ?, absorbed = ?,
-           absorbed_at = ?`,
+           absorbed_at = ?, right_neighbour = ?`,
       )
       .run(
         keyBytes(change.end ?? descriptor.end),
@@ -106,6 +110,7 @@ export class SliceState {
         BigInt(change.untrimmed ?? untrimmed),
         JSON.stringify(change.absorbed?.ranges ?? absorbed),
         BigInt(change.absorbed?.at ?? absorbedAt),
+        change.rightNeighbour === undefined ? (rightNeighbour ?? null) : change.rightNeighbour,
       );
     this.load();
   }
@@ -157,14 +162,13 @@ export function readBeginning(database: Database.Database): RangeBeginning | und
 /** Makes a copy of a parent's file the beginning of its child. */
 export function writeBeginning(
   database: Database.Database,
-  descriptor: RangeState["descriptor"],
-  { parent, index, term: atTerm, conf }: RangeBeginning,
+  { descriptor, rightNeighbour, parent, index, term: atTerm, conf }: NewChild,
 ): void {
   database
     .prepare(
       `UPDATE _ostraka_range SET range_id = ?, start_key = ?, end_key = ?, generation = ?, frozen_into = NULL,
          untrimmed = 1, virtual_untrimmed = 1, parent = ?, birth_index = ?, birth_term = ?, birth_conf = ?, absorbed = '[]',
-         absorbed_at = 0`,
+         absorbed_at = 0, right_neighbour = ?`,
     )
     .run(
       descriptor.range,
@@ -175,6 +179,7 @@ export function writeBeginning(
       index,
       atTerm,
       JSON.stringify(conf),
+      rightNeighbour ?? null,
     );
 }
 
@@ -187,6 +192,7 @@ function decode([
   untrimmed,
   absorbed,
   absorbedAt,
+  rightNeighbour,
 ]: Row): RangeState {
   return {
     descriptor: { range: groupId(range), start: keyOf(start), end: keyOf(end), generation },
@@ -194,5 +200,6 @@ function decode([
     untrimmed: untrimmed === 1,
     absorbed: (JSON.parse(absorbed) as number[]).map(groupId),
     absorbedAt: logIndex(absorbedAt),
+    rightNeighbour: rightNeighbour === null ? undefined : groupId(rightNeighbour),
   };
 }

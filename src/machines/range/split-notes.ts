@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { diskTrouble, syncDirectory, syncFileNow } from "./files.js";
-import type { NewChild } from "./reshape.js";
+import type { NewChild } from "./types.js";
 
 export interface Note extends NewChild {
   /** Bytes of the write-ahead log that belong to the state; null until the split is committed: all there are. */

@@ -17,7 +17,7 @@ import { SLICE_SCHEMA } from "./slice-state.js";
 import { TABLES_SCHEMA } from "./table-keys.js";
 
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
-const APPLY_CODE_VERSION = 4;
+const APPLY_CODE_VERSION = 5;
 
 /** An answer with more bytes of rows than this is not kept; a repetition of its command learns only that the outcome is past telling. */
 export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;

@@ -34,7 +34,6 @@ import {
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
-import type { NewChild } from "./reshape.js";
 import { type CountedState, RowCounts } from "./row-counts.js";
 import { readBeginning } from "./slice-state.js";
 import { snapshotOfCopy } from "./snapshot-file.js";
@@ -43,6 +42,7 @@ import { classifySqliteError } from "./sqlite-errors.js";
 import { readTableKeys } from "./table-keys.js";
 import type {
   BoundedRead,
+  NewChild,
   PreparedTransaction,
   RangeBeginning,
   RangeState,

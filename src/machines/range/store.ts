@@ -243,6 +243,7 @@ const WHOLE: RangeState = {
   untrimmed: false,
   absorbed: [],
   absorbedAt: logIndex(0),
+  rightNeighbour: undefined,
 };
 
 class RemoteStore implements RangeStore {

@@ -204,7 +204,10 @@ export interface PreparedTransaction {
 /** What a range knows of itself; part of its replicated state. */
 export interface RangeState {
   readonly descriptor: Omit<RangeDescriptor, "replicas">;
-  /** Set by `freeze`: the range is being taken in by this one and takes no commands. */
+  /**
+   * Set by `freeze`, once: the range takes no commands any more and is to be taken in. By this one, unless that is split or
+   * taken in itself before: whoever has the range as its right neighbour then takes it in.
+   */
   readonly frozenInto: GroupId | undefined;
   /** Rows outside the slice may be left. */
   readonly untrimmed: boolean;
@@ -212,6 +215,11 @@ export interface RangeState {
   readonly absorbed: readonly GroupId[];
   /** Where in its log it last took one in, 0 for never: who was no member there cannot apply the log up to there. */
   readonly absorbedAt: LogIndex;
+  /**
+   * The range that begins where this one ends, the only one that it can take in; undefined where nothing does. A range never
+   * begins elsewhere than where it was born, so only splits and merges of this one give it another.
+   */
+  readonly rightNeighbour: GroupId | undefined;
 }
 
 /** How a range came to be: where its log begins, and with which members. */
@@ -221,6 +229,12 @@ export interface RangeBeginning {
   readonly index: LogIndex;
   readonly term: Term;
   readonly conf: ConfState;
+}
+
+/** What a split makes of the parent's file as of its entry. */
+export interface NewChild extends RangeBeginning {
+  readonly descriptor: RangeState["descriptor"];
+  readonly rightNeighbour: GroupId | undefined;
 }
 
 /** A range that a split has made and whose file is complete at `path`; hosting it is the node's business. */

@@ -3,14 +3,17 @@
  * replicas; then the left one takes in its rows, on every node from the file beside its own.
  *
  * From the freeze on the right one's keys cannot be used until the left one has them, so all that can be prepared is
- * prepared before. Whatever ends this in between, doing it again goes on: a range that is frozen for the left one is
- * not frozen again.
+ * prepared before. Whatever ends this in between, doing it again goes on, at whoever is the left neighbour by then: a
+ * range that is frozen is not frozen again.
+ *
+ * Invariant: where the left range is told to take in the other one, each of its members has a replica of both, and has the
+ * freeze durably. Such a node keeps the frozen replica until it has taken it in (src/node/ranges/farewell.ts).
  */
 import { RetryError, UserError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
 import type { RangeWish } from "../../machines/meta/meta.js";
-import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { covers, type RangeDescriptor } from "../../placement/descriptor.js";
 import {
   allReports,
   type ClusterView,
@@ -29,18 +32,24 @@ const PAUSE_MS = 30;
 const LEADERLESS_MS = 15_000;
 
 export function serveMerges(view: ClusterView): void {
-  view.calls.serve("ranges.frozen", async ([range, into]) =>
-    isFrozenHere(view, groupId(Number(range)), groupId(Number(into))),
+  view.calls.serve("ranges.frozen", async ([range, left]) =>
+    isFrozenHere(view, groupId(Number(range)), left === null ? undefined : groupId(Number(left))),
   );
 }
 
 /**
- * Durably: the others leave once the neighbour has their rows, and then nobody could tell this node again, after a crash,
- * that the freeze was committed.
+ * Whether the freeze is applied here, and there is a replica of `left` with a state to take the range in. Durably: the
+ * others leave once the neighbour has their rows, and then nobody could tell this node again, after a crash, that the
+ * freeze was committed.
  */
-async function isFrozenHere({ hosting }: ClusterView, range: GroupId, into: GroupId): Promise<boolean> {
+async function isFrozenHere(
+  { hosting }: ClusterView,
+  range: GroupId,
+  left: GroupId | undefined,
+): Promise<boolean> {
   const hosted = hosting.ranges.get(range);
-  if (hosted?.filled !== true || hosted.store.state().frozenInto !== into) return false;
+  if (hosted?.filled !== true || hosted.store.state().frozenInto === undefined) return false;
+  if (left !== undefined && hosting.ranges.get(left)?.filled !== true) return false;
   const applied = hosted.store.appliedIndex();
   return (await hosted.store.checkpoint()) >= applied;
 }
@@ -58,11 +67,13 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
   for (const wish of wishes) await wishFor(view, { ...wish, placed: true });
   try {
     const merged = await retried(view, MERGE_MS, async () => {
+      const done = takenIn(view, left.range, right);
+      if (done !== undefined) return done;
       await align(view, left.range, right.range);
       const frozen = await retried(view, FREEZE_MS, () =>
         view.hosting.view.client(right.range).freeze(left.range),
       );
-      const ready = await untilAllApplied(view, right.range, left.range);
+      const ready = await untilAllApplied(view, right, left.range);
       return view.hosting.view.client(left.range).absorb(frozen, ready);
     });
     view.hosting.view.learn(JSON.stringify([merged]));
@@ -72,6 +83,22 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
     for (const wish of wishes)
       if (!view.meta.isMerged(wish.range)) await wishFor(view, wish).catch(() => undefined);
   }
+}
+
+/**
+ * The left range, when it has the right one's keys already. OSTRAKA_RETRY when it was split meanwhile or taken in itself: the
+ * right one has another left neighbour, which may be about to take it in.
+ */
+function takenIn(
+  { hosting }: ClusterView,
+  left: GroupId,
+  right: RangeDescriptor,
+): RangeDescriptor | undefined {
+  const now = hosting.view.directory().get(left);
+  if (now !== undefined && covers(now, right)) return now;
+  if (now?.end !== right.start)
+    throw new RetryError("OSTRAKA_RETRY", `range ${right.range} is not next to ${left} any more`);
+  return undefined;
 }
 
 function wishFor({ metaClient }: ClusterView, wish: RangeWish): Promise<unknown> {
@@ -126,10 +153,13 @@ function checkAnswering({ group, voters }: GroupReport, reports: ReadonlyMap<num
 }
 
 /** Answers the nodes of the right range, all of which have applied the freeze; those of the left one are among them. */
-async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId): Promise<NodeId[]> {
+async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: GroupId): Promise<NodeId[]> {
   const { clock, calls, self } = view;
+  const { range } = right;
   const untilMs = clock.monotonicMs() + APPLY_MS;
   for (;;) {
+    if (takenIn(view, into, right) !== undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} was taken in meanwhile`);
     const leaders = leaderReports(await allReports(view));
     const [nodes, wanted] = [range, into].map((group) => {
       const { voters = [], learners = [] } = leaders.get(group) ?? {};
@@ -141,11 +171,14 @@ async function untilAllApplied(view: ClusterView, range: GroupId, into: GroupId)
         `ranges ${into} and ${range} are not on the same nodes any more`,
       );
     const applied = await Promise.all(
-      nodes.map((node) =>
-        node === self
-          ? isFrozenHere(view, range, into).catch(() => false)
-          : calls.call(node, "ranges.frozen", [range, into], { timeoutMs: APPLY_MS }).catch(() => false),
-      ),
+      nodes.map((node) => {
+        const left = wanted.includes(node) ? into : undefined;
+        const asked =
+          node === self
+            ? isFrozenHere(view, range, left)
+            : calls.call(node, "ranges.frozen", [range, left ?? null], { timeoutMs: APPLY_MS });
+        return asked.catch(() => false);
+      }),
     );
     if (nodes.length > 0 && wanted.length > 0 && applied.every((is) => is === true)) return nodes;
     if (clock.monotonicMs() > untilMs)

@@ -10,8 +10,8 @@
  * 2. A replica of a range that was merged away goes only if it has applied the freeze, after which nothing is ever
  *    written to the range again. It stays until the neighbour that took it in has it here, durably, or is not here at all:
  *    its file is what is taken in, and after a crash perhaps once more.
- * 3. So does a frozen replica that was taken out of the membership, for as long as the neighbour that it is frozen for is
- *    here and has not taken it in.
+ * 3. So does a frozen replica that was taken out of the membership, for as long as a range here has it as its right
+ *    neighbour and has not taken it in. Which one it was frozen for says nothing: that one may have been split since.
  */
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
@@ -141,30 +141,21 @@ export class Farewell {
     await ranges.leave(range, (now) => this.#mergedAway(now));
   }
 
-  /** Frozen for a neighbour that has a replica here, which may yet have to take in the file. */
+  /** Frozen, and a replica here may yet have to take in the file. */
   #isAwaited({ range, filled, store }: HostedRange): boolean {
-    const into = filled ? store.state().frozenInto : undefined;
-    const neighbour = into === undefined ? undefined : this.#options.ranges.get(into);
-    if (neighbour === undefined) return false;
-    return !neighbour.filled || !neighbour.store.state().absorbed.includes(range);
+    if (!filled || store.state().frozenInto === undefined) return false;
+    for (const other of this.#options.ranges.all.values())
+      if (other.filled && other.store.state().rightNeighbour === range) return true;
+    return false;
   }
 
   #mergedAway(hosted: HostedRange): boolean {
-    const { ranges, meta } = this.#options;
+    const { meta } = this.#options;
     const { range, filled } = hosted;
     if (range === FIRST_RANGE_GROUP || !meta.isMerged(range)) return false;
     if (!filled) return true;
     // Its own word for it: the last that it has applied is that it is taken in by another.
-    const { descriptor, frozenInto } = hosted.store.state();
-    if (frozenInto === undefined) return false;
-    const { start } = descriptor;
-    // A neighbour that still ends where this one begins has yet to take it in, or has been split there again.
-    for (const other of ranges.all.values()) {
-      if (!other.filled) continue;
-      const { descriptor: neighbour, absorbed } = other.store.state();
-      if (neighbour.end === start && !absorbed.includes(range)) return false;
-    }
-    return true;
+    return hosted.store.state().frozenInto !== undefined && !this.#isAwaited(hosted);
   }
 }
 

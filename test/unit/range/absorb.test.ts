@@ -97,6 +97,7 @@ describe("a merge", () => {
       untrimmed: false,
       absorbed: [8],
       absorbedAt: left.appliedIndex,
+      rightNeighbour: undefined,
     });
     const rows = ["five", "two", "three", "four4", "four5", "four6", "seven"];
     expect(everything(left)).toEqual([
@@ -177,17 +178,13 @@ describe("a merge", () => {
       expect.objectContaining({ code: "OSTRAKA_TOO_EARLY" }),
     );
     expect(await left.digest()).toEqual(before);
-    applyCommands(right, freeze(2, 9));
-    expect(() => applyCommands(left, absorb(left, right))).toThrow(
-      expect.objectContaining({ code: "OSTRAKA_TOO_EARLY" }),
-    );
-    // It can be meant for another one after all.
-    applyCommands(right, freeze(3, 3));
+    applyCommands(right, freeze(2, 3));
+    // Not at the generation that it was frozen at.
     expect(() => applyCommands(left, command)).toThrow(
       expect.objectContaining({ code: "OSTRAKA_TOO_EARLY" }),
     );
     const fits = absorb(left, right) as Extract<Command, { kind: "absorb" }>;
-    const wrong = { ...fits.right, start: encodeKey(2, [5n]) };
+    const wrong = { ...fits.right, range: groupId(9) };
     expect(applyCommands(left, { ...fits, generation: 7 }, trim(1))).toMatchObject([ROUTE, { ok: true }]);
     expect(applyCommands(left, { ...fits, right: wrong })).toMatchObject([ROUTE]);
     applyCommands(left, prepare(left, "p", { kind: "nothing" }));
@@ -195,6 +192,54 @@ describe("a merge", () => {
     expect(applyCommands(left, { ...fits, key: freshKey() })).toMatchObject([retry]);
     applyCommands(left, resolve("p", "aborted"));
     expect(applyCommands(left, { ...fits, key: freshKey() })).toMatchObject([{ ok: true }]);
+  });
+
+  it("goes on at the next one when the range that the right one was frozen for has been split", async () => {
+    const root = temporaryDirectory();
+    const { left, right } = await halves(root);
+    expect(applyCommands(right, freeze(2, 3))).toMatchObject([{ ok: true }]);
+    applyCommands(left, split(encodeKey(2, [2n]), 9, 2));
+    await childOf(left);
+    const between = openRange(root, 9);
+    expect([left, between, right].map(({ rangeState }) => rangeState?.rightNeighbour)).toEqual([
+      9,
+      8,
+      undefined,
+    ]);
+    // A range is frozen once: what was told of its replicas stays so, for those that have yet to take it in.
+    const frozen = right.rangeState;
+    expect(applyCommands(right, freeze(3, 9))).toMatchObject([ROUTE]);
+    expect(right.rangeState).toBe(frozen);
+    expect(applyCommands(left, absorb(left, right))).toMatchObject([ROUTE]);
+    expect(applyCommands(between, absorb(between, right))).toMatchObject([{ ok: true }]);
+    expect(between.rangeState).toMatchObject({
+      descriptor: { range: 9, end: "", generation: 4 },
+      absorbed: [8],
+      rightNeighbour: undefined,
+    });
+    expect(query(between, "select id from t where id >= 2 order by id").flat()).toEqual(
+      [2, 3, 4, 5, 6, 7].map(BigInt),
+    );
+    // Both are one again when the left one takes in what has taken in the right one.
+    applyCommands(between, freeze(4, 3));
+    expect(applyCommands(left, absorb(left, between))).toMatchObject([{ ok: true }]);
+    expect(left.rangeState).toMatchObject({ absorbed: [8, 9], rightNeighbour: undefined });
+  });
+
+  it("is not made again by a command that comes late, after a split at the same key", async () => {
+    const root = temporaryDirectory();
+    const { left, right } = await halves(root);
+    applyCommands(right, freeze(2, 3));
+    expect(applyCommands(left, absorb(left, right))).toMatchObject([{ ok: true }]);
+    applyCommands(left, split(encodeKey(2, [2n]), 9, 4));
+    await childOf(left);
+    const child = openRange(root, 9);
+    applyCommands(child, split(encodeKey(2, [4n]), 10, 5));
+    await childOf(child);
+    expect(child.rangeState).toMatchObject({ descriptor: { end: encodeKey(2, [4n]) }, rightNeighbour: 10 });
+    const before = { state: child.rangeState, rows: everything(child) };
+    expect(applyCommands(child, absorb(child, right))).toMatchObject([ROUTE]);
+    expect({ state: child.rangeState, rows: everything(child) }).toEqual(before);
   });
 
   it("that cannot be (two rows for one unique value) changes nothing", async () => {

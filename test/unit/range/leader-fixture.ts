@@ -89,6 +89,7 @@ export class OneNodeLog {
       propose: (data: Uint8Array, options?: { onlyInTerm?: Term }) =>
         self.#propose(data, options?.onlyInTerm),
       readIndex: () => self.#readIndex(),
+      holdMembership: () => () => undefined,
     } as unknown as GroupHandle;
   }
 

@@ -1,6 +1,6 @@
 /** Splits and merges as a range's leader carries them out, and what they mean for those who are under way. */
 import { afterEach, describe, expect, it } from "vitest";
-import { groupId } from "../../../src/base/ids.js";
+import { groupId, nodeId } from "../../../src/base/ids.js";
 import { encodeKey, tableStart } from "../../../src/base/keys.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
 import { settle } from "../../sim/manual-clock.js";
@@ -226,6 +226,9 @@ describe("a range that is taken in by another", () => {
     const frozen = await made.leader.freeze(groupId(9));
     expect(frozen).toMatchObject({ range: 3, generation: 3 });
     expect(await made.leader.freeze(groupId(9))).toEqual(frozen);
+    const { entries } = made.log;
+    expect(await made.leader.freeze(groupId(10))).toEqual(frozen);
+    expect(made.log.entries).toBe(entries);
     await expect(write(made, "UPDATE t SET v = 0 WHERE id = 1")).rejects.toMatchObject({
       code: "OSTRAKA_ROUTE",
     });
@@ -233,5 +236,30 @@ describe("a range that is taken in by another", () => {
     await expect(prepare(made, { id: "a" })).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
     await expect(made.leader.fence("f", [point(1)], 3)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
     expect((await made.leader.describe()).descriptor).toEqual(frozen);
+  });
+});
+
+describe("a range that takes in another", () => {
+  it("takes in its right neighbour only, once, and says so again", async () => {
+    const made = await world();
+    const at = keyAt(made, 6);
+    await made.leader.split(at, CHILD);
+    const child = await made.child();
+    // Whomever it is frozen for.
+    const frozen = await child.leader.freeze(groupId(9));
+    const ready = [nodeId(1)];
+    const other = { ...frozen, range: groupId(21) };
+    await expect(made.leader.absorb(other, ready)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+    await expect(made.leader.absorb(frozen, [nodeId(2)])).rejects.toMatchObject({
+      code: "OSTRAKA_UNAVAILABLE",
+    });
+    const merged = await made.leader.absorb(frozen, ready);
+    expect(merged).toMatchObject({ range: 3, end: "", generation: 4 });
+    expect(await rows(made, "SELECT count(*) FROM t")).toEqual([[10n]]);
+    // An answer that was lost is asked for again when the same keys are another range's.
+    await made.leader.split(at, groupId(21));
+    const { entries } = made.log;
+    expect(await made.leader.absorb(frozen, ready)).toMatchObject({ range: 3, end: at, generation: 5 });
+    expect(made.log.entries).toBe(entries);
   });
 });

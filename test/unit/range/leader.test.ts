@@ -21,6 +21,7 @@ const WHOLE: RangeState = {
   untrimmed: false,
   absorbed: [],
   absorbedAt: logIndex(0),
+  rightNeighbour: undefined,
 };
 
 it("begins no transaction before what has left the line and is remembered by nobody", async () => {

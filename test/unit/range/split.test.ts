@@ -71,6 +71,7 @@ describe("a split", () => {
       untrimmed: true,
       absorbed: [],
       absorbedAt: 0,
+      rightNeighbour: 8,
     });
     const descriptor = { range: 8, start: encodeKey(1, [5n]), end: "", generation: 2 };
     const told = { path: rangePath(root, 8), parent: 3, index: before + 2, term: 1, conf: CONF };
@@ -83,6 +84,7 @@ describe("a split", () => {
       untrimmed: true,
       absorbed: [],
       absorbedAt: 0,
+      rightNeighbour: undefined,
     });
     expect(child.beginning()).toEqual({ parent: 3, index: before + 2, term: 1, conf: CONF });
     expect(store.beginning()).toBeUndefined();
