@@ -12,6 +12,7 @@
  */
 import { assert } from "../../base/assert.js";
 import { FatalError, RetryError } from "../../base/errors.js";
+import type { TransactionId } from "../../base/ids.js";
 import { SessionFlag } from "../../sql/types.js";
 import type { Answers, Transactions } from "./answers.js";
 import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
@@ -26,6 +27,9 @@ type ResolveCommand = Extract<Command, { kind: "resolve" }>;
 export const IMAGE_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.IgnoreCheckConstraints;
 
 const yes = (repeated: boolean): CommandResult => ({ ok: true, outcomes: [], repeated, vote: "yes" });
+
+/** Ids of autocommit writes: client, sequence, perhaps an attempt, and when the key was issued (src/gateway/attempts.ts). */
+const AUTOCOMMIT = /:\d+(~\d+)?@[0-9a-z]+$/;
 
 export interface ParticipantParts {
   readonly connection: RangeConnection;
@@ -93,6 +97,8 @@ export class Participant {
   resolve({ transaction, decision, wallMs }: ResolveCommand, index: number): CommandResult {
     const { state, answers, transactions, prepared } = this.#parts;
     const known = transactions.outcome(transaction);
+    if (known === "committed" && decision === "aborted" && this.#committedAlone(transaction))
+      return { ok: true, outcomes: [], repeated: true, decision };
     assert(
       known === undefined || known === decision,
       `transaction ${transaction} is ${decision} by its coordinator and ${known} here`,
@@ -110,6 +116,14 @@ export class Participant {
       this.#record({ prepared: { transaction }, wallMs }, decision);
     // A commit of what is not prepared and not known was applied, and has been forgotten since.
     return { ok: true, outcomes: [], repeated: false, decision };
+  }
+
+  /**
+   * An autocommit write, named by its key, that was sent to two gateways: one committed it in this range alone, the other
+   * registered it and found that out by its vote. What was given up then had nothing prepared.
+   */
+  #committedAlone(transaction: TransactionId): boolean {
+    return !this.#parts.prepared.has(transaction) && AUTOCOMMIT.test(transaction);
   }
 
   #refusal(prepared: PreparedTransaction): CommandResult | undefined {

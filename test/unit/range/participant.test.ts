@@ -361,6 +361,31 @@ describe("exactly once", () => {
   });
 });
 
+describe("a decision that contradicts what the range did", () => {
+  const committed = (id: string) => transaction(id, [statement("insert into t values (5, 'alone')")]);
+
+  it("is of no effect where an autocommit write was committed here alone, and registered by another gateway", () => {
+    const store = bank();
+    const id = "c1:7@loyw40qp";
+    applyCommands(store, committed(id));
+    expect(applyCommands(store, resolve(id, "aborted"))).toMatchObject([{ ok: true, decision: "aborted" }]);
+    expect(contents(store)).toHaveLength(3);
+    expect(store.outcome(transactionId(id))).toBe("committed");
+  });
+
+  it("stops the node in all other cases", () => {
+    const store = bank();
+    applyCommands(store, committed("client-7@loyw40qp"));
+    expect(() => applyCommands(store, resolve("client-7@loyw40qp", "aborted"))).toThrow(
+      /aborted by its coordinator/,
+    );
+    const other = bank();
+    const id = "c1:7@loyw40qp";
+    applyCommands(other, resolve(id, "aborted"));
+    expect(() => applyCommands(other, resolve(id, "committed"))).toThrow(/committed by its coordinator/);
+  });
+});
+
 describe("prepared transactions", () => {
   it("survive restarts and snapshots, and are part of the digest", async () => {
     const store = bank();
