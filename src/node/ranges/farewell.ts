@@ -7,9 +7,9 @@
  * 1. A replica goes only on the word of a leader that a quorum has confirmed: "up to this index you are no member"; and
  *    only if it has nothing from that leader or a later one beyond that index. So it can have acknowledged nothing as a
  *    member that was taken in again.
- * 2. A replica of a range that was merged away goes only if it has applied the freeze, after which nothing is ever
- *    written to the range again. It stays until the neighbour that took it in has it here, durably, or is not here at all:
- *    its file is what is taken in, and after a crash perhaps once more.
+ * 2. A replica of a range that was merged away, by meta's word, stays until the neighbour that took it in has it here,
+ *    durably, or is not here at all: its file is what is taken in, and after a crash perhaps once more. One that has not
+ *    applied the freeze is no such file, and never will be: its node was no member any more when all of them had it.
  * 3. So does a frozen replica that was taken out of the membership, for as long as a range here has it as its right
  *    neighbour and has not taken it in. Which one it was frozen for says nothing: that one may have been split since.
  */
@@ -151,11 +151,8 @@ export class Farewell {
 
   #mergedAway(hosted: HostedRange): boolean {
     const { meta } = this.#options;
-    const { range, filled } = hosted;
-    if (range === FIRST_RANGE_GROUP || !meta.isMerged(range)) return false;
-    if (!filled) return true;
-    // Its own word for it: the last that it has applied is that it is taken in by another.
-    return hosted.store.state().frozenInto !== undefined && !this.#isAwaited(hosted);
+    const { range } = hosted;
+    return range !== FIRST_RANGE_GROUP && meta.isMerged(range) && !this.#isAwaited(hosted);
   }
 }
 
