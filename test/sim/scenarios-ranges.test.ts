@@ -303,6 +303,26 @@ describe("a merge that has begun", () => {
     },
   );
 
+  scenario(
+    "is finished without a member that has died, which lets its replica go when it is back",
+    async (world, accounts, [a, b, c]) => {
+      const right = accounts.second;
+      await accounts.lead(FIRST_RANGE_GROUP, a);
+      await accounts.lead(right, b);
+      c.crash("power");
+      await persist(world, b, right, (range) => range.freeze(FIRST_RANGE_GROUP));
+      await world.when(() => accounts.ranges.length === 1, "whoever leads meta finishes it");
+      await accounts.transfer(accounts.client(a));
+      c.start();
+      const here = () => c.process?.hosting?.ranges;
+      await world.when(
+        () => here()?.get(FIRST_RANGE_GROUP)?.filled === true && here()!.get(right) === undefined,
+        "it has the one range, and nothing of the other",
+      );
+      await accounts.transfer(accounts.client(c));
+    },
+  );
+
   scenario("ends when another range has come in between", async (world, accounts, [a, b, c]) => {
     const right = accounts.second;
     await accounts.lead(FIRST_RANGE_GROUP, a);

@@ -60,7 +60,7 @@ export class MergeKeeper {
     const directory = this.#view.hosting.view.directory();
     const start = directory.get(range)?.start;
     const left = directory.ranges.find(({ end }) => end === start);
-    if (left !== undefined) await this.#merge(left.range, "it was begun");
+    if (left !== undefined) await this.#merge(left.range, "it was begun", true);
   }
 
   async #mergeSmall(): Promise<void> {
@@ -79,11 +79,11 @@ export class MergeKeeper {
     }
   }
 
-  async #merge(left: GroupId, why: string): Promise<void> {
+  async #merge(left: GroupId, why: string, begun = false): Promise<void> {
     const descriptor: RangeDescriptor | undefined = this.#view.hosting.view.directory().get(groupId(left));
     if (descriptor === undefined) return;
     try {
-      const { range, merged } = await mergeRight(this.#view, descriptor);
+      const { range, merged } = await mergeRight(this.#view, descriptor, begun);
       this.#logger.info({ range, merged, why }, "two ranges were merged");
     } catch (error) {
       this.#logger.info({ range: left, why, reason: String(error) }, "two ranges were not merged");

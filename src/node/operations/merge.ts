@@ -6,6 +6,9 @@
  * prepared before. Whatever ends this in between, doing it again goes on, at whoever is the left neighbour by then: a
  * range that is frozen is not frozen again.
  *
+ * Nor may a node that dies in between keep the keys from being used: once the right one is frozen, a member that has not
+ * answered for a while is taken out of both. It gets a replica again when placement finds it there.
+ *
  * Invariant: where the left range is told to take in the other one, each of its members has a replica of both, and has the
  * freeze durably. Such a node keeps the frozen replica until it has taken it in (src/node/ranges/farewell.ts).
  */
@@ -26,7 +29,9 @@ import { handOver, replace, wishOf } from "./replica-moves.js";
 /** After that, what is in the way is an error, to be gone on from by merging again. */
 const MERGE_MS = 60_000;
 const FREEZE_MS = 30_000;
-const APPLY_MS = 60_000;
+const APPLY_MS = 10_000;
+/** How long a member may be silent while keys wait for it. */
+const SILENT_MS = 10_000;
 const PAUSE_MS = 30;
 /** How long a range may have no leader while it is moved. */
 const LEADERLESS_MS = 15_000;
@@ -54,8 +59,8 @@ async function isFrozenHere(
   return (await hosted.store.checkpoint()) >= applied;
 }
 
-/** Answers the range that has the keys of both. */
-export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
+/** Answers the range that has the keys of both. `begun`: the right one is frozen already. */
+export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun = false) {
   const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
   if (right === undefined)
     throw new UserError(
@@ -65,14 +70,16 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor) {
   const wishes = [left.range, right.range].map((range) => wishOf(view, range));
   // Placement keeps its hands off while they have to stay together.
   for (const wish of wishes) await wishFor(view, { ...wish, placed: true });
+  const waiting: Waiting = { frozen: begun, silentSinceMs: undefined };
   try {
     const merged = await retried(view, MERGE_MS, async () => {
       const done = takenIn(view, left.range, right);
       if (done !== undefined) return done;
-      await align(view, left.range, right.range);
+      await align(view, left.range, right.range, waiting);
       const frozen = await retried(view, FREEZE_MS, () =>
         view.hosting.view.client(right.range).freeze(left.range),
       );
+      waiting.frozen = true;
       const ready = await untilAllApplied(view, right, left.range);
       return view.hosting.view.client(left.range).absorb(frozen, ready);
     });
@@ -110,8 +117,14 @@ function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>)
   return deadline.persist(work);
 }
 
+/** Whether keys wait for the merge, and since when the merge waits for a node. */
+interface Waiting {
+  frozen: boolean;
+  silentSinceMs: number | undefined;
+}
+
 /** Makes the right one's replicas lie where the left one's do, one by one. */
-async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<void> {
+async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: Waiting): Promise<void> {
   const { clock } = view;
   let patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   for (;;) {
@@ -125,7 +138,7 @@ async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<
       await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
       continue;
     }
-    for (const report of [ours, theirs]) checkAnswering(report, reports);
+    if (await tookOutSilent(view, [ours, theirs], reports, waiting)) continue;
     // A move that has begun would wait for placement, which waits for the merge.
     const moving = [ours, theirs].find(({ learners }) => learners.length > 0);
     if (moving !== undefined) {
@@ -143,13 +156,28 @@ async function align(view: ClusterView, left: GroupId, right: GroupId): Promise<
   }
 }
 
-function checkAnswering({ group, voters }: GroupReport, reports: ReadonlyMap<number, NodeReport>): void {
-  const silent = voters.find((node) => !reports.has(node));
-  if (silent !== undefined)
-    throw new RetryError(
-      "OSTRAKA_UNAVAILABLE",
-      `node ${silent}, which has a replica of ${group}, does not answer`,
-    );
+/** False when all members answer. Waits for one that does not, by way of an error, unless keys have waited long enough. */
+async function tookOutSilent(
+  view: ClusterView,
+  ranges: readonly GroupReport[],
+  reports: ReadonlyMap<number, NodeReport>,
+  waiting: Waiting,
+): Promise<boolean> {
+  for (const { group, voters } of ranges) {
+    const silent = voters.find((node) => !reports.has(node));
+    if (silent === undefined) continue;
+    const nowMs = view.clock.monotonicMs();
+    waiting.silentSinceMs ??= nowMs;
+    if (!waiting.frozen || nowMs < waiting.silentSinceMs + SILENT_MS)
+      throw new RetryError(
+        "OSTRAKA_UNAVAILABLE",
+        `node ${silent}, which has a replica of ${group}, does not answer`,
+      );
+    await replace(view, groupId(group), silent as NodeId, null);
+    return true;
+  }
+  waiting.silentSinceMs = undefined;
+  return false;
 }
 
 /** Answers the nodes of the right range, all of which have applied the freeze; those of the left one are among them. */
