@@ -9,14 +9,14 @@ export const RANGE_MUTANTS = [
     file: "src/gateway/snapshot.ts",
     find: "if (stood.includes(false)) throw",
     replace: "if (stood.length === 0) throw",
-    tests: ["sim/scenarios-ranges"],
+    tests: ["gateway", "sim/scenarios-ranges"],
   },
   {
     name: "release a fence without a quorum",
     file: "src/range/fencing.ts",
     find: "    if (!stood || !answered || term !== this.#leadership.term) return false;\n    await this.#context.deps.handle.readIndex();\n",
     replace: "    if (!stood || !answered || term !== this.#leadership.term) return false;\n",
-    tests: ["sim/scenarios-ranges"],
+    tests: ["range", "sim/scenarios-ranges"],
   },
   {
     name: "fence nobody out",
