@@ -227,6 +227,11 @@ export class RangeConnection {
    * nobody but themselves writes in this connection. A new schema has new ones.
    */
   forgetVirtualTables(): void {
+    this.reloadSchema();
+  }
+
+  /** SQLite reads the schema anew from the file, statistics with it. */
+  reloadSchema(): void {
     this.database.pragma("writable_schema = RESET");
     this.schemaChanged();
   }

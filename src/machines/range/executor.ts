@@ -6,6 +6,8 @@
  * 2. The schema of one of several ranges changes by transactions over all of them only, and never between the vote and
  *    the decision of another transaction.
  * 3. No rowid is chosen at random: see rowid-limit.ts.
+ * 4. What SQLite plans with is what the file says, not what this connection has seen: whatever may have changed
+ *    statistics, or undone such a change, has them read anew.
  */
 import {
   FatalError,
@@ -33,6 +35,8 @@ import type { StampedStatement, StatementOutcome } from "./types.js";
 
 const LIMITS = { maxBytes: MAX_APPLY_RESULT_BYTES };
 const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
+/** Statements that may write statistics. */
+const STATISTICS = /\banalyze\b|sqlite_stat\d/i;
 
 export interface ExecutorParts {
   readonly connection: RangeConnection;
@@ -57,6 +61,10 @@ export class Executor {
   #shardsBefore: ReadonlyMap<number, string> = new Map();
   /** See needBatchesAlone; undefined until asked after a schema change. */
   #waitsForCommit: boolean | undefined;
+  /** Statistics may have changed in what is not committed yet. */
+  #statisticsTouched = false;
+  /** There are tables of statistics, and triggers that may write them; undefined until asked after a schema change. */
+  #statisticsIn: { readonly tables: boolean; readonly triggers: boolean } | undefined;
 
   constructor(parts: ExecutorParts) {
     const { connection } = parts;
@@ -71,6 +79,7 @@ export class Executor {
   /** After a batch was undone. */
   undone(): void {
     this.schemaUndone();
+    this.#statisticsTouched = false;
     // One of our own statements may have inserted before what followed it failed.
     this.#connection.disturbed();
     this.#lastRowidUsed = false;
@@ -80,6 +89,17 @@ export class Executor {
   schemaUndone(): void {
     this.#schemaChanged();
     this.tables.forget();
+    if (this.#statisticsTouched) this.readStatistics();
+  }
+
+  /**
+   * SQLite keeps statistics in memory as they were when it read them: they survive a rollback and even DROP TABLE, and
+   * what is written to their tables counts after a restart only. By them it chooses the order in which rows are met.
+   */
+  readStatistics(): void {
+    this.#statisticsTouched = true;
+    this.#connection.reloadSchema();
+    this.#connection.disturbed();
   }
 
   /** Whether a batch that is about to be committed must be run again, now that rowids are watched. */
@@ -93,6 +113,7 @@ export class Executor {
   committedAlone(): void {
     this.rowidsRunOut = this.#rowids.reached();
     this.#lastRowidUsed = false;
+    this.#statisticsTouched = false;
   }
 
   /**
@@ -150,7 +171,17 @@ export class Executor {
     if (statement.appendsTo !== undefined && !this.#parts.slice.whole)
       this.#checkAppends(statement.appendsTo);
     const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
+    const statistics = this.#mayChangeStatistics(statement.sql, changesSchema);
     if (changesSchema) this.#beforeSchemaChange();
+    try {
+      return this.#run(statement, changesSchema);
+    } finally {
+      // Also where it failed: to prepare a CREATE INDEX is enough to change an estimate.
+      if (statistics) this.readStatistics();
+    }
+  }
+
+  #run(statement: StampedStatement, changesSchema: boolean): StatementOutcome {
     let outcome: StatementOutcome;
     try {
       outcome = this.#connection.leavesWrites(statement.sql)
@@ -164,6 +195,23 @@ export class Executor {
     if (changesSchema) this.#afterSchemaChange();
     else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;
+  }
+
+  #mayChangeStatistics(sql: string, changesSchema: boolean): boolean {
+    if (STATISTICS.test(sql)) return true;
+    if (this.#statisticsIn === undefined) {
+      const { database } = this.#connection;
+      const found = database
+        .prepare(
+          `SELECT max(name IN ('sqlite_stat1', 'sqlite_stat4')), max(type = 'trigger' AND instr(lower(sql), 'sqlite_stat') > 0)
+           FROM main.sqlite_schema`,
+        )
+        .raw(true)
+        .safeIntegers(false)
+        .get() as [number | null, number | null];
+      this.#statisticsIn = { tables: found[0] === 1, triggers: found[1] === 1 };
+    }
+    return this.#statisticsIn.triggers || (changesSchema && this.#statisticsIn.tables);
   }
 
   /**
@@ -253,5 +301,6 @@ export class Executor {
     this.#connection.schemaChanged();
     this.#rowids.schemaChanged();
     this.#waitsForCommit = undefined;
+    this.#statisticsIn = undefined;
   }
 }
