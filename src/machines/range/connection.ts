@@ -411,7 +411,9 @@ export class RangeConnection {
     if (!prepared.readonly && this.#traits().indirectChanges) this.writeVirtualTables();
     const wanted = stamped.stamp.lastInsertRowid;
     const asked = prepared.asksSession || (!prepared.readonly && this.#traits().asksSession);
-    if (asked || (!prepared.readonly && this.#lastInsertRowid !== wanted)) this.#primeRowid(wanted);
+    // A change of the schema that finds nothing to do may count as readonly, and tells the last rowid all the same.
+    const tells = !prepared.readonly || prepared.changesSchema;
+    if (asked || (tells && this.#lastInsertRowid !== wanted)) this.#primeRowid(wanted);
     return prepared;
   }
 

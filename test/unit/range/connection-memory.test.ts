@@ -1,6 +1,15 @@
 import { describe, expect, it } from "vitest";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
-import { applyCommands, applySql, openStore, query, statement, transaction } from "./helpers.js";
+import {
+  applyCommands,
+  applySql,
+  execute,
+  openStore,
+  query,
+  statement,
+  transaction,
+  WALL_MS,
+} from "./helpers.js";
 
 /**
  * Two replicas that have applied the same, one of which has opened its file anew since: what follows must do the same on
@@ -89,4 +98,24 @@ describe("rows come in the same order where SQLite chooses it", () => {
     ];
     expect(alike((store) => applySql(store, ...made), joined)).toEqual(scansB);
   });
+});
+
+it("a change of the schema that finds nothing to do tells the session's last rowid", () => {
+  const stamp = { wallMs: WALL_MS, seed: 1, lastInsertRowid: 77n };
+  const before = (store: StoreCore): void =>
+    applySql(
+      store,
+      "create table a(x)",
+      "create trigger t after insert on a begin select 1; end",
+      "insert into a values (1)",
+    );
+  for (const sql of [
+    "drop trigger if exists absent",
+    "create trigger if not exists t after insert on a begin select 1; end",
+    "drop table if exists absent",
+    "create table if not exists a(x)",
+  ])
+    expect(alike(before, (store) => applyCommands(store, execute(sql, [], { stamp })))).toMatchObject([
+      { ok: true, outcomes: [{ changes: 0, lastInsertRowid: 77n }] },
+    ]);
 });
