@@ -137,7 +137,7 @@ export class StampClock {
     let key = name;
     for (const arg of args) {
       if (typeof arg !== "string" || arg.length > 64) return compute();
-      key += `\u0000${arg}`;
+      key += `\u0000${arg.length}:${arg}`;
     }
     let value = this.#memo.get(key);
     if (value === undefined) {

@@ -119,3 +119,14 @@ it("a change of the schema that finds nothing to do tells the session's last row
       { ok: true, outcomes: [{ changes: 0, lastInsertRowid: 77n }] },
     ]);
 });
+
+it("an answer of a date function is told for its own arguments only", () => {
+  const asked = alike(
+    (store) => applySql(store, "create table a(x)", "insert into a select date('2024-01-01', '+1 day')"),
+    (store) => {
+      applySql(store, "insert into a select date('2024-01-01' || char(0) || '+1 day')");
+      return query(store, "select x from a");
+    },
+  );
+  expect(asked).toEqual([["2024-01-02"], ["2024-01-01"]]);
+});
