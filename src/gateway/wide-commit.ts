@@ -6,6 +6,8 @@
  * 1. Everything that was read is validated by the leader of its range, as part of its vote.
  * 2. `committed` is told only once the coordinator has logged it. What is told as OSTRAKA_RETRY is decided as aborted,
  *    or was never registered and so cannot be committed.
+ * 3. An autocommit write that is sent again may be run by two gateways at once under one id. What is committed is what one
+ *    of them has prepared at all participants, and what is told is what that one did.
  */
 import {
   AmbiguousError,
@@ -74,14 +76,13 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
   trace.note(transaction, "commit", `ranges ${names.join(", ")}`);
   const prepared = trace.phase("prepare");
   const registered = ranges.coordinator.register(transaction, names);
-  const voting = participants.map((participant) => prepare(db, commit, participant));
+  const run = runOf(db, commit);
+  const voting = participants.map((participant) => prepare(db, commit, participant, run));
   const [registration, votes] = await Promise.all([settled(registered), Promise.all(voting)]);
   prepared();
   trace.note(transaction, "votes", votes.map(({ vote }) => vote).join(", "));
   if (registration.ok && registration.value.state === "committed")
-    return (
-      (registration.value.answer && keptAnswer(registration.value.answer)) ?? answered(commit.outcomes, true)
-    );
+    return (registration.value.answer && keptAnswer(registration.value.answer)) ?? answered([], true);
   const refusal = refusalOf(registration, votes);
   // Whoever ran the same transaction before may have decided otherwise, and what is decided is what counts.
   const wanted = refusal === undefined ? "committed" : "aborted";
@@ -89,7 +90,10 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
   const { decision, answer } = await decide(db, commit, wanted);
   decided();
   if (decision === "committed")
-    return (answer && keptAnswer(answer)) ?? answered(commit.outcomes, refusal !== undefined);
+    return (
+      (answer && keptAnswer(answer)) ??
+      (refusal === undefined ? answered(commit.outcomes, false) : answered([], true))
+    );
   const doubt = votes.find((vote) => vote.vote === "no" && vote.error[0] === "ambiguous");
   // The same write is on its way under another name, and may yet be committed.
   if (doubt?.vote === "no") throw fromWireError(doubt.error);
@@ -132,6 +136,7 @@ async function prepare(
   db: GatewayDatabase,
   { transaction, key, schemaTexts, schemaVersion }: WideCommit,
   { descriptor, reads, writes, changes, ran, own }: Participation,
+  run: string | undefined,
 ): Promise<Vote> {
   const body: PrepareRequest["body"] = own
     ? { kind: "own" }
@@ -143,11 +148,17 @@ async function prepare(
   const { range, generation } = descriptor;
   const request = { transaction, key, coordinator: COORDINATOR_GROUP, generation, schemaVersion };
   try {
-    return await db.client(range).prepare({ ...request, reads, writes, ran, body });
+    return await db.client(range).prepare({ ...request, reads, writes, ran, run, body });
   } catch (error) {
     await db.learnFrom(error);
     return { vote: "no", error: toWireError(error) };
   }
+}
+
+/** Ids of interactive transactions are used once; those of autocommit writes are made of their keys. */
+function runOf(db: GatewayDatabase, { transaction, key }: WideCommit): string | undefined {
+  if (!transaction.startsWith(`${key.client}:${key.sequence}`)) return undefined;
+  return `${db.random.uint32()}.${db.random.uint32()}`;
 }
 
 type Settled<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: unknown };

@@ -348,7 +348,7 @@ export class OpenTransactions {
   async commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult> {
     const { transaction: id, key, body, writes } = commit;
     const under = this.#committing.get(id);
-    if (under !== undefined) return under;
+    if (under !== undefined) return under.then(joined);
     const leadership = this.#context.serving();
     const transaction = leadership.transactions.get(id);
     if (transaction === undefined || commit.readTerm !== leadership.term) return refused(FORGOTTEN);
@@ -476,6 +476,11 @@ export class OpenTransactions {
     const changesSchema = writes.some((span) => span.table === SCHEMA.table);
     return this.#context.submit(command(), leadership, () => writes, changesSchema);
   }
+}
+
+/** Another gateway may run the same write at the same time: what is committed is what the first one did. */
+function joined(result: CommandResult): CommandResult {
+  return result.ok ? { ...result, repeated: true } : result;
 }
 
 export function refused(why: string): CommandResult {

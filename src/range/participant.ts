@@ -14,13 +14,20 @@
  * 4. What this leader has run of a transaction it remembers, and validates with the rest; a PREPARE that relies on more, or
  *    less, than that is refused. So it is under another leader.
  * 5. What a yes holds stays held until the decision's own entry is applied. Decisions are never kept waiting.
+ * 6. Under one id only one run of a transaction is voted for: another's is no repetition. Of what was inherited nobody
+ *    knows which run it was.
  */
 import { assert } from "../base/assert.js";
 import { AmbiguousError, fromWireError, RouteError, type WireError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
-import type { Command, PreparedTransaction, StampedStatement } from "../machines/range/types.js";
+import type {
+  Command,
+  CommandResult,
+  PreparedTransaction,
+  StampedStatement,
+} from "../machines/range/types.js";
 import type { Span } from "../sql/types.js";
 import type { Passage } from "../txn/gate.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
@@ -35,9 +42,12 @@ type Decision = "committed" | "aborted";
 /** Refusals and decisions that are remembered, at most. */
 const MAX_REMEMBERED = 20_000;
 const NOTHING: readonly Span[] = [];
+/** No run is decided before its last vote: whoever comes afterwards is another one. */
+const COMMITTED: CommandResult = { ok: true, outcomes: [], repeated: true, decision: "committed" };
 
 interface Voted {
   readonly coordinator: GroupId;
+  readonly run: string | undefined;
   /** When to ask what became of it. */
   askMs: number;
 }
@@ -47,7 +57,10 @@ export class Participant {
   readonly #leadership: Leadership;
   readonly #open: OpenTransactions;
   /** Waiting, or in flight. */
-  readonly #voting = new Map<TransactionId, Promise<Vote>>();
+  readonly #voting = new Map<
+    TransactionId,
+    { readonly run: string | undefined; readonly vote: Promise<Vote> }
+  >();
   readonly #voted = new Map<TransactionId, Voted>();
   readonly #refused = new Set<TransactionId>();
   readonly #resolving = new Map<TransactionId, Promise<void>>();
@@ -62,7 +75,11 @@ export class Participant {
     const { inDoubtMs } = context.deps.limits;
     for (const { transaction, coordinator, preparedMs } of leadership.inherited) {
       const ageMs = Math.max(0, context.wallMs() - preparedMs);
-      this.#voted.set(transaction, { coordinator, askMs: nowMs + Math.max(0, inDoubtMs - ageMs) });
+      this.#voted.set(transaction, {
+        coordinator,
+        run: undefined,
+        askMs: nowMs + Math.max(0, inDoubtMs - ageMs),
+      });
     }
     this.#watch();
   }
@@ -84,15 +101,20 @@ export class Participant {
   // --- votes ----------------------------------------------------------------------------------------------------
 
   prepare(request: PrepareRequest): Promise<Vote> {
-    const { transaction: id } = request;
-    const under = this.#voting.get(id);
-    if (under !== undefined) return under;
+    const { transaction: id, run } = request;
+    const known = this.#voting.get(id) ?? this.#voted.get(id);
+    if (known !== undefined && known.run !== run)
+      return Promise.resolve({
+        vote: "no",
+        error: retry("another run of the same write is being committed"),
+      });
+    if (known !== undefined) return "vote" in known ? known.vote : Promise.resolve({ vote: "yes" });
     const decision = this.#resolved.get(id);
-    if (this.#voted.has(id) || decision === "committed") return Promise.resolve({ vote: "yes" });
+    if (decision === "committed") return Promise.resolve({ vote: "known", result: COMMITTED });
     if (this.#refused.has(id) || decision === "aborted")
       return this.#refuse(id, "the transaction was refused before");
     const vote = this.#vote(request).finally(() => this.#voting.delete(id));
-    this.#voting.set(id, vote);
+    this.#voting.set(id, { run, vote });
     return vote;
   }
 
@@ -198,7 +220,7 @@ export class Participant {
   }
 
   async #propose(request: PrepareRequest, reads: readonly Span[], writes: readonly Span[]): Promise<Vote> {
-    const { transaction: id, key, coordinator } = request;
+    const { transaction: id, key, coordinator, run } = request;
     const { clock, limits, schema } = this.#context.deps;
     const schemaVersion = request.body.kind === "own" ? schema.version : request.schemaVersion;
     const body = this.#body(request);
@@ -222,7 +244,7 @@ export class Participant {
       );
       this.#open.close(this.#leadership, id);
       if (result.ok && result.vote === "yes")
-        return this.#votedYes(id, coordinator, clock.monotonicMs() + limits.inDoubtMs);
+        return this.#votedYes(id, { coordinator, run, askMs: clock.monotonicMs() + limits.inDoubtMs });
       this.#letGo(id);
       if (result.ok) return { vote: "known", result };
       this.#remember(id);
@@ -234,12 +256,12 @@ export class Participant {
     }
   }
 
-  #votedYes(id: TransactionId, coordinator: GroupId, askMs: number): Vote {
+  #votedYes(id: TransactionId, voted: Voted): Vote {
     // Its decision was right behind it in the log.
     const decision = this.#resolved.get(id);
     if (decision === "aborted") return { vote: "no", error: retry("the transaction was given up") };
     if (decision === undefined) {
-      this.#voted.set(id, { coordinator, askMs });
+      this.#voted.set(id, voted);
       this.#watch();
     }
     return { vote: "yes" };

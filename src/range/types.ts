@@ -112,6 +112,11 @@ export interface PrepareRequest {
    * the gateway relies on.
    */
   readonly ran?: number | undefined;
+  /**
+   * Names the run of a write that may be run more than once under one id, by several gateways at the same time: what is
+   * committed under it must all be of one run. Undefined: there is but one.
+   */
+  readonly run?: string | undefined;
   /** "own": what it has run here; `generation`, `writes` and `schemaVersion` are then the leader's to know. */
   readonly body:
     | Exclude<PreparedTransaction["body"], { readonly kind: "statements" }>

@@ -248,6 +248,35 @@ describe("repeated messages", () => {
     expect(made.log.entries).toBe(3);
   });
 
+  it("of a PREPARE are none if another gateway runs the same write: only one run is voted for", async () => {
+    const made = await world();
+    const { leader, log } = made;
+    const asked = (run: string, to: number) => ({
+      ...request(made, { id: "a", changes: [row(1, to)] }),
+      run,
+    });
+    log.held = true;
+    const first = leader.prepare(asked("x", 11));
+    await now(first);
+    expect(await leader.prepare(asked("y", 12))).toEqual(NO);
+    log.held = false;
+    log.deliver();
+    expect(await first).toEqual(YES);
+    expect(await leader.prepare(asked("y", 12))).toEqual(NO);
+    expect(await leader.prepare(asked("x", 11))).toEqual(YES);
+    log.depose();
+    log.lead();
+    await settle();
+    // Nobody knows any more whose it is.
+    expect(await leader.prepare(asked("y", 12))).toEqual(NO);
+    await leader.resolve(id("a"), "committed");
+    expect(await leader.prepare(asked("y", 12))).toMatchObject({
+      vote: "known",
+      result: { ok: true, repeated: true, outcomes: [], decision: "committed" },
+    });
+    expect(await all(made)).toContainEqual([1n, 11n]);
+  });
+
   it("of one that was refused are refused for ever", async () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
