@@ -44,7 +44,7 @@ export async function committedBefore(
   for (let attempt = 0; attempt < LIKELY_ATTEMPTS; attempt++) {
     const id = attemptId(key, attempt);
     const became = await db.outcome(id, deadline);
-    if (became === "committed") return answered(db, key, deadline);
+    if (became === "committed") return keptOutcomes(db, key, deadline);
     if (became === "unknown")
       throw new AmbiguousError(
         `it is not known whether the write was committed before: ${failure.message}`,
@@ -61,7 +61,29 @@ export function notKept(key: IdempotencyKey | undefined): AmbiguousError {
   return new AmbiguousError("the write was committed when it was sent before; its answer was not kept", id);
 }
 
-async function answered(
+/** As committedBefore, for a batch. */
+export async function batchBefore(
+  db: GatewayDatabase,
+  statements: readonly unknown[],
+  key: IdempotencyKey | undefined,
+  failure: unknown,
+  deadline: Deadline,
+): Promise<readonly StatementOutcome[]> {
+  return allOf(statements, await committedBefore(db, key, failure, deadline), key);
+}
+
+/** What was kept of a batch, if it is what all of its statements have answered. */
+export function allOf(
+  statements: readonly unknown[],
+  outcomes: readonly StatementOutcome[],
+  key: IdempotencyKey | undefined,
+): readonly StatementOutcome[] {
+  if (outcomes.length < statements.length) throw notKept(key);
+  return outcomes;
+}
+
+/** What a write that is known to be committed has answered, a statement each; none when nobody has kept it. */
+export async function keptOutcomes(
   db: GatewayDatabase,
   key: IdempotencyKey,
   deadline: Deadline,

@@ -5,11 +5,16 @@
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
 import { fromWireError, RetryError, UserError } from "../base/errors.js";
-import type { CommandResult, IdempotencyKey, SystemTable } from "../machines/range/types.js";
+import type {
+  CommandResult,
+  IdempotencyKey,
+  StatementOutcome,
+  SystemTable,
+} from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
-import { ATTEMPTS, attemptId, autocommitId, committedBefore, coordinated, notKept } from "./attempts.js";
+import { ATTEMPTS, attemptId, autocommitId, committedBefore, keptOutcomes, notKept } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
 import { emptyOutcome } from "./outcomes.js";
@@ -80,7 +85,7 @@ export class AutocommitStatements {
         )
         .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
       if (result.ok === "failed") return this.toldBefore(analysis.class, key, result.failure, deadline);
-      if (result.ok !== "move") return this.#wrote(result, key, deadline);
+      if (result.ok !== "move") return this.#wrote(analysis.class, result, key, deadline);
     }
     try {
       return await this.#writeInCopy(statement, analysis, key, deadline);
@@ -99,10 +104,7 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const [outcome] = await committedBefore(this.#context.db, key, failure, deadline);
-    if (outcome !== undefined) return { kind: "outcome", outcome };
-    // Changes of the schema have but one answer.
-    if (kind === "ddl") return emptyOutcome();
-    throw notKept(key);
+    return told(kind, outcome, key);
   }
 
   /** By the schema of now. */
@@ -120,12 +122,17 @@ export class AutocommitStatements {
     return touched.length > 1 ? undefined : db.client((touched[0] ?? db.first).range);
   }
 
-  async #wrote(result: CommandResult, key: IdempotencyKey, deadline: Deadline): Promise<ExecuteResult> {
+  async #wrote(
+    { kind }: StatementClass,
+    result: CommandResult,
+    key: IdempotencyKey,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
     if (!result.ok) throw fromWireError(result.error);
     this.#context.db.counts.single++;
-    const told = await this.#saidBefore(result, key, emptyOutcome(), deadline);
-    if (told.kind === "outcome") this.#settings.wrote(told.outcome);
-    return told;
+    const said = await this.#saidBefore(kind, result, key, deadline);
+    if (said.kind === "outcome") this.#settings.wrote(said.outcome);
+    return said;
   }
 
   /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
@@ -158,7 +165,8 @@ export class AutocommitStatements {
         );
         if (changesTempSchema(analysis)) await temp.learn(transaction, deadline);
         const result = await transaction.commit(key, deadline);
-        if (result.ok) return result.repeated ? await this.#saidBefore(result, key, ran, deadline) : ran;
+        if (result.ok)
+          return result.repeated ? await this.#saidBefore(analysis.class.kind, result, key, deadline) : ran;
         throw fromWireError(result.error);
       } catch (failure) {
         const error = this.#mayKeep(analysis)
@@ -171,19 +179,15 @@ export class AutocommitStatements {
     }
   }
 
-  /** The write was applied before, and its answer lost: it is told again, as far as anybody remembers it. */
+  /** The write was applied before, and its answer lost: it is told again. What it would do now is no answer. */
   async #saidBefore(
+    kind: StatementClass["kind"],
     result: Extract<CommandResult, { ok: true }>,
     key: IdempotencyKey,
-    ran: ExecuteResult,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    let [outcome] = result.outcomes;
-    if (outcome === undefined) {
-      const known = await coordinated(this.#context.db, key, deadline);
-      outcome = known?.ok ? known.outcomes[0] : undefined;
-    }
-    return outcome === undefined ? ran : { kind: "outcome", outcome };
+    const [outcome = (await keptOutcomes(this.#context.db, key, deadline))[0]] = result.outcomes;
+    return told(kind, outcome, key);
   }
 
   /**
@@ -231,6 +235,17 @@ export class AutocommitStatements {
       await this.systemTables(analysis),
     );
   }
+}
+
+function told(
+  kind: StatementClass["kind"],
+  outcome: StatementOutcome | undefined,
+  key: IdempotencyKey | undefined,
+): ExecuteResult {
+  if (outcome !== undefined) return { kind: "outcome", outcome };
+  // Changes of the schema have but one answer.
+  if (kind === "ddl" || kind === "analyze") return emptyOutcome();
+  throw notKept(key);
 }
 
 export function changesTempSchema(analysis: Analysis): boolean {

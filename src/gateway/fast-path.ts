@@ -133,9 +133,9 @@ function write(
     },
     (error: unknown) => {
       if (error instanceof RouteError && error.moved !== undefined) db.ranges.learn(error.moved);
-      return error instanceof AmbiguousError
-        ? inDoubt(session, request, key, error)
-        : slowly(session, request, error);
+      if (error instanceof AmbiguousError) return inDoubt(session, request, key, error);
+      // It did not come to the log, but may have when it was sent before.
+      return error instanceof UserError ? session.executeSlowly(request) : slowly(session, request, error);
     },
   );
 }

@@ -11,13 +11,13 @@
 
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
 import { transactionId as brandTransactionId, type GroupId, type TransactionId } from "../base/ids.js";
-import type { IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
-import { autocommitId, committedBefore, notKept } from "./attempts.js";
+import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
@@ -283,7 +283,7 @@ export class GatewaySession implements Session {
       case "reindex":
         return emptyOutcome();
       default:
-        return this.#statement(sql, request, deadline);
+        return this.#statement(sql, kind, request, deadline);
     }
   }
 
@@ -327,6 +327,14 @@ export class GatewaySession implements Session {
   }
 
   async #commit(request: RequestTail, deadline: Deadline): Promise<ExecuteResult> {
+    await this.#commitTransaction(request, deadline);
+    return emptyOutcome();
+  }
+
+  async #commitTransaction(
+    request: RequestTail,
+    deadline: Deadline,
+  ): Promise<Extract<CommandResult, { ok: true }>> {
     const transaction = this.#transaction;
     if (transaction === undefined)
       throw new UserError("SQLITE_ERROR", "cannot commit - no transaction is active");
@@ -338,7 +346,7 @@ export class GatewaySession implements Session {
       throw error;
     }
     this.#transactionEnded();
-    return emptyOutcome();
+    return result;
   }
 
   async #endTransaction(how: (transaction: Transaction) => Promise<void>): Promise<void> {
@@ -355,9 +363,20 @@ export class GatewaySession implements Session {
   }
 
   /** SELECT, writes, DDL, ANALYZE. */
-  async #statement(text: string, request: ExecuteRequest, deadline: Deadline): Promise<ExecuteResult> {
+  async #statement(
+    text: string,
+    kind: StatementClass,
+    request: ExecuteRequest,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
     const sql = this.#context.statements.bindSession(text, this.settings);
-    const analysis = await this.analyseFresh(sql, deadline);
+    let analysis: Analysis;
+    try {
+      analysis = await this.analyseFresh(sql, deadline);
+    } catch (error) {
+      if (this.#transaction !== undefined) throw error;
+      return this.#autocommit.toldBefore(kind, request.key, error, deadline);
+    }
     const statement = this.#bind(sql, analysis, request.params);
     const transaction = this.#transaction;
     if (transaction !== undefined) {
@@ -436,14 +455,18 @@ export class GatewaySession implements Session {
     if (bounded !== undefined) {
       const { db } = this.#context;
       const id = brandTransactionId(autocommitId(key));
-      const result = await db.persist(
-        deadline,
-        async () => this.#batchLeader(bounded)?.batch({ key, transaction: id, statements: bounded }) ?? MOVE,
-        { transaction: id, repeatable: true },
-      );
+      const result = await db
+        .persist(
+          deadline,
+          async () =>
+            this.#batchLeader(bounded)?.batch({ key, transaction: id, statements: bounded }) ?? MOVE,
+          { transaction: id, repeatable: true },
+        )
+        .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
+      if (result.ok === "failed") return batchBefore(db, statements, request.key, result.failure, deadline);
       if (result.ok !== "move") {
         if (!result.ok) throw fromWireError(result.error);
-        return result.outcomes;
+        return allOf(statements, result.outcomes, key);
       }
     }
     const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
@@ -452,9 +475,7 @@ export class GatewaySession implements Session {
       return await scratch.batchInTransaction(statements, { ...request, key }, deadline);
     } catch (failure) {
       if (inner) throw failure;
-      const outcomes = await committedBefore(this.#context.db, request.key, failure, deadline);
-      if (outcomes.length < statements.length) throw notKept(request.key);
-      return outcomes;
+      return batchBefore(this.#context.db, statements, request.key, failure, deadline);
     } finally {
       if (scratch !== this) await scratch.close();
     }
@@ -501,6 +522,11 @@ export class GatewaySession implements Session {
     return bounded;
   }
 
+  /** Where the answer to COMMIT was lost it has been asked for, and then it is this transaction that was committed. */
+  async #committedNow(transaction: Transaction, deadline: Deadline): Promise<boolean> {
+    return (await this.#context.db.outcome(transaction.id, deadline)) === "committed";
+  }
+
   /** All or nothing inside whatever is open: a savepoint in a transaction, else a transaction of its own. */
   async batchInTransaction(
     statements: readonly { readonly sql: string; readonly params: Params }[],
@@ -519,7 +545,12 @@ export class GatewaySession implements Session {
         outcomes.push(await collectResult(result, this.#context.db.limits.maxTransactionBytes));
       }
       if (inner) await transaction.release(BATCH_SAVEPOINT, deadline);
-      else await this.#commit(request, deadline);
+      else {
+        const result = await this.#commitTransaction(request, deadline);
+        // What was committed when the batch was sent before is told, not what it would do now.
+        if (result.repeated && !(await this.#committedNow(transaction, deadline)))
+          return allOf(statements, result.outcomes, request.key);
+      }
       return outcomes;
     } catch (error) {
       if (this.#transaction === transaction && inner) {

@@ -38,6 +38,10 @@ const batch = several(
   "INSERT INTO t SELECT 40, count(*) FROM t",
 );
 
+/** Endless, as far as anybody can tell. */
+const UP_TO_FOUR =
+  "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n";
+
 const error = (text: string) => text.match(/^[A-Z_]+: /)?.[0] ?? "";
 
 class Desk {
@@ -45,21 +49,22 @@ class Desk {
   constructor(
     readonly client: SimClient,
     readonly machine: Machine,
+    readonly name = "desk",
   ) {}
 
   key(): IdempotencyKey {
     this.#sequence++;
     return {
-      client: "desk",
+      client: this.name,
       sequence: this.#sequence,
       lowestUnanswered: 1,
       issuedMs: this.client.world.clock.wallMs(),
     };
   }
 
-  async send(send: Send, key = this.key()): Promise<Told> {
+  async send(send: Send, key = this.key(), kind: "autocommit" | "session" = "autocommit"): Promise<Told> {
     return this.client.request(this.machine.process!, async (gateway) => {
-      const session = gateway.openSession("autocommit");
+      const session = gateway.openSession(kind);
       try {
         return await send(session, key);
       } catch (failure) {
@@ -72,9 +77,9 @@ class Desk {
   }
 }
 
-async function atDesk(manyRanges: boolean, script: (desk: Desk) => Promise<void>): Promise<void> {
+async function atDesk(manyRanges: boolean, script: (desk: Desk) => Promise<void>, seed = 3): Promise<void> {
   const world = new World({
-    seed: 3,
+    seed,
     manyRanges: true,
     fixed: { founders: 3, replicas: 3, most: 3, tuning: {}, rangeMaxRows: 0 },
   });
@@ -131,6 +136,88 @@ describe.each([
       expect(ids).toMatchObject({ rows: [[1n], [2n], [3n], [4n], [6n], [7n]] });
     });
   });
+
+  it("a batch that would do something else now is told as it was, or not at all", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      const key = desk.key();
+      const turn = several(
+        `UPDATE t SET v = -v WHERE v > 0 AND id IN (${UP_TO_FOUR})`,
+        `UPDATE t SET v = v - 1 WHERE v >= 0 AND id IN (${UP_TO_FOUR})`,
+      );
+      expect(await desk.send(turn, key)).toEqual({ rows: [], changes: 4 });
+      const again = await desk.send(turn, key);
+      if (manyRanges) expect(again).toMatch(/^OSTRAKA_UNKNOWN_OUTCOME: the write was committed/);
+      else expect(again).toEqual({ rows: [], changes: 4 });
+    });
+  });
+
+  it("a write whose answer was too long to keep is not told what it would do now", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      const key = desk.key();
+      const grow = one("UPDATE t SET v = v + 1 WHERE v >= 0 RETURNING v, hex(zeroblob(20000))");
+      expect(await desk.send(grow, key)).toMatchObject({ changes: 4 });
+      expect(await desk.send(grow, key)).toMatch(/^OSTRAKA_UNKNOWN_OUTCOME: /);
+    });
+  });
+
+  it("a session outside a transaction is told what its write did before", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      const key = desk.key();
+      const alter = one("ALTER TABLE t ADD COLUMN c");
+      expect(await desk.send(alter, key, "session")).toEqual({ rows: [], changes: 0 });
+      expect(await desk.send(alter, key, "session")).toEqual({ rows: [], changes: 0 });
+      expect(await desk.send(alter, desk.key(), "session")).toMatch(/^SQLITE_ERROR: duplicate column/);
+    });
+  });
+
+  it("a write is told as it was by a node that has yet to hear that it does not compile any more", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      await desk.send(one("ALTER TABLE t ADD COLUMN c"));
+      for (const [i, machine] of desk.client.world.machines.entries()) {
+        const late = new Desk(desk.client, machine, `late${i}`);
+        const sends = [one(`UPDATE t SET c = 1 WHERE id = 1`), several("UPDATE t SET c = 2 WHERE id = 1")];
+        const keys = sends.map(() => late.key());
+        for (const [at, send] of sends.entries())
+          expect(await late.send(send, keys[at])).toEqual({ rows: [], changes: 1 });
+        for (const [at, send] of sends.entries()) {
+          await desk.send(one("ALTER TABLE t DROP COLUMN c"));
+          expect(await late.send(send, keys[at])).toEqual({ rows: [], changes: 1 });
+          await desk.send(one("ALTER TABLE t ADD COLUMN c"));
+          await late.send(one("SELECT c FROM t"));
+        }
+      }
+    });
+  });
+
+  it.each([1, 3, 4])(
+    "a write that several nodes run at once is done and told as one (SEED=%i)",
+    async (seed) => {
+      await atDesk(
+        manyRanges,
+        async (desk) => {
+          const { world } = desk.client;
+          for (let round = 0; round < 8; round++) {
+            const key = desk.key();
+            const once = one(`UPDATE t SET v = (SELECT random()) WHERE id IN (${UP_TO_FOUR}) RETURNING v`);
+            const told = await Promise.all(
+              world.machines.slice(0, 3).map(async (machine, i) => {
+                await new Promise<void>((go) => world.clock.setTimer(i * (round % 4), () => go()));
+                return new Desk(desk.client, machine).send(once, key);
+              }),
+            );
+            const done = await desk.send(one("SELECT v FROM t ORDER BY id"));
+            const { rows } = done as Exclude<Told, string>;
+            expect(new Set(rows.map(([v]) => v)).size).toBe(1);
+            for (const one of told)
+              if (typeof one === "string")
+                expect(one).toMatch(/^OSTRAKA_(RETRY|UNAVAILABLE|UNKNOWN_OUTCOME)/);
+              else expect(one.rows).toEqual(rows);
+          }
+        },
+        seed,
+      );
+    },
+  );
 
   it("a write whose table has gone since is told as it was", async () => {
     await atDesk(manyRanges, async (desk) => {
