@@ -7,7 +7,8 @@
  * 2. After an open transaction was lost with its node nothing runs until it is rolled back: the user never takes a
  *    statement of a lost transaction for one of it.
  * 3. Outside a transaction a statement is sent again, elsewhere if need be, only under the key it had.
- * 4. A COMMIT whose answer was lost ends as committed, as OSTRAKA_RETRY, or as OSTRAKA_UNKNOWN_OUTCOME; nothing else.
+ * 4. A COMMIT whose answer was lost ends as committed, as OSTRAKA_RETRY, or as OSTRAKA_UNKNOWN_OUTCOME; nothing else. So
+ *    does a RELEASE, which is one if its savepoint began the transaction.
  */
 import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
@@ -39,7 +40,7 @@ interface Work<T> {
   readonly bytes: number;
   /** Undefined for what only reads. */
   readonly keyed: boolean;
-  readonly ends: "commit" | "rollback" | undefined;
+  readonly ends: "commit" | "rollback" | "release" | undefined;
   readonly leavesState: boolean;
   message(
     id: number,
@@ -178,7 +179,9 @@ export class Conversation {
     };
   }
 
-  #endingWord({ word, sql }: BoundStatement): "commit" | "rollback" | undefined {
+  #endingWord({ word, sql }: BoundStatement): Work<never>["ends"] {
+    // That of the savepoint which began the transaction.
+    if (word === "release") return word;
     return word === "commit" || word === "rollback" ? endsTransaction(sql) : undefined;
   }
 
@@ -323,16 +326,19 @@ export class Conversation {
       case "lost":
         this.#link = undefined;
         this.#stateful = false;
-        if (work.ends === "commit") return this.#askOutcome(work, id, deadlineMs, answer.reason);
+        if (work.ends === "commit" || work.ends === "release")
+          return this.#askOutcome(work, id, deadlineMs, answer.reason);
         return this.#loseTransaction(work, `the transaction was lost with its node: ${answer.reason}`);
       case "overdue":
         if (work.ends === "commit") {
           this.#forgetTransaction();
           throw unknownOutcome("no answer to COMMIT in time", id);
         }
+        if (work.ends === "release") throw unknownOutcome("no answer to RELEASE in time", id);
         throw timedOut("no answer in time");
       case "closed":
-        if (work.ends === "commit") throw unknownOutcome("the database was closed during COMMIT", id);
+        if (work.ends === "commit" || work.ends === "release")
+          throw unknownOutcome(`the database was closed during ${work.ends.toUpperCase()}`, id);
         throw answer.error;
       case "unfit":
         throw answer.error;
@@ -341,7 +347,7 @@ export class Conversation {
     }
   }
 
-  /** The answer to a COMMIT was lost: another node is asked, which by asking makes an abort final. */
+  /** The answer to a COMMIT, or to what may be one, was lost: another node is asked, which by asking makes an abort final. */
   async #askOutcome<T>(work: Work<T>, id: string, deadlineMs: number, reason: string): Promise<T> {
     this.#forgetTransaction();
     const timeoutMs = Math.max(1, deadlineMs - this.pool.clock.monotonicMs());
@@ -353,7 +359,11 @@ export class Conversation {
       outcome = "unknown";
     }
     if (outcome === "committed") return work.settled();
-    if (outcome !== "aborted") throw unknownOutcome(`the answer to COMMIT was lost: ${reason}`, id);
+    if (outcome !== "aborted")
+      throw unknownOutcome(`the answer to ${work.ends!.toUpperCase()} was lost: ${reason}`, id);
+    // Of a savepoint in the middle: the user has yet to learn that the transaction is gone.
+    if (work.ends === "release")
+      return this.#loseTransaction(work, `the transaction was lost with its node: ${reason}`);
     throw new OstrakaError(
       "OSTRAKA_RETRY",
       "the node was lost before it could commit; nothing was committed",
@@ -370,7 +380,7 @@ export class Conversation {
 
   #afterLoss<T>(work: Work<T>): T {
     const lost = this.#lostWith!;
-    if (work.ends === "commit" || work.ends === undefined)
+    if (work.ends !== "rollback")
       throw new OstrakaError(lost.code, `${lost.message}; ROLLBACK, then run it again`);
     this.#lostWith = undefined;
     this.#forgetTransaction();

@@ -3,7 +3,7 @@
  * may insert, or surely writes nothing. Anything not recognised is taken for a write, which costs an idempotency key
  * and nothing else. The server decides what a statement is; this only chooses how to send it again.
  */
-export type Word = "begin" | "commit" | "rollback" | "savepoint" | "insert" | "query" | "other";
+export type Word = "begin" | "commit" | "rollback" | "savepoint" | "release" | "insert" | "query" | "other";
 
 const WORDS: Readonly<Record<string, Word>> = {
   begin: "begin",
@@ -11,7 +11,7 @@ const WORDS: Readonly<Record<string, Word>> = {
   end: "commit",
   rollback: "rollback",
   savepoint: "savepoint",
-  release: "savepoint",
+  release: "release",
   insert: "insert",
   replace: "insert",
   with: "insert",

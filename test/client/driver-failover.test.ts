@@ -111,6 +111,22 @@ describe("a node goes away", () => {
     expect(await n()).toBe(7);
   });
 
+  it.each([
+    ["savepoint a", true],
+    ["begin; savepoint a", false],
+  ])("asks what became of a RELEASE, which may be a COMMIT: %s", async (begin, commits) => {
+    const done = cutAfter(/^release/i);
+    const s = await db.session();
+    await s.exec(begin);
+    await s.execute("update t set n = n + 1 where id = 1");
+    if (commits) await s.execute("release a");
+    else expect((await failure(s.execute("release a"))).code).toBe("OSTRAKA_RETRY");
+    expect(done.cut).toBe(true);
+    expect(s.state).toBe(commits ? "idle" : "failed");
+    await s.close();
+    expect(await n()).toBe(commits ? 1 : 0);
+  });
+
   it("says OSTRAKA_RETRY for a COMMIT that never happened", async () => {
     let cut = false;
     gateway.interference = {
