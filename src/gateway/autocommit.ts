@@ -21,7 +21,7 @@ import { emptyOutcome } from "./outcomes.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import type { SessionContext } from "./session.js";
 import type { SessionSettings } from "./settings.js";
-import { changesDatabase } from "./statements.js";
+import { changesDatabase, likesOtherwise } from "./statements.js";
 import { systemTablesFor } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { Transaction } from "./transaction.js";
@@ -67,7 +67,12 @@ export class AutocommitStatements {
     const { db } = this.#context;
     const key = request.key ?? this.#context.nextKey();
     const inDoubt = { transaction: autocommitId(key), repeatable: true };
-    if (!analysis.rowChangesOnly && analysis.systemTables.length === 0) {
+    const { snapshot } = db.ranges.schema();
+    if (
+      !analysis.rowChangesOnly &&
+      analysis.systemTables.length === 0 &&
+      !likesOtherwise(analysis, this.#settings.flags, snapshot)
+    ) {
       const write = {
         key,
         statement,

@@ -25,7 +25,7 @@ import { collect, collectTexts } from "./outcomes.js";
 import { replay } from "./replay.js";
 import { type Replica, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
-import { changesDatabase } from "./statements.js";
+import { changesDatabase, likesOtherwise } from "./statements.js";
 import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
 
 export class PrivateCopy implements Workspace {
@@ -148,7 +148,13 @@ export class PrivateCopy implements Workspace {
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
     const changes = changesDatabase(analysis, statement.params);
-    if (changes && (analysis.rowChangesOnly || feedsOnTemp(analysis, statement.params)))
+    const { schema } = this.#replica;
+    if (
+      changes &&
+      (analysis.rowChangesOnly ||
+        feedsOnTemp(analysis, statement.params) ||
+        likesOtherwise(analysis, statement.flags, schema.snapshot))
+    )
       this.#rowsNeeded = true;
     return this.#runner.run(statement, runOptions(this.#replica, deadline, systemTables));
   }

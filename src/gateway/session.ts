@@ -29,7 +29,7 @@ import { executePragma } from "./pragma-statements.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
-import type { StatementCache } from "./statements.js";
+import { likesOtherwise, type StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { Transaction, type TransactionMode } from "./transaction.js";
@@ -509,6 +509,7 @@ export class GatewaySession implements Session {
         analysis === undefined ||
         (db.whole === undefined ? analysis.cost !== "bounded" : !runsInWorker(db.whole, analysis)) ||
         analysis.rowChangesOnly ||
+        likesOtherwise(analysis, this.settings.flags, db.ranges.schema().snapshot) ||
         analysis.touchesTemp ||
         analysis.systemTables.length > 0
       )

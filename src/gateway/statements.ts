@@ -1,9 +1,16 @@
 /**
  * What the tokens of a statement's text say, remembered by text: programs send the same few texts again and again.
  */
+import type { SchemaSnapshot } from "../machines/range/types.js";
 import { classifyTokens, singleStatement } from "../sql/classify.js";
 import { bindSession, mayReadSessionValues } from "../sql/rewrite.js";
-import type { Analysis, Statement, StatementClass } from "../sql/types.js";
+import {
+  type Analysis,
+  SessionFlag,
+  type SessionFlags,
+  type Statement,
+  type StatementClass,
+} from "../sql/types.js";
 import type { SessionSettings } from "./settings.js";
 
 export interface KnownStatement {
@@ -22,6 +29,25 @@ const MAX_CACHED_LENGTH = 4096;
 export function changesDatabase(analysis: Analysis, params: Statement["params"]): boolean {
   return analysis.footprint(params).writes.length > 0;
 }
+
+/**
+ * Whether the statement calls LIKE, by itself or in what the schema does for it, as PRAGMA case_sensitive_like has it. That
+ * is for a process of the session's own: the function takes the place of SQLite's for the rest of a connection's life, and
+ * what is applied from the log must be planned alike on connections that never had it.
+ */
+export function likesOtherwise(
+  { class: { kind }, sql }: Pick<Analysis, "class" | "sql">,
+  flags: SessionFlags,
+  { statements }: SchemaSnapshot,
+): boolean {
+  if ((flags & SessionFlag.CaseSensitiveLike) === 0) return false;
+  // What a view or a trigger says is said whenever it runs.
+  if (kind === "ddl") return LIKE.test(sql) && !KEPT_TEXT.test(sql);
+  return LIKE.test(sql) || statements.some((text) => LIKE.test(text));
+}
+
+const LIKE = /\blike\b/i;
+const KEPT_TEXT = /^\s*create\s+(temp\s+|temporary\s+)?(view|trigger)\b/i;
 
 export class StatementCache {
   readonly #known = new Map<string, KnownStatement>();

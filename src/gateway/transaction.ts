@@ -42,7 +42,7 @@ import { PrivateCopy } from "./private-copy.js";
 import { runOnPin } from "./reads.js";
 import { type Replica, reach, stampAt } from "./replica.js";
 import type { SessionSettings } from "./settings.js";
-import { changesDatabase } from "./statements.js";
+import { changesDatabase, likesOtherwise } from "./statements.js";
 import { WideWorkspace } from "./wide-workspace.js";
 import type { RangeRead, Workspace } from "./workspace.js";
 
@@ -165,7 +165,9 @@ export class Transaction {
       analysis.class.kind !== "ddl"
     ) {
       const whole = this.#db.whole;
-      const cheap = this.#isCheap(analysis, whole);
+      const cheap =
+        this.#isCheap(analysis, whole) &&
+        !likesOtherwise(analysis, settings.flags, this.#db.ranges.schema().snapshot);
       const at =
         cheap && !analysis.rowChangesOnly ? this.#lightRange(statement, analysis, settings) : undefined;
       if (at !== undefined) {

@@ -35,6 +35,33 @@ async function one(executor: Pick<Embedded.Session, "execute">, sql: string): Pr
   return (await executor.execute(sql)).rows[0]?.[0];
 }
 
+test("LIKE is what the session says wherever a statement runs", async () => {
+  await db.exec("drop table if exists w; create table w (id integer primary key, x, hit default 0)");
+  await db.exec("insert into w (x) values ('ab'), ('AB'), ('Ab')");
+  const s = await db.session();
+  const hits = async (sql: string): Promise<unknown[]> => {
+    await s.execute(sql);
+    return (await db.execute("select id from w where hit <> 0 order by id")).rows.map(({ id }) => id);
+  };
+  await s.execute("pragma case_sensitive_like = on");
+  // Of one row, of all of them, beside others in a transaction, and in a batch.
+  expect(await hits("update w set hit = x like 'a%' where id = 2")).toEqual([]);
+  expect(await hits("update w set hit = 1 where x like 'a%'")).toEqual([1]);
+  await s.execute("begin");
+  await s.execute("update w set hit = 0 where id = 1");
+  expect(await one(s, "select x like 'A%' from w where id = 1")).toBe(0);
+  await s.execute("update w set hit = x like 'A%' where id = 3");
+  expect(await hits("commit")).toEqual([3]);
+  await s.batch([
+    "update w set hit = x like 'A%' where id = 1",
+    "update w set hit = x like 'AB' where id = 2",
+  ]);
+  expect(await hits("update w set hit = hit")).toEqual([2, 3]);
+  await s.execute("pragma case_sensitive_like = off");
+  expect(await hits("update w set hit = x like 'A%' where id = 1")).toEqual([1, 2, 3]);
+  await s.close();
+});
+
 describe("transactions", () => {
   test("32 clients that read and write the same row all get through", async () => {
     const clients = Array.from({ length: 32 }, () =>

@@ -255,7 +255,8 @@ export class RangeConnection {
       this.database.pragma(`defer_foreign_keys = ${onOff(flags & SessionFlag.DeferForeignKeys)}`);
     if (changed & SessionFlag.RecursiveTriggers)
       this.database.pragma(`recursive_triggers = ${onOff(flags & SessionFlag.RecursiveTriggers)}`);
-    if (changed & SessionFlag.CaseSensitiveLike && !this.#likeDefined) {
+    // Where the log is applied LIKE stays SQLite's own: plans must not depend on what ran on the connection before.
+    if (changed & SessionFlag.CaseSensitiveLike && !this.#likeDefined && this.role !== "apply") {
       this.#likeDefined = true;
       defineLike(this.database, () => (this.#flags & SessionFlag.CaseSensitiveLike) !== 0);
     }

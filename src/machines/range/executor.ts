@@ -38,6 +38,13 @@ const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
 /** Statements that may write statistics. */
 const STATISTICS = /\banalyze\b|sqlite_stat\d/i;
 
+/** Rows come from where LIKE can be what the session wants (src/gateway/statements.ts); here it is what it always is. */
+function refuseOtherLike({ sql, flags }: StampedStatement): void {
+  if ((flags & SessionFlag.CaseSensitiveLike) === 0 || !/\blike\b/i.test(sql)) return;
+  if (/^\s*create\s+(view|trigger)\b/i.test(sql)) return;
+  throw new UserError("OSTRAKA_UNSUPPORTED", "a text with LIKE cannot be applied under case_sensitive_like");
+}
+
 export interface ExecutorParts {
   readonly connection: RangeConnection;
   readonly state: RangeState;
@@ -168,6 +175,7 @@ export class Executor {
 
   run(statement: StampedStatement): StatementOutcome {
     refuseAtApply(statement.sql);
+    refuseOtherLike(statement);
     if (statement.appendsTo !== undefined && !this.#parts.slice.whole)
       this.#checkAppends(statement.appendsTo);
     const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
+import { SessionFlag } from "../../../src/sql/types.js";
 import {
   applyCommands,
   applySql,
@@ -86,6 +87,25 @@ describe("rows come in the same order where SQLite chooses it", () => {
       "insert into d values (1)",
     ];
     expect(alike((store) => applySql(store, ...written), joined)).toEqual(scansA);
+  });
+
+  it("after a session had its own LIKE", () => {
+    const before = (store: StoreCore): void => {
+      applySql(
+        store,
+        "create table a(id integer primary key, x text collate nocase, y)",
+        "create table c(id integer primary key, y)",
+        "create index ai on a(x)",
+        "insert into a(x, y) values ('ad', 1), ('ac', 2), ('ab', 3)",
+      );
+      const flags = SessionFlag.CaseSensitiveLike;
+      applyCommands(store, execute("update a set y = y + 1 where id = 1", [], { flags }));
+    };
+    const matched = (store: StoreCore): unknown => {
+      applySql(store, "insert into c(y) select y from a where x like 'A%'");
+      return query(store, "select y from c order by id");
+    };
+    expect(alike(before, matched)).toEqual([[3n], [2n], [2n]]);
   });
 
   it("after an index came and went, which makes a small table count as larger", () => {
