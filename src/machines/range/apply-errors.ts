@@ -9,7 +9,7 @@ import {
   UserError,
 } from "../../base/errors.js";
 import type { TransactionId } from "../../base/ids.js";
-import { classifySqliteError } from "./sqlite-errors.js";
+import { classifySqliteError, isOutOfMemory } from "./sqlite-errors.js";
 import type { CommandResult } from "./types.js";
 
 /** The statement cannot run in this range alone: the gateway takes the way over several ranges. */
@@ -35,6 +35,7 @@ export class StatementFailed extends Error {
 /** Passes on the statement's own error; rethrows what is this node's trouble. */
 export function userError(error: unknown): OstrakaError {
   const classified = classifySqliteError(error);
+  if (isOutOfMemory(classified)) throw new FatalError("SQLITE_NOMEM", classified.message, { cause: error });
   if (classified instanceof UserError || classified instanceof RetryError) return classified;
   if (classified instanceof RouteError || classified instanceof MoveError) return classified;
   if (classified instanceof FatalError) throw classified;

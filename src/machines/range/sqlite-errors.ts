@@ -12,6 +12,13 @@ export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && (error as { code?: unknown }).code === "SQLITE_FULL";
 }
 
+/** One of our functions found no memory: of a read that is the user's to know, and this node's trouble all the same. */
+export function isOutOfMemory({ cause }: OstrakaError): boolean {
+  if (!(cause instanceof RangeError)) return false;
+  const { code } = cause as { code?: unknown };
+  return code === "ERR_MEMORY_ALLOCATION_FAILED" || /allocation failed/i.test(cause.message);
+}
+
 /** An OstrakaError for anything thrown by better-sqlite3, or by our own functions called from SQL. */
 export function classifySqliteError(error: unknown): OstrakaError {
   if (error instanceof OstrakaError) return error;
@@ -24,7 +31,7 @@ export function classifySqliteError(error: unknown): OstrakaError {
     return new UserError(error.code, error.message);
   }
   if (error instanceof RangeError || error instanceof TypeError)
-    return new UserError("SQLITE_ERROR", error.message);
+    return new UserError("SQLITE_ERROR", error.message, { cause: error });
   return new FatalError("OSTRAKA_INTERNAL", error instanceof Error ? error.message : String(error), {
     cause: error,
   });

@@ -652,6 +652,29 @@ describe("marks and pieces", () => {
   });
 });
 
+it("what a replica has no memory for is not answered: others have", () => {
+  const store = openStore();
+  applySql(store, "create table t(a)");
+  const add = entry(2, [execute("insert into t values (zeroblob(100))")]);
+  const spy = vi.spyOn(Buffer, "alloc").mockImplementation(() => {
+    throw new RangeError("Array buffer allocation failed");
+  });
+  try {
+    expect(() => store.apply([add], at(2))).toThrow(FatalError);
+  } finally {
+    spy.mockRestore();
+  }
+  expect(store.appliedIndex).toBe(1);
+  // An error of that name may be the user's own.
+  applySql(
+    store,
+    "create trigger b before insert on t begin select raise(abort, 'Array buffer allocation failed'); end",
+  );
+  const [raised] = applyCommands(store, execute("insert into t values (1)"));
+  const error = ["user", "SQLITE_CONSTRAINT_TRIGGER", "Array buffer allocation failed", null];
+  expect(raised).toMatchObject({ ok: false, error });
+});
+
 describe("the applied index", () => {
   it("is one write with the effects, and entries below it answer again and are not run", async () => {
     const store = openStore();
