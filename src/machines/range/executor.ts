@@ -199,7 +199,8 @@ export class Executor {
       const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
       throw full && this.#rowids.explainsFull() ? new TableFull() : error;
     }
-    if (outcome.lastInsertRowid === LAST_ROWID) this.#lastRowidUsed = true;
+    if (outcome.lastInsertRowid === LAST_ROWID || this.#rowids.mayBeRandom(statement, outcome))
+      this.#lastRowidUsed = true;
     if (changesSchema) this.#afterSchemaChange();
     else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
     return outcome;

@@ -3,8 +3,9 @@
  * from a generator of its own. So while a table is there, a statement that would have one chosen fails as it does in
  * an AUTOINCREMENT table: SQLITE_FULL. Rowids given by the statement itself still work.
  *
- * The tables are looked at once a batch, in a query over all of them; statements only when one was found. What goes
- * unnoticed is a row that an UPDATE or a trigger brings to that rowid and that leaves it again within the same batch.
+ * The tables are looked at once a batch, in a query over all of them, and where a rowid looks like a random one, since the
+ * row that was at the limit may be gone by the end of the batch; statements only when one was found. What goes unnoticed
+ * is a rowid chosen within a trigger while a row that an UPDATE or a trigger has brought there comes and goes in one batch.
  */
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
@@ -24,6 +25,13 @@ interface Opcode {
   readonly opcode: string;
   readonly p2: bigint;
   readonly p3: bigint;
+}
+
+/** Random rowids are below this once in a billion times. */
+const UNLIKELY_ROWID = 2n ** 32n;
+
+function isGiven(rowid: bigint, sql: string, params: StampedStatement["params"]): boolean {
+  return params.includes(rowid) || new RegExp(`(?<!\\d)${String(rowid)}(?!\\d)`).test(sql);
 }
 
 export class TableFull extends UserError {
@@ -51,6 +59,12 @@ export class RowidLimit {
     return this.#queries.some((query) => query.get() !== undefined);
   }
 
+  /** Whether SQLite may have chosen a rowid at random, as it does while some table is at the limit. */
+  mayBeRandom({ sql, params, stamp }: StampedStatement, { lastInsertRowid }: StatementOutcome): boolean {
+    if (lastInsertRowid < UNLIKELY_ROWID || lastInsertRowid === stamp.lastInsertRowid) return false;
+    return !isGiven(lastInsertRowid, sql, params) && this.reached();
+  }
+
   /**
    * Throws when a statement that has run may have had a rowid chosen at random. To be asked after each statement,
    * inside its savepoint, when a table was at the limit before it or is now.
@@ -62,9 +76,8 @@ export class RowidLimit {
     if (!program.some(({ opcode }) => opcode === "NewRowid")) return;
     if (!program.some(({ opcode, p2, p3 }) => opcode === "OpenWrite" && p3 === 0n && full.has(p2))) return;
     const rowid = outcome.lastInsertRowid;
-    const given = params.includes(rowid) || new RegExp(`(?<!\\d)${String(rowid)}(?!\\d)`).test(sql);
     const alone = outcome.changes === 1 && outcome.totalChanges === 1;
-    if (!alone || !given) throw new TableFull();
+    if (!alone || !isGiven(rowid, sql, params)) throw new TableFull();
   }
 
   /** Whether SQLITE_FULL can only have come from an AUTOINCREMENT table at the limit. */

@@ -291,6 +291,25 @@ describe("applying", () => {
     expect(query(store2, "select id from a")).toEqual([[1n]]);
   });
 
+  it("nor while a row is at the largest rowid within a batch only", async () => {
+    const log = [
+      entry(1, [
+        execute("create table t(id integer primary key, a)"),
+        execute("insert into t values (5, 0)"),
+      ]),
+      entry(2, [execute("update t set id = 9223372036854775807 where id = 5")]),
+      entry(3, [execute("insert into t(a) values (1)")]),
+      entry(4, [execute("delete from t where id = 9223372036854775807")]),
+    ];
+    const whole = openStore();
+    const { results } = whole.apply(log, at(4));
+    const inSteps = openStore();
+    for (const one of log) inSteps.apply([one], one.index);
+    expect(await whole.digest()).toEqual(await inSteps.digest());
+    expect(results.map((result) => decodeResults(result).at(-1)!.ok)).toEqual([true, true, false, true]);
+    expect(query(whole, "select id from t")).toEqual([]);
+  });
+
   it("sets user_version and application_id", () => {
     const store = openStore();
     const pragma = (name: "user_version" | "application_id", value: number): Command => ({
