@@ -141,9 +141,8 @@ export const RANGE_MUTANTS = [
   {
     name: "let go of a yes before the decision",
     file: "src/range/participant.ts",
-    find: "      this.#voted.set(id, { coordinator, askMs });\n      this.#watch();\n    }\n",
-    replace:
-      "      this.#voted.set(id, { coordinator, askMs });\n      this.#watch();\n    }\n    this.#letGo(id);\n",
+    find: "      this.#voted.set(id, voted);\n      this.#watch();\n    }\n",
+    replace: "      this.#voted.set(id, voted);\n      this.#watch();\n    }\n    this.#letGo(id);\n",
     tests: ["range/participant", "sim/scenarios-ranges"],
   },
   {
