@@ -59,6 +59,7 @@ test("LIKE is what the session says wherever a statement runs", async () => {
   expect(await hits("update w set hit = hit")).toEqual([2, 3]);
   await s.execute("pragma case_sensitive_like = off");
   expect(await hits("update w set hit = x like 'A%' where id = 1")).toEqual([1, 2, 3]);
+  await s.execute("drop table w");
   await s.close();
 });
 
