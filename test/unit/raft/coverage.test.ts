@@ -1,6 +1,6 @@
 /**
  * Which items of checklist.md are pinned by a test: a line "pins: 1 2 3" in a comment of any test, golden scripts
- * included, says so. Prints those that none pins. The bugs that others shipped are named with their test there.
+ * included, or [1] before a test's name says so. Prints those that none pins. The bugs that others shipped are named with their test there.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -10,8 +10,8 @@ import { expect, test } from "vitest";
 const here = dirname(fileURLToPath(import.meta.url));
 const tests = join(here, "..", "..");
 
-/** Not the core's: leases, which it has not got, and what the durable log and the state machines must do. */
-const OTHERS = new Set([86, 89, 90, 91, 92, 93, 94]);
+/** Leases, which it has not got. */
+const OTHERS = new Set([86]);
 
 function checklist(): Map<number, string> {
   const items = new Map<number, string>();
@@ -29,9 +29,16 @@ function pinned(): Map<number, string[]> {
   const found = new Map<number, string[]>();
   for (const name of readdirSync(tests, { recursive: true, encoding: "utf8" })) {
     if (!/\.(txt|ts)$/.test(name)) continue;
-    for (const [, numbers] of readFileSync(join(tests, name), "utf8").matchAll(/^\W*pins: ([\d ]+)$/gm))
-      for (const number of numbers!.trim().split(/ +/).map(Number))
-        found.set(number, [...(found.get(number) ?? []), name]);
+    const text = readFileSync(join(tests, name), "utf8");
+    const pins = [...text.matchAll(/^\W*pins: ([\d ]+)$/gm)].flatMap(([, numbers]) =>
+      numbers!.trim().split(/ +/),
+    );
+    // Or in the names of tests, in brackets.
+    const named = [...text.matchAll(/^\s*(?:test|it)\(\s*["'`]((?:\[\d+\] ?)+)/gm)].flatMap(
+      ([, numbers]) => numbers!.match(/\d+/g) ?? [],
+    );
+    for (const number of [...pins, ...named].map(Number))
+      found.set(number, [...(found.get(number) ?? []), name]);
   }
   return found;
 }

@@ -695,7 +695,7 @@ it("what a replica has no memory for is not answered: others have", () => {
 });
 
 describe("the applied index", () => {
-  it("is one write with the effects, and entries below it answer again and are not run", async () => {
+  it("[89] is one write with the effects, and entries below it answer again and are not run", async () => {
     const store = openStore();
     const entries = [
       entry(1, [execute("create table t(a)")]),
