@@ -63,7 +63,7 @@ export class WideWorkspace implements Workspace {
   #scratch!: Scratch;
   #spans: readonly Span[];
   #reads: RangeRead[] = [];
-  /** What writes looked at to check constraints: nothing runs again, so it counts as read. */
+  /** Changes of the schema, as every range is to run them: those of the history, each with its stamp. */
   #schemaTexts: StampedStatement[] = [];
   #schemaStatements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
@@ -173,7 +173,12 @@ export class WideWorkspace implements Workspace {
 
   async control(sql: string, deadline: Deadline): Promise<void> {
     await (await this.#scratch.run(plain(sql, this.wallMs), deadline, [])).close();
-    if (sql.startsWith("ROLLBACK") && this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
+    if (!sql.startsWith("ROLLBACK") || this.#oracle === undefined) return;
+    const left = new Set(this.#history.writes.map(({ stamp }) => stamp));
+    this.#schemaTexts = this.#schemaTexts.filter(({ stamp }) => left.has(stamp));
+    // What is left of TEMP objects the session knows.
+    if (this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
+    else this.#forgetSchema();
   }
 
   reads(): readonly RangeRead[] {

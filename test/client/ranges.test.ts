@@ -76,6 +76,28 @@ test("what belongs to no table is the database's, not a range's", async () => {
   await db.exec("drop table other; drop table copied");
 });
 
+test("changes of the schema that a transaction has undone are not made", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    create view seen as select id from t; insert into t (id) values (1), (5), (9)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  const session = await db.session();
+  await session.exec(`begin; alter table t add column kept default 1; savepoint s;
+    alter table t rename column v to w; drop view seen; create table undone (x); rollback to s;
+    create table made (x); insert into made select id from t where kept = 1`);
+  await expect(
+    session.batch(["create table batched (x)", "insert into t values (1, 2, 3)"]),
+  ).rejects.toMatchObject({ code: "SQLITE_CONSTRAINT_PRIMARYKEY" });
+  await session.exec("commit");
+  await session.exec("begin; savepoint s; drop table made; rollback to s; update t set v = id; commit");
+  await session.close();
+  const { rows } = await db.execute(
+    "select name from sqlite_schema where name in ('seen', 'undone', 'made', 'batched') order by name",
+  );
+  expect(rows.map(({ name }) => name)).toEqual(["made", "seen"]);
+  expect((await db.execute("select v, kept from t where id = 9")).rows[0]).toMatchObject({ v: 9, kept: 1 });
+  await db.exec("drop view seen; drop table made");
+});
+
 describe("transactions whose statements each touch one range", () => {
   beforeEach(async () => {
     await db.exec(`drop table if exists t; create table t (id integer primary key, v integer not null);
