@@ -322,6 +322,7 @@ export class GatewaySession implements Session {
       reserveMoved: losses >= LOSSES_IN_WORKSPACE ? WHOLE_DATABASE : undefined,
       lost: across && losses > 0,
       needsCopy: this.temp.inUse,
+      temp: this.temp.statements,
       borrow: (deadline) => this.temp.borrow(deadline),
     });
   }
@@ -399,7 +400,7 @@ export class GatewaySession implements Session {
 
   /** As the open transaction and the session's TEMP objects see the schema. */
   analyse(sql: string): Analysis {
-    if (this.temp.inUse) return this.temp.analyse(sql);
+    if (this.temp.inUse && this.#transaction?.knowsSchema !== true) return this.temp.analyse(sql);
     if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
     return this.#context.db.ranges.schema().analyse(sql);
   }

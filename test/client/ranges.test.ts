@@ -98,6 +98,69 @@ test("changes of the schema that a transaction has undone are not made", async (
   await db.exec("drop view seen; drop table made");
 });
 
+describe.each(["one range", "several ranges"])("TEMP objects in a transaction over %s", (where) => {
+  const own = mkdtempSync(join(tmpdir(), "ostraka-temp-"));
+  let here: Embedded.Database;
+  let session: Embedded.Session;
+
+  beforeAll(async () => {
+    here = await open(own);
+    await here.exec(`create table t (id integer primary key, v); create table u (id integer primary key, v);
+      insert into t (id) values (1), (5), (9); insert into u (id) values (1), (5)`);
+    if (where === "one range") return;
+    await here.admin("range.split", { table: "t", at: ["4", "7"] });
+    await here.admin("range.split", { table: "u", at: ["4"] });
+  });
+
+  beforeEach(async () => {
+    session = await here.session();
+    return () => session.close();
+  });
+
+  afterAll(async () => {
+    await here.close();
+    rmSync(own, { recursive: true, force: true });
+  });
+
+  const list = async (sql: string) => (await session.execute(sql)).rows.map((row) => row[0]);
+
+  test("stay what the transaction made of them while it goes on to more rows", async () => {
+    await session.exec(`begin; create temp table w (a); insert into w select id from t where id < 5;
+      update u set v = 2 where id in (select a from w); update t set v = 1`);
+    expect(await list("select a from w")).toEqual([1]);
+    await session.exec("savepoint s; insert into w select id from t; drop table w; rollback to s");
+    await session.exec("update u set v = 3 where id = 5; commit");
+    expect(await list("select a from w")).toEqual([1]);
+    expect(await list("select v from u order by id")).toEqual([2, 3]);
+  });
+
+  test("feed it, go on being written, and are as before when it is rolled back", async () => {
+    await session.exec(`create temp table w (a); insert into w values (12), (13);
+      begin; insert into u select a, a from w; update t set v = 2; update w set a = a + 1; update u set v = 4`);
+    expect(await list("select a from w order by a")).toEqual([13, 14]);
+    await session.exec("rollback");
+    expect(await list("select a from w order by a")).toEqual([12, 13]);
+    expect(await list("select count(*) from u")).toEqual([2]);
+    await session.exec(
+      "begin; create temp table x (a); insert into x values (30); insert into u(id) select a from x",
+    );
+    await session.exec("commit; delete from u where id = 30");
+  });
+
+  test("do not hide changes of the schema, nor do their errors stop COMMIT", async () => {
+    await session.exec(
+      "create temp table w (a unique); insert into w values (5); begin; insert into t values (20, 0)",
+    );
+    await expect(session.execute("insert into w values (6), (6)")).rejects.toMatchObject({
+      code: "SQLITE_CONSTRAINT_UNIQUE",
+    });
+    await session.exec("alter table t add column made; update t set made = 1 where id in (20, 5)");
+    expect(await list("select id from t where made = 1 order by id")).toEqual([5, 20]);
+    await session.exec("commit; alter table t drop column made; delete from t where id = 20");
+    expect(await list("select a from w")).toEqual([5]);
+  });
+});
+
 describe("transactions whose statements each touch one range", () => {
   beforeEach(async () => {
     await db.exec(`drop table if exists t; create table t (id integer primary key, v integer not null);
