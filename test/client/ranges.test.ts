@@ -98,6 +98,22 @@ test("changes of the schema that a transaction has undone are not made", async (
   await db.exec("drop view seen; drop table made");
 });
 
+test("a change of the schema that one range refuses is refused at once", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (id) values (1), (5), (9)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  await db.exec(`create table page (id integer primary key, words);
+    create virtual table found using fts5(words, content = page, content_rowid = id);
+    create trigger page_found after insert on page begin
+      insert into found (rowid, words) values (new.id, new.words); end;
+    insert into page (words) values ('whole')`);
+  await expect(db.execute("drop table found")).rejects.toMatchObject({
+    code: "OSTRAKA_UNSUPPORTED",
+    message: expect.stringMatching(/^rows of page would have to move/),
+  });
+  await db.exec("drop table page; drop table found");
+});
+
 describe.each(["one range", "several ranges"])("TEMP objects in a transaction over %s", (where) => {
   const own = mkdtempSync(join(tmpdir(), "ostraka-temp-"));
   let here: Embedded.Database;
