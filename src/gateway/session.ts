@@ -15,7 +15,7 @@ import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machine
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
-import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
+import { type Analysis, SessionFlag, type Span, type Statement, type StatementClass } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
 import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
@@ -400,6 +400,13 @@ export class GatewaySession implements Session {
 
   /** As the open transaction and the session's TEMP objects see the schema. */
   analyse(sql: string): Analysis {
+    const analysis = this.#analyse(sql);
+    const { withoutForeignKeys: failure } = analysis;
+    if (failure !== undefined && !this.settings.has(SessionFlag.ForeignKeysOff)) throw failure;
+    return analysis;
+  }
+
+  #analyse(sql: string): Analysis {
     if (this.temp.inUse && this.#transaction?.knowsSchema !== true) return this.temp.analyse(sql);
     if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
     return this.#context.db.ranges.schema().analyse(sql);

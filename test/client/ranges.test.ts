@@ -98,6 +98,31 @@ test("changes of the schema that a transaction has undone are not made", async (
   await db.exec("drop view seen; drop table made");
 });
 
+test("rows may go in before the table of their foreign key is made, while foreign keys are off", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (id) values (1), (5), (9)`);
+  const session = await db.session();
+  await session.exec(`pragma foreign_keys = off;
+    begin; create table child (id integer primary key, up references parent (id));
+    insert into child values (1, 1); update t set v = 1; commit;
+    insert into child values (2, 1); insert into child select id + 2, up from child`);
+  await session.exec("begin; delete from child where id = 4; insert into child values (5, 1); commit");
+  await session.exec("pragma foreign_keys = on");
+  const missing = { code: "SQLITE_ERROR", message: "no such table: main.parent" };
+  for (const sql of ["insert into child values (6, null)", "update child set up = up + 1"]) {
+    await expect(session.execute(sql)).rejects.toMatchObject(missing);
+    await expect(db.execute(sql)).rejects.toMatchObject(missing);
+  }
+  await session.exec("begin; update t set v = 2");
+  await expect(session.execute("insert into child select 7, null")).rejects.toMatchObject(missing);
+  expect((await session.execute("select count(*) from t where v = 2")).rows[0]?.[0]).toBe(3);
+  await session.exec("commit; create table parent (id integer primary key); insert into parent values (1)");
+  expect((await session.execute("pragma foreign_key_check")).rows).toEqual([]);
+  expect((await session.execute("select count(*) from child")).rows[0]?.[0]).toBe(4);
+  await session.exec("drop table child; drop table parent");
+  await session.close();
+});
+
 test("a change of the schema that one range refuses is refused at once", async () => {
   await db.exec(`drop table if exists t; create table t (id integer primary key, v);
     insert into t (id) values (1), (5), (9)`);
