@@ -160,7 +160,8 @@ export class GatewaySession implements Session {
         if (kind.kind === "select") throw error;
         return this.#autocommit.toldBefore(kind, request.key, error, deadline);
       }
-      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
+      // The pool has no TEMP objects: what has to do with system tables is one of theirs only when it makes one.
+      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && kind.kind !== "ddl")) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
           ? this.#autocommit.read(statement, analysis, deadline)

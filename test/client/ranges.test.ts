@@ -123,6 +123,19 @@ test("rows may go in before the table of their foreign key is made, while foreig
   await session.close();
 });
 
+test("system tables feed writes and cannot be written", async () => {
+  await db.exec("create table node (id integer primary key, address text)");
+  const added = await db.execute("insert into node select node_id, address from ostraka_nodes");
+  expect(added.rowsAffected).toBe(1);
+  await expect(db.execute("delete from ostraka_nodes")).rejects.toMatchObject({
+    message: "table ostraka_nodes may not be modified",
+  });
+  await expect(db.execute("create temp table n as select * from ostraka_nodes")).rejects.toMatchObject({
+    code: "OSTRAKA_UNSUPPORTED",
+  });
+  await db.exec("drop table node");
+});
+
 test("a change of the schema that one range refuses is refused at once", async () => {
   await db.exec(`drop table if exists t; create table t (id integer primary key, v);
     insert into t (id) values (1), (5), (9)`);
