@@ -15,7 +15,7 @@ import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machine
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
-import { type Analysis, SessionFlag, type Span, type Statement, type StatementClass } from "../sql/types.js";
+import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
 import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
@@ -160,7 +160,7 @@ export class GatewaySession implements Session {
         if (kind.kind === "select") throw error;
         return this.#autocommit.toldBefore(kind, request.key, error, deadline);
       }
-      // The pool has no TEMP objects: what has to do with system tables is one of theirs only when it makes one.
+      // The pool has no TEMP objects: what names system tables touches one only when it makes one.
       if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && kind.kind !== "ddl")) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
@@ -401,10 +401,7 @@ export class GatewaySession implements Session {
 
   /** As the open transaction and the session's TEMP objects see the schema. */
   analyse(sql: string): Analysis {
-    const analysis = this.#analyse(sql);
-    const { withoutForeignKeys: failure } = analysis;
-    if (failure !== undefined && !this.settings.has(SessionFlag.ForeignKeysOff)) throw failure;
-    return analysis;
+    return this.settings.compiled(this.#analyse(sql));
   }
 
   #analyse(sql: string): Analysis {
