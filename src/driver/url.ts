@@ -52,6 +52,7 @@ function parseQuery(query: string): Pick<ConnectOptions, "intMode" | "timeoutMs"
 }
 
 export function checkTimeout(timeoutMs: number): number {
-  if (!(timeoutMs > 0)) throw new TypeError("timeoutMs must be a positive number of milliseconds");
+  if (typeof timeoutMs !== "number" || !(timeoutMs > 0))
+    throw new TypeError("timeoutMs must be a positive number of milliseconds");
   return timeoutMs;
 }

@@ -22,6 +22,9 @@ import type { RemoteSources } from "./sources.js";
 import type { SpoolSpace } from "./spool.js";
 import { WarmScratches } from "./warm-scratch.js";
 
+/** Of those in which a decision comes to a range that waits for it. */
+const LONGEST_PAUSE_MS = 640;
+
 /** How many statements ran how, since the start. */
 export interface StatementCounts {
   /** Whole, at one range. */
@@ -157,15 +160,25 @@ export class GatewayDatabase implements GatewayParts {
     });
     if (coordinated.decision === "committed") return "committed";
     await this.ranges.refresh();
+    const final = coordinated.decision === "aborted";
     const outcomes = await Promise.all(
-      this.ranges
-        .directory()
-        .ranges.map(({ range }) =>
-          this.persist(deadline, () => this.client(range).outcome(id), { transaction: id, repeatable: true }),
-        ),
+      this.ranges.directory().ranges.map(({ range }) => this.#outcomeAt(range, id, final, deadline)),
     );
     if (outcomes.includes("committed")) return "committed";
     return outcomes.includes("unknown") || coordinated.decision === "unknown" ? "unknown" : "aborted";
+  }
+
+  /** A range that has prepared it does not know before it is told; when there is something to tell, that is soon. */
+  async #outcomeAt(range: GroupId, id: TransactionId, decided: boolean, deadline: Deadline) {
+    const inDoubt = { transaction: id, repeatable: true };
+    for (let pauseMs = 5; ; pauseMs *= 2) {
+      const outcome = await this.persist(deadline, () => this.client(range).outcome(id), inDoubt);
+      const over = pauseMs > LONGEST_PAUSE_MS || deadline.stopped;
+      if (outcome !== "unknown" || !decided || over) return outcome;
+      await new Promise<void>((resolve) => {
+        this.clock.setTimer(pauseMs, resolve);
+      });
+    }
   }
 }
 

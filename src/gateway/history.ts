@@ -1,13 +1,14 @@
 /**
  * What an open transaction has done so far, as it would have to be done again: its write statements with their stamps
- * and the savepoints between them. Pure bookkeeping; savepoint names compare as SQLite's do, without case.
+ * and the savepoints between them. Those that only wrote TEMP objects are done again too, and never proposed. Pure
+ * bookkeeping; savepoint names compare as SQLite's do, without case.
  */
 import { isWireError, UserError, type WireError } from "../base/errors.js";
 import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";
 
 export type HistoryEvent =
   | {
-      readonly kind: "write";
+      readonly kind: "write" | "temp";
       readonly stamped: StampedStatement;
       readonly outcome: StatementOutcome | WireError;
       readonly ordinal: number;
@@ -45,9 +46,19 @@ export class History {
     return this.#events.some((event) => event.kind === "savepoint");
   }
 
-  wrote(stamped: StampedStatement, outcome: StatementOutcome | WireError, ordinal: number): void {
+  wrote(
+    stamped: StampedStatement,
+    outcome: StatementOutcome | WireError,
+    ordinal: number,
+    kind: "write" | "temp" = "write",
+  ): void {
     this.#bytes += statementBytes(stamped.sql, stamped.params);
-    this.#events.push({ kind: "write", stamped, outcome, ordinal });
+    this.#events.push({ kind, stamped, outcome, ordinal });
+  }
+
+  /** The TEMP objects are lost. */
+  forgetTemp(): void {
+    this.#events = this.#events.filter(({ kind }) => kind !== "temp");
   }
 
   /** `ordinal`: statements the transaction had run at the leader when the savepoint was set. */
@@ -63,7 +74,7 @@ export class History {
   /** Forgets the savepoint and those within it; what they did stays. */
   release(name: string): void {
     const at = this.#find(name);
-    this.#events = this.#events.filter((event, i) => i < at || event.kind === "write");
+    this.#events = this.#events.filter((event, i) => i < at || event.kind !== "savepoint");
   }
 
   /** Undoes what came after the savepoint, which stays. Answers the ordinal the leader goes back to. */
@@ -72,7 +83,7 @@ export class History {
     this.#events = this.#events.slice(0, at + 1);
     this.#bytes = this.#events.reduce(
       (sum, event) =>
-        sum + (event.kind === "write" ? statementBytes(event.stamped.sql, event.stamped.params) : 0),
+        sum + (event.kind !== "savepoint" ? statementBytes(event.stamped.sql, event.stamped.params) : 0),
       0,
     );
     return this.#events[at]!.ordinal;

@@ -43,6 +43,7 @@ export class PrivateCopy implements Workspace {
   #checks: Span[] = [];
   #ranMs = 0;
   #rowsNeeded = false;
+  /** Not only that of TEMP objects. */
   #schemaChanged = false;
   #oracle: SessionOracle | undefined;
 
@@ -100,6 +101,10 @@ export class PrivateCopy implements Workspace {
     });
   }
 
+  get knowsSchema(): boolean {
+    return this.#oracle !== undefined;
+  }
+
   /** As of the transaction's own schema changes and TEMP objects. */
   analyse(sql: string): Analysis {
     if (this.#oracle === undefined) return this.#replica.schema.analyse(sql);
@@ -126,7 +131,10 @@ export class PrivateCopy implements Workspace {
       if (changesDatabase(analysis, statement.params)) this.#writes.push(...writes);
       if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
     }
-    if (analysis.class.kind === "ddl") await this.#learnSchema(deadline);
+    if (analysis.class.kind === "ddl") {
+      this.#schemaChanged ||= changesDatabase(analysis, statement.params);
+      await this.#learnSchema(deadline);
+    }
     return outcome;
   }
 
@@ -172,11 +180,10 @@ export class PrivateCopy implements Workspace {
       runOptions(this.#replica, deadline, []),
     );
     await stream.close();
-    if (sql.startsWith("ROLLBACK") && this.#schemaChanged) await this.#learnSchema(deadline);
+    if (sql.startsWith("ROLLBACK") && this.#oracle !== undefined) await this.#learnSchema(deadline);
   }
 
   async #learnSchema(deadline: Deadline): Promise<void> {
-    this.#schemaChanged = true;
     const statements = await this.#texts(
       "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid",
       deadline,

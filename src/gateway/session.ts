@@ -160,7 +160,8 @@ export class GatewaySession implements Session {
         if (kind.kind === "select") throw error;
         return this.#autocommit.toldBefore(kind, request.key, error, deadline);
       }
-      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && analysis.readonly)) {
+      // The pool has no TEMP objects: what names system tables touches one only when it makes one.
+      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && kind.kind !== "ddl")) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
           ? this.#autocommit.read(statement, analysis, deadline)
@@ -322,6 +323,7 @@ export class GatewaySession implements Session {
       reserveMoved: losses >= LOSSES_IN_WORKSPACE ? WHOLE_DATABASE : undefined,
       lost: across && losses > 0,
       needsCopy: this.temp.inUse,
+      temp: this.temp.statements,
       borrow: (deadline) => this.temp.borrow(deadline),
     });
   }
@@ -399,7 +401,11 @@ export class GatewaySession implements Session {
 
   /** As the open transaction and the session's TEMP objects see the schema. */
   analyse(sql: string): Analysis {
-    if (this.temp.inUse) return this.temp.analyse(sql);
+    return this.settings.compiled(this.#analyse(sql));
+  }
+
+  #analyse(sql: string): Analysis {
+    if (this.temp.inUse && this.#transaction?.knowsSchema !== true) return this.temp.analyse(sql);
     if (this.#transaction !== undefined) return this.#transaction.analyse(sql);
     return this.#context.db.ranges.schema().analyse(sql);
   }

@@ -3,7 +3,7 @@
  * last_insert_rowid() answer.
  */
 import type { StatementOutcome } from "../machines/range/types.js";
-import { SessionFlag, type SessionFlags } from "../sql/types.js";
+import { type Analysis, SessionFlag, type SessionFlags } from "../sql/types.js";
 
 export class SessionSettings {
   flags: SessionFlags = 0;
@@ -16,6 +16,13 @@ export class SessionSettings {
     this.changes = outcome.changes;
     this.totalChanges += outcome.totalChanges;
     this.lastInsertRowid = outcome.lastInsertRowid;
+  }
+
+  /** Throws where a statement compiles only while foreign keys are off, and they are on. */
+  compiled(analysis: Analysis): Analysis {
+    const { withoutForeignKeys: failure } = analysis;
+    if (failure !== undefined && !this.has(SessionFlag.ForeignKeysOff)) throw failure;
+    return analysis;
   }
 
   has(flag: number): boolean {

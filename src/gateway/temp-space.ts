@@ -44,6 +44,10 @@ export class TempSpace {
     return this.#statements.length > 0;
   }
 
+  get statements(): readonly string[] {
+    return this.#statements;
+  }
+
   /** The process with the TEMP objects, or a fresh one that goes back unless TEMP objects were made in it. */
   async borrow(deadline: Deadline): Promise<RunnerLoan> {
     const runner = await this.#own(deadline);

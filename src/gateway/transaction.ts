@@ -17,7 +17,7 @@
  *    sees to that).
  */
 
-import { AmbiguousError, RetryError, toWireError, UserError } from "../base/errors.js";
+import { AmbiguousError, RetryError, toWireError, UserError, type WireError } from "../base/errors.js";
 import { type GroupId, type TransactionId, transactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
@@ -65,8 +65,10 @@ export interface TransactionOptions {
   readonly reserveMoved?: readonly Span[] | undefined;
   /** It lost before: what each statement touches is reserved at the leader where it runs. */
   readonly lost?: boolean;
-  /** The session holds TEMP objects: everything runs where they are. */
+  /** Everything runs in a workspace. */
   readonly needsCopy: boolean;
+  /** The session's TEMP objects as the transaction begins; while there are any, it needs a copy. */
+  readonly temp?: readonly string[];
   readonly borrow: (deadline: Deadline) => Promise<RunnerLoan>;
 }
 
@@ -99,6 +101,11 @@ export class Transaction {
   /** It runs in a workspace of its own. */
   get moved(): boolean {
     return this.#workspace !== undefined;
+  }
+
+  /** It changed the schema, or the session's TEMP objects: only its workspace knows what there is now. */
+  get knowsSchema(): boolean {
+    return this.#workspace?.knowsSchema === true;
   }
 
   get readOnly(): boolean {
@@ -334,7 +341,7 @@ export class Transaction {
   }
 
   /** Reserves everywhere first, once, if it reserves at all. */
-  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age">> {
+  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age" | "temp">> {
     this.#moving = true;
     if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
     return this.#options;
@@ -348,6 +355,7 @@ export class Transaction {
     const workspace = this.#workspace;
     if (workspace === undefined || !workspace.runner.dead) return;
     this.#localReads.push(...workspace.reads());
+    this.history.forgetTemp();
     await workspace.rollback();
     await this.#returnLoan();
   }
@@ -376,17 +384,19 @@ export class Transaction {
       if (!(error instanceof UserError) || workspace.runner.dead) throw error;
       if (workspace.runner.rolledBack) throw new RolledBack(error);
       if (error.code.startsWith("SQLITE_")) {
-        const told = toWireError(error);
-        this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#light.ordinal);
+        this.#did(stamped, analysis, toWireError(error));
       }
       throw error;
     }
-    // What only touches the session's TEMP objects is nothing to replicate.
-    if (changesDatabase(analysis, statement.params)) {
-      this.history.wrote({ ...stamped, told: toldDigest(outcome) }, outcome, this.#light.ordinal);
-    }
+    this.#did(stamped, analysis, outcome);
     settings.wrote(outcome);
     return { kind: "outcome", outcome };
+  }
+
+  #did(stamped: StampedStatement, analysis: Analysis, told: StatementOutcome | WireError): void {
+    // What only touches the session's TEMP objects is nothing to replicate.
+    const kind = changesDatabase(analysis, stamped.params) ? "write" : "temp";
+    this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#light.ordinal, kind);
   }
 
   /** Whether a statement that failed in the workspace has left changes behind (OR FAIL, RAISE(FAIL)). */

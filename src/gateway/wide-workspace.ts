@@ -54,7 +54,7 @@ const TEMP_TEXTS =
 export class WideWorkspace implements Workspace {
   readonly runner: Runner;
   readonly #db: GatewayDatabase;
-  readonly #transaction: Pick<TransactionOptions, "id" | "age">;
+  readonly #transaction: Pick<TransactionOptions, "id" | "age" | "temp">;
   readonly #history: History;
   /** Every range that a snapshot of this transaction was taken of. */
   readonly #opened = new Set<GroupId>();
@@ -63,7 +63,7 @@ export class WideWorkspace implements Workspace {
   #scratch!: Scratch;
   #spans: readonly Span[];
   #reads: RangeRead[] = [];
-  /** What writes looked at to check constraints: nothing runs again, so it counts as read. */
+  /** Changes of the schema, as every range is to run them: those of the history, each with its stamp. */
   #schemaTexts: StampedStatement[] = [];
   #schemaStatements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
@@ -71,7 +71,7 @@ export class WideWorkspace implements Workspace {
   private constructor(
     db: GatewayDatabase,
     runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age">,
+    transaction: Pick<TransactionOptions, "id" | "age" | "temp">,
     history: History,
   ) {
     this.#db = db;
@@ -85,7 +85,7 @@ export class WideWorkspace implements Workspace {
   static async open(
     db: GatewayDatabase,
     runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age">,
+    transaction: Pick<TransactionOptions, "id" | "age" | "temp">,
     history: History,
     spans: readonly Span[],
     deadline: Deadline,
@@ -133,15 +133,26 @@ export class WideWorkspace implements Workspace {
   }
 
   async #replay(deadline: Deadline): Promise<void> {
-    await replay(this.#history, {
-      run: (statement) => {
-        const oracle = this.#oracle ?? this.#db.ranges.schema().oracle();
-        const analysis = analyse(statement.sql, oracle, { admitted: true });
-        this.#checkSchema(analysis);
-        return this.#execute(statement, analysis, deadline, []);
-      },
-      control: (sql) => this.control(sql, deadline),
-    });
+    const { temp = [] } = this.#transaction;
+    const { schema } = this.#scratch.snapshot;
+    const atFirst = temp.length === 0 ? undefined : createOracle(schema, temp);
+    try {
+      await replay(this.#history, {
+        run: async (statement) => {
+          const oracle = this.#oracle ?? atFirst ?? this.#db.ranges.schema().oracle();
+          const analysis = analyse(statement.sql, oracle, { admitted: true });
+          this.#checkSchema(analysis);
+          return this.#execute(statement, analysis, deadline, []);
+        },
+        control: (sql) => this.control(sql, deadline),
+      });
+    } finally {
+      atFirst?.close();
+    }
+  }
+
+  get knowsSchema(): boolean {
+    return this.#oracle !== undefined;
   }
 
   analyse(sql: string): Analysis {
@@ -173,7 +184,12 @@ export class WideWorkspace implements Workspace {
 
   async control(sql: string, deadline: Deadline): Promise<void> {
     await (await this.#scratch.run(plain(sql, this.wallMs), deadline, [])).close();
-    if (sql.startsWith("ROLLBACK") && this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
+    if (!sql.startsWith("ROLLBACK") || this.#oracle === undefined) return;
+    const left = new Set(this.#history.writes.map(({ stamp }) => stamp));
+    this.#schemaTexts = this.#schemaTexts.filter(({ stamp }) => left.has(stamp));
+    // What is left of TEMP objects the session knows.
+    if (this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
+    else this.#forgetSchema();
   }
 
   reads(): readonly RangeRead[] {

@@ -38,6 +38,8 @@ export interface Workspace {
   readonly runner: Runner;
   /** The leader's wall clock when it was opened, for stamps. */
   readonly wallMs: number;
+  /** The transaction has changed the schema, or the session's TEMP objects. */
+  readonly knowsSchema: boolean;
   /** As of the transaction's own schema changes and TEMP objects. */
   analyse(sql: string): Analysis;
   /** Runs one statement and answers its whole outcome; for SELECTs that may be large use `stream`. */

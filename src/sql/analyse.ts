@@ -227,6 +227,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
   const about = {
     readonly: facts.readonly && !writes,
     returnsRows: facts.returnsRows,
+    withoutForeignKeys: facts.withoutForeignKeys,
     touchesTemp: touched.temp || isTemp(base.class) || namesTemp(tokens) || meetsTemp(names, writes, oracle),
     usesStamp: frames.some(usesStamp),
     writesStatistics: base.class.kind === "analyze" || touched.written.has("sqlite_stat1"),

@@ -65,6 +65,7 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
   }
   if (tokens.kinds.some((_, i) => ROWID.test(nameAt(tokens, i) ?? ""))) refuseRowidBesideStar(tokens);
   if (statementClass.kind === "ddl") refuseDdl(tokens);
+  if (statementClass.kind === "write") refuseSystemTable(tokens);
 }
 
 const ROWID = /^(_?rowid_?|oid)$/i;
@@ -99,6 +100,22 @@ function refuseDdl(tokens: TokenList): void {
   if (name !== undefined && lowerAscii(name).startsWith(SYSTEM_PREFIX)) {
     throw new UserError("SQLITE_ERROR", `object name reserved for internal use: ${name}`);
   }
+}
+
+function refuseSystemTable(tokens: TokenList): void {
+  const name = writtenName(tokens);
+  if (name !== undefined && SYSTEM_TABLES.has(lowerAscii(name)))
+    throw new UserError("SQLITE_ERROR", `table ${name} may not be modified`);
+}
+
+/** The table that INSERT, REPLACE, UPDATE or DELETE names. */
+function writtenName(tokens: TokenList): string | undefined {
+  const verb = mainVerb(tokens, 0);
+  if (verb === undefined) return undefined;
+  let i = verb + 1;
+  if (wordAt(tokens, i) === "OR") i += 2;
+  if (/^(INTO|FROM)$/.test(wordAt(tokens, i))) i++;
+  return nameAt(tokens, tokens.kinds[i + 1] === TokenKind.Dot ? i + 2 : i);
 }
 
 /** The object's name in CREATE, DROP and ALTER … RENAME TO. */

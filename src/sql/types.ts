@@ -128,6 +128,8 @@ export interface Analysis {
    * succeed or fail. Undefined where all can.
    */
   readonly probed?: ((params: readonly SqlValue[]) => Probed) | undefined;
+  /** Analysed with foreign keys off, since it does not compile otherwise: what a session that has them on is told. */
+  readonly withoutForeignKeys?: Error | undefined;
   /** Writes sqlite_stat tables directly: the schema must be loaded again at the same log position on every replica. */
   readonly writesStatistics: boolean;
   /**
@@ -169,6 +171,8 @@ export interface PreparedFacts {
   readonly returnsRows: boolean;
   readonly columns: readonly string[];
   readonly columnTypes: readonly (string | null)[];
+  /** It compiles only while foreign keys are off; else it fails so. */
+  readonly withoutForeignKeys?: Error | undefined;
 }
 
 export interface OpcodeRow {

@@ -238,6 +238,11 @@ describe("iterate", () => {
     await expect.poll(() => server.gateway.openStreams).toBe(0);
   });
 
+  it("refuses timeouts that are no positive numbers", async () => {
+    for (const timeoutMs of [0, -1, Number.NaN, "5" as unknown as number])
+      await expect(db.execute("select 1", [], { timeoutMs })).rejects.toThrow(TypeError);
+  });
+
   it("lets a session run a statement inside its own loop", async () => {
     await db.exec("create table t (n); create table u (n)");
     await db.execute(

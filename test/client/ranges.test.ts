@@ -76,6 +76,145 @@ test("what belongs to no table is the database's, not a range's", async () => {
   await db.exec("drop table other; drop table copied");
 });
 
+test("changes of the schema that a transaction has undone are not made", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    create view seen as select id from t; insert into t (id) values (1), (5), (9)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  const session = await db.session();
+  await session.exec(`begin; alter table t add column kept default 1; savepoint s;
+    alter table t rename column v to w; drop view seen; create table undone (x); rollback to s;
+    create table made (x); insert into made select id from t where kept = 1`);
+  await expect(
+    session.batch(["create table batched (x)", "insert into t values (1, 2, 3)"]),
+  ).rejects.toMatchObject({ code: "SQLITE_CONSTRAINT_PRIMARYKEY" });
+  await session.exec("commit");
+  await session.exec("begin; savepoint s; drop table made; rollback to s; update t set v = id; commit");
+  await session.close();
+  const { rows } = await db.execute(
+    "select name from sqlite_schema where name in ('seen', 'undone', 'made', 'batched') order by name",
+  );
+  expect(rows.map(({ name }) => name)).toEqual(["made", "seen"]);
+  expect((await db.execute("select v, kept from t where id = 9")).rows[0]).toMatchObject({ v: 9, kept: 1 });
+  await db.exec("drop view seen; drop table made");
+});
+
+test("rows may go in before the table of their foreign key is made, while foreign keys are off", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (id) values (1), (5), (9)`);
+  const session = await db.session();
+  await session.exec(`pragma foreign_keys = off;
+    begin; create table child (id integer primary key, up references parent (id));
+    insert into child values (1, 1); update t set v = 1; commit;
+    insert into child values (2, 1); insert into child select id + 2, up from child`);
+  await session.exec("begin; delete from child where id = 4; insert into child values (5, 1); commit");
+  await session.exec("pragma foreign_keys = on");
+  const missing = { code: "SQLITE_ERROR", message: "no such table: main.parent" };
+  for (const sql of ["insert into child values (6, null)", "update child set up = up + 1"]) {
+    await expect(session.execute(sql)).rejects.toMatchObject(missing);
+    await expect(db.execute(sql)).rejects.toMatchObject(missing);
+  }
+  await session.exec("begin; update t set v = 2");
+  await expect(session.execute("insert into child select 7, null")).rejects.toMatchObject(missing);
+  expect((await session.execute("select count(*) from t where v = 2")).rows[0]?.[0]).toBe(3);
+  await session.exec("commit; create table parent (id integer primary key); insert into parent values (1)");
+  expect((await session.execute("pragma foreign_key_check")).rows).toEqual([]);
+  expect((await session.execute("select count(*) from child")).rows[0]?.[0]).toBe(4);
+  await session.exec("drop table child; drop table parent");
+  await session.close();
+});
+
+test("system tables feed writes and cannot be written", async () => {
+  await db.exec("create table node (id integer primary key, address text)");
+  const added = await db.execute("insert into node select node_id, address from ostraka_nodes");
+  expect(added.rowsAffected).toBe(1);
+  await expect(db.execute("delete from ostraka_nodes")).rejects.toMatchObject({
+    message: "table ostraka_nodes may not be modified",
+  });
+  await expect(db.execute("create temp table n as select * from ostraka_nodes")).rejects.toMatchObject({
+    code: "OSTRAKA_UNSUPPORTED",
+  });
+  await db.exec("drop table node");
+});
+
+test("a change of the schema that one range refuses is refused at once", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (id) values (1), (5), (9)`);
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  await db.exec(`create table page (id integer primary key, words);
+    create virtual table found using fts5(words, content = page, content_rowid = id);
+    create trigger page_found after insert on page begin
+      insert into found (rowid, words) values (new.id, new.words); end;
+    insert into page (words) values ('whole')`);
+  await expect(db.execute("drop table found")).rejects.toMatchObject({
+    code: "OSTRAKA_UNSUPPORTED",
+    message: expect.stringMatching(/^rows of page would have to move/),
+  });
+  await db.exec("drop table page; drop table found");
+});
+
+describe.each(["one range", "several ranges"])("TEMP objects in a transaction over %s", (where) => {
+  const own = mkdtempSync(join(tmpdir(), "ostraka-temp-"));
+  let here: Embedded.Database;
+  let session: Embedded.Session;
+
+  beforeAll(async () => {
+    here = await open(own);
+    await here.exec(`create table t (id integer primary key, v); create table u (id integer primary key, v);
+      insert into t (id) values (1), (5), (9); insert into u (id) values (1), (5)`);
+    if (where === "one range") return;
+    await here.admin("range.split", { table: "t", at: ["4", "7"] });
+    await here.admin("range.split", { table: "u", at: ["4"] });
+  });
+
+  beforeEach(async () => {
+    session = await here.session();
+    return () => session.close();
+  });
+
+  afterAll(async () => {
+    await here.close();
+    rmSync(own, { recursive: true, force: true });
+  });
+
+  const list = async (sql: string) => (await session.execute(sql)).rows.map((row) => row[0]);
+
+  test("stay what the transaction made of them while it goes on to more rows", async () => {
+    await session.exec(`begin; create temp table w (a); insert into w select id from t where id < 5;
+      update u set v = 2 where id in (select a from w); update t set v = 1`);
+    expect(await list("select a from w")).toEqual([1]);
+    await session.exec("savepoint s; insert into w select id from t; drop table w; rollback to s");
+    await session.exec("update u set v = 3 where id = 5; commit");
+    expect(await list("select a from w")).toEqual([1]);
+    expect(await list("select v from u order by id")).toEqual([2, 3]);
+  });
+
+  test("feed it, go on being written, and are as before when it is rolled back", async () => {
+    await session.exec(`create temp table w (a); insert into w values (12), (13);
+      begin; insert into u select a, a from w; update t set v = 2; update w set a = a + 1; update u set v = 4`);
+    expect(await list("select a from w order by a")).toEqual([13, 14]);
+    await session.exec("rollback");
+    expect(await list("select a from w order by a")).toEqual([12, 13]);
+    expect(await list("select count(*) from u")).toEqual([2]);
+    await session.exec(
+      "begin; create temp table x (a); insert into x values (30); insert into u(id) select a from x",
+    );
+    await session.exec("commit; delete from u where id = 30");
+  });
+
+  test("do not hide changes of the schema, nor do their errors stop COMMIT", async () => {
+    await session.exec(
+      "create temp table w (a unique); insert into w values (5); begin; insert into t values (20, 0)",
+    );
+    await expect(session.execute("insert into w values (6), (6)")).rejects.toMatchObject({
+      code: "SQLITE_CONSTRAINT_UNIQUE",
+    });
+    await session.exec("alter table t add column made; update t set made = 1 where id in (20, 5)");
+    expect(await list("select id from t where made = 1 order by id")).toEqual([5, 20]);
+    await session.exec("commit; alter table t drop column made; delete from t where id = 20");
+    expect(await list("select a from w")).toEqual([5]);
+  });
+});
+
 describe("transactions whose statements each touch one range", () => {
   beforeEach(async () => {
     await db.exec(`drop table if exists t; create table t (id integer primary key, v integer not null);

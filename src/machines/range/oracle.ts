@@ -128,7 +128,7 @@ class SqliteOracle implements SessionOracle {
 
   prepare(sql: string): PreparedFacts {
     refuseEffects(sql);
-    try {
+    return this.#compiled((withoutForeignKeys) => {
       const statement = this.#database.prepare(planParameters(sql).sql);
       const columns = statement.reader ? statement.columns() : [];
       return {
@@ -136,10 +136,9 @@ class SqliteOracle implements SessionOracle {
         returnsRows: statement.reader,
         columns: columns.map((column) => column.name),
         columnTypes: columns.map((column) => column.type),
+        withoutForeignKeys,
       };
-    } catch (error) {
-      throw asUserError(error);
-    }
+    });
   }
 
   explain(sql: string): readonly OpcodeRow[] {
@@ -223,11 +222,29 @@ class SqliteOracle implements SessionOracle {
   #explain(prefix: string, sql: string): readonly unknown[] {
     refuseEffects(prefix + sql);
     const plan = planParameters(sql);
-    try {
+    return this.#compiled(() => {
       const statement = this.#database.prepare(prefix + plan.sql);
       return statement.all(...bindArguments(plan, new Array<null>(plan.count).fill(null)));
+    });
+  }
+
+  /**
+   * A table whose parent is missing, or has no such key, can be written by sessions that have turned foreign keys off;
+   * what it fails with is what all others are told.
+   */
+  #compiled<T>(compile: (failure?: Error) => T): T {
+    try {
+      return compile();
     } catch (error) {
-      throw asUserError(error);
+      if (!(error instanceof Error) || !FOREIGN_KEYS.test(error.message)) throw asUserError(error);
+      this.#connection.setFlags(this.#flags | SessionFlag.ForeignKeysOff);
+      try {
+        return compile(asUserError(error));
+      } catch {
+        throw asUserError(error);
+      } finally {
+        this.#connection.setFlags(this.#flags);
+      }
     }
   }
 
@@ -336,6 +353,9 @@ class SqliteOracle implements SessionOracle {
     return found !== undefined;
   }
 }
+
+/** What SQLite says of foreign keys that it cannot compile; the first may have other causes. */
+const FOREIGN_KEYS = /^(no such table: main\.|foreign key mismatch)/;
 
 const TRIGGER = /^\s*CREATE\s+(TEMP(ORARY)?\s+)?TRIGGER\b/i;
 

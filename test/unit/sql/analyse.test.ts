@@ -229,6 +229,17 @@ describe("other facts", () => {
     expect(analyse("create temp table x(a)", oracle).touchesTemp).toBe(true);
     expect(analyse("select * from sqlite_temp_master", oracle).touchesTemp).toBe(true);
     expect(analyse("select * from ostraka_Nodes n join t", oracle).systemTables).toEqual(["ostraka_nodes"]);
+    for (const sql of [
+      "delete from ostraka_nodes",
+      "with a as (select 1) update or ignore main.[ostraka_nodes] set node_id = 2",
+      "insert or replace into OSTRAKA_NODES select * from t",
+      "replace into ostraka_nodes values (1)",
+    ])
+      expect(() => analyse(sql, oracle)).toThrow(/^table ostraka_nodes may not be modified$/i);
+    expect(analyse("insert into t select node_id from ostraka_nodes", oracle)).toMatchObject({
+      systemTables: ["ostraka_nodes"],
+      readonly: false,
+    });
     expect(analyse("select * from t", oracle).touchesTemp).toBe(false);
     oracle.db.exec("create temp table tt(a)");
     expect(analyse("select * from tt", oracle).touchesTemp).toBe(true);

@@ -416,7 +416,9 @@ class RunningStatement implements RowStream {
     const { timeoutMs, maxMemoryBytes } = this.#options;
     const elapsedMs = this.#clock.monotonicMs() - this.#startedMs;
     if (timeoutMs !== undefined && elapsedMs >= timeoutMs) {
-      void this.#stop(new RetryError("OSTRAKA_TIMEOUT", `the statement ran for more than ${timeoutMs} ms`));
+      void this.#stop(
+        new RetryError("OSTRAKA_TIMEOUT", `the statement ran for more than ${Math.ceil(timeoutMs)} ms`),
+      );
       return;
     }
     if (elapsedMs >= WATCH_AFTER_MS && (this.#host.memoryBytes() ?? 0) > maxMemoryBytes) {
