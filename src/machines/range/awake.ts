@@ -103,7 +103,8 @@ export class Awake {
     for (const [id, { store, usedMs }] of this.#used) {
       if (this.#used.size <= FEW) return;
       if (nowMs - usedMs < IDLE_MS) {
-        this.#plan(usedMs + IDLE_MS - nowMs);
+        // What is left may be too little to count: the clock would say the same again, and again.
+        this.#plan(Math.max(PACE_MS, usedMs + IDLE_MS - nowMs));
         return;
       }
       if (!putToRest(store)) continue;
