@@ -93,6 +93,7 @@ class SqliteOracle implements SessionOracle {
   /** By database number: 0 main, 1 temp. */
   readonly #rootPages: (Map<number, RootPageEntry> | undefined)[] = [];
   readonly #tables = new Map<string, TableFacts | undefined>();
+  readonly #keys = new Map<number, readonly KeyColumn[] | undefined>();
   #tempFacts: SchemaOracle["temp"];
   #homes: ReadonlySet<string> | undefined;
 
@@ -156,6 +157,11 @@ class SqliteOracle implements SessionOracle {
   }
 
   keyColumns(rootPage: number): readonly KeyColumn[] | undefined {
+    if (!this.#keys.has(rootPage)) this.#keys.set(rootPage, this.#readKey(rootPage));
+    return this.#keys.get(rootPage);
+  }
+
+  #readKey(rootPage: number): readonly KeyColumn[] | undefined {
     const object = this.objectByRootPage(0, rootPage);
     if (object === undefined) return undefined;
     let index: string | undefined = object.name;
