@@ -3,6 +3,7 @@
  */
 import type { SchemaSnapshot } from "../machines/range/types.js";
 import { classifyTokens, singleStatement } from "../sql/classify.js";
+import { callsOtherLike, namesLike } from "../sql/like.js";
 import { bindSession, mayReadSessionValues } from "../sql/rewrite.js";
 import {
   type Analysis,
@@ -41,13 +42,8 @@ export function likesOtherwise(
   { statements }: SchemaSnapshot,
 ): boolean {
   if ((flags & SessionFlag.CaseSensitiveLike) === 0) return false;
-  // What a view or a trigger says is said whenever it runs.
-  if (kind === "ddl") return LIKE.test(sql) && !KEPT_TEXT.test(sql);
-  return LIKE.test(sql) || statements.some((text) => LIKE.test(text));
+  return callsOtherLike(sql, flags) || (kind !== "ddl" && statements.some(namesLike));
 }
-
-const LIKE = /\blike\b/i;
-const KEPT_TEXT = /^\s*create\s+(temp\s+|temporary\s+)?(view|trigger)\b/i;
 
 export class StatementCache {
   readonly #known = new Map<string, KnownStatement>();

@@ -17,6 +17,7 @@ import {
   UserError,
   type WireError,
 } from "../../base/errors.js";
+import { callsOtherLike } from "../../sql/like.js";
 import { SessionFlag } from "../../sql/types.js";
 import { checkAppend } from "./append-guard.js";
 import { MoveError, StatementFailed, userError } from "./apply-errors.js";
@@ -40,8 +41,7 @@ const STATISTICS = /\banalyze\b|sqlite_stat\d/i;
 
 /** Rows come from where LIKE can be what the session wants (src/gateway/statements.ts); here it is what it always is. */
 function refuseOtherLike({ sql, flags }: StampedStatement): void {
-  if ((flags & SessionFlag.CaseSensitiveLike) === 0 || !/\blike\b/i.test(sql)) return;
-  if (/^\s*create\s+(view|trigger)\b/i.test(sql)) return;
+  if (!callsOtherLike(sql, flags)) return;
   throw new UserError("OSTRAKA_UNSUPPORTED", "a text with LIKE cannot be applied under case_sensitive_like");
 }
 
