@@ -111,7 +111,7 @@ export async function keptOutcomes(
 }
 
 /** What the coordinator keeps of a write that was committed across ranges, by the attempt that went through. */
-export async function coordinated(
+async function coordinated(
   db: GatewayDatabase,
   key: IdempotencyKey,
   deadline: Deadline,

@@ -67,6 +67,7 @@ export class AutocommitStatements {
     const { db } = this.#context;
     const key = request.key ?? this.#context.nextKey();
     const inDoubt = { transaction: autocommitId(key), repeatable: true };
+    let moved = false;
     const { snapshot } = db.ranges.schema();
     if (
       !analysis.rowChangesOnly &&
@@ -91,9 +92,11 @@ export class AutocommitStatements {
         .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
       if (result.ok === "failed") return this.toldBefore(analysis.class, key, result.failure, deadline);
       if (result.ok !== "move") return this.#wrote(analysis.class, result, key, deadline);
+      moved = true;
     }
     try {
-      return await this.#writeInCopy(statement, analysis, key, deadline);
+      const current = moved ? this.#analyse(statement.sql) : analysis;
+      return await this.#writeInCopy(statement, current, key, deadline);
     } catch (failure) {
       // It may be committed because it failed.
       if (this.#mayKeep(analysis)) throw failure;
