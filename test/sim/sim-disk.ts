@@ -44,7 +44,8 @@ interface PlannedFault {
   readonly path: RegExp;
 }
 
-const NEVER = new Promise<never>(() => undefined);
+/** A new one each time: whoever waits for a shared one is kept for ever. */
+const never = (): Promise<never> => new Promise(() => undefined);
 
 function directoryOf(path: string): string {
   const slash = path.lastIndexOf("/");
@@ -98,7 +99,7 @@ export class SimDisk implements Disk {
   /** The disk as one process sees it, until the next crash. */
   mount(): Disk {
     const { epoch } = this;
-    const alive = <T>(run: () => Promise<T>): Promise<T> => (epoch === this.epoch ? run() : NEVER);
+    const alive = <T>(run: () => Promise<T>): Promise<T> => (epoch === this.epoch ? run() : never());
     return {
       open: (path, options) => alive(() => this.open(path, options)),
       list: (directory) => alive(() => this.list(directory)),
@@ -252,7 +253,7 @@ export class SimDisk implements Disk {
       const delayMs = this.#random.float() * 2 * this.#meanLatencyMs * this.slowness;
       await new Promise<void>((resolve) => clock.setTimer(delayMs, resolve));
     }
-    if (epoch !== this.epoch) await NEVER;
+    if (epoch !== this.epoch) await never();
   }
 
   fault(operation: DiskOperation, path: string): DiskErrorCode | undefined {
@@ -330,7 +331,7 @@ class SimDiskFile implements DiskFile {
 
   async write(offset: number, chunks: readonly Uint8Array[]): Promise<void> {
     this.#checkOpen("write");
-    if (this.#dead) return NEVER;
+    if (this.#dead) return never();
     const bytes = Buffer.concat(chunks);
     const room = this.#disk.capacityBytes - this.#disk.usedBytes();
     const growth = Math.max(0, offset + bytes.length - this.#inode.length);
@@ -353,7 +354,7 @@ class SimDiskFile implements DiskFile {
 
   async sync(): Promise<void> {
     this.#checkOpen("sync");
-    if (this.#dead) return NEVER;
+    if (this.#dead) return never();
     const changes = this.#inode.unsynced();
     await this.#disk.take("sync");
     const code = this.#disk.fault("sync", this.path);
@@ -366,7 +367,7 @@ class SimDiskFile implements DiskFile {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     this.#checkOpen("read");
-    if (this.#dead) return NEVER;
+    if (this.#dead) return never();
     await this.#disk.take("read");
     return this.readSync(offset, length);
   }
@@ -380,7 +381,7 @@ class SimDiskFile implements DiskFile {
 
   async truncate(length: number): Promise<void> {
     this.#checkOpen("truncate");
-    if (this.#dead) return NEVER;
+    if (this.#dead) return never();
     const change: Change = { kind: "truncate", length };
     this.#inode.change(change);
     await this.#disk.take("truncate");
@@ -389,7 +390,7 @@ class SimDiskFile implements DiskFile {
 
   async close(): Promise<void> {
     this.#checkOpen("open");
-    if (this.#dead) return NEVER;
+    if (this.#dead) return never();
     this.#closed = true;
   }
 
