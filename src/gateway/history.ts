@@ -4,7 +4,9 @@
  * bookkeeping; savepoint names compare as SQLite's do, without case.
  */
 import { isWireError, UserError, type WireError } from "../base/errors.js";
+import { MAX_TOLD_OUTCOMES } from "../machines/range/told.js";
 import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";
+import type { SessionFlags } from "../sql/types.js";
 
 export type HistoryEvent =
   | {
@@ -18,6 +20,8 @@ export type HistoryEvent =
 export class History {
   #events: HistoryEvent[] = [];
   #bytes = 0;
+  #writes = 0;
+  #flags: SessionFlags = 0;
 
   get events(): readonly HistoryEvent[] {
     return this.#events;
@@ -32,14 +36,21 @@ export class History {
     return this.#events.flatMap((event) => (event.kind === "write" ? [event.stamped] : []));
   }
 
+  /** What the writes have told, as far as it is to be kept for a COMMIT that is sent again. */
   get outcomes(): readonly StatementOutcome[] {
+    if (this.#writes > MAX_TOLD_OUTCOMES) return [];
     return this.#events.flatMap((event) =>
       event.kind === "write" && !isWireError(event.outcome) ? [event.outcome] : [],
     );
   }
 
   hasWrites(): boolean {
-    return this.#events.some((event) => event.kind === "write");
+    return this.#writes > 0;
+  }
+
+  /** The flags that any of the writes ran under. */
+  get flags(): SessionFlags {
+    return this.#flags;
   }
 
   hasSavepoints(): boolean {
@@ -52,18 +63,32 @@ export class History {
     ordinal: number,
     kind: "write" | "temp" = "write",
   ): void {
-    this.#bytes += statementBytes(stamped.sql, stamped.params);
-    this.#events.push({ kind, stamped, outcome, ordinal });
+    this.#push({ kind, stamped, outcome, ordinal });
+  }
+
+  #push(event: HistoryEvent): void {
+    this.#events.push(event);
+    if (event.kind === "savepoint") return;
+    this.#bytes += statementBytes(event.stamped.sql, event.stamped.params);
+    if (event.kind !== "write") return;
+    this.#writes++;
+    this.#flags |= event.stamped.flags;
+  }
+
+  #keep(events: readonly HistoryEvent[]): void {
+    this.#events = [];
+    this.#bytes = this.#writes = this.#flags = 0;
+    for (const event of events) this.#push(event);
   }
 
   /** The TEMP objects are lost. */
   forgetTemp(): void {
-    this.#events = this.#events.filter(({ kind }) => kind !== "temp");
+    this.#keep(this.#events.filter(({ kind }) => kind !== "temp"));
   }
 
   /** `ordinal`: statements the transaction had run at the leader when the savepoint was set. */
   savepoint(name: string, ordinal: number): void {
-    this.#events.push({ kind: "savepoint", name: name.toLowerCase(), ordinal });
+    this.#push({ kind: "savepoint", name: name.toLowerCase(), ordinal });
   }
 
   /** Whether the savepoint was the first event of all. Throws when there is none of that name. */
@@ -80,12 +105,7 @@ export class History {
   /** Undoes what came after the savepoint, which stays. Answers the ordinal the leader goes back to. */
   rollbackTo(name: string): number {
     const at = this.#find(name);
-    this.#events = this.#events.slice(0, at + 1);
-    this.#bytes = this.#events.reduce(
-      (sum, event) =>
-        sum + (event.kind !== "savepoint" ? statementBytes(event.stamped.sql, event.stamped.params) : 0),
-      0,
-    );
+    this.#keep(this.#events.slice(0, at + 1));
     return this.#events[at]!.ordinal;
   }
 

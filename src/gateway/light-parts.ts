@@ -81,7 +81,7 @@ export class LightParts {
     if (this.#ran.get(range) === 0) return false;
     if (this.#ran.size === 0 || (this.#ran.size === 1 && this.#ran.has(range))) return true;
     if (this.#db.whole !== undefined || (flags & DEFERS) !== 0 || this.#defers()) return false;
-    return history.writes.every((write) => (write.flags & DEFERS) === 0);
+    return (history.flags & DEFERS) === 0;
   }
 
   /** Some foreign key of the schema is checked only at COMMIT, or some virtual table does more then than before. */

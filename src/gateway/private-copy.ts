@@ -9,7 +9,6 @@ import type { LogIndex, Term } from "../base/ids.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type {
   CommandResult,
-  RowChange,
   RowStream,
   Runner,
   StampedStatement,
@@ -18,7 +17,8 @@ import type {
 } from "../machines/range/types.js";
 import type { CopyCommit, ReadPoint } from "../range/types.js";
 import { analyse } from "../sql/analyse.js";
-import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
+import { type Analysis, EVERY_TABLE } from "../sql/types.js";
+import { SpanBag } from "../txn/span-bag.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
@@ -37,10 +37,10 @@ export class PrivateCopy implements Workspace {
   /** The leader's wall clock at the copy's read point, for stamps. */
   readonly wallMs: number;
   readonly #releaseFile: () => Promise<void>;
-  #reads: Span[] = [];
-  #writes: Span[] = [];
+  readonly #reads = new SpanBag();
+  readonly #writes = new SpanBag();
   /** What constraints looked at; counts as read where nothing runs again. */
-  #checks: Span[] = [];
+  readonly #checks = new SpanBag();
   #ranMs = 0;
   #rowsNeeded = false;
   /** Not only that of TEMP objects. */
@@ -84,7 +84,9 @@ export class PrivateCopy implements Workspace {
   }
 
   reads(): readonly RangeRead[] {
-    return [{ range: this.#replica.range, index: this.readAt, term: this.readTerm, spans: this.#reads }];
+    return [
+      { range: this.#replica.range, index: this.readAt, term: this.readTerm, spans: this.#reads.spans() },
+    ];
   }
 
   get runner(): Runner {
@@ -126,9 +128,10 @@ export class PrivateCopy implements Workspace {
     } finally {
       // A statement that failed told its client what its checks found.
       const { reads, writes, checks } = analysis.footprint(statement.params, outcome);
-      this.#reads.push(...reads, ...(outcome === undefined ? checks : []));
-      this.#checks.push(...checks);
-      if (changesDatabase(analysis, statement.params)) this.#writes.push(...writes);
+      this.#reads.addAll(reads);
+      if (outcome === undefined) this.#reads.addAll(checks);
+      this.#checks.addAll(checks);
+      if (changesDatabase(analysis, statement.params)) this.#writes.addAll(writes);
       if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
     }
     if (analysis.class.kind === "ddl") {
@@ -145,7 +148,7 @@ export class PrivateCopy implements Workspace {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
-    this.#reads.push(...analysis.footprint(statement.params).reads);
+    this.#reads.addAll(analysis.footprint(statement.params).reads);
     return this.#start(statement, analysis, deadline, systemTables);
   }
 
@@ -224,15 +227,16 @@ export class PrivateCopy implements Workspace {
     this.#forgetSchema();
     await this.#releaseFile();
     const { leader } = this.#replica;
+    const [reads, checks] = [this.#reads.spans(), this.#checks.spans()];
     const result = await leader.commitCopy(
       {
         transaction,
         key,
         readAt: this.readAt,
         readTerm: this.readTerm,
-        reads: body.kind === "rows" ? [...this.#reads, ...this.#checks] : this.#reads,
-        writes: this.#writes,
-        checks: this.#checks,
+        reads: body.kind === "rows" ? [...reads, ...checks] : reads,
+        writes: this.#writes.spans(),
+        checks,
         schemaVersion: this.schemaVersion,
         ran: ran.get(this.#replica.range),
         body,
@@ -252,7 +256,7 @@ export class PrivateCopy implements Workspace {
         "this transaction changes the schema and also does what only row changes can replicate; split it in two",
       );
     }
-    const changes: readonly RowChange[] = await this.#runner.captured();
+    const changes = await this.#runner.capturedBytes();
     return { kind: "rows", changes, outcomes: history.outcomes };
   }
 

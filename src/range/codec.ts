@@ -5,7 +5,8 @@
  */
 import { Packr } from "msgpackr";
 import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
-import type { RowChange, StampedStatement } from "../machines/range/types.js";
+import { encodeChanges, listed } from "../machines/range/row-changes.js";
+import type { RowChanges, StampedStatement } from "../machines/range/types.js";
 import type { Statement } from "../sql/types.js";
 import type {
   CopyCommit,
@@ -26,7 +27,6 @@ export function unpack(bytes: Uint8Array): unknown {
 }
 
 type Packed<T> = Omit<T, "params" | "vector"> & { readonly params: Uint8Array };
-type PackedChange = { readonly table: string; readonly key: Uint8Array; readonly row: Uint8Array | null };
 type BatchRequest = Parameters<RangeService["batch"]>[0];
 
 interface WithParams {
@@ -85,7 +85,7 @@ export const commitCopyCodec = {
     body:
       commit.body.kind === "statements"
         ? { kind: commit.body.kind, statements: commit.body.statements.map(packParams) }
-        : { ...commit.body, changes: commit.body.changes.map(packChange) },
+        : { ...commit.body, changes: encoded(commit.body.changes) },
   }),
   unpack: (packed: unknown): CopyCommit => {
     const commit = packed as CopyCommit;
@@ -95,7 +95,7 @@ export const commitCopyCodec = {
       body:
         body.kind === "statements"
           ? { kind: body.kind, statements: unpackStatements(body.statements) }
-          : { ...body, changes: (body.changes as unknown as PackedChange[]).map(unpackChange) },
+          : body,
     };
   },
 };
@@ -110,7 +110,7 @@ export const prepareCodec = {
 
 function packBody(body: PrepareRequest["body"]): unknown {
   if (body.kind === "nothing" || body.kind === "own") return body;
-  const changes = body.changes.map(packChange);
+  const changes = encoded(body.changes);
   return body.kind === "rows"
     ? { ...body, changes }
     : { ...body, changes, statements: body.statements.map(packParams) };
@@ -118,7 +118,7 @@ function packBody(body: PrepareRequest["body"]): unknown {
 
 function unpackBody(body: PrepareRequest["body"]): PrepareRequest["body"] {
   if (body.kind === "nothing" || body.kind === "own") return body;
-  const changes = (body.changes as unknown as PackedChange[]).map(unpackChange);
+  const changes = listed(body.changes as unknown as Uint8Array);
   return body.kind === "rows"
     ? { ...body, changes }
     : { ...body, changes, statements: unpackStatements(body.statements) };
@@ -128,14 +128,6 @@ function unpackStatements(packed: readonly unknown[]): StampedStatement[] {
   return packed.map((item) => unpackParams<StampedStatement>(item as Packed<StampedStatement>));
 }
 
-function packChange(change: RowChange): PackedChange {
-  return {
-    table: change.table,
-    key: encodeVector(change.key),
-    row: change.row === undefined ? null : encodeVector(change.row),
-  };
-}
-
-function unpackChange({ table, key, row }: PackedChange): RowChange {
-  return { table, key: decodeVector(key), row: row === null ? undefined : decodeVector(row) };
+function encoded(changes: RowChanges): Uint8Array {
+  return changes instanceof Uint8Array ? changes : encodeChanges(changes);
 }

@@ -107,9 +107,15 @@ export interface LeaderDependencies {
   readonly trace?: TransactionTrace;
 }
 
+/** A statement that ran here in an open transaction, also as its commit will hold it. */
+export interface RunStatement {
+  readonly stamped: StampedStatement;
+  readonly encoded: Uint8Array;
+}
+
 export class Leadership {
   readonly term: Term;
-  readonly transactions: TransactionTable<StampedStatement>;
+  readonly transactions: TransactionTable<RunStatement>;
   readonly line: ReservationLine;
   readonly admission: Admission;
   /** What was prepared before this leadership began. */
@@ -149,7 +155,7 @@ export class Leadership {
 class WriteProposal implements Proposal {
   /** Whoever waits for it to be settled. */
   waiting: (() => void)[] | undefined;
-  #transactions: TransactionTable<StampedStatement> | undefined;
+  #transactions: TransactionTable<RunStatement> | undefined;
   #token: WriteToken | undefined;
 
   constructor(
@@ -159,7 +165,7 @@ class WriteProposal implements Proposal {
     readonly changesSchema: boolean,
   ) {}
 
-  remember(transactions: TransactionTable<StampedStatement>): void {
+  remember(transactions: TransactionTable<RunStatement>): void {
     this.#transactions = transactions;
     this.#token = transactions.admit(this.writes());
   }

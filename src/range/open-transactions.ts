@@ -13,6 +13,7 @@ import { AmbiguousError, isWireError, RetryError, toWireError, UserError } from 
 import { type LogIndex, logIndex, type TransactionId } from "../base/ids.js";
 import { encodeKey } from "../base/keys.js";
 import { decodeRows } from "../base/values.js";
+import { encodeStatement } from "../machines/range/command-body.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   Command,
@@ -25,8 +26,8 @@ import type { TableKey } from "../placement/descriptor.js";
 import { isOfChosenKeys } from "../placement/route.js";
 import type { Analysis, Footprint, Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
-import { allReads, type OpenTransaction, remembers } from "../txn/transactions.js";
-import { type LeaderContext, type Leadership, MOVE_CODE } from "./leadership.js";
+import { type OpenTransaction, remembers, spansLookedAt, spansWritten } from "../txn/transactions.js";
+import { type LeaderContext, type Leadership, MOVE_CODE, type RunStatement } from "./leadership.js";
 import type {
   CopyCommit,
   LocalRead,
@@ -44,7 +45,7 @@ const EXPIRE_EVERY = 256;
 const MAX_EARLY_CHECKS = 64;
 export const FORGOTTEN = "the range's leader does not remember the transaction; run it again";
 
-type Open = OpenTransaction<StampedStatement>;
+type Open = OpenTransaction<RunStatement>;
 
 /** What a commit writes and proposes, decided before it waits. */
 interface CommitPlan {
@@ -234,7 +235,7 @@ export class OpenTransactions {
     let answer = await store.speculate({ ...request, earlier: writes.length === 0 ? [] : undefined });
     if (answer.kind === "lost") {
       if (this.#outgrown(transaction)) return { kind: "move" };
-      const earlier = writes.map((write) => write.statement);
+      const earlier = writes.map(({ statement }) => statement.stamped);
       answer = await store.speculate({ ...request, earlier });
     }
     if (answer.kind === "lost") throw this.#lost(leadership, id, "the transaction's speculation was lost");
@@ -270,7 +271,8 @@ export class OpenTransactions {
     const reads = transaction.ordinal === 0 ? [SCHEMA, ...footprint.reads] : footprint.reads;
     if (!this.#context.isInside(footprint))
       throw this.#lost(leadership, transaction.id, "the range has been split");
-    transactions.ran(transaction, { ...footprint, reads }, index, again);
+    const statement = again && { stamped: again, encoded: encodeStatement(again) };
+    transactions.ran(transaction, { ...footprint, reads }, index, statement);
     if (transaction.reads.length > MAX_EARLY_CHECKS) return;
     const conflict = transactions.conflict(transaction);
     if (conflict !== undefined) throw this.#lost(leadership, transaction.id, conflict);
@@ -290,8 +292,8 @@ export class OpenTransactions {
   /** The slice has become smaller: what is not wholly in it any more cannot go on. */
   closeOutside(leadership: Leadership): void {
     for (const transaction of leadership.transactions.all()) {
-      const reads = allReads(transaction).flatMap(({ spans }) => spans);
-      const writes = transaction.writes.flatMap(({ spans }) => spans);
+      const reads = spansLookedAt(transaction);
+      const writes = spansWritten(transaction);
       if (!this.#context.isInside({ reads, writes, checks: [] })) this.close(leadership, transaction.id);
     }
   }
@@ -328,18 +330,19 @@ export class OpenTransactions {
     const leadership = this.#context.serving();
     const transaction = leadership.transactions.get(id);
     if (transaction === undefined) return refused(FORGOTTEN);
-    const writes = transaction.writes.flatMap((write) => write.spans);
-    const statements = transaction.writes.map((write) => write.statement);
+    const statements = transaction.writes.map(({ statement }) => statement.stamped);
+    const encoded = transaction.writes.map(({ statement }) => statement.encoded);
     const command = (): Command => ({
       kind: "transaction",
       key,
       wallMs: this.#context.wallMs(),
       transaction: id,
       statements,
+      encoded,
     });
     const plan = {
-      reads: allReads(transaction).flatMap((read) => read.spans),
-      writes,
+      reads: spansLookedAt(transaction),
+      writes: spansWritten(transaction),
       command: statements.length === 0 ? undefined : command,
     };
     return this.#commitOnce(leadership, transaction, reads, plan);

@@ -22,21 +22,17 @@ import { AmbiguousError, fromWireError, RouteError, type WireError } from "../ba
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import { ANY_GENERATION } from "../machines/range/command.js";
-import type {
-  Command,
-  CommandResult,
-  PreparedTransaction,
-  StampedStatement,
-} from "../machines/range/types.js";
+import type { Command, CommandResult, PreparedTransaction } from "../machines/range/types.js";
 import type { Span } from "../sql/types.js";
 import type { Passage } from "../txn/gate.js";
+import { SpanBag } from "../txn/span-bag.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
-import { allReads, type OpenTransaction, remembers } from "../txn/transactions.js";
-import type { LeaderContext, Leadership } from "./leadership.js";
+import { type OpenTransaction, remembers, spansLookedAt, spansWritten } from "../txn/transactions.js";
+import type { LeaderContext, Leadership, RunStatement } from "./leadership.js";
 import { FORGOTTEN, type OpenTransactions } from "./open-transactions.js";
 import type { PrepareRequest, Vote } from "./types.js";
 
-type Open = OpenTransaction<StampedStatement>;
+type Open = OpenTransaction<RunStatement>;
 type Decision = "committed" | "aborted";
 
 /** Refusals and decisions that are remembered, at most. */
@@ -124,11 +120,11 @@ export class Participant {
     const { clock, limits } = this.#context.deps;
     this.#checkGeneration(request);
     const open = transactions.get(id);
-    const reads = distinct([
+    const reads = new SpanBag([
       SCHEMA,
-      ...(open === undefined ? [] : allReads(open)).flatMap(({ spans }) => spans),
+      ...(open === undefined ? [] : spansLookedAt(open)),
       ...request.reads.flatMap(({ spans }) => spans),
-    ]);
+    ]).spans();
     const writes = this.#writes(request);
     const doomed = this.#conflict(request);
     if (doomed !== undefined) return this.#refuse(id, doomed);
@@ -144,9 +140,8 @@ export class Participant {
 
   #writes({ transaction, body, writes }: PrepareRequest): readonly Span[] {
     if (body.kind !== "own") return writes;
-    return distinct(
-      this.#leadership.transactions.get(transaction)?.writes.flatMap(({ spans }) => spans) ?? [],
-    );
+    const open = this.#leadership.transactions.get(transaction);
+    return open === undefined ? NOTHING : spansWritten(open);
   }
 
   /** Validation and admission in one step: it is held from before this on. */
@@ -201,10 +196,9 @@ export class Participant {
 
   #isInside(open: Open | undefined): boolean {
     if (open === undefined) return false;
-    const reads = allReads(open).flatMap(({ spans }) => spans);
     return this.#context.isInside({
-      reads,
-      writes: open.writes.flatMap(({ spans }) => spans),
+      reads: spansLookedAt(open),
+      writes: spansWritten(open),
       checks: NOTHING,
     });
   }
@@ -214,7 +208,7 @@ export class Participant {
     if (body.kind !== "own") return body;
     const statements = this.#leadership.transactions
       .get(transaction)
-      ?.writes.map(({ statement }) => statement);
+      ?.writes.map(({ statement }) => statement.stamped);
     if (statements === undefined || statements.length === 0) return { kind: "nothing" };
     return { kind: "statements", statements };
   }
@@ -369,12 +363,6 @@ export class Participant {
 
 function changesSchema(writes: readonly Span[]): boolean {
   return writes.some(({ table }) => table === SCHEMA.table || table === EVERYTHING.table);
-}
-
-function distinct(spans: readonly Span[]): readonly Span[] {
-  const known = new Map<string, Span>();
-  for (const span of spans) known.set(`${span.table} ${span.low} ${span.high}`, span);
-  return [...known.values()];
 }
 
 function retry(why: string): WireError {

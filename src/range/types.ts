@@ -9,7 +9,7 @@ import type {
   CommandResult,
   IdempotencyKey,
   PreparedTransaction,
-  RowChange,
+  RowChanges,
   SchemaSnapshot,
   StampedStatement,
   StatementOutcome,
@@ -81,7 +81,7 @@ export interface CopyCommit {
     | { readonly kind: "statements"; readonly statements: readonly StampedStatement[] }
     | {
         readonly kind: "rows";
-        readonly changes: readonly RowChange[];
+        readonly changes: RowChanges;
         readonly outcomes: readonly StatementOutcome[];
       };
 }

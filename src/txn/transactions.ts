@@ -7,16 +7,16 @@
  */
 import type { LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Footprint, Span } from "../sql/types.js";
+import { SpanBag } from "./span-bag.js";
 import { WriteMemory, type WriteToken } from "./write-memory.js";
 
-interface ReadSet {
+interface Read {
   readonly index: LogIndex;
   readonly spans: readonly Span[];
-  /** The statement's position in its transaction, to be forgotten by ROLLBACK TO; reads stay read. */
-  readonly ordinal: number;
 }
 
 interface RunWrite<S> {
+  /** The statement's position in its transaction, to be forgotten by ROLLBACK TO. */
   readonly ordinal: number;
   readonly index: LogIndex;
   readonly spans: readonly Span[];
@@ -32,8 +32,15 @@ export interface OpenTransaction<S> {
   readonly since: LogIndex;
   /** Statements run so far. */
   ordinal: number;
-  reads: ReadSet[];
+  /** What was read, at the earliest index that it was read at. */
+  readonly reads: Read[];
   writes: RunWrite<S>[];
+  /** All of `reads`. */
+  readonly seen: SpanBag;
+  /** The latest index of `reads`. */
+  seenUpTo: number;
+  /** What `writes` write, and what they looked at to check constraints; undefined when it is to be gathered anew. */
+  touched: { readonly written: SpanBag; readonly checked: SpanBag } | undefined;
   lastUsedMs: number;
 }
 
@@ -80,6 +87,9 @@ export class TransactionTable<S> {
       ordinal: 0,
       reads: [],
       writes: [],
+      seen: new SpanBag(),
+      seenUpTo: 0,
+      touched: { written: new SpanBag(), checked: new SpanBag() },
       lastUsedMs: nowMs,
     };
     this.#open.set(id, transaction);
@@ -120,10 +130,16 @@ export class TransactionTable<S> {
     statement: S | undefined,
   ): void {
     const ordinal = transaction.ordinal++;
-    if (footprint.reads.length > 0) transaction.reads.push({ index, spans: footprint.reads, ordinal });
+    const { reads, writes, checks } = footprint;
+    // What was read before, at an earlier index, is validated as of then.
+    const before = index >= transaction.seenUpTo;
+    const news = reads.filter((span) => transaction.seen.add(span) || !before);
+    if (news.length > 0) transaction.reads.push({ index, spans: news });
+    transaction.seenUpTo = Math.max(transaction.seenUpTo, index);
     if (statement === undefined) return;
-    const { writes, checks } = footprint;
     transaction.writes.push({ ordinal, index, spans: writes, checks, statement });
+    for (const span of writes) transaction.touched?.written.add(span);
+    for (const span of checks) transaction.touched?.checked.add(span);
   }
 
   /**
@@ -132,10 +148,10 @@ export class TransactionTable<S> {
    */
   truncate(transaction: OpenTransaction<S>, ordinal: number): void {
     for (const { index, checks, ordinal: dropped } of transaction.writes) {
-      if (dropped < ordinal || checks.length === 0) continue;
-      transaction.reads.push({ index, spans: checks, ordinal: dropped });
+      if (dropped >= ordinal && checks.length > 0) transaction.reads.push({ index, spans: checks });
     }
     transaction.writes = transaction.writes.filter((write) => write.ordinal < ordinal);
+    transaction.touched = undefined;
     transaction.ordinal = ordinal;
   }
 
@@ -168,17 +184,30 @@ export class TransactionTable<S> {
   }
 }
 
-interface Read {
-  readonly index: LogIndex;
-  readonly spans: readonly Span[];
-}
-
 /** Whether just so many statements have run here, of which any would have read something (the schema). */
 export function remembers<S>(transaction: OpenTransaction<S> | undefined, ran: number | undefined): boolean {
   return transaction !== undefined && transaction.ordinal === ran && transaction.reads.length > 0;
 }
 
 /** What a transaction has read, with what its writes looked at to check constraints. */
-export function allReads<S>(transaction: OpenTransaction<S>): Read[] {
+function allReads<S>(transaction: OpenTransaction<S>): Read[] {
   return [...transaction.reads, ...transaction.writes.map(({ index, checks }) => ({ index, spans: checks }))];
+}
+
+/** The spans of what a transaction has read, with those that its writes looked at to check constraints. */
+export function spansLookedAt<S>(transaction: OpenTransaction<S>): Span[] {
+  return [...transaction.reads.flatMap(({ spans }) => spans), ...touched(transaction).checked.spans()];
+}
+
+export function spansWritten<S>(transaction: OpenTransaction<S>): Span[] {
+  return touched(transaction).written.spans();
+}
+
+function touched<S>(transaction: OpenTransaction<S>): NonNullable<OpenTransaction<S>["touched"]> {
+  const { writes } = transaction;
+  transaction.touched ??= {
+    written: new SpanBag(writes.flatMap(({ spans }) => spans)),
+    checked: new SpanBag(writes.flatMap(({ checks }) => checks)),
+  };
+  return transaction.touched;
 }

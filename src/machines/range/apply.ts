@@ -28,10 +28,12 @@ import { Executor } from "./executor.js";
 import { IMAGE_FLAGS, Participant } from "./participant.js";
 import { PreparedTransactions } from "./prepared.js";
 import { Reshaper } from "./reshape.js";
+import { listed } from "./row-changes.js";
 import { applyRowImages } from "./row-images.js";
 import { TableFull } from "./rowid-limit.js";
 import { SliceState } from "./slice-state.js";
 import { RangeState } from "./state.js";
+import { MAX_TOLD_OUTCOMES } from "./told.js";
 import type {
   Command,
   CommandResult,
@@ -388,11 +390,11 @@ export class Applier {
       case "execute":
         return this.#execute(command.statement);
       case "transaction":
-        return this.#transaction(command, () => this.#executor.statements(command.statements));
+        return this.#transaction(command, () => this.#runAll(command.statements));
       case "rows":
         return this.#transaction(command, () => {
           try {
-            this.#putRows(command.changes);
+            this.#putRows(listed(command.changes));
           } catch (error) {
             throw new StatementFailed(userError(error), 0);
           }
@@ -482,6 +484,13 @@ export class Applier {
     if (this.#connection.inTransaction && !moved)
       this.#recordOutcome(transaction, result.ok ? "committed" : "aborted", wallMs);
     return result;
+  }
+
+  #runAll(statements: readonly StampedStatement[]): readonly StatementOutcome[] {
+    const outcomes = this.#executor.statements(statements);
+    return outcomes.length > MAX_TOLD_OUTCOMES && statements.every(({ told }) => told !== undefined)
+      ? []
+      : outcomes;
   }
 
   #recordOutcome(transaction: TransactionId, outcome: "committed" | "aborted", wallMs: number): void {

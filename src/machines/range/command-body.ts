@@ -2,19 +2,19 @@
  * The bodies of commands other than plain statements: msgpack over positional arrays, without records or shared
  * structures, so that an entry can be read on its own, for ever. SQL values are vectors of src/base/values.ts.
  */
-import { Packr } from "msgpackr";
 import { FatalError } from "../../base/errors.js";
 import { type GroupId, type NodeId, transactionId } from "../../base/ids.js";
 import { keyBytes, keyOf } from "../../base/keys.js";
-import { decodeRows, decodeVector, encodeVector, ValueWriter } from "../../base/values.js";
+import { decodeVector, encodeVector } from "../../base/values.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
 import type { ConfState } from "../../raft/types.js";
 import type { Span } from "../../sql/types.js";
+import { arrayHead, packr, plain } from "./packr.js";
+import { listed, type PackedChanges, packChanges, unpackChanges } from "./row-changes.js";
 import type {
   Command,
   IdempotencyKey,
   PreparedTransaction,
-  RowChange,
   StampedStatement,
   StatementOutcome,
 } from "./types.js";
@@ -36,15 +36,6 @@ const PRAGMAS = ["user_version", "application_id"] as const;
 const DECISIONS = ["aborted", "committed"] as const;
 export const NO_VALUES = new Uint8Array(0);
 
-// `useRecords: false` alone would give records for objects in Maps; arrays are all there is here.
-export const packr = new Packr({
-  useRecords: false,
-  moreTypes: false,
-  int64AsType: "bigint",
-  variableMapSize: true,
-});
-const rowWriter = new ValueWriter(4096);
-
 type PackedStatement = [
   sql: string,
   params: Uint8Array,
@@ -64,7 +55,6 @@ export type PackedOutcome = [
   totalChanges: number,
   lastInsertRowid: number | bigint,
 ];
-type PackedChanges = [table: string, present: Uint8Array, values: Uint8Array][];
 /** A field of a span that is not there is null. */
 type PackedSpan = unknown[];
 type PackedConf = [
@@ -84,12 +74,30 @@ type PackedDescriptor = [
 
 export type OtherCommand = Exclude<Command, { readonly kind: "execute" }>;
 
-export function packBody(command: OtherCommand): unknown[] {
+/** What was encoded before goes in as it is: a large transaction must not keep a leader from everything else. */
+export function encodeBody(command: OtherCommand): Uint8Array {
+  if (command.kind === "transaction" && command.encoded !== undefined) {
+    const { transaction, encoded } = command;
+    return Buffer.concat([arrayHead(2), packr.pack(transaction), arrayHead(encoded.length), ...encoded]);
+  }
+  if (command.kind === "rows" && command.changes instanceof Uint8Array) {
+    const outcomes = packr.pack(command.outcomes.map(packOutcome));
+    return Buffer.concat([arrayHead(3), packr.pack(command.transaction), command.changes, outcomes]);
+  }
+  return packr.pack(packBody(command));
+}
+
+/** As the body of a transaction holds it. */
+export function encodeStatement(statement: StampedStatement): Uint8Array {
+  return packr.pack(packStatement(statement));
+}
+
+function packBody(command: OtherCommand): unknown[] {
   switch (command.kind) {
     case "transaction":
       return [command.transaction, command.statements.map(packStatement)];
     case "rows":
-      return [command.transaction, packChanges(command.changes), command.outcomes.map(packOutcome)];
+      return [command.transaction, packChanges(listed(command.changes)), command.outcomes.map(packOutcome)];
     case "tombstone":
       return [command.transaction];
     case "pragma":
@@ -254,7 +262,7 @@ function packStatement(statement: StampedStatement): PackedStatement {
   const { stamp, params } = statement;
   const packed: PackedStatement = [
     statement.sql,
-    params.length === 0 ? NO_VALUES : encodeVector(params),
+    params.length === 0 ? NO_VALUES : (statement.vector ?? encodeVector(params)),
     statement.flags,
     stamp.wallMs,
     stamp.seed,
@@ -302,43 +310,8 @@ export function unpackOutcome(packed: PackedOutcome): StatementOutcome {
   };
 }
 
-/** msgpackr answers Buffers, whose slices are views; everybody else works on plain arrays. */
-function plain(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
 /** Small integers as msgpack integers: shorter and faster than bigints. */
 function packInteger(value: bigint): number | bigint {
   const n = Number(value);
   return Number.isSafeInteger(n) ? n : value;
-}
-
-/** Runs of one table share one buffer of vectors: for each change its key and, unless it deletes, its row. */
-function packChanges(changes: readonly RowChange[]): PackedChanges {
-  const packed: PackedChanges = [];
-  let present: number[] = [];
-  const close = (table: string): void => {
-    packed.push([table, Uint8Array.from(present), rowWriter.take()]);
-    present = [];
-  };
-  for (const [i, change] of changes.entries()) {
-    rowWriter.vector(change.key);
-    if (change.row !== undefined) rowWriter.vector(change.row);
-    present.push(change.row === undefined ? 0 : 1);
-    if (changes[i + 1]?.table !== change.table) close(change.table);
-  }
-  return packed;
-}
-
-function unpackChanges(packed: PackedChanges): RowChange[] {
-  const changes: RowChange[] = [];
-  for (const [table, present, values] of packed) {
-    const vectors = decodeRows(plain(values));
-    let at = 0;
-    for (const flag of present) {
-      const key = vectors[at++]!;
-      changes.push({ table, key, row: flag === 1 ? vectors[at++]! : undefined });
-    }
-  }
-  return changes;
 }

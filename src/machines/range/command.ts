@@ -14,15 +14,15 @@
 import { FatalError, type WireError } from "../../base/errors.js";
 import { ValueReader, ValueWriter } from "../../base/values.js";
 import {
+  encodeBody,
   KIND,
   NO_VALUES,
   type PackedOutcome,
-  packBody,
   packOutcome,
-  packr,
   unpackBody,
   unpackOutcome,
 } from "./command-body.js";
+import { packr } from "./packr.js";
 import { readStatement, TextReader, TextWriter, writeStatement } from "./statement-codec.js";
 import type { Command, CommandResult, IdempotencyKey, TransactionDecision } from "./types.js";
 
@@ -99,7 +99,7 @@ function writeCommand(command: Command, texts: TextWriter): void {
   writer.uint(count(key.lowestUnanswered));
   writer.uint(count(key.issuedMs));
   if (command.kind === "execute") writeStatement(writer, command.statement, wallMs, texts);
-  else writer.bytes(packr.pack(packBody(command)));
+  else writer.bytes(encodeBody(command));
 }
 
 function readCommand(reader: ValueReader, texts: TextReader): Command {

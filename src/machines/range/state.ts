@@ -15,6 +15,7 @@ import { MAX_VALUE_BYTES } from "./functions.js";
 import { PREPARED_SCHEMA } from "./prepared.js";
 import { SLICE_SCHEMA } from "./slice-state.js";
 import { TABLES_SCHEMA } from "./table-keys.js";
+import { MAX_TOLD_OUTCOMES } from "./told.js";
 
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
 const APPLY_CODE_VERSION = 5;
@@ -185,6 +186,7 @@ export function applyVersion(database: Database.Database): string {
   const source = database.prepare("SELECT sqlite_source_id()").pluck(true).get() as string;
   const limits = [
     MAX_KEPT_ANSWER_BYTES,
+    MAX_TOLD_OUTCOMES,
     ANSWER_AGE_MS,
     MAX_ANSWER_ROWS,
     TRANSACTION_AGE_MS,

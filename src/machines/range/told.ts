@@ -6,6 +6,9 @@ import { createHash } from "node:crypto";
 import { isWireError, type WireError } from "../../base/errors.js";
 import type { StatementOutcome } from "./types.js";
 
+/** Of a transaction of more statements than this, whose answers have been told, the answers are not kept. */
+export const MAX_TOLD_OUTCOMES = 1_000;
+
 export function toldDigest(told: StatementOutcome | WireError): string {
   if (isWireError(told)) return `!${told[1]} ${hash(told[2])}`;
   const numbers = `${told.changes} ${told.totalChanges} ${told.lastInsertRowid}`;

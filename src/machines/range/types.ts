@@ -61,6 +61,9 @@ export interface RowChange {
   readonly row: readonly SqlValue[] | undefined;
 }
 
+/** Row changes, or the same as bytes (row-changes.ts), as they come from where they were captured. */
+export type RowChanges = readonly RowChange[] | Uint8Array;
+
 export type Command =
   /** Autocommit: one statement, executed in log order. */
   | {
@@ -76,6 +79,8 @@ export type Command =
       readonly wallMs: number;
       readonly transaction: TransactionId;
       readonly statements: readonly StampedStatement[];
+      /** Each of `statements`, encoded (command-body.ts); need not be there. */
+      readonly encoded?: readonly Uint8Array[] | undefined;
     }
   /** The row changes of a transaction whose text must not run again (too expensive, or not deterministic). No triggers, no foreign key actions. */
   | {
@@ -83,7 +88,7 @@ export type Command =
       readonly key: IdempotencyKey;
       readonly wallMs: number;
       readonly transaction: TransactionId;
-      readonly changes: readonly RowChange[];
+      readonly changes: RowChanges;
       /** The answers to give, as the session was told. */
       readonly outcomes: readonly StatementOutcome[];
     }
@@ -522,6 +527,8 @@ export interface Runner {
   /** Starts recording row changes on the private copy; must precede the writes. */
   capture(): Promise<void>;
   captured(): Promise<readonly RowChange[]>;
+  /** The same, encoded. */
+  capturedBytes(): Promise<Uint8Array>;
   /**
    * A statement ended the whole transaction (OR ROLLBACK, RAISE(ROLLBACK)): told by the time its error is. Statements
    * are refused until the next pin or copy.

@@ -1,9 +1,11 @@
 /** Every call of RangeService arrives at the range of its group as it left, and so does its answer. */
+
 import { beforeEach, describe, expect, it } from "vitest";
 import { RouteError } from "../../../src/base/errors.js";
 import { groupId, logIndex, nodeId, term, transactionId } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import { remoteRange, serveRanges } from "../../../src/gateway/range-rpc.js";
+import { encodeChanges } from "../../../src/machines/range/row-changes.js";
 import type { RowChange, StampedStatement, StatementOutcome } from "../../../src/machines/range/types.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
 import type { PrepareRequest, RangeService } from "../../../src/range/types.js";
@@ -144,7 +146,8 @@ const CASES: Readonly<Record<string, Case>> = {
         writes: spans,
         checks: spans,
         schemaVersion: 1,
-        body: { kind: "rows", changes, outcomes: [outcome] },
+        // They stay as they are on the way to the log.
+        body: { kind: "rows", changes: new Uint8Array(encodeChanges(changes)), outcomes: [outcome] },
       },
       [read],
     ],

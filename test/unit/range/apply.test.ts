@@ -6,7 +6,7 @@ import { transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
 import { Answers } from "../../../src/machines/range/answers.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
-import { toldDigest } from "../../../src/machines/range/told.js";
+import { MAX_TOLD_OUTCOMES, toldDigest } from "../../../src/machines/range/told.js";
 import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
 import {
@@ -388,6 +388,32 @@ describe("transactions", () => {
       applyCommands(store, transaction("b", [statement("insert into t values (2)")]), tombstone("b")),
     ).toMatchObject([{ ok: true }, { ok: true, decision: "committed" }]);
     expect(query(store, "select a from t")).toEqual([[2n]]);
+  });
+});
+
+describe("answers", () => {
+  const many = (told: boolean): Command => {
+    const statements = [];
+    for (let i = 1; i <= MAX_TOLD_OUTCOMES + 1; i++) {
+      const insert = statement("insert into t values (1)");
+      statements.push(told ? { ...insert, told: `1 1 ${i}` } : insert);
+    }
+    return transaction(told ? "told" : "fresh", statements);
+  };
+
+  it("of many statements are not told twice, but those of a batch are told", () => {
+    for (const told of [true, false]) {
+      const store = openStore();
+      applySql(store, "create table t(a)");
+      const command = many(told);
+      const [result] = applyCommands(store, command);
+      const [repeated] = applyCommands(store, command);
+      expect(result).toMatchObject({ ok: true, repeated: false });
+      expect(repeated).toMatchObject({ ok: true, repeated: true });
+      for (const answer of [result, repeated])
+        expect(answer?.ok === true && answer.outcomes.length).toBe(told ? 0 : MAX_TOLD_OUTCOMES + 1);
+      expect(query(store, "select count(*) from t")).toEqual([[BigInt(MAX_TOLD_OUTCOMES + 1)]]);
+    }
   });
 });
 

@@ -11,10 +11,13 @@ import {
   packResult,
   unpackResult,
 } from "../../../src/machines/range/command.js";
+import { encodeStatement } from "../../../src/machines/range/command-body.js";
+import { encodeChanges } from "../../../src/machines/range/row-changes.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
 import type {
   Command,
   CommandResult,
+  RowChange,
   StampedStatement,
   StatementOutcome,
 } from "../../../src/machines/range/types.js";
@@ -138,6 +141,19 @@ describe("the command codec", () => {
     const vector = encodeVector(command.statement.params);
     const asTheyCame = { ...command, statement: { ...command.statement, vector } };
     expect(encodeCommands([asTheyCame])).toEqual(encodeCommands([command]));
+  });
+
+  it("takes statements and row changes that are encoded already", () => {
+    for (const count of [1, 15, 16, 70_000]) {
+      const statements = new Array(count).fill(statement);
+      const command: Command = { kind: "transaction", key, wallMs: 5, transaction, statements };
+      const encoded = statements.map(encodeStatement);
+      const [decoded] = decodeCommands(encodeCommands([{ ...command, encoded }])).commands;
+      expect(decoded).toEqual(command);
+    }
+    const rows = commands.find(({ kind }) => kind === "rows") as Extract<Command, { kind: "rows" }>;
+    const changed = { ...rows, changes: encodeChanges(rows.changes as readonly RowChange[]) };
+    expect(decodeCommands(encodeCommands([changed])).commands).toEqual([rows]);
   });
 
   it("carries whatever number a key may be made of", () => {

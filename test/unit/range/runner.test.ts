@@ -8,12 +8,11 @@ import { OstrakaError, toWireError, UserError } from "../../../src/base/errors.j
 import { logIndex } from "../../../src/base/ids.js";
 import type { Clock, Timer } from "../../../src/base/io.js";
 import { decodeRows, encodeVector, type SqlValue } from "../../../src/base/values.js";
+import { decodeChanges, encodeChanges } from "../../../src/machines/range/row-changes.js";
 import { type LinkEvents, RunnerClient, type RunnerLink } from "../../../src/machines/range/runner/client.js";
 import { createInProcessRunnerPool } from "../../../src/machines/range/runner/pool.js";
 import {
   type Answer,
-  decodeChanges,
-  encodeChanges,
   encodeFrame,
   FrameReader,
   fromWireLoad,

@@ -13,6 +13,7 @@ import { assert } from "../../../base/assert.js";
 import { fromWireError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import { type LogIndex, logIndex } from "../../../base/ids.js";
 import type { Clock, Timer } from "../../../base/io.js";
+import { decodeChanges } from "../row-changes.js";
 import type {
   RowChange,
   RowStream,
@@ -26,7 +27,6 @@ import type {
 import {
   type Answer,
   type AnswerValue,
-  decodeChanges,
   type Ending,
   fromEnd,
   Kind,
@@ -203,9 +203,13 @@ export class RunnerClient implements Runner {
   }
 
   async captured(): Promise<readonly RowChange[]> {
+    return decodeChanges(await this.capturedBytes());
+  }
+
+  async capturedBytes(): Promise<Uint8Array> {
     const bytes = await this.#value((id) => [id, Op.Captured]);
     assert(bytes instanceof Uint8Array, "row changes come as bytes");
-    return decodeChanges(bytes);
+    return bytes;
   }
 
   run(statement: StampedStatement, options: RunOptions): Promise<RowStream> {

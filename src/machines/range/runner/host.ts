@@ -10,12 +10,12 @@ import type { WireError } from "../../../base/errors.js";
 import { RetryError, toWireError, UserError } from "../../../base/errors.js";
 import { logIndex } from "../../../base/ids.js";
 import type { RowCursor } from "../connection.js";
+import { encodeChanges } from "../row-changes.js";
 import type { SchemaSnapshot } from "../types.js";
 import {
   type Answer,
   type AnswerValue,
   type End,
-  encodeChanges,
   fromWireLoad,
   fromWireRun,
   Kind,

@@ -11,7 +11,6 @@ import { assert } from "../../../base/assert.js";
 import type { WireError } from "../../../base/errors.js";
 import { decodeVector, encodeVector, type SqlValue, ValueReader, ValueWriter } from "../../../base/values.js";
 import type {
-  RowChange,
   ScratchCondition,
   ScratchLoad,
   StampedStatement,
@@ -293,32 +292,4 @@ function decodeAll(bytes: Uint8Array): SqlValue[][] {
   const rows: SqlValue[][] = [];
   while (!reader.done) rows.push(reader.vector());
   return rows;
-}
-
-/** Each change as three vectors: [table, has a row], key, row. */
-export function encodeChanges(
-  changes: Iterable<RowChange>,
-  maxBytes: number,
-  tooLarge: () => Error,
-): Uint8Array {
-  const writer = new ValueWriter(64 * 1024);
-  for (const { table, key, row } of changes) {
-    writer.vector([table, row === undefined ? 0n : 1n]);
-    writer.vector(key);
-    if (row !== undefined) writer.vector(row);
-    if (writer.length > maxBytes) throw tooLarge();
-  }
-  return writer.take();
-}
-
-export function decodeChanges(bytes: Uint8Array): RowChange[] {
-  const reader = new ValueReader(bytes);
-  const changes: RowChange[] = [];
-  while (!reader.done) {
-    const [table, hasRow] = reader.vector();
-    assert(typeof table === "string", "a row change without its table");
-    const key = reader.vector();
-    changes.push({ table, key, row: hasRow === 1n ? reader.vector() : undefined });
-  }
-  return changes;
 }
