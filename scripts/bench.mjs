@@ -14,7 +14,7 @@ import { Etcd, etcdVersion, findEtcd } from "./bench/etcd.mjs";
 import { memoryPhase, streamPhase } from "./bench/memory.mjs";
 import { findPostgres, Postgres } from "./bench/postgres.mjs";
 import { cleanUp, removeDirectory, runScript, temporaryDirectory } from "./bench/processes.mjs";
-import { rangesPhase, transfersPhase } from "./bench/ranges.mjs";
+import { RANGE_PARTS, rangesPhase } from "./bench/ranges.mjs";
 import { memoryTable, rateTable, ratioTable, streamTable } from "./bench/report.mjs";
 
 const PHASES = [
@@ -29,10 +29,10 @@ const PHASES = [
   "memory",
   "stream",
   "ranges",
-  "transfers",
+  ...Object.keys(RANGE_PARTS),
 ];
 const HELP = `npm run bench -- [options]
-  --phases <list>     of ${PHASES.join(",")} (default: all; transfers are a part of ranges)
+  --phases <list>     of ${PHASES.join(",")} (default: all; from splits on, parts of ranges)
   --seconds <n>       for each measurement (default 5)
   --in-flight <list>  (default 1,16,128,512)
   --minutes <n>       for the memory phase (default: 20 seconds)
@@ -221,22 +221,14 @@ async function stream() {
 }
 
 async function ranges() {
+  const all = Object.keys(RANGE_PARTS);
   extra.ranges = await rangesPhase({
+    parts: phases.has("ranges") ? all : all.filter((part) => phases.has(part)),
     withCluster: (startFlags, work) => withCluster(3, work, startFlags),
     keep,
     say,
     seconds,
     ranges: Number(flags.ranges),
-  });
-}
-
-/** A part of `ranges`, on its own. */
-async function transfers() {
-  if (phases.has("ranges")) return;
-  extra.ranges = await transfersPhase({
-    withCluster: (startFlags, work) => withCluster(3, work, startFlags),
-    keep,
-    seconds,
   });
 }
 
@@ -294,8 +286,7 @@ const WORK = [
   [["etcd"], etcd],
   [["memory"], memory],
   [["stream"], stream],
-  [["ranges"], ranges],
-  [["transfers"], transfers],
+  [["ranges", ...Object.keys(RANGE_PARTS)], ranges],
 ];
 
 async function main() {

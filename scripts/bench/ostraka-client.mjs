@@ -49,6 +49,7 @@ Object.assign(operations, {
     const low = spread();
     await db.execute("select count(*), sum(owner) from item where id between ? and ?", [low, low + 999]);
   },
+  count: () => db.execute("update account set balance = balance + 1 where id = 1"),
   change: () => db.execute("update item set owner = ? where id = ?", [next() % 1000, spread()]),
 });
 

@@ -1,7 +1,7 @@
 /**
  * What it costs to be divided: the same load on one range and on many, on three nodes, in the same run. Splits under
- * load, ranges that nobody uses, ranges that everybody uses, transactions across ranges, and reads across them beside
- * writers.
+ * load, ranges that nobody uses, ranges that everybody uses, transactions across ranges, reads across them beside
+ * writers, and a row that all write.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { cpuMicros, residentBytes } from "./proc-stat.mjs";
@@ -11,17 +11,23 @@ const TRANSFERS_IN_FLIGHT = 16;
 const READS_PER_SECOND = 100;
 const SEVERAL = 8;
 
+export const RANGE_PARTS = {
+  splits: splitsUnderLoad,
+  many: manyRanges,
+  transfers,
+  readers: readsBesideWriters,
+  counter: hotCounter,
+};
+
 /**
  * `withCluster(flags, work)` runs `work(cluster, client)` on three fresh nodes; `keep(name, result)` takes a rate.
  * Answers the ratios and what idle nodes use.
  */
-export async function rangesPhase({ withCluster, keep, say, seconds, ranges }) {
+export async function rangesPhase({ parts, ...bench }) {
   const ratios = [];
+  const idle = [];
   const add = (what, many, one) => ratios.push({ what, ratio: many / one });
-  await splitsUnderLoad({ withCluster, keep, say, seconds, add });
-  const idle = await manyRanges({ withCluster, keep, say, seconds, ranges, add });
-  await transfers({ withCluster, keep, seconds, add });
-  await readsBesideWriters({ withCluster, keep, seconds, add });
+  for (const part of parts) await RANGE_PARTS[part]({ ...bench, add, idle });
   return { ratios, idle };
 }
 
@@ -45,8 +51,7 @@ async function splitsUnderLoad({ withCluster, keep, say, seconds, add }) {
     add(`loading, latency ${key}: while ranges split : one range`, many.latencyMs[key], one.latencyMs[key]);
 }
 
-async function manyRanges({ withCluster, keep, say, seconds, ranges, add }) {
-  const idle = [];
+async function manyRanges({ withCluster, keep, say, seconds, ranges, add, idle }) {
   await withCluster(["--range-max-bytes", "1GiB"], async (cluster, client) => {
     // Every split copies a file, so they are kept small.
     await client.ask("fill", { count: Math.max(2 * ranges, 2000) });
@@ -78,7 +83,6 @@ async function manyRanges({ withCluster, keep, say, seconds, ranges, add }) {
     add(`writes: ${ranges} ranges : 1 range`, many.change.perSecond, one.change.perSecond);
     add(`reads by key: ${ranges} ranges : 1 range`, many.read.perSecond, one.read.perSecond);
   });
-  return idle;
 }
 
 /** Until the nodes use little, or for a while. */
@@ -102,12 +106,20 @@ async function idleUse(cluster, seconds) {
   }));
 }
 
-/** The third part alone. */
-export async function transfersPhase({ withCluster, keep, seconds }) {
-  const ratios = [];
-  const add = (what, many, one) => ratios.push({ what, ratio: many / one });
-  await transfers({ withCluster, keep, seconds, add });
-  return { ratios, idle: [] };
+/** One row that everybody adds to, beside rows that nobody else touches. */
+async function hotCounter({ withCluster, keep, seconds, add }) {
+  await withCluster([], async (cluster, client) => {
+    await client.ask("accounts", { count: 1 });
+    const rates = {};
+    for (const kind of ["insert", "count"]) {
+      const load = { kind, inFlight: IN_FLIGHT, seconds };
+      await client.ask("closed", { ...load, seconds: Math.min(2, seconds) });
+      rates[kind] = await cluster.measure(client, "closed", load);
+    }
+    keep("inserts beside the counter's", rates.insert);
+    keep("additions to one row", rates.count);
+    add("autocommit: additions to one row : inserts", rates.count.perSecond, rates.insert.perSecond);
+  });
 }
 
 async function transfers({ withCluster, keep, seconds, add }) {
