@@ -21,8 +21,15 @@ export const MUTANTS = [
   {
     name: "vote for a log that is behind",
     file: "src/raft/election.ts",
-    find: "const grant = free && core.log.isUpToDate(message.index, message.logTerm);",
-    replace: "const grant = free;",
+    find: "const grant = free && !core.forgetful && core.log.isUpToDate(message.index, message.logTerm);",
+    replace: "const grant = free && !core.forgetful;",
+    tests: ["raft"],
+  },
+  {
+    name: "vote without what an earlier replica acknowledged",
+    file: "src/raft/election.ts",
+    find: "free && !core.forgetful &&",
+    replace: "free &&",
     tests: ["raft"],
   },
   {

@@ -47,8 +47,8 @@ export interface GroupConfig {
    */
   readonly begins?: { readonly index: LogIndex; readonly term: Term };
   /**
-   * What a replica of the group on this node had promised before it was removed; ignored where data exists. A node that
-   * comes back to a group must not vote again in a term in which it has.
+   * What a replica of the group on this node had promised before it was removed, at every start since. A node that comes
+   * back to a group must not vote again in a term in which it has, nor at all before it has a state again.
    */
   readonly promised?: { readonly term: Term; readonly vote: NodeId };
 }
@@ -173,7 +173,8 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       await this.begin(config);
       const log = this.#deps.log.group(group);
       const applied = await this.#openMachine(group, machine, log);
-      const replica = new Replica(this, group, machine, log, applied);
+      const returned = config.promised !== undefined;
+      const replica = new Replica(this, group, machine, log, applied, returned);
       this.#replicas.set(group, replica);
       this.#awake.add(replica);
       this.#membersStale = true;

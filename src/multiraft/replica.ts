@@ -106,7 +106,14 @@ export class Replica implements GroupHandle {
   #staleTicks = 0;
   #told = { leader: NO_NODE, role: "follower", term: 0, leaderReady: false, conf: EMPTY_CONF };
 
-  constructor(host: ReplicaHost, group: GroupId, machine: GroupMachine, log: GroupLog, applied: LogIndex) {
+  constructor(
+    host: ReplicaHost,
+    group: GroupId,
+    machine: GroupMachine,
+    log: GroupLog,
+    applied: LogIndex,
+    returned: boolean,
+  ) {
     this.group = group;
     this.#host = host;
     this.machine = machine;
@@ -132,6 +139,7 @@ export class Replica implements GroupHandle {
         maxReadyBytes,
         random: host.random,
         lazyCommits: host.options.lazyTicks > 0,
+        returned,
       },
       log,
       applied,

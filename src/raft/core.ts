@@ -87,6 +87,11 @@ export class Core {
     return isVoter(this.conf, this.id) && this.log.installing === undefined;
   }
 
+  /** Whether what a replica of this node acknowledged may be missing in its log: see RaftConfig.returned. */
+  get forgetful(): boolean {
+    return this.config.returned === true && this.conf.voters.length === 0;
+  }
+
   get committedInTerm(): boolean {
     return this.log.commit >= this.termStart;
   }

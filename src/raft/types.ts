@@ -124,6 +124,11 @@ export interface RaftConfig {
    * somebody waits for it (`hurry`, `askCommit`).
    */
   readonly lazyCommits?: boolean;
+  /**
+   * There was a replica of the group on this node before, and its log is gone. Until a leader has given this one a state
+   * it votes for nobody: it cannot tell whether a candidate has what the earlier one acknowledged.
+   */
+  readonly returned?: boolean;
 }
 
 export type Role = "follower" | "preCandidate" | "candidate" | "leader";

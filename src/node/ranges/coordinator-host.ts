@@ -76,7 +76,7 @@ export class CoordinatorHost {
     if (departure?.back === false) {
       if (logged) await log.removeGroup(COORDINATOR_GROUP);
       await this.#removeFiles();
-    } else if (logged) await this.#open({});
+    } else if (logged) await this.#open(departed.returning(COORDINATOR_GROUP));
     else if (departure === undefined && first.bootstrap !== undefined) await this.#open(first);
     this.#complete = true;
   }
@@ -89,10 +89,9 @@ export class CoordinatorHost {
       if (!this.#complete)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "the node has not opened yet what it has");
       const { departed } = this.#options;
-      const promised = departed.get(COORDINATOR_GROUP)?.promised;
       await departed.back(COORDINATOR_GROUP);
       await this.#removeFiles();
-      await this.#open(promised === undefined ? {} : { promised });
+      await this.#open(departed.returning(COORDINATOR_GROUP));
     });
   }
 

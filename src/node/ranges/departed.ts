@@ -58,6 +58,12 @@ export class DepartedRanges {
     return this.#ranges.get(range);
   }
 
+  /** How the group of a range is opened here: with what its last replica had promised, if there was one. */
+  returning(range: GroupId): { readonly promised?: Promised } {
+    const promised = this.#ranges.get(range)?.promised;
+    return promised === undefined ? {} : { promised };
+  }
+
   /** Those that left and are not back. */
   gone(): GroupId[] {
     return [...this.#ranges].filter(([, { back }]) => !back).map(([range]) => range);
@@ -77,11 +83,21 @@ export class DepartedRanges {
     return this.#record(range, { ...departure, back: true });
   }
 
-  #record(range: GroupId, departure: Departure): Promise<void> {
+  async #record(range: GroupId, departure: Departure): Promise<void> {
+    const before = this.#ranges.get(range);
     this.#ranges.set(range, departure);
     const write = (): Promise<void> => this.#disk.writeFile(this.#path, this.#encode());
     this.#writing = this.#writing.then(write, write);
-    return this.#writing;
+    try {
+      await this.#writing;
+    } catch (error) {
+      // What is not on the disk is not so: whoever tries again has to write again.
+      if (this.#ranges.get(range) === departure) {
+        if (before === undefined) this.#ranges.delete(range);
+        else this.#ranges.set(range, before);
+      }
+      throw error;
+    }
   }
 
   #encode(): Uint8Array {

@@ -49,8 +49,8 @@ const MAX_CAMPAIGN_MS = 200;
 /** After this a child is left to ordinary elections. */
 const CAMPAIGN_FOR_MS = 10_000;
 
-/** How a group begins that the log does not have. */
-type FirstConfig = Pick<GroupConfig, "bootstrap" | "begins">;
+/** How a group begins that the log does not have, and what one that is back had promised. */
+type FirstConfig = Pick<GroupConfig, "bootstrap" | "begins" | "promised">;
 
 export interface RangesOptions {
   readonly self: NodeId;
@@ -129,7 +129,7 @@ export class Ranges {
       if (folders.has(String(range))) await this.#remove(range);
     }
     const ranges = log.groups().filter((group) => group !== META_GROUP && group !== COORDINATOR_GROUP);
-    const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, {}]));
+    const configs = new Map<GroupId, FirstConfig>(ranges.map((range) => [range, departed.returning(range)]));
     // One that was here before does not begin anew, also when it was to come back and nothing of it is kept yet.
     if (first !== undefined && departed.get(first.range) === undefined)
       configs.set(first.range, first.config);
@@ -256,10 +256,9 @@ export class Ranges {
           "OSTRAKA_UNAVAILABLE",
           `range ${range} has to wait: range ${behind.range} on this node has yet to learn what became of its keys`,
         );
-      const promised = departed.get(range)?.promised;
       await departed.back(range);
       await this.#remove(range);
-      await this.#open(range, promised === undefined ? {} : { promised });
+      await this.#open(range, departed.returning(range));
       logger.info({ range }, "a replica is made and waits for its state");
     });
   }

@@ -26,6 +26,7 @@ interface Host {
   readonly id: NodeId;
   readonly log: MemoryLog;
   node: RaftNode;
+  readonly returned: boolean;
   up: boolean;
   holdDisk: boolean;
   holdApply: boolean;
@@ -88,7 +89,7 @@ export class GoldenGroup {
         this.#load(args);
         return;
       case "blank":
-        for (const word of words) this.#add(nodeId(Number(word)), new MemoryLog(BLANK), 0);
+        this.#blank(args);
         return;
       case "draws":
         this.#draws = words.map(Number);
@@ -268,12 +269,25 @@ export class GoldenGroup {
     if (options.get("hold") === "apply") this.#host(words[0]).holdApply = true;
   }
 
-  #add(id: NodeId, log: MemoryLog, applied: number): void {
+  /** Nodes that know nothing; with `back=TERM/VOTE` they were here before, and that is what they had promised. */
+  #blank({ words, options }: Arguments): void {
+    const back = options.get("back");
+    const [promisedTerm = 0, vote = 0] = (back ?? "0/0").split("/").map(Number);
+    const hard = { term: term(promisedTerm), vote: nodeId(vote), commit: logIndex(0) };
+    for (const word of words) {
+      const id = nodeId(Number(word));
+      this.#hosts.delete(id);
+      this.#add(id, new MemoryLog(BLANK, [], hard), 0, back !== undefined);
+    }
+  }
+
+  #add(id: NodeId, log: MemoryLog, applied: number, returned = false): void {
     const at = logIndex(applied);
     const host: Host = {
       id,
       log,
       node: undefined as unknown as RaftNode,
+      returned,
       up: true,
       holdDisk: false,
       holdApply: false,
@@ -301,6 +315,7 @@ export class GoldenGroup {
         maxReadyBytes: number("page", 1000),
         random: () => this.#draws.shift() ?? number("random", 0),
         lazyCommits: number("lazy", 0) === 1,
+        returned: host.returned,
       },
       host.log,
       host.applied,
