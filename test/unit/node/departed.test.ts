@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
 import { groupId, nodeId, term } from "../../../src/base/ids.js";
 import { DepartedRanges } from "../../../src/node/ranges/departed.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
@@ -30,6 +31,22 @@ describe("departed ranges", () => {
     disk.crash();
     const after = await DepartedRanges.open(disk.session(), "data");
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
+  });
+
+  it("are back only once that is on the disk", async () => {
+    const disk = new MemoryDisk();
+    const departed = await DepartedRanges.open(disk.session(), "data");
+    await departed.left(groupId(7), promised(5));
+    disk.onOperation = () => {
+      throw new FatalError("OSTRAKA_DISK_FULL", "no space left");
+    };
+    await expect(departed.back(groupId(7))).rejects.toThrow("no space left");
+    expect(departed.gone()).toEqual([7]);
+    disk.onOperation = undefined;
+    await departed.back(groupId(7));
+    disk.crash();
+    const after = await DepartedRanges.open(disk.session(), "data");
+    expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: true });
   });
 
   it("are not guessed at when the file is damaged", async () => {
