@@ -78,7 +78,8 @@ function checkCommitted(core: Core, { from, index, logTerm, entries }: Message):
 }
 
 export function handleHeartbeat(core: Core, message: Message): void {
-  core.log.commitTo(message.commit);
+  // To one that was made anew, what its predecessor is known to match may still be said.
+  if (!core.forgetful) core.log.commitTo(message.commit);
   core.outbox.send(core.term, {
     type: MessageType.HeartbeatResponse,
     to: message.from,
