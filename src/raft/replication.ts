@@ -173,7 +173,9 @@ export function sendDueHeartbeats(core: Core): void {
 export function sendHeartbeats(core: Core, onlySilent = false): void {
   for (const [to, peer] of core.peers) {
     if (to === core.id) continue;
-    const spared = onlySilent && peer.sentSinceHeartbeat && peer.state === "replicate";
+    // Only a heartbeat carries the round of reads: one that was not answered may be lost.
+    const told = peer.sentSinceHeartbeat && peer.ackedRound >= core.reads.round;
+    const spared = onlySilent && told && peer.state === "replicate";
     peer.sentSinceHeartbeat = false;
     if (spared) continue;
     const commit = logIndex(Math.min(peer.match, core.log.commit));
