@@ -125,8 +125,8 @@ export const MUTANTS = [
   {
     name: "cut the log at what is applied, not what is durable",
     file: "src/multiraft/compaction.ts",
-    find: "const durable = await replica.machine.checkpoint();",
-    replace: "const durable = replica.applier.appliedIndex;",
+    find: "Math.min(checkpointed, replica.applier.appliedIndex)",
+    replace: "Math.max(checkpointed, replica.applier.appliedIndex)",
     tests: ["multiraft"],
   },
   {

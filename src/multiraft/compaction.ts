@@ -86,9 +86,9 @@ export class Compactor {
       if (replica.closed) continue;
       replica.checkpointing = true;
       try {
-        const durable = await replica.machine.checkpoint();
-        // The machine may have applied what this thread has not heard of.
-        await replica.waitApplied(durable);
+        const checkpointed = await replica.machine.checkpoint();
+        // The machine may have applied what this thread has not heard of, nor will while there is no disk space.
+        const durable = logIndex(Math.min(checkpointed, replica.applier.appliedIndex));
         this.#cut(replica, durable, force);
         replica.lastCheckpoint = { index: durable, bytes: replica.logBytes };
         this.checkpoints++;

@@ -603,6 +603,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#dirty.delete(replica);
     this.#sleepers.get(replica.sleepsUnder)?.delete(replica);
     await replica.close(reason);
+    this.setDiskFull(undefined, replica.group);
     this.#receiver.close(replica.group);
     await replica.machine.close();
   }

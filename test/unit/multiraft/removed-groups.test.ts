@@ -1,0 +1,75 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
+import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
+import type { GroupMachine } from "../../../src/multiraft/types.js";
+import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
+
+let world: World;
+afterEach(() => world.stop());
+
+const put = (node: SimNode, key: string, value: string): Promise<unknown> =>
+  node.group().propose(encodeKvCommand(["PUT", key, value]));
+
+/** A machine whose applies fail for want of space while `full`. */
+function withoutSpace(machine: GroupMachine, full: () => boolean): GroupMachine {
+  const apply = machine.apply.bind(machine);
+  machine.apply = (entries, upTo) =>
+    full() ? Promise.reject(new FatalError("OSTRAKA_DISK_FULL", "no space left")) : apply(entries, upTo);
+  return machine;
+}
+
+/** One that applies the first of what it is given, durably, before it runs out of space. */
+function halfApplying(machine: GroupMachine, full: () => boolean): GroupMachine {
+  const apply = machine.apply.bind(machine);
+  let applied = 0;
+  machine.apply = async (entries, upTo) => {
+    const first = entries.find(({ index }) => index > applied);
+    const end = full() && first !== undefined ? first.index : upTo;
+    const now = entries.filter(({ index }) => index > applied && index <= end);
+    if (end > applied) await apply(now, end);
+    applied = Math.max(applied, end);
+    if (end < upTo) throw new FatalError("OSTRAKA_DISK_FULL", "no space left");
+    return entries.map(() => new Uint8Array(0));
+  };
+  return machine;
+}
+
+describe("a group that is removed", () => {
+  it("takes along what it lacked in disk space", async () => {
+    let full = false;
+    world = await World.start({
+      machine: () => new KvMachine(),
+      wrap: (machine, _group, node) => withoutSpace(machine, () => full && node === 1),
+    });
+    const leader = await world.leader();
+    await world.during(put(leader, "a", "1"));
+    full = true;
+    const node = world.node(1);
+    put(leader, "a", "2").catch(() => undefined);
+    await world.until(() => node.host.diskFull !== undefined, "node 1 has no space");
+    await world.during(node.host.removeGroup(GROUP));
+    expect(node.host.diskFull).toBeUndefined();
+  });
+});
+
+describe("a host that stops", () => {
+  it("does not wait for what a machine without disk space has yet to apply", async () => {
+    let full = false;
+    world = await World.start({
+      machine: () => new KvMachine(),
+      host: { maxLogBytes: 2_000, tailBytes: 0 },
+      wrap: (machine, _group, node) => (node === 1 ? halfApplying(machine, () => full) : machine),
+    });
+    const leader = await world.leader();
+    await world.during(put(leader, "a", "1"));
+    await world.converge();
+    full = true;
+    for (let i = 0; i < 10; i++) put(leader, `${i}`, "x".repeat(500)).catch(() => undefined);
+    const node = world.node(1);
+    await world.until(() => node.host.diskFull !== undefined, "node 1 has no space");
+    for (let i = 0; i < 10; i++) put(leader, `${i}`, "x".repeat(500)).catch(() => undefined);
+    await world.run(2_000);
+    await world.during(node.host.stop());
+    world.crash(node);
+  });
+});
