@@ -17,6 +17,7 @@ import { createHash } from "node:crypto";
 import { FatalError, RetryError } from "../base/errors.js";
 import type { GroupId, LogIndex, NodeId, Term } from "../base/ids.js";
 import type { Disk, DiskFile } from "../base/io.js";
+import { isDiskFull } from "../log/writer.js";
 import { type Message, MessageType, type SnapshotMeta } from "../raft/types.js";
 import type { Replica } from "./replica.js";
 import { TRAILER_BYTES } from "./snapshot-sender.js";
@@ -57,6 +58,21 @@ export class SnapshotReceiver {
     const replica = this.#host.replica(header.group);
     if (replica === undefined || replica.closed)
       throw new RetryError("OSTRAKA_UNAVAILABLE", `group ${header.group} is not on this node`);
+    try {
+      await this.#receive(replica, from, header, chunks);
+    } catch (error) {
+      // Of a group that goes away the files go too, under whoever writes them.
+      if (error instanceof FatalError && !isDiskFull(error) && !replica.closed) this.#host.fail(error);
+      throw error;
+    }
+  }
+
+  async #receive(
+    replica: Replica,
+    from: NodeId,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
     const message = snapshotMessage(header, from, replica.node.id);
     // The core answers to a snapshot that tells it nothing new; its bytes need not travel.
     if (header.meta.index <= replica.node.commitIndex || header.term < replica.node.term) {
@@ -69,7 +85,7 @@ export class SnapshotReceiver {
       throw new RetryError("OSTRAKA_UNAVAILABLE", "too many snapshots are being received");
     this.#receiving.add(header.group);
     try {
-      const file = await this.#store(header, chunks);
+      const file = await this.#store(header, delivered(chunks));
       if (replica.closed) {
         await this.#host.disk.remove(file);
         throw new RetryError("OSTRAKA_UNAVAILABLE", "the group went away");
@@ -155,6 +171,15 @@ export class SnapshotReceiver {
 
   #path(group: GroupId, index: LogIndex, term: Term): string {
     return `${this.#host.directory}/g${group}-i${index}-t${term}.snapshot`;
+  }
+}
+
+/** Whatever ends the delivery early is nothing of this node's. */
+async function* delivered(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch (error) {
+    throw new RetryError("OSTRAKA_UNAVAILABLE", `a snapshot was cut short: ${String(error)}`, { cause: error });
   }
 }
 

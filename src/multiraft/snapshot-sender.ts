@@ -8,7 +8,7 @@
  *    peer can go on from it.
  */
 import { createHash, type Hash } from "node:crypto";
-import { FatalError } from "../base/errors.js";
+import { FatalError, RetryError } from "../base/errors.js";
 import type { LogIndex, NodeId } from "../base/ids.js";
 import { isDiskFull } from "../log/writer.js";
 import type { HostLogger } from "./options.js";
@@ -24,6 +24,8 @@ export class HashedSnapshot implements MachineSnapshot {
   readonly #hash: Hash = createHash("sha256");
   #hashedBytes = 0;
   #trailer: Uint8Array | undefined;
+  /** Why the state could not be read. */
+  failure: unknown;
 
   constructor(inner: MachineSnapshot) {
     this.#inner = inner;
@@ -38,6 +40,15 @@ export class HashedSnapshot implements MachineSnapshot {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
+    try {
+      return await this.#read(offset, length);
+    } catch (error) {
+      this.failure = error;
+      throw error;
+    }
+  }
+
+  async #read(offset: number, length: number): Promise<Uint8Array> {
     const body = this.#inner.bytes;
     const end = Math.min(offset + length, this.bytes);
     const parts: Uint8Array[] = [];
@@ -161,7 +172,10 @@ export class SnapshotSender {
           meta: { index: source.appliedIndex, term, conf },
           bytes: hashed.bytes,
         };
-        await this.#host.transport.sendSnapshot(to, header, hashed);
+        await this.#host.transport.sendSnapshot(to, header, hashed).catch((error: unknown) => {
+          // What is fatal to the receiver is nothing of this node's.
+          throw hashed.failure ?? new RetryError("OSTRAKA_UNAVAILABLE", String(error), { cause: error });
+        });
         return true;
       } finally {
         await source.release();

@@ -95,6 +95,22 @@ describe("a follower whose log was cut off", () => {
     expect(behind.disk.paths("snapshots/")).toEqual([]);
   });
 
+  it("goes down alone when its disk fails under a snapshot", async () => {
+    await start();
+    const { leader, behind } = await leaveBehind();
+    behind.disk.onOperation = (operation, path) => {
+      if (operation === "write" && path.startsWith("snapshots/"))
+        throw new FatalError("OSTRAKA_IO", `write ${path}: EIO`);
+    };
+    world.network.heal();
+    await world.run(5_000);
+    expect(leader.fatal).toBeUndefined();
+    expect(behind.fatal).toMatchObject({ code: "OSTRAKA_IO" });
+    await behind.host.stop();
+    world.crash(behind);
+    await put(leader, "after", "2");
+  });
+
   it("starts anew when the connection breaks half-way", async () => {
     await start({}, { chunkBytes: 1024 });
     const { leader, behind } = await leaveBehind();
