@@ -26,6 +26,10 @@ export function segmentName(sequence: number): string {
   return `${String(sequence).padStart(10, "0")}.log`;
 }
 
+export function isSegmentName(name: string): boolean {
+  return NAME.test(name);
+}
+
 export function segmentPath(directory: string, sequence: number): string {
   return `${directory}/${segmentName(sequence)}`;
 }

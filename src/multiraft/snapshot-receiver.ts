@@ -174,12 +174,27 @@ export class SnapshotReceiver {
   }
 }
 
+/** At start: those of groups that are not here were left by a crash while the group was being removed. */
+export async function removeStraySnapshots(
+  disk: Disk,
+  directory: string,
+  here: readonly GroupId[],
+): Promise<void> {
+  const groups = new Set<number>(here);
+  for (const name of await disk.list(directory)) {
+    const group = /^g(\d+)-/.exec(name)?.[1];
+    if (group !== undefined && !groups.has(Number(group))) await disk.remove(`${directory}/${name}`);
+  }
+}
+
 /** Whatever ends the delivery early is nothing of this node's. */
 async function* delivered(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
   try {
     yield* chunks;
   } catch (error) {
-    throw new RetryError("OSTRAKA_UNAVAILABLE", `a snapshot was cut short: ${String(error)}`, { cause: error });
+    throw new RetryError("OSTRAKA_UNAVAILABLE", `a snapshot was cut short: ${String(error)}`, {
+      cause: error,
+    });
   }
 }
 

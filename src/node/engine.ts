@@ -3,21 +3,26 @@
  * database node (node.ts) and replicated services (raft.ts).
  */
 import { join } from "node:path";
-import type { OstrakaError } from "../base/errors.js";
+import { FatalError, type OstrakaError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
 import { openLog } from "../log/index.js";
+import { isSegmentName } from "../log/segment.js";
 import type { DurableLog } from "../log/types.js";
 import { type GroupConfig, MultiRaft } from "../multiraft/host.js";
 import { DEFAULT_HOST_OPTIONS, type HostOptions } from "../multiraft/options.js";
+import { removeStraySnapshots } from "../multiraft/snapshot-receiver.js";
 import type { GroupHandle, PeerTransport } from "../multiraft/types.js";
 import { bootstrapVoters } from "./founding.js";
 import type { Identity } from "./identity.js";
 import type { Logger } from "./logger.js";
+import { DEPARTED_FILE } from "./ranges/departed.js";
 
 const TICKS_PER_ELECTION = 10;
 const SEGMENT_BYTES = 16 * 1024 * 1024;
 const HAND_OVER_MS = 3_000;
+/** Of the groups' machines, beside the log. */
+const FOLDERS = ["meta", "coordinator", "ranges", "machines", "snapshots"];
 
 export interface EngineOptions {
   readonly self: NodeId;
@@ -48,6 +53,8 @@ export interface Engine {
 export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { self, directory, electionTimeoutMs, clock, random, disk, logger, transport, defer } = options;
   let host: MultiRaft | undefined;
+  const snapshotDirectory = join(directory, "snapshots");
+  await refuseLostLog(disk, directory);
   const log = await openLog(disk, clock, {
     directory: join(directory, "log"),
     segmentBytes: options.segmentBytes ?? SEGMENT_BYTES,
@@ -59,6 +66,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     },
     onFailure: (error) => host?.fail(error),
   });
+  await removeStraySnapshots(disk, snapshotDirectory, log.groups());
   host = new MultiRaft({
     nodeId: self,
     clock,
@@ -69,7 +77,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     logger,
     options: {
       ...DEFAULT_HOST_OPTIONS,
-      snapshotDirectory: join(directory, "snapshots"),
+      snapshotDirectory,
       tickMs: Math.max(5, Math.round(electionTimeoutMs / TICKS_PER_ELECTION)),
       electionTicks: TICKS_PER_ELECTION,
       ...options.host,
@@ -82,6 +90,24 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       .close()
       .catch((error: unknown) => logger.warn({ reason: String(error) }, "the log did not close cleanly"));
   return { host, log, closeLog };
+}
+
+/**
+ * A log that is gone, or a disk that is not there, must not be taken for a node's first start: it would vote again, and
+ * acknowledge without what it acknowledged before. What is looked for is written only where there is a log.
+ */
+async function refuseLostLog(disk: Disk, directory: string): Promise<void> {
+  const log = join(directory, "log");
+  if ((await disk.list(log)).some(isSegmentName)) return;
+  const traces = (await disk.exists(join(directory, DEPARTED_FILE))) ? [DEPARTED_FILE] : [];
+  for (const folder of FOLDERS)
+    if ((await disk.list(join(directory, folder))).length > 0) traces.push(folder);
+  if (traces.length === 0) return;
+  throw new FatalError(
+    "OSTRAKA_LOG_CORRUPT",
+    `${log} is empty, but this node has run: there is ${traces.join(", ")} in ${directory}. ` +
+      "A node that lost its log must be removed and join anew under another id",
+  );
 }
 
 /** The first membership of a group on a node: all founders vote; a node that joined waits for a leader's snapshot. */

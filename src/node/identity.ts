@@ -33,19 +33,33 @@ export function newIncarnation(random: Random): string {
 export async function readIdentity(disk: Disk, directory: string): Promise<Identity | undefined> {
   const path = join(directory, FILE);
   if (!(await disk.exists(path))) return undefined;
-  let identity: Identity;
+  let identity: Partial<Identity> | null;
   try {
-    identity = JSON.parse(new TextDecoder().decode(await disk.readFile(path))) as Identity;
+    identity = JSON.parse(new TextDecoder().decode(await disk.readFile(path))) as Partial<Identity> | null;
   } catch (error) {
     throw new FatalError("OSTRAKA_IDENTITY", `${path} is damaged: ${String(error)}`);
   }
-  if (identity.format !== FORMAT) {
+  if (identity?.format !== FORMAT) {
     throw new FatalError(
       "OSTRAKA_IDENTITY",
-      `${path} is of format ${identity.format}; this version reads ${FORMAT}`,
+      `${path} is of format ${identity?.format}; this version reads ${FORMAT}`,
     );
   }
+  if (!isWhole(identity))
+    throw new FatalError("OSTRAKA_IDENTITY", `${path} is damaged: parts of it are missing`);
   return identity;
+}
+
+/** Who lacks founders would be taken for a node that joined, and wait for ever for somebody to tell it of its groups. */
+function isWhole(identity: Partial<Identity>): identity is Identity {
+  const { nodeId, clusterId, incarnation, founders } = identity;
+  return (
+    Number.isSafeInteger(nodeId) &&
+    nodeId! > 0 &&
+    [clusterId, incarnation].every((name) => typeof name === "string" && name !== "") &&
+    typeof founders === "object" &&
+    founders !== null
+  );
 }
 
 export async function writeIdentity(

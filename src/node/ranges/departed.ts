@@ -16,7 +16,7 @@ import { type GroupId, groupId, type NodeId, type Term } from "../../base/ids.js
 import type { Disk } from "../../base/io.js";
 
 const FORMAT = 1;
-const FILE = "departed.json";
+export const DEPARTED_FILE = "departed.json";
 
 export interface Promised {
   readonly term: Term;
@@ -49,7 +49,7 @@ export class DepartedRanges {
   }
 
   static async open(disk: Disk, directory: string): Promise<DepartedRanges> {
-    const path = join(directory, FILE);
+    const path = join(directory, DEPARTED_FILE);
     const ranges = (await disk.exists(path)) ? read(path, await disk.readFile(path)) : new Map();
     return new DepartedRanges(disk, path, ranges);
   }
