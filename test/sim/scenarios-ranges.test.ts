@@ -431,6 +431,35 @@ describe("children", () => {
   });
 });
 
+describe("a replica that leaves a node", () => {
+  scenario(
+    "whose disk is full stays until it can be recorded, and may come back",
+    async (world, accounts) => {
+      const range = accounts.second;
+      const hosts = (machine: Machine) => machine.process?.hosting?.ranges.get(range) !== undefined;
+      const voters = (machine: Machine) =>
+        machine.process!.hosting!.ranges.get(range)?.handle.conf.voters.map(Number) ?? [];
+      const settled = (machine: Machine) =>
+        voters(world.machines.find(hosts)!).includes(machine.id) === hosts(machine);
+      await world.when(
+        () => world.machines.filter(hosts).length === 3 && world.machines.every(settled),
+        "three nodes have the range",
+      );
+      const from = world.machines.find((machine) => hosts(machine) && world.leader(range) !== machine)!;
+      const to = world.machines.find((machine) => !hosts(machine))!;
+      from.disk.failNext("write", "ENOSPC", /departed/);
+      await accounts.admin("range.move", { range, from: from.id, to: to.id });
+      await world.when(() => !hosts(from), "it has left");
+      await world.sleep(2 * FAREWELL_MS);
+      expect(hosts(from)).toBe(false);
+      await accounts.admin("range.move", { range, from: to.id, to: from.id });
+      expect(hosts(from)).toBe(true);
+      await accounts.transfer(accounts.client(from));
+    },
+    { founders: 4, most: 4 },
+  );
+});
+
 describe("writes", () => {
   scenario("over several ranges that failed are not called committed", async (_, accounts, [a, b]) => {
     const client = accounts.client(a);

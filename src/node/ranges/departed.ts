@@ -11,11 +11,13 @@
  * 2. What is recorded of a range never becomes unknown again, and its term never goes back.
  */
 import { join } from "node:path";
-import { FatalError } from "../../base/errors.js";
+import { FatalError, RetryError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId, type Term } from "../../base/ids.js";
-import type { Disk } from "../../base/io.js";
+import type { Clock, Disk } from "../../base/io.js";
+import { isDiskFull } from "../../log/writer.js";
 
 const FORMAT = 1;
+const RETRY_MS = 500;
 export const DEPARTED_FILE = "departed.json";
 
 export interface Promised {
@@ -38,20 +40,23 @@ interface DepartedFile {
 export class DepartedRanges {
   readonly #disk: Disk;
   readonly #path: string;
+  readonly #clock: Clock;
   readonly #ranges: Map<GroupId, Departure>;
   /** Writes one after the other. */
   #writing: Promise<void> = Promise.resolve();
+  #stopped = false;
 
-  private constructor(disk: Disk, path: string, ranges: Map<GroupId, Departure>) {
+  private constructor(disk: Disk, path: string, clock: Clock, ranges: Map<GroupId, Departure>) {
     this.#disk = disk;
     this.#path = path;
+    this.#clock = clock;
     this.#ranges = ranges;
   }
 
-  static async open(disk: Disk, directory: string): Promise<DepartedRanges> {
+  static async open(disk: Disk, directory: string, clock: Clock): Promise<DepartedRanges> {
     const path = join(directory, DEPARTED_FILE);
     const ranges = (await disk.exists(path)) ? read(path, await disk.readFile(path)) : new Map();
-    return new DepartedRanges(disk, path, ranges);
+    return new DepartedRanges(disk, path, clock, ranges);
   }
 
   get(range: GroupId): Departure | undefined {
@@ -69,11 +74,27 @@ export class DepartedRanges {
     return [...this.#ranges].filter(([, { back }]) => !back).map(([range]) => range);
   }
 
-  /** Durable when it resolves. */
-  left(range: GroupId, promised: Promised): Promise<void> {
+  /**
+   * Durable when it resolves. Waits for disk space, since the replica has ended already: only what is recorded is
+   * forgotten by the log.
+   */
+  async left(range: GroupId, promised: Promised): Promise<void> {
     const before = this.#ranges.get(range)?.promised;
     const newest = before !== undefined && before.term > promised.term ? before : promised;
-    return this.#record(range, { promised: newest, back: false });
+    for (;;) {
+      try {
+        return await this.#record(range, { promised: newest, back: false });
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+      }
+      await new Promise<void>((resolve) => void this.#clock.setTimer(RETRY_MS, resolve));
+      if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+    }
+  }
+
+  /** Nothing is waited for any more. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   /** Durable when it resolves. */

@@ -73,6 +73,7 @@ export class RangeHosting {
   readonly splitter: RangeSplitter;
   readonly changes: Changes;
   readonly facts: NodeFactsKeeper;
+  readonly #departed: DepartedRanges;
   readonly #reports: RangeReports;
   readonly #farewell: Farewell;
   readonly #missing: MissingReplicas;
@@ -80,6 +81,7 @@ export class RangeHosting {
 
   private constructor(options: HostingOptions, departed: DepartedRanges) {
     const { self, clock, calls, meta, metaClient, graceMs, host } = options;
+    this.#departed = departed;
     const ask = async (node: NodeId, group: GroupId): Promise<NodeId> =>
       (await calls.call(node, "ranges.leader", [group], { timeoutMs: ASK_MS })) as NodeId;
     this.ranges = new Ranges({
@@ -147,7 +149,7 @@ export class RangeHosting {
 
   /** Opens what is here. */
   static async open(options: HostingOptions): Promise<RangeHosting> {
-    const departed = await DepartedRanges.open(options.disk, options.directory);
+    const departed = await DepartedRanges.open(options.disk, options.directory, options.clock);
     const hosting = new RangeHosting(options, departed);
     const { first } = options;
     await hosting.coordinator.open(first);
@@ -174,6 +176,7 @@ export class RangeHosting {
   /** Begins nothing more; resolves once what is under way is done. */
   async stop(): Promise<void> {
     this.#driver.stop();
+    this.#departed.stop();
     this.splitter.stop();
     this.#reports.stop();
     this.#farewell.stop();

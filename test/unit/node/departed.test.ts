@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
 import { groupId, nodeId, term } from "../../../src/base/ids.js";
 import { DepartedRanges } from "../../../src/node/ranges/departed.js";
+import { ManualClock } from "../../sim/manual-clock.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
 
 const promised = (atTerm: number, vote = 2) => ({ term: term(atTerm), vote: nodeId(vote) });
@@ -9,19 +10,19 @@ const promised = (atTerm: number, vote = 2) => ({ term: term(atTerm), vote: node
 describe("departed ranges", () => {
   it("are remembered with what they had promised, over restarts", async () => {
     const disk = new MemoryDisk();
-    const before = await DepartedRanges.open(disk.session(), "data");
+    const before = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     expect(before.get(groupId(7))).toBeUndefined();
     await before.left(groupId(7), promised(5));
     await before.left(groupId(9), promised(1, 0));
     disk.crash();
-    const after = await DepartedRanges.open(disk.session(), "data");
+    const after = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     expect(after.gone()).toEqual([7, 9]);
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
   });
 
   it("come back, and never promise less than before", async () => {
     const disk = new MemoryDisk();
-    const departed = await DepartedRanges.open(disk.session(), "data");
+    const departed = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     await departed.left(groupId(7), promised(5));
     await departed.back(groupId(7));
     expect(departed.gone()).toEqual([]);
@@ -29,13 +30,13 @@ describe("departed ranges", () => {
     await departed.left(groupId(7), promised(0, 0));
     expect(departed.get(groupId(7))).toEqual({ promised: promised(5), back: false });
     disk.crash();
-    const after = await DepartedRanges.open(disk.session(), "data");
+    const after = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
   });
 
   it("are back only once that is on the disk", async () => {
     const disk = new MemoryDisk();
-    const departed = await DepartedRanges.open(disk.session(), "data");
+    const departed = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     await departed.left(groupId(7), promised(5));
     disk.onOperation = () => {
       throw new FatalError("OSTRAKA_DISK_FULL", "no space left");
@@ -45,14 +46,14 @@ describe("departed ranges", () => {
     disk.onOperation = undefined;
     await departed.back(groupId(7));
     disk.crash();
-    const after = await DepartedRanges.open(disk.session(), "data");
+    const after = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: true });
   });
 
   it("are not guessed at when the file is damaged", async () => {
     const disk = new MemoryDisk();
     await disk.session().writeFile("data/departed.json", new TextEncoder().encode("{"));
-    await expect(DepartedRanges.open(disk.session(), "data")).rejects.toMatchObject({
+    await expect(DepartedRanges.open(disk.session(), "data", new ManualClock())).rejects.toMatchObject({
       code: "OSTRAKA_CORRUPT",
     });
   });
