@@ -173,6 +173,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       await this.begin(config);
       const log = this.#deps.log.group(group);
       const applied = await this.#openMachine(group, machine, log);
+      if (this.#stopped) {
+        await machine.close();
+        throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+      }
       const returned = config.promised !== undefined;
       const replica = new Replica(this, group, machine, log, applied, returned);
       this.#replicas.set(group, replica);

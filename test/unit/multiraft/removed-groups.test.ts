@@ -1,7 +1,10 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
+import { groupId } from "../../../src/base/ids.js";
+import { MemoryMachine } from "../../../src/machines/memory-machine.js";
 import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
 import type { GroupMachine } from "../../../src/multiraft/types.js";
+import { MemoryDisk } from "../../sim/memory-disk.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
 
 let world: World;
@@ -53,6 +56,36 @@ describe("a group that is removed", () => {
 });
 
 describe("a host that stops", () => {
+  it("closes a machine that was being opened", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const node = world.node(1);
+    let opened: (() => void) | undefined;
+    const machine = new MemoryMachine({
+      machine: new KvMachine(),
+      disk: new MemoryDisk().session(),
+      directory: "state/41",
+    });
+    const open = machine.open.bind(machine);
+    machine.open = async () => {
+      await new Promise<void>((resolve) => {
+        opened = resolve;
+      });
+      return open();
+    };
+    let closed = false;
+    machine.close = async () => {
+      closed = true;
+    };
+    const adding = node.host.addGroup({ group: groupId(41), machine });
+    const refused = expect(adding).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+    await world.until(() => opened !== undefined, "the machine is being opened");
+    await world.during(node.host.stop());
+    opened?.();
+    await refused;
+    expect(closed).toBe(true);
+    expect(node.host.findGroup(groupId(41))).toBeUndefined();
+  });
+
   it("does not wait for what a machine without disk space has yet to apply", async () => {
     let full = false;
     world = await World.start({
