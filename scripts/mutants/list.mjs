@@ -21,15 +21,22 @@ export const MUTANTS = [
   {
     name: "vote for a log that is behind",
     file: "src/raft/election.ts",
-    find: "const grant = free && !core.forgetful && core.log.isUpToDate(message.index, message.logTerm);",
-    replace: "const grant = free && !core.forgetful;",
+    find: "const grant = free && core.isUpToDate(message.index, message.logTerm);",
+    replace: "const grant = free;",
+    tests: ["raft"],
+  },
+  {
+    name: "take what a replica that left had acknowledged for the new one's",
+    file: "src/raft/progress.ts",
+    find: " || index < this.floor",
+    replace: "",
     tests: ["raft"],
   },
   {
     name: "vote without what an earlier replica acknowledged",
-    file: "src/raft/election.ts",
-    find: "free && !core.forgetful &&",
-    replace: "free &&",
+    file: "src/raft/core.ts",
+    find: "if (this.forgetful && lostLog !== undefined)",
+    replace: "if (this.term < 0 && lostLog !== undefined)",
     tests: ["raft"],
   },
   {

@@ -34,7 +34,7 @@ import { BOOTSTRAP_INDEX, Replica, type ReplicaHost } from "./replica.js";
 import { SnapshotReceiver } from "./snapshot-receiver.js";
 import { SnapshotSender } from "./snapshot-sender.js";
 import { Ticker } from "./ticker.js";
-import type { GroupHandle, GroupMachine, PeerFrame, PeerHandler, SnapshotHeader } from "./types.js";
+import type { GroupHandle, GroupMachine, PeerFrame, PeerHandler, Promised, SnapshotHeader } from "./types.js";
 
 export interface GroupConfig {
   readonly group: GroupId;
@@ -48,9 +48,9 @@ export interface GroupConfig {
   readonly begins?: { readonly index: LogIndex; readonly term: Term };
   /**
    * What a replica of the group on this node had promised before it was removed, at every start since. A node that comes
-   * back to a group must not vote again in a term in which it has, nor at all before it has a state again.
+   * back to a group must not vote again in a term in which it has, nor for a log that lacks what it had acknowledged.
    */
-  readonly promised?: { readonly term: Term; readonly vote: NodeId };
+  readonly promised?: Promised;
 }
 
 /** What the host counts; for metrics and tests. */
@@ -177,8 +177,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
         await machine.close();
         throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
       }
-      const returned = config.promised !== undefined;
-      const replica = new Replica(this, group, machine, log, applied, returned);
+      const replica = new Replica(this, group, machine, log, applied, config.promised?.log);
       this.#replicas.set(group, replica);
       this.#awake.add(replica);
       this.#membersStale = true;
@@ -193,15 +192,12 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
    * Closes a group and forgets its log; the machine's own files are the caller's to remove. `remember` is given what the
    * replica has promised, once it can promise nothing more and before the log forgets it.
    */
-  async removeGroup(
-    group: GroupId,
-    remember?: (promised: { readonly term: Term; readonly vote: NodeId }) => Promise<void>,
-  ): Promise<void> {
+  async removeGroup(group: GroupId, remember?: (promised: Promised) => Promise<void>): Promise<void> {
     const replica = this.#replicas.get(group);
     if (replica === undefined) return;
     this.#replicas.delete(group);
     await this.#close(replica, `group ${group} was removed from this node`);
-    await remember?.(replica.hardState);
+    await remember?.({ ...replica.hardState, log: replica.logEnd });
     await this.#deps.log.removeGroup(group);
     await this.#receiver.discard(group);
     this.#membersStale = true;
@@ -570,7 +566,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       ]);
     }
     if (promised === undefined) return Promise.resolve();
-    const hardState = { ...promised, commit: logIndex(0) };
+    const hardState = { term: promised.term, vote: promised.vote, commit: logIndex(0) };
     return log.append([{ group, hardState, entries: [], snapshot: undefined }]);
   }
 

@@ -21,6 +21,7 @@ import {
   type ConfState,
   type Entry,
   EntryKind,
+  type LogEnd,
   type Message,
   MessageType,
   type ProposalRefusal,
@@ -112,7 +113,7 @@ export class Replica implements GroupHandle {
     machine: GroupMachine,
     log: GroupLog,
     applied: LogIndex,
-    returned: boolean,
+    lostLog: LogEnd | undefined,
   ) {
     this.group = group;
     this.#host = host;
@@ -139,7 +140,7 @@ export class Replica implements GroupHandle {
         maxReadyBytes,
         random: host.random,
         lazyCommits: host.options.lazyTicks > 0,
-        returned,
+        ...(lostLog === undefined ? {} : { lostLog }),
       },
       log,
       applied,
@@ -277,6 +278,10 @@ export class Replica implements GroupHandle {
 
   get lastTerm(): Term {
     return this.log.term(this.log.lastIndex()) as Term;
+  }
+
+  get logEnd(): LogEnd {
+    return { index: this.log.lastIndex(), term: this.lastTerm };
   }
 
   get hardState(): { readonly term: Term; readonly vote: NodeId } {

@@ -2,7 +2,7 @@
  * What hosting asks of its neighbours: state machines below, peers beside, and what it offers to those who propose.
  */
 import type { GroupId, LogIndex, NodeId, Term } from "../base/ids.js";
-import type { ConfChange, ConfState, Entry, Message, Role, SnapshotMeta } from "../raft/types.js";
+import type { ConfChange, ConfState, Entry, LogEnd, Message, Role, SnapshotMeta } from "../raft/types.js";
 
 /**
  * One replica's state machine as its host drives it. Calls come one at a time per group, but `apply` may be called
@@ -120,6 +120,14 @@ export interface GroupStatus {
   readonly match: ReadonlyMap<NodeId, LogIndex>;
   /** This node leads and has applied an entry of its own term, and so every inherited one: it may serve. */
   readonly leaderReady: boolean;
+}
+
+/** What a replica that leaves has bound its node to in its group. */
+export interface Promised {
+  readonly term: Term;
+  readonly vote: NodeId;
+  /** It may have acknowledged all that it had. */
+  readonly log: LogEnd;
 }
 
 /** What a group offers to those who use it on this node. */

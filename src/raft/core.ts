@@ -87,9 +87,17 @@ export class Core {
     return isVoter(this.conf, this.id) && this.log.installing === undefined;
   }
 
-  /** Whether what a replica of this node acknowledged may be missing in its log: see RaftConfig.returned. */
+  /** Whether what an earlier replica of this node acknowledged is missing here: see RaftConfig.lostLog. */
   get forgetful(): boolean {
-    return this.config.returned === true && this.conf.voters.length === 0;
+    return this.config.lostLog !== undefined && this.conf.voters.length === 0;
+  }
+
+  /** Whether a log that ends in (index, term) has all that a replica of this node may have acknowledged (7). */
+  isUpToDate(index: LogIndex, term: Term): boolean {
+    const { lostLog } = this.config;
+    if (this.forgetful && lostLog !== undefined)
+      return term > lostLog.term || (term === lostLog.term && index >= lostLog.index);
+    return this.log.isUpToDate(index, term);
   }
 
   get committedInTerm(): boolean {

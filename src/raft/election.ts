@@ -114,7 +114,7 @@ export function handleVoteRequest(core: Core, message: Message): void {
     core.vote === message.from ||
     (core.vote === NO_NODE && core.leader === NO_NODE) ||
     (pre && message.term > core.term);
-  const grant = free && !core.forgetful && core.log.isUpToDate(message.index, message.logTerm);
+  const grant = free && core.isUpToDate(message.index, message.logTerm);
   const { commit } = core.log;
   const known = { commit, logTerm: core.log.term(commit) ?? term(0) };
   if (pre) {

@@ -65,12 +65,12 @@ export function confsApplied(core: Core, index: LogIndex): void {
     const conf = changeConf(core.confs.applied, next.change);
     assert(conf !== undefined, `the membership change at ${next.index} does not follow from its predecessor`);
     core.confs.set(next.index, conf);
-    if (core.role === "leader") leadWithConf(core);
+    if (core.role === "leader") leadWithConf(core, next.index);
   }
   core.confs.prune(core.log.storedBase);
 }
 
-function leadWithConf(core: Core): void {
+function leadWithConf(core: Core, since: LogIndex): void {
   const { conf } = core;
   if (!isVoter(conf, core.id)) {
     // Removed or demoted (76); the others have or will learn what is committed from the next leader.
@@ -81,7 +81,7 @@ function leadWithConf(core: Core): void {
   for (const id of core.peers.keys()) if (!now.has(id)) core.peers.delete(id);
   for (const id of now) {
     // Counts as active until the first check, or a new quorum could depose the leader at once (31).
-    if (!core.peers.has(id)) core.peers.set(id, new Progress(core.config, core.log.last + 1, true));
+    if (!core.peers.has(id)) core.peers.set(id, new Progress(core.config, core.log.last + 1, true, since));
   }
   if (core.transferee !== NO_NODE && !isVoter(conf, core.transferee)) abortTransfer(core);
   // A smaller quorum may already have what waited (78).

@@ -17,6 +17,11 @@ export type ProgressState = "probe" | "replicate" | "snapshot";
 export class Progress {
   match = 0;
   next: number;
+  /**
+   * Nothing below was sent, so nothing below is acknowledged: an answer that says so was given by a replica of this node
+   * that has left since, and may have taken its log along.
+   */
+  floor: number;
   state: ProgressState = "probe";
   /** In probe: an Append is out and unanswered. */
   paused = false;
@@ -42,8 +47,10 @@ export class Progress {
   ackedRound = 0;
   readonly inflights: Inflights;
 
-  constructor(config: RaftConfig, next: number, recentActive: boolean) {
+  /** `since`: the index of the change that made it a member, 0 if it was one when the leadership began. */
+  constructor(config: RaftConfig, next: number, recentActive: boolean, since = 0) {
     this.next = next;
+    this.floor = since;
     this.recentActive = recentActive;
     this.inflights = new Inflights(config.maxInflightMessages, config.maxInflightBytes);
   }
@@ -76,7 +83,7 @@ export class Progress {
 
   /** Takes an acknowledgement; false if it tells nothing new. */
   maybeUpdate(index: number): boolean {
-    if (index <= this.match) return false;
+    if (index <= this.match || index < this.floor) return false;
     this.match = index;
     this.next = Math.max(this.next, index + 1);
     this.paused = false;
@@ -101,6 +108,7 @@ export class Progress {
   /** Records an Append of `count` entries that left for this peer. */
   sent(count: number, bytes: number, commit: number): void {
     const last = this.next - 1 + count;
+    this.floor = Math.min(this.floor, this.next - 1);
     this.pingDue = false;
     this.sentSinceHeartbeat = true;
     this.sentCommit = Math.max(this.sentCommit, Math.min(commit, last));

@@ -107,8 +107,7 @@ export function handleAppendResponse(core: Core, message: Message): void {
   if (peer === undefined) return;
   if (message.reject) {
     if (message.context === NEEDS_SNAPSHOT) {
-      // Older news than what it has acknowledged since, unless that was before it left, and came late.
-      if (message.index >= peer.match && peer.state !== "snapshot") needSnapshot(core, message.from, peer);
+      if (peer.match === 0 && peer.state !== "snapshot") needSnapshot(core, message.from, peer);
       return;
     }
     // Nothing of ours beyond the hinted term can match either (43).

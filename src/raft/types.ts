@@ -125,10 +125,16 @@ export interface RaftConfig {
    */
   readonly lazyCommits?: boolean;
   /**
-   * There was a replica of the group on this node before, and its log is gone. Until a leader has given this one a state
-   * it votes for nobody: it cannot tell whether a candidate has what the earlier one acknowledged.
+   * What the log of an earlier replica of this node ended with, if there was one and it is gone. Until a leader has given
+   * this one a state it votes as if it still had that log: the earlier one may have acknowledged all of it.
    */
-  readonly returned?: boolean;
+  readonly lostLog?: LogEnd;
+}
+
+/** What a log ends with. */
+export interface LogEnd {
+  readonly index: LogIndex;
+  readonly term: Term;
 }
 
 export type Role = "follower" | "preCandidate" | "candidate" | "leader";

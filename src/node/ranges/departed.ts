@@ -3,7 +3,7 @@
  * ever (a few bytes a range), for two reasons.
  *
  * A group does not count a node's promises out when the node leaves: should it come back, its votes of before still
- * bind it. And a range must not rise again: a crash may make a node apply its parent's split once more, and the child
+ * bind it, and so does what it had acknowledged, which somebody who was away may still count. And a range must not rise again: a crash may make a node apply its parent's split once more, and the child
  * that this makes would begin as if nobody had ever left it, with members that may be elsewhere by now.
  *
  * Invariants:
@@ -12,18 +12,14 @@
  */
 import { join } from "node:path";
 import { FatalError, RetryError } from "../../base/errors.js";
-import { type GroupId, groupId, type NodeId, type Term } from "../../base/ids.js";
+import { type GroupId, groupId, type LogIndex, type NodeId, type Term } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
 import { isDiskFull } from "../../log/writer.js";
+import type { Promised } from "../../multiraft/types.js";
 
 const FORMAT = 1;
 const RETRY_MS = 500;
 export const DEPARTED_FILE = "departed.json";
-
-export interface Promised {
-  readonly term: Term;
-  readonly vote: NodeId;
-}
 
 export interface Departure {
   readonly promised: Promised;
@@ -33,8 +29,8 @@ export interface Departure {
 
 interface DepartedFile {
   readonly format: number;
-  /** Range, term, vote, and 1 when it is back. */
-  readonly ranges: readonly (readonly [number, number, number, number])[];
+  /** Range, term, vote, 1 when it is back, and the index and term that its log ended with. */
+  readonly ranges: readonly (readonly [number, number, number, number, number?, number?])[];
 }
 
 export class DepartedRanges {
@@ -80,7 +76,7 @@ export class DepartedRanges {
    */
   async left(range: GroupId, promised: Promised): Promise<void> {
     const before = this.#ranges.get(range)?.promised;
-    const newest = before !== undefined && before.term > promised.term ? before : promised;
+    const newest = before === undefined ? promised : both(before, promised);
     for (;;) {
       try {
         return await this.#record(range, { promised: newest, back: false });
@@ -126,10 +122,25 @@ export class DepartedRanges {
       format: FORMAT,
       ranges: [...this.#ranges]
         .sort(([a], [b]) => a - b)
-        .map(([range, { promised, back }]) => [range, promised.term, promised.vote, back ? 1 : 0]),
+        .map(
+          ([
+            range,
+            {
+              promised: { term, vote, log },
+              back,
+            },
+          ]) => [range, term, vote, back ? 1 : 0, log.index, log.term],
+        ),
     };
     return new TextEncoder().encode(`${JSON.stringify(file)}\n`);
   }
+}
+
+/** What binds a node that has left twice; it may have had less the second time, or nothing. */
+function both(a: Promised, b: Promised): Promised {
+  const { term, vote } = a.term > b.term ? a : b;
+  const further = a.log.term > b.log.term || (a.log.term === b.log.term && a.log.index > b.log.index);
+  return { term, vote, log: further ? a.log : b.log };
 }
 
 function read(path: string, bytes: Uint8Array): Map<GroupId, Departure> {
@@ -137,9 +148,17 @@ function read(path: string, bytes: Uint8Array): Map<GroupId, Departure> {
     const { format, ranges } = JSON.parse(new TextDecoder().decode(bytes)) as DepartedFile;
     if (format !== FORMAT) throw new Error(`format ${format}; this version reads ${FORMAT}`);
     return new Map(
-      ranges.map(([range, term, vote, back]) => [
+      // Where the log's end was not noted yet, it may be anything of its term.
+      ranges.map(([range, term, vote, back, index = Number.MAX_SAFE_INTEGER, logTerm = term]) => [
         groupId(range),
-        { promised: { term: term as Term, vote: vote as NodeId }, back: back === 1 },
+        {
+          promised: {
+            term: term as Term,
+            vote: vote as NodeId,
+            log: { index: index as LogIndex, term: logTerm as Term },
+          },
+          back: back === 1,
+        },
       ]),
     );
   } catch (error) {

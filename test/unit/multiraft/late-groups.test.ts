@@ -75,11 +75,13 @@ describe("a group that begins in the middle", () => {
 });
 
 describe("a replica that comes back to its group", () => {
-  it("does not vote before it has a state again", async () => {
+  it("votes for no log that ends before the one that it had", async () => {
     world = await World.start({ machine: () => new KvMachine() });
     await world.leader();
     const node = world.node(1);
-    const promised = { term: term(50), vote: nodeId(2) };
+    // It had one entry more than node 3 has.
+    const lost = { index: logIndex(6), term: term(49) };
+    const promised = { term: term(50), vote: nodeId(2), log: lost };
     const state = new KvMachine();
     const machine = new MemoryMachine({
       machine: state,
@@ -88,7 +90,7 @@ describe("a replica that comes back to its group", () => {
     });
     machine.restore = async (file) => logIndex(Number(/-i(\d+)-/.exec(file)![1]));
     const handle = await world.during(node.host.addGroup({ group: groupId(41), machine, promised }));
-    expect(handle.hardState).toEqual(promised);
+    expect(handle.hardState).toEqual({ term: 50, vote: 2 });
     expect(handle.status().applied).toBe(0);
     const members = { voters: [1, 2, 3].map(nodeId), votersOutgoing: [], learners: [], learnersNext: [] };
     const start = async (id: number): Promise<void> => {
@@ -107,11 +109,11 @@ describe("a replica that comes back to its group", () => {
       );
     };
     await start(3);
-    // What node 1 has acknowledged it cannot know: it helps nobody to lead before it has a state.
+    // What node 1 has acknowledged may be committed: it helps nobody to lead without it.
     world.node(3).group(groupId(41)).campaign();
     await world.run(10_000);
     expect(world.node(3).group(groupId(41)).leader).toBe(0);
-    expect(handle.hardState).toEqual(promised);
+    expect(handle.hardState).toEqual({ term: 50, vote: 2 });
     await start(2);
     await world.until(() => handle.leader > 0, "node 2 or 3 leads");
     await world.until(() => handle.status().applied > 5, "node 1 has a state");

@@ -1,11 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
-import { groupId, nodeId, term } from "../../../src/base/ids.js";
+import { groupId, logIndex, nodeId, term } from "../../../src/base/ids.js";
 import { DepartedRanges } from "../../../src/node/ranges/departed.js";
 import { ManualClock } from "../../sim/manual-clock.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
 
-const promised = (atTerm: number, vote = 2) => ({ term: term(atTerm), vote: nodeId(vote) });
+const promised = (atTerm: number, vote = 2, last = 9, lastTerm = atTerm) => ({
+  term: term(atTerm),
+  vote: nodeId(vote),
+  log: { index: logIndex(last), term: term(lastTerm) },
+});
 
 describe("departed ranges", () => {
   it("are remembered with what they had promised, over restarts", async () => {
@@ -27,11 +31,26 @@ describe("departed ranges", () => {
     await departed.back(groupId(7));
     expect(departed.gone()).toEqual([]);
     // It left again before it had heard anything of its group.
-    await departed.left(groupId(7), promised(0, 0));
+    await departed.left(groupId(7), promised(0, 0, 0));
     expect(departed.get(groupId(7))).toEqual({ promised: promised(5), back: false });
     disk.crash();
     const after = await DepartedRanges.open(disk.session(), "data", new ManualClock());
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
+  });
+
+  it("may have promised a later term with a shorter log", async () => {
+    const departed = await DepartedRanges.open(new MemoryDisk().session(), "data", new ManualClock());
+    await departed.left(groupId(7), promised(5));
+    await departed.left(groupId(7), promised(6, 1, 4, 4));
+    expect(departed.returning(groupId(7))).toEqual({ promised: promised(6, 1, 9, 5) });
+    expect(departed.returning(groupId(8))).toEqual({});
+  });
+
+  it("may have had anything of their term where it was not noted", async () => {
+    const disk = new MemoryDisk().session();
+    await disk.writeFile("data/departed.json", new TextEncoder().encode('{"format":1,"ranges":[[7,5,2,1]]}'));
+    const departed = await DepartedRanges.open(disk, "data", new ManualClock());
+    expect(departed.returning(groupId(7))).toEqual({ promised: promised(5, 2, Number.MAX_SAFE_INTEGER) });
   });
 
   it("are back only once that is on the disk", async () => {

@@ -14,6 +14,7 @@ import {
   type Entry,
   EntryKind,
   type HardState,
+  type LogEnd,
   type Message,
   MessageType,
   RaftNode,
@@ -26,7 +27,7 @@ interface Host {
   readonly id: NodeId;
   readonly log: MemoryLog;
   node: RaftNode;
-  readonly returned: boolean;
+  readonly lostLog: LogEnd | undefined;
   up: boolean;
   holdDisk: boolean;
   holdApply: boolean;
@@ -269,25 +270,26 @@ export class GoldenGroup {
     if (options.get("hold") === "apply") this.#host(words[0]).holdApply = true;
   }
 
-  /** Nodes that know nothing; with `back=TERM/VOTE` they were here before, and that is what they had promised. */
+  /** Nodes that know nothing; `back=TERM/VOTE/INDEX/TERM` is what those had promised and had that were here before. */
   #blank({ words, options }: Arguments): void {
-    const back = options.get("back");
-    const [promisedTerm = 0, vote = 0] = (back ?? "0/0").split("/").map(Number);
+    const back = options.get("back")?.split("/").map(Number);
+    const [promisedTerm = 0, vote = 0, lastIndex = 0, lastTerm = 0] = back ?? [];
+    const lostLog = back && { index: logIndex(lastIndex), term: term(lastTerm) };
     const hard = { term: term(promisedTerm), vote: nodeId(vote), commit: logIndex(0) };
     for (const word of words) {
       const id = nodeId(Number(word));
       this.#hosts.delete(id);
-      this.#add(id, new MemoryLog(BLANK, [], hard), 0, back !== undefined);
+      this.#add(id, new MemoryLog(BLANK, [], hard), 0, lostLog);
     }
   }
 
-  #add(id: NodeId, log: MemoryLog, applied: number, returned = false): void {
+  #add(id: NodeId, log: MemoryLog, applied: number, lostLog?: LogEnd): void {
     const at = logIndex(applied);
     const host: Host = {
       id,
       log,
       node: undefined as unknown as RaftNode,
-      returned,
+      lostLog,
       up: true,
       holdDisk: false,
       holdApply: false,
@@ -315,7 +317,7 @@ export class GoldenGroup {
         maxReadyBytes: number("page", 1000),
         random: () => this.#draws.shift() ?? number("random", 0),
         lazyCommits: number("lazy", 0) === 1,
-        returned: host.returned,
+        ...(host.lostLog === undefined ? {} : { lostLog: host.lostLog }),
       },
       host.log,
       host.applied,

@@ -33,6 +33,8 @@ interface Seen {
   applied: number;
   led: number;
   match: Map<number, number>;
+  /** What members had acknowledged to this leader that have left since without its knowing, as another leader's word. */
+  left: Map<number, MemoryLog>;
 }
 
 export class Invariants {
@@ -58,6 +60,11 @@ export class Invariants {
   /** The node begins anew, with what was durable. */
   restarted(id: number): void {
     this.#seen.delete(id);
+  }
+
+  /** The replica's log is gone; whoever leads and counts it as a member since before goes on counting what it had. */
+  left(id: number, log: MemoryLog): void {
+    for (const { match, left } of this.#seen.values()) if (match.has(id) && !left.has(id)) left.set(id, log);
   }
 
   append(on: Observed, append: Append): void {
@@ -149,14 +156,21 @@ export class Invariants {
   /** After every step, for the node it touched. */
   step(on: Observed, world: ReadonlyMap<number, Observed>): void {
     const { id, node } = on;
-    const seen = this.#seen.get(id) ?? { term: 0, commit: 0, applied: 0, led: 0, match: new Map() };
+    const seen = this.#seen.get(id) ?? {
+      term: 0,
+      commit: 0,
+      applied: 0,
+      led: 0,
+      match: new Map(),
+      left: new Map(),
+    };
     this.#seen.set(id, seen);
     check(node.term >= seen.term, `node ${id}: the term went back`);
     check(node.commitIndex >= seen.commit, `node ${id}: the commit index went back`);
     check(node.appliedIndex >= seen.applied, `node ${id}: the applied index went back`);
     check(node.appliedIndex <= node.commitIndex, `node ${id} applied what is not committed`);
     if (node.role === "leader") this.#leads(on, seen, world);
-    if (node.commitIndex > seen.commit) this.#commits(on, seen.commit, world);
+    if (node.commitIndex > seen.commit) this.#commits(on, seen, world);
     seen.term = node.term;
     seen.commit = node.commitIndex;
     seen.applied = node.appliedIndex;
@@ -178,10 +192,15 @@ export class Invariants {
       }
       seen.led = node.term;
       seen.match = new Map();
+      seen.left = new Map();
     }
     const progress = node.progress();
     // Who was removed and comes back begins anew.
-    for (const peer of seen.match.keys()) if (!progress.has(peer as never)) seen.match.delete(peer);
+    for (const peer of seen.match.keys()) {
+      if (progress.has(peer as never)) continue;
+      seen.match.delete(peer);
+      seen.left.delete(peer);
+    }
     for (const [peer, { match, next }] of progress) {
       check(match >= (seen.match.get(peer) ?? 0), `leader ${id}: match of ${peer} went back`);
       check(next > match, `leader ${id}: next of ${peer} is not after its match`);
@@ -190,14 +209,16 @@ export class Invariants {
       if (there === undefined || there.log.durableHard.term !== node.term || match <= on.log.base().index)
         continue;
       const matchTerm = on.log.term(match as never);
-      if (matchTerm !== undefined)
-        check(there.log.durablyHolds(match, matchTerm), `leader ${id} believes ${peer} holds ${match}`);
+      if (matchTerm === undefined) continue;
+      const holds =
+        there.log.durablyHolds(match, matchTerm) || seen.left.get(peer)?.durablyHolds(match, matchTerm);
+      check(holds === true, `leader ${id} believes ${peer} holds ${match}`);
     }
   }
 
-  #commits(on: Observed, from: number, world: ReadonlyMap<number, Observed>): void {
+  #commits(on: Observed, { commit, left }: Seen, world: ReadonlyMap<number, Observed>): void {
     const { id, node, log } = on;
-    for (let index = Math.max(from, log.base().index) + 1; index <= node.commitIndex; index++) {
+    for (let index = Math.max(commit, log.base().index) + 1; index <= node.commitIndex; index++) {
       // Before the first ready a follower's tail is in the core alone; its commit is looked at again when applied.
       const entry =
         log.lastIndex() >= index ? log.entries(index as never, (index + 1) as never, 1)[0] : undefined;
@@ -212,10 +233,11 @@ export class Invariants {
       }
       check(node.role === "leader", `follower ${id} commits ${index} before any leader did`);
       check(entry !== undefined, `leader ${id} commits ${index}, which it has not got`);
+      const has = (voter: number): boolean =>
+        world.get(voter)?.log.durablyHolds(index, entry.term) === true ||
+        left.get(voter)?.durablyHolds(index, entry.term) === true;
       const holds = (voters: readonly number[]): boolean =>
-        voters.length === 0 ||
-        voters.filter((voter) => world.get(voter)?.log.durablyHolds(index, entry.term) === true).length * 2 >
-          voters.length;
+        voters.length === 0 || voters.filter(has).length * 2 > voters.length;
       check(
         holds(node.conf.voters) && holds(node.conf.votersOutgoing),
         `leader ${id} commits ${index} before a quorum holds it durably`,

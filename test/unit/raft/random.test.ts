@@ -48,6 +48,7 @@ if (process.env.RAFT_SEED !== undefined) {
       "read dropped",
       "crashed with unsynced appends",
       "snapshot cut short",
+      "made anew",
     ];
     if (process.env.RAFT_VERBOSE !== undefined)
       process.stdout.write(`${JSON.stringify([...total], null, 1)}\n`);

@@ -8,8 +8,10 @@ import {
   type Append,
   type ConfChange,
   type ConfState,
+  decodeConfChange,
   type Entry,
   EntryKind,
+  type LogEnd,
   type Message,
   MessageType,
   RaftNode,
@@ -37,10 +39,12 @@ class Replica {
   received = new Map<number, Machine>();
   /** How likely it takes its turn; a slow or paused process still believes what it last knew. */
   pace = 1;
+  /** What the log of the one ended with that had left before this was made anew. */
+  lostLog: LogEnd | undefined;
 
   constructor(
     readonly id: NodeId,
-    readonly log: MemoryLog,
+    public log: MemoryLog,
   ) {}
 }
 
@@ -59,6 +63,8 @@ export interface Hostility {
   readonly cut: number;
   readonly confChange: number;
   readonly compact: number;
+  /** How soon replicas go that are no members any more. */
+  readonly leave: number;
 }
 
 const NODES = 6;
@@ -107,6 +113,7 @@ export class World {
       cut: random.pick([0, 0.0003, 0.001, 0.003]),
       confChange: random.pick([0, 0.005, 0.03]),
       compact: random.pick([0, 0.005, 0.03]),
+      leave: random.pick([0, 0.2, 1]),
     };
   }
 
@@ -127,6 +134,7 @@ export class World {
         maxReadyBytes: 16,
         random: () => this.random.float(),
         lazyCommits: this.#lazyCommits,
+        ...(replica.lostLog === undefined ? {} : { lostLog: replica.lostLog }),
       },
       replica.log,
       logIndex(replica.machine.applied),
@@ -182,6 +190,7 @@ export class World {
 
   #rareEvent(replica: Replica): void {
     const { random, hostility } = this;
+    if (random.chance(hostility.leave)) for (const each of this.replicas.values()) this.#makeAnew(each);
     if (random.chance(hostility.crash * 25)) this.#crash(replica);
     else if (random.chance(hostility.confChange * 25)) this.#changeMembership(this.#clientsChoice(replica));
     else if (random.chance(hostility.compact * 25)) this.#compact(replica);
@@ -439,13 +448,48 @@ export class World {
 
   // ---- faults ------------------------------------------------------------------------------------------------
 
-  #crash(replica: Replica): void {
+  #crash(replica: Replica, power = true): void {
     replica.up = false;
     if (replica.log.unsynced > 0) this.note("crashed with unsynced appends");
-    replica.log.crash();
+    if (power) replica.log.crash();
     for (const [context, { at }] of this.#reads) if (at === replica.id) this.#reads.delete(context);
     for (const to of this.#streams) if (to.from === replica.id) this.note("snapshot cut short");
     this.#streams = this.#streams.filter((stream) => stream.from !== replica.id);
+  }
+
+  /**
+   * A leader that a quorum confirms, here the one of the highest term, says that the replica is no member up to what it
+   * has applied, and it has nothing from that leader beyond: its data goes, but what it has promised is kept, and an empty
+   * replica stands ready to be taken in again. What is on its way to and from it stays on its way.
+   */
+  #makeAnew(replica: Replica): void {
+    const leader = this.#leader();
+    if (leader === undefined || [...this.replicas.values()].some(({ node }) => node.term > leader.node.term))
+      return;
+    const { id, log } = replica;
+    if (leader.node.members.includes(id) || log.lastIndex() === 0 || this.#isExpected(leader, id)) return;
+    if (log.lastIndex() > leader.node.appliedIndex && log.term(log.lastIndex())! >= leader.node.term) return;
+    this.note("made anew");
+    this.#crash(replica, false);
+    for (const stream of this.#streams) if (stream.to === id) this.#lostReports.push(stream);
+    this.#streams = this.#streams.filter(({ to }) => to !== id);
+    const end = { index: log.lastIndex(), term: log.term(log.lastIndex())! };
+    const promised = { ...log.initialHardState(), commit: logIndex(0) };
+    this.invariants.left(id, log);
+    replica.log = new MemoryLog(BLANK, [], promised);
+    replica.checkpoint = { applied: 0, digest: 0 };
+    if (!isFurther(replica.lostLog, end)) replica.lostLog = end;
+    this.#start(replica);
+  }
+
+  /** Whether a change that takes the node in may be under way. */
+  #isExpected({ node, log }: Replica, id: NodeId): boolean {
+    if (node.lastIndex > log.lastIndex()) return true;
+    const pending = log.entries(logIndex(node.appliedIndex + 1), logIndex(node.lastIndex + 1), 1 << 20);
+    return pending.some(
+      ({ kind, data }) =>
+        kind === EntryKind.ConfChange && decodeConfChange(data).changes.some((change) => change.node === id),
+    );
   }
 
   #restart(replica: Replica): void {
@@ -499,7 +543,7 @@ export class World {
 
   /** Heals everything; the group must then finish what it began, and every member must come to the same state. */
   recover(maxRounds: number): void {
-    this.hostility = { loss: 0, duplicate: 0, crash: 0, cut: 0, confChange: 0, compact: 0 };
+    this.hostility = { loss: 0, duplicate: 0, crash: 0, cut: 0, confChange: 0, compact: 0, leave: 0 };
     this.#cut.clear();
     for (const stream of this.#lostReports.splice(0)) {
       const from = this.replicas.get(stream.from)!;
@@ -592,6 +636,10 @@ export class World {
     }
     return lines.join("\n");
   }
+}
+
+function isFurther(one: LogEnd | undefined, other: LogEnd): boolean {
+  return one !== undefined && (one.term > other.term || (one.term === other.term && one.index > other.index));
 }
 
 function ids(count: number): NodeId[] {
