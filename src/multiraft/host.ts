@@ -25,6 +25,7 @@ import {
   term as toTerm,
 } from "../base/ids.js";
 import type { GroupAppend, GroupLog } from "../log/types.js";
+import { isDiskFull } from "../log/writer.js";
 import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
 import { Compactor } from "./compaction.js";
 import { QUIESCE_COLUMNS, readHeartbeats } from "./heartbeats.js";
@@ -196,10 +197,16 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     const replica = this.#replicas.get(group);
     if (replica === undefined) return;
     this.#replicas.delete(group);
-    await this.#close(replica, `group ${group} was removed from this node`);
-    await remember?.({ ...replica.hardState, log: replica.logEnd });
-    await this.#deps.log.removeGroup(group);
-    await this.#receiver.discard(group);
+    try {
+      await this.#close(replica, `group ${group} was removed from this node`);
+      await remember?.({ ...replica.hardState, log: replica.logEnd });
+      await this.#deps.log.removeGroup(group);
+      await this.#receiver.discard(group);
+    } catch (error) {
+      // It is neither here nor gone. The next start finds it in the log, or removed.
+      if (error instanceof FatalError && !isDiskFull(error)) this.fail(error);
+      throw error;
+    }
     this.#membersStale = true;
   }
 

@@ -53,6 +53,17 @@ describe("a group that is removed", () => {
     await world.during(node.host.removeGroup(GROUP));
     expect(node.host.diskFull).toBeUndefined();
   });
+
+  it("and cannot be remembered stops the node, as it is neither here nor gone", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const node = world.node(1);
+    const removed = node.host.removeGroup(GROUP, () =>
+      Promise.reject(new FatalError("OSTRAKA_IO", "write departed.json: EIO")),
+    );
+    await expect(removed).rejects.toMatchObject({ code: "OSTRAKA_IO" });
+    expect(node.fatal).toMatchObject({ code: "OSTRAKA_IO" });
+    world.crash(node);
+  });
 });
 
 describe("a host that stops", () => {
