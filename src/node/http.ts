@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Registry } from "prom-client";
+import { addressError } from "../rpc/address-error.js";
 import { sameSecret } from "../rpc/auth.js";
 import { type Address, formatAddress, isLoopback, isWildcard } from "./config.js";
 
@@ -31,12 +32,15 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
     });
   });
   server.on("clientError", (_error, socket) => socket.destroy());
+  const { host, port: wanted } = options.address;
   await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.address.port, options.address.host, resolve);
+    server.once("error", (error) =>
+      reject(addressError("the HTTP address", formatAddress(options.address), error)),
+    );
+    server.listen(wanted, host, resolve);
   });
   const { port } = server.address() as AddressInfo;
-  return { address: formatAddress({ host: options.address.host, port }), close: () => close(server) };
+  return { address: formatAddress({ host, port }), close: () => close(server) };
 }
 
 async function answer(

@@ -16,6 +16,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import type { Clock } from "../base/io.js";
+import { addressError } from "./address-error.js";
 import {
   AUTHORIZATION,
   PeerHeader,
@@ -141,7 +142,7 @@ export class RpcServer {
     const address = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
     this.#port = await new Promise<number>((resolve, reject) => {
       this.#server.bindAsync(address, credentials(tls), (error, bound) =>
-        error === null ? resolve(bound) : reject(error),
+        error === null ? resolve(bound) : reject(addressError("the address", address, error)),
       );
     });
   }
