@@ -17,7 +17,7 @@ import type { FencePoint } from "../range/types.js";
 import { EVERY_TABLE, SCHEMA, type Span } from "../sql/types.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
-import { reach } from "./replica.js";
+import { type Replica, reach } from "./replica.js";
 import type { RemoteSource } from "./sources.js";
 
 export interface PinnedRange {
@@ -87,8 +87,7 @@ async function attempt(
       await db.ranges.refreshSchema();
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
     }
-    for (const [i, descriptor] of ranges.entries())
-      pins.set(descriptor.range, await pin(db, runner, descriptor, points[i]!, deadline));
+    await pinAll(db, runner, ranges, points, pins, deadline);
     const stood = await Promise.all(
       ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),
     );
@@ -108,20 +107,48 @@ async function attempt(
   }
 }
 
-async function pin(
+/** Here what lies here, and the rest on other nodes meanwhile: the fences stand as long as the slower of both takes. */
+async function pinAll(
   db: GatewayDatabase,
   runner: Runner,
+  ranges: readonly RangeDescriptor[],
+  points: readonly FencePoint[],
+  pins: Map<GroupId, PinnedRange>,
+  deadline: Deadline,
+): Promise<void> {
+  const replicas = ranges.map(({ range }) => db.replica(range));
+  const here = async (): Promise<void> => {
+    for (const [i, descriptor] of ranges.entries()) {
+      const replica = replicas[i];
+      if (replica !== undefined)
+        pins.set(descriptor.range, await pinHere(runner, replica, descriptor, points[i]!, deadline));
+    }
+  };
+  const elsewhere = async (): Promise<void> => {
+    const wanted = ranges.flatMap((descriptor, i) =>
+      replicas[i] === undefined ? [{ descriptor, index: points[i]!.index }] : [],
+    );
+    if (wanted.length === 0) return;
+    const sources = await db.sources.open(wanted, deadline);
+    for (const [i, descriptor] of ranges.entries()) {
+      const source = sources.get(descriptor.range);
+      if (source !== undefined)
+        pins.set(descriptor.range, { descriptor, term: points[i]!.term, index: source.appliedIndex, source });
+    }
+  };
+  // Neither goes on behind the back of whoever cleans up after the other.
+  for (const end of await Promise.allSettled([here(), elsewhere()]))
+    if (end.status === "rejected") throw end.reason;
+}
+
+async function pinHere(
+  runner: Runner,
+  replica: Replica,
   descriptor: RangeDescriptor,
-  point: FencePoint,
+  { term, index }: FencePoint,
   deadline: Deadline,
 ): Promise<PinnedRange> {
-  const { term } = point;
-  const replica = db.replica(descriptor.range);
-  if (replica === undefined) {
-    const source = await db.sources.open(descriptor, point.index, deadline);
-    return { descriptor, term, index: source.appliedIndex, source };
-  }
-  await reach(replica, point.index, deadline);
+  await reach(replica, index, deadline);
   const { source, appliedIndex } = await runner.addSource(replica.store.path);
   // What the pin shows may be newer than what this thread knows of the range.
   await reach(replica, appliedIndex, deadline);

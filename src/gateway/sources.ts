@@ -1,30 +1,44 @@
 /**
- * Reading a range from a node that has no replica of it: a pin on another node's replica, held by a process there, and
- * its rows fetched in chunks. Both ends.
+ * Reading ranges from a node that has no replica of them: pins on other nodes' replicas, held by a process there, and
+ * their rows fetched in chunks. What one snapshot needs of a node is opened together and takes one process of it, so that
+ * what a snapshot costs goes by the nodes that serve it and not by the ranges. The serving end is source-server.ts.
  *
- * A source is named by whoever opens it, and closed by them even when they do not know whether it was opened. While it is
- * open they say so again and again; the serving node closes what nobody has spoken of for a while: each takes a process.
+ * What is opened is named by whoever opens it, and closed by them even when they do not know whether it was opened.
+ * While it is open they say so again and again; the serving node closes what nobody has spoken of for a while.
+ *
+ * Invariants:
+ * 1. Nodes are asked one after the other in the order of their ids, so that two snapshots which wait for a process never
+ *    wait for each other; only where a node could not serve all that it was asked for does one go back.
+ * 2. What was opened is closed when the last of its ranges is, and when the snapshot fails.
  */
-import { RetryError, RouteError } from "../base/errors.js";
+import { fromWireError, RouteError } from "../base/errors.js";
 import type { GroupId, LogIndex, NodeId } from "../base/ids.js";
 import type { Clock, Timer } from "../base/io.js";
-import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
-import type { RowStream, Runner, ScratchCondition, ScratchLoad } from "../machines/range/types.js";
+import type { ScratchLoad } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import type { PeerCalls } from "../rpc/peer-calls.js";
 import type { Deadline } from "./deadline.js";
-import type { LocalRange } from "./ranges.js";
 import type { GatewayParts } from "./replica.js";
+import {
+  packLoad,
+  type ScanAnswer,
+  type SourceAnswer,
+  type SourceChunk,
+  type WantedSource,
+} from "./source-wire.js";
 
-const OPEN_MS = 10_000;
+/** A fence does not stand longer than about this: what is opened later is of no use. */
+const OPEN_MS = 2_000;
+const CLOSE_MS = 10_000;
 const CALL_MS = 30_000;
 const KEEP_MS = 4_000;
-/** A source that nobody has spoken of for so long belongs to a gateway that is gone. */
-const IDLE_MS = 15_000;
+/** A node that did not answer is asked last for so long. */
+const AVOID_MS = 5_000;
 
-export interface SourceChunk {
-  readonly rows: Uint8Array;
-  readonly count: number;
+export interface Wanted {
+  readonly descriptor: RangeDescriptor;
+  /** What the pin must show at least. */
+  readonly index: LogIndex;
 }
 
 export interface RemoteSource {
@@ -35,7 +49,6 @@ export interface RemoteSource {
 }
 
 type Caller = Pick<PeerCalls, "call">;
-type Server = Pick<PeerCalls, "serve">;
 
 export class RemoteSources {
   readonly #calls: Caller;
@@ -43,6 +56,8 @@ export class RemoteSources {
   readonly #clock: Clock;
   /** Unique to this start of this node. */
   readonly #origin: string;
+  /** Nodes that did not answer, and until when they are asked last. */
+  readonly #avoided = new Map<NodeId, number>();
   #opened = 0;
 
   constructor(calls: Caller, self: NodeId, { clock, random }: Pick<GatewayParts, "clock" | "random">) {
@@ -52,224 +67,146 @@ export class RemoteSources {
     this.#origin = Array.from(random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  /** Pins the range on some node that has it and has applied `index`, and there is at `generation` still. */
-  async open(descriptor: RangeDescriptor, index: LogIndex, deadline: Deadline): Promise<RemoteSource> {
-    let failure: unknown = new RouteError(`no node is known to have range ${descriptor.range}`, undefined);
-    for (const node of descriptor.replicas) {
-      if (node === this.#self) continue;
-      try {
-        return await this.#open(node, descriptor, index, deadline);
-      } catch (error) {
-        failure = error;
+  /** Pins each of the ranges on some node that has it, has applied `index`, and is at that generation still. */
+  async open(wanted: readonly Wanted[], deadline: Deadline): Promise<Map<GroupId, RemoteSource>> {
+    const opened = new Map<GroupId, RemoteSource>();
+    const refused = new Map<GroupId, Set<NodeId>>(
+      wanted.map(({ descriptor: { range } }) => [range, new Set([this.#self])]),
+    );
+    let failure: unknown;
+    try {
+      for (let left = wanted; left.length > 0; ) {
+        for (const [node, group] of this.#choose(left, refused, failure)) {
+          for (const { descriptor } of group) refused.get(descriptor.range)!.add(node);
+          try {
+            const { sources, refusal } = await this.#open(node, group, deadline);
+            for (const [range, source] of sources) opened.set(range, source);
+            failure = refusal ?? failure;
+          } catch (error) {
+            if (deadline.stopped) throw error;
+            this.#avoided.set(node, this.#clock.monotonicMs() + AVOID_MS);
+            failure = error;
+          }
+        }
+        left = left.filter(({ descriptor }) => !opened.has(descriptor.range));
       }
+    } catch (error) {
+      for (const source of opened.values()) source.close();
+      throw error;
     }
-    throw failure;
+    return opened;
+  }
+
+  /** Few nodes that have all of them together, each with what it is to serve. */
+  #choose(
+    wanted: readonly Wanted[],
+    refused: ReadonlyMap<GroupId, ReadonlySet<NodeId>>,
+    failure: unknown,
+  ): readonly (readonly [NodeId, readonly Wanted[]])[] {
+    const chosen: [NodeId, readonly Wanted[]][] = [];
+    for (let left = wanted; left.length > 0; ) {
+      const by = new Map<NodeId, Wanted[]>();
+      for (const want of left) {
+        const { range, replicas } = want.descriptor;
+        const nodes = replicas.filter((node) => !refused.get(range)!.has(node));
+        if (nodes.length === 0)
+          throw failure ?? new RouteError(`no node is known to have range ${range}`, undefined);
+        for (const node of nodes) by.set(node, [...(by.get(node) ?? []), want]);
+      }
+      const [best] = [...by].sort((a, b) => this.#compare(a, b));
+      chosen.push(best!);
+      left = left.filter((want) => !best![1].includes(want));
+    }
+    return chosen.sort(([a], [b]) => a - b);
+  }
+
+  /** Who answers comes first, then who serves most, then who is next to this node: not all ask the same one. */
+  #compare([a, some]: [NodeId, readonly Wanted[]], [b, others]: [NodeId, readonly Wanted[]]): number {
+    const avoided = (node: NodeId): number =>
+      (this.#avoided.get(node) ?? 0) > this.#clock.monotonicMs() ? 1 : 0;
+    const before = (node: NodeId): number => (node < this.#self ? 1 : 0);
+    return avoided(a) - avoided(b) || others.length - some.length || before(a) - before(b) || a - b;
   }
 
   async #open(
     node: NodeId,
-    { range, generation }: RangeDescriptor,
-    index: LogIndex,
+    group: readonly Wanted[],
     deadline: Deadline,
-  ): Promise<RemoteSource> {
-    const call = (method: string, args: readonly unknown[], timeoutMs: number) =>
-      this.#calls.call(node, `source.${method}`, args, { timeoutMs });
+  ): Promise<{ readonly sources: ReadonlyMap<GroupId, RemoteSource>; readonly refusal: unknown }> {
     const id = `${this.#origin}-${++this.#opened}`;
-    const close = (): void => void call("close", [id], OPEN_MS).catch(() => {});
-    let appliedIndex: LogIndex;
+    const call = (method: string, args: readonly unknown[], timeoutMs: number) =>
+      this.#calls.call(node, `source.${method}`, [id, ...args], { timeoutMs });
+    const close = (): void => void call("close", [], CLOSE_MS).catch(() => {});
+    const wants = group.map(
+      ({ descriptor: { range, generation }, index }): WantedSource => [range, generation, index],
+    );
+    let answers: readonly SourceAnswer[];
     try {
-      const opened = call("open", [id, range, generation, index], OPEN_MS);
-      appliedIndex = (await deadline.race(opened)) as LogIndex;
+      answers = (await deadline.race(call("open", [wants], OPEN_MS))) as readonly SourceAnswer[];
     } catch (error) {
       close();
       throw error;
     }
-    let keeping: Timer | undefined;
-    const keep = (): void => {
-      keeping = this.#clock.setTimer(KEEP_MS, () => {
-        call("keep", [id], KEEP_MS).catch(() => {});
-        keep();
-      });
-    };
-    keep();
+    const open = new OpenSources(this.#clock, call, close);
+    const sources = new Map<GroupId, RemoteSource>();
+    let refusal: unknown;
+    for (const [i, answer] of answers.entries()) {
+      if (typeof answer === "number") sources.set(wants[i]![0], open.source(wants[i]![0], answer));
+      else refusal = fromWireError(answer);
+    }
+    if (sources.size === 0) close();
+    return { sources, refusal };
+  }
+}
+
+type Call = (method: string, args: readonly unknown[], timeoutMs: number) => Promise<unknown>;
+
+/** What was opened at one node for one snapshot. */
+class OpenSources {
+  readonly #clock: Clock;
+  readonly #call: Call;
+  readonly #close: () => void;
+  readonly #open = new Set<GroupId>();
+  #keeping: Timer | undefined;
+
+  constructor(clock: Clock, call: Call, close: () => void) {
+    this.#clock = clock;
+    this.#call = call;
+    this.#close = close;
+  }
+
+  source(range: GroupId, appliedIndex: LogIndex): RemoteSource {
+    this.#open.add(range);
+    if (this.#keeping === undefined) this.#keep();
     return {
       appliedIndex,
-      async *scan(load, within) {
-        let scan: number | undefined;
-        for (;;) {
-          const answer = (await within.race(
-            scan === undefined
-              ? call("scan", [id, packLoad(load)], CALL_MS)
-              : call("next", [id, scan], CALL_MS),
-          )) as { scan: number; rows: Uint8Array | undefined; count: number };
-          if (answer.rows === undefined) return;
-          scan = answer.scan;
-          yield { rows: answer.rows, count: answer.count };
-        }
-      },
+      scan: (load, deadline) => this.#scan(range, load, deadline),
       close: () => {
-        keeping?.cancel();
-        close();
+        if (!this.#open.delete(range) || this.#open.size > 0) return;
+        this.#keeping?.cancel();
+        this.#close();
       },
     };
   }
-}
 
-interface Served {
-  readonly runner: Runner;
-  readonly source: number;
-  readonly scans: Map<number, RowStream>;
-  idle: Timer | undefined;
-}
-
-/** Answers other nodes' gateways. */
-export class SourceServer {
-  readonly #parts: GatewayParts;
-  readonly #local: (range: GroupId) => LocalRange | undefined;
-  readonly #served = new Map<string, Served>();
-  /** On their way; false once they were closed before they were open. */
-  readonly #opening = new Map<string, boolean>();
-  readonly #clock: Clock;
-  #lastScan = 0;
-
-  constructor(parts: GatewayParts, local: (range: GroupId) => LocalRange | undefined) {
-    this.#parts = parts;
-    this.#local = local;
-    this.#clock = parts.clock;
-  }
-
-  serve(calls: Server): void {
-    calls.serve("source.open", ([id, range, generation, index]) =>
-      this.#open(id as string, range as GroupId, generation as number, index as LogIndex),
-    );
-    calls.serve("source.keep", async ([id]) => void this.#use(id as string));
-    calls.serve("source.scan", async ([id, load]) => {
-      const served = this.#use(id as string);
-      const stream = await served.runner.scan(served.source, unpackLoad(load as PackedLoad), this.#options());
-      const scan = ++this.#lastScan;
-      served.scans.set(scan, stream);
-      return this.#next(served, scan);
+  #keep(): void {
+    this.#keeping = this.#clock.setTimer(KEEP_MS, () => {
+      this.#call("keep", [], KEEP_MS).catch(() => {});
+      this.#keep();
     });
-    calls.serve("source.next", ([id, scan]) => this.#next(this.#use(id as string), scan as number));
-    calls.serve("source.close", async ([id]) => this.#close(id as string));
   }
 
-  close(): void {
-    for (const id of [...this.#served.keys()]) this.#close(id);
-  }
-
-  async #open(id: string, range: GroupId, generation: number, index: LogIndex): Promise<LogIndex> {
-    const local = this.#local(range);
-    if (local === undefined) throw new RouteError(`no replica of range ${range} is here`, undefined);
-    this.#opening.set(id, true);
-    try {
-      await local.handle.waitApplied(index);
-      return await this.#pin(id, local, generation);
-    } finally {
-      this.#opening.delete(id);
+  async *#scan(range: GroupId, load: ScratchLoad, deadline: Deadline): AsyncGenerator<SourceChunk> {
+    let scan: number | undefined;
+    for (;;) {
+      const asked =
+        scan === undefined
+          ? this.#call("scan", [range, packLoad(load)], CALL_MS)
+          : this.#call("next", [scan], CALL_MS);
+      const answer = (await deadline.race(asked)) as ScanAnswer;
+      if (answer.rows === undefined) return;
+      scan = answer.scan;
+      yield { rows: answer.rows, count: answer.count };
     }
   }
-
-  async #pin(id: string, local: LocalRange, generation: number): Promise<LogIndex> {
-    const runner = await this.#parts.heldRunners.acquire();
-    try {
-      const { source, appliedIndex } = await runner.addSource(local.store.path);
-      await local.handle.waitApplied(appliedIndex);
-      if (local.store.state().descriptor.generation !== generation)
-        throw new RetryError("OSTRAKA_UNAVAILABLE", "the range has changed");
-      if (this.#opening.get(id) !== true)
-        throw new RetryError("OSTRAKA_RETRY", "the snapshot on another node was given up");
-      this.#served.set(id, { runner, source, scans: new Map(), idle: undefined });
-      this.#use(id);
-      return appliedIndex;
-    } catch (error) {
-      this.#letGo(runner);
-      throw error;
-    }
-  }
-
-  /** Without its sources. */
-  #letGo(runner: Runner): void {
-    const { heldRunners } = this.#parts;
-    if (runner.dead) heldRunners.release(runner);
-    else
-      runner
-        .dropSources()
-        .catch(() => runner.kill())
-        .finally(() => heldRunners.release(runner));
-  }
-
-  #use(id: string): Served {
-    const served = this.#served.get(id);
-    if (served === undefined)
-      throw new RetryError("OSTRAKA_RETRY", "the snapshot on another node was given up");
-    served.idle?.cancel();
-    served.idle = this.#clock.setTimer(IDLE_MS, () => this.#close(id));
-    return served;
-  }
-
-  async #next(
-    served: Served,
-    scan: number,
-  ): Promise<{ scan: number; rows: Uint8Array | undefined; count: number }> {
-    const chunk = await served.scans.get(scan)?.next();
-    if (chunk !== undefined) return { scan, ...chunk };
-    await served.scans.get(scan)?.close();
-    served.scans.delete(scan);
-    return { scan, rows: undefined, count: 0 };
-  }
-
-  #close(id: string): void {
-    if (this.#opening.has(id)) this.#opening.set(id, false);
-    const served = this.#served.get(id);
-    if (served === undefined) return;
-    this.#served.delete(id);
-    served.idle?.cancel();
-    this.#letGo(served.runner);
-  }
-
-  #options() {
-    const { maxResultBytes, maxRunnerBytes } = this.#parts.limits;
-    return {
-      systemTables: [],
-      timeoutMs: undefined,
-      maxResultBytes,
-      maxMemoryBytes: maxRunnerBytes,
-      signal: undefined,
-    };
-  }
-}
-
-type PackedLoad = [
-  load: Omit<ScratchLoad, "slice" | "where">,
-  slice: { low: Uint8Array | null; high: Uint8Array | null; lowAfter: boolean; highAfter: boolean },
-  where: (Omit<ScratchCondition, "params"> & { readonly params: Uint8Array }) | null,
-];
-
-function packLoad({ slice, where, ...load }: ScratchLoad): PackedLoad {
-  const packed = (values: readonly SqlValue[] | undefined) =>
-    values === undefined ? null : encodeVector(values);
-  return [
-    load,
-    {
-      low: packed(slice.low),
-      high: packed(slice.high),
-      lowAfter: slice.lowAfter === true,
-      highAfter: slice.highAfter === true,
-    },
-    where === undefined ? null : { ...where, params: encodeVector(where.params) },
-  ];
-}
-
-function unpackLoad([load, { low, high, lowAfter, highAfter }, where]: PackedLoad): ScratchLoad {
-  return {
-    ...load,
-    slice: {
-      low: low === null ? undefined : decodeVector(low),
-      high: high === null ? undefined : decodeVector(high),
-      lowAfter,
-      highAfter,
-    },
-    where: where === null ? undefined : { ...where, params: decodeVector(where.params) },
-  };
 }

@@ -15,7 +15,8 @@ import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
 import { DEFAULT_LIMITS, type GatewayLimits, type GatewayParts } from "../gateway/replica.js";
 import { RunningStatements } from "../gateway/running.js";
-import { RemoteSources, SourceServer } from "../gateway/sources.js";
+import { SourceServer } from "../gateway/source-server.js";
+import { RemoteSources } from "../gateway/sources.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
@@ -63,8 +64,8 @@ export interface NodeParts {
   readonly openStores: () => StoreWorker;
   /** Among which the ranges are divided; one if not given. */
   readonly storeWorkers?: number;
-  /** Processes for single statements, and those that sessions hold on to. */
-  readonly openRunners: (purpose: "statements" | "sessions") => RunnerPool;
+  /** Processes for single statements, those that sessions hold on to, and those that serve other nodes' snapshots. */
+  readonly openRunners: (purpose: RunnerPurpose) => RunnerPool;
   /** Keeps a second process out of the data directory; undefined where there cannot be one. */
   readonly lock: DirectoryLock | undefined;
   /** Runs a callback once the input that is already there has been read. */
@@ -76,6 +77,8 @@ export interface NodeParts {
   /** The same for the ranges and the coordinator, once they are open. */
   readonly onHosting?: (hosting: RangeHosting) => void;
 }
+
+export type RunnerPurpose = "statements" | "sessions" | "sources";
 
 export interface NodeTuning {
   readonly segmentBytes?: number;
@@ -311,11 +314,12 @@ class NodeAssembly {
   #database({ view, ranges }: RangeHosting, network: NodeNetwork, self: NodeId): GatewayDatabase {
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
-    this.#pools = [runners, heldRunners];
+    const sourceRunners = this.#parts.openRunners("sources");
+    this.#pools = [runners, heldRunners, sourceRunners];
     this.#walGuard = new WalGuard(
       this.#clock,
       () => storesOf(ranges),
-      [heldRunners, runners],
+      [heldRunners, sourceRunners, runners],
       MAX_WAL_BYTES,
       this.#logger,
     );
@@ -327,7 +331,7 @@ class NodeAssembly {
       runners,
       heldRunners,
     };
-    this.#sources = new SourceServer(parts, (range) => view.local(range));
+    this.#sources = new SourceServer(parts, sourceRunners, (range) => view.local(range));
     this.#sources.serve(network.calls);
     return new GatewayDatabase({
       ...parts,

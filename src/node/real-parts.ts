@@ -2,21 +2,25 @@
 
 import { existsSync } from "node:fs";
 import { UserError } from "../base/errors.js";
-import { createRunnerPool } from "../machines/range/runner/pool.js";
+import { createRunnerPool, type RunnerPoolOptions } from "../machines/range/runner/pool.js";
 import { openStoreWorker } from "../machines/range/store.js";
 import { loadSecrets, type NodeConfig } from "./config.js";
 import { lockDirectory } from "./identity.js";
 import { createLogger } from "./logger.js";
 import type { NodeNetwork } from "./network.js";
-import { assembleNode, type NodeParts, type RunningNode } from "./node.js";
+import { assembleNode, type NodeParts, type RunnerPurpose, type RunningNode } from "./node.js";
 import { PeerNetwork } from "./peer-network.js";
 import { RealClock, RealDisk, RealRandom } from "./real-io.js";
 import { type Recovery, recover } from "./recover.js";
 
-/** Processes that run single statements; more would only share two or four cores. */
-const STATEMENT_RUNNERS = 4;
-/** Sessions with a read-only transaction, a private copy or TEMP objects open at once. */
-const SESSION_RUNNERS = 32;
+const RUNNERS: Readonly<Record<RunnerPurpose, Omit<RunnerPoolOptions, "clock">>> = {
+  /** They run single statements; more would only share two or four cores. */
+  statements: { size: 4, warm: 1 },
+  /** Sessions with a read-only transaction, a private copy or TEMP objects open at once. */
+  sessions: { size: 32, warm: 0 },
+  /** Snapshots of other nodes, whose fences stand for a second: who would wait longer asks another node. */
+  sources: { size: 32, warm: 0, maxWaitMs: 1_000 },
+};
 
 /** Starts a node; `network` instead of the sockets that the configuration asks for. */
 export async function startNode(config: NodeConfig, network?: NodeNetwork): Promise<RunningNode> {
@@ -33,10 +37,7 @@ export async function startNode(config: NodeConfig, network?: NodeNetwork): Prom
     disk: new RealDisk(),
     network: network ?? new PeerNetwork({ config, secrets, clock, random, logger }),
     openStores: () => openStoreWorker({ clock }),
-    openRunners: (purpose) =>
-      purpose === "statements"
-        ? createRunnerPool({ clock, size: STATEMENT_RUNNERS, warm: 1 })
-        : createRunnerPool({ clock, size: SESSION_RUNNERS, warm: 0 }),
+    openRunners: (purpose) => createRunnerPool({ clock, ...RUNNERS[purpose] }),
     defer: (run) => setImmediate(run),
   };
   return assembleNode(config, parts);

@@ -400,6 +400,20 @@ describe("readers", () => {
     },
   );
 
+  scenario(
+    "of more ranges than another node has processes to serve them",
+    async (world, accounts) => {
+      for (let at = 10; at < 150; at += 10) await accounts.split(at);
+      const late = world.join()!;
+      await world.when(() => late.serving && late.process!.hosting!.view.directory().complete, "it serves");
+      const beganMs = world.clock.monotonicMs();
+      const read = await Promise.all(Array.from({ length: 6 }, () => accounts.add(accounts.client(late))));
+      expect(read).not.toContain(false);
+      expect(world.clock.monotonicMs() - beganMs).toBeLessThan(5 * UNIT_MS);
+    },
+    { most: 4 },
+  );
+
   scenario("with a directory that is several generations old", async (world, accounts, machines) => {
     const [a, b, c] = machines;
     for (const group of [COORDINATOR_GROUP, FIRST_RANGE_GROUP, accounts.second])

@@ -24,6 +24,12 @@ import { InOrder } from "./network.js";
 import { type NetworkProcess, PORT, SimNodeNetwork, type Surroundings } from "./node-network.js";
 
 const RESTART_AFTER_FAILURE_MS = 500;
+/** Few, so that they are all in use now and then. */
+const RUNNERS = {
+  statements: { size: 4 },
+  sessions: { size: 8 },
+  sources: { size: 4, maxWaitMs: 1_000 },
+} as const;
 const LOG_LINES = 400;
 
 export interface WorldOfProcesses extends Surroundings {
@@ -217,8 +223,7 @@ export class Machine {
         network: process.network,
         openStores: () => this.#openStores(process),
         openRunners: (purpose) => {
-          const size = purpose === "statements" ? 4 : 8;
-          const pool = createInProcessRunnerPool({ clock, size });
+          const pool = createInProcessRunnerPool({ clock, ...RUNNERS[purpose] });
           process.pools.push(pool);
           return pool;
         },

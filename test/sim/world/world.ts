@@ -481,7 +481,7 @@ export class World implements WorldOfProcesses {
     await this.during(this.#resolveDoubts(readers[0]!), "outcomes are told");
     const verdicts = await this.during(
       this.history.judge(readers, () => this.clock.monotonicMs()),
-      "the last reads",
+      () => `the last reads (${this.history.reading})`,
     );
     for (const [name, { verdict, problems }] of verdicts)
       check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);

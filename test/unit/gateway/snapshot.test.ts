@@ -5,6 +5,7 @@ import { encodeKey } from "../../../src/base/keys.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import type { Deadline } from "../../../src/gateway/deadline.js";
 import { takeSnapshot } from "../../../src/gateway/snapshot.js";
+import type { Wanted } from "../../../src/gateway/sources.js";
 import type { Runner } from "../../../src/machines/range/types.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
 
@@ -46,7 +47,15 @@ function databaseOf(stood: ReadonlyMap<number, readonly boolean[]>) {
     },
     client,
     replica: () => undefined,
-    sources: { open: async () => ({ appliedIndex: logIndex(7), close: () => closed++ }) },
+    sources: {
+      open: async (wanted: readonly Wanted[]) =>
+        new Map(
+          wanted.map(({ descriptor }) => [
+            descriptor.range,
+            { appliedIndex: logIndex(7), close: () => closed++ },
+          ]),
+        ),
+    },
   };
   const runner = { dead: false, dropSources: async () => undefined } as unknown as Runner;
   const options = { spans: [], everywhere: true };

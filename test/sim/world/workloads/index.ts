@@ -51,6 +51,8 @@ export class History {
   readonly doubted: Doubted[] = [];
   /** Operations so far. */
   begun = 0;
+  /** The last read under way. */
+  reading = "";
 
   constructor(random: SimRandom, manyRanges = false) {
     const all = manyRanges ? [...WIDE_WORKLOADS, ...WORKLOADS] : WORKLOADS;
@@ -83,6 +85,7 @@ export class History {
         return nowMs();
       },
       read: async (client, sql) => {
+        this.reading = `${client.name}: ${sql}`;
         let rows = await client.read(sql);
         for (let tries = 0; rows === undefined && tries < MOST_TRIES; tries++) rows = await client.read(sql);
         check(rows !== undefined, () => `a healed cluster does not answer ${sql}`);
