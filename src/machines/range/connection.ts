@@ -103,6 +103,8 @@ interface SchemaTraits {
   readonly virtualTables: boolean;
   /** An index, a generated column or a CHECK may call a date function. */
   readonly pureDates: boolean;
+  /** Some table may have a CHECK. */
+  readonly checks: boolean;
 }
 
 /** Rows pulled step by step; the connection can do nothing else until it is done or closed. */
@@ -137,6 +139,8 @@ export class RangeConnection {
   readonly #session: Database.Statement;
   #primed = 0;
   #flags: SessionFlags = 0;
+  /** CHECK constraints are ignored. */
+  #ignoringChecks = false;
   #likeDefined = false;
   /** What last_insert_rowid() answers now, when known. */
   #lastInsertRowid: bigint | undefined;
@@ -243,26 +247,43 @@ export class RangeConnection {
 
   /**
    * Puts session settings in force. foreign_keys cannot change inside a SQLite transaction: whoever needs it changed
-   * begins the transaction after this call. defer_foreign_keys lasts until the transaction ends.
+   * begins the transaction after this call. defer_foreign_keys lasts until the transaction ends. `next`: the text that
+   * they are set for.
    */
-  setFlags(flags: SessionFlags): void {
+  setFlags(flags: SessionFlags, next = ""): void {
     const changed = flags ^ this.#flags;
     if (changed & SessionFlag.ForeignKeysOff) {
       assert(!this.inTransaction, "foreign_keys cannot change inside a SQLite transaction");
-      this.database.pragma(`foreign_keys = ${flags & SessionFlag.ForeignKeysOff ? "OFF" : "ON"}`);
+      this.#set(`foreign_keys = ${flags & SessionFlag.ForeignKeysOff ? "OFF" : "ON"}`);
     }
     if (changed & SessionFlag.DeferForeignKeys || flags & SessionFlag.DeferForeignKeys)
-      this.database.pragma(`defer_foreign_keys = ${onOff(flags & SessionFlag.DeferForeignKeys)}`);
+      this.#set(`defer_foreign_keys = ${onOff(flags & SessionFlag.DeferForeignKeys)}`);
     if (changed & SessionFlag.RecursiveTriggers)
-      this.database.pragma(`recursive_triggers = ${onOff(flags & SessionFlag.RecursiveTriggers)}`);
+      this.#set(`recursive_triggers = ${onOff(flags & SessionFlag.RecursiveTriggers)}`);
     // Where the log is applied LIKE stays SQLite's own: plans must not depend on what ran on the connection before.
     if (changed & SessionFlag.CaseSensitiveLike && !this.#likeDefined && this.role !== "apply") {
       this.#likeDefined = true;
       defineLike(this.database, () => (this.#flags & SessionFlag.CaseSensitiveLike) !== 0);
     }
-    if (changed & SessionFlag.IgnoreCheckConstraints)
-      this.database.pragma(`ignore_check_constraints = ${onOff(flags & SessionFlag.IgnoreCheckConstraints)}`);
+    const ignore = (flags & SessionFlag.IgnoreCheckConstraints) !== 0 && this.#mayCheck(next);
+    if (ignore !== this.#ignoringChecks) {
+      this.#set(`ignore_check_constraints = ${onOff(ignore ? 1 : 0)}`);
+      this.#ignoringChecks = ignore;
+    }
     this.#flags = flags;
+  }
+
+  /** Run as it is: to prepare a pragma and read its answer costs ten times as much. */
+  #set(pragma: string): void {
+    this.database.exec(`PRAGMA ${pragma}`);
+  }
+
+  /**
+   * Where nothing is checked nothing is ignored: each change of a setting has SQLite prepare all statements anew, and
+   * where the log is applied every change of rows comes with this one.
+   */
+  #mayCheck(next: string): boolean {
+    return this.role !== "apply" || SCHEMA_WORDS.has(firstWord(next)) || this.#traits().checks;
   }
 
   get flags(): SessionFlags {
@@ -400,7 +421,7 @@ export class RangeConnection {
   /** Everything that must be in place before the statement's first step. */
   #begin(stamped: StampedStatement): Prepared {
     this.#clock.set(stamped.stamp);
-    this.setFlags(stamped.flags);
+    this.setFlags(stamped.flags, stamped.sql);
     const prepared = this.#prepare(stamped.sql);
     this.#clock.timeless = prepared.timeless;
     if (stamped.params.length !== prepared.plan.count)
@@ -489,12 +510,12 @@ export class RangeConnection {
         .prepare(
           `SELECT max(type = 'trigger' OR instr(lower(sql), 'references') > 0),
                   max(instr(lower(sql), 'changes') > 0 OR instr(lower(sql), 'last_insert_rowid') > 0),
-                  max(sql LIKE 'create virtual %')
+                  max(sql LIKE 'create virtual %'), max(instr(lower(sql), 'check') > 0)
            FROM (SELECT type, sql, name FROM main.sqlite_schema UNION ALL SELECT type, sql, name FROM temp.sqlite_schema)
            WHERE substr(name, 1, 9) <> '${HIDDEN_PREFIX}'`,
         )
         .raw(true)
-        .get() as [bigint | null, bigint | null, bigint | null];
+        .get() as (bigint | null)[];
       const computed = this.database
         .prepare(
           `SELECT type, sql FROM main.sqlite_schema WHERE sql GLOB '*[Dd][Aa][Tt][Ee]*'
@@ -507,14 +528,19 @@ export class RangeConnection {
         asksSession: row[1] === 1n,
         virtualTables: row[2] === 1n,
         pureDates: computed.some(([type, sql]) => mayHoldPureDates(type, sql)),
+        checks: row[3] === 1n,
       };
     }
     return this.#schemaTraits;
   }
 }
 
-/** Our own objects are hidden by name and by the table that they belong to. */
+/**
+ * Our own objects are hidden by name and by the table that they belong to. Made in one transaction: for each of its own
+ * SQLite would read the schema anew.
+ */
 const TEMP_OBJECTS = `
+BEGIN;
 CREATE TEMP TABLE _ostraka_prime(id INTEGER PRIMARY KEY);
 CREATE TEMP VIEW _ostraka_schema_view AS
 SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema
@@ -528,6 +554,7 @@ SELECT type, name, tbl_name, rootpage, sql FROM temp.sqlite_schema
 CREATE TEMP VIEW _ostraka_temp_schema_rowid_view AS
 SELECT type, name, tbl_name, rootpage, sql, rowid FROM temp.sqlite_schema
   WHERE substr(tbl_name, 1, 9) <> '${HIDDEN_PREFIX}' AND substr(name, 1, 9) <> '${HIDDEN_PREFIX}';
+COMMIT;
 `;
 
 function pinPragmas(database: Database.Database, { readonly, role, spill }: ConnectionOptions): void {
@@ -535,18 +562,21 @@ function pinPragmas(database: Database.Database, { readonly, role, spill }: Conn
     const mode = database.pragma("journal_mode = WAL", { simple: true });
     assert(mode === "wal", `the replica's file must be in WAL mode, not ${String(mode)}`);
   }
-  database.pragma(`synchronous = ${role === "apply" ? "NORMAL" : "OFF"}`);
-  if (role === "apply" || role === "read") database.pragma("wal_autocheckpoint = 0");
-  // The log shrinks when it starts over, so that its file's size says how much of it is in use.
-  if (role === "apply") database.pragma("journal_size_limit = 0");
-  database.pragma(`temp_store = ${spill === true ? "FILE" : "MEMORY"}`);
-  database.pragma(`cache_size = ${role === "read" ? -8000 : -16000}`);
-  database.pragma("foreign_keys = ON");
-  database.pragma("recursive_triggers = OFF");
-  database.pragma("ignore_check_constraints = OFF");
-  database.pragma("legacy_alter_table = OFF");
-  // Our functions are called from defaults, triggers and views, which an untrusted schema would forbid.
-  database.pragma("trusted_schema = ON");
+  const settings = [
+    `synchronous = ${role === "apply" ? "NORMAL" : "OFF"}`,
+    ...(role === "apply" || role === "read" ? ["wal_autocheckpoint = 0"] : []),
+    // The log shrinks when it starts over, so that its file's size says how much of it is in use.
+    ...(role === "apply" ? ["journal_size_limit = 0"] : []),
+    `temp_store = ${spill === true ? "FILE" : "MEMORY"}`,
+    `cache_size = ${role === "read" ? -8000 : -16000}`,
+    "foreign_keys = ON",
+    "recursive_triggers = OFF",
+    "ignore_check_constraints = OFF",
+    "legacy_alter_table = OFF",
+    // Our functions are called from defaults, triggers and views, which an untrusted schema would forbid.
+    "trusted_schema = ON",
+  ];
+  database.exec(settings.map((setting) => `PRAGMA ${setting};`).join(" "));
 }
 
 function onOff(set: number): string {

@@ -103,17 +103,14 @@ function run(connection: RangeConnection, sql: string, values: readonly SqlValue
 }
 
 export function shapeOf(connection: RangeConnection, table: string): TableShape {
-  const { database } = connection;
-  const listed = database
-    .prepare("SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE")
-    .raw(true)
-    .get(table) as [string, bigint] | undefined;
+  const listed = connection
+    .internal("SELECT type, wr FROM pragma_table_list(?) WHERE schema = 'main'")
+    .get(table) as unknown as [string, bigint] | undefined;
   if (listed === undefined || listed[0] === "view")
     throw new UserError("SQLITE_ERROR", `no such table: ${table}`);
-  const columns = database
-    .prepare("SELECT name, type, pk FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0 ORDER BY cid")
-    .raw(true)
-    .all(table) as [string, string, bigint][];
+  const columns = connection
+    .internal("SELECT name, type, pk FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0 ORDER BY cid")
+    .all(table) as unknown as [string, string, bigint][];
   const name = `main.${quote(table)}`;
   const shadow = listed[0] === "shadow";
   const names = columns.map(([column]) => quote(column));
@@ -166,15 +163,13 @@ function quote(name: string): string {
 /** Drops the triggers of these tables and answers the texts to create them again, in their order. */
 function dropTriggers(connection: RangeConnection, tables: readonly string[]): string[] {
   const { database } = connection;
-  const find = database
-    .prepare(
-      `SELECT name, sql FROM main.sqlite_schema
-       WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid`,
-    )
-    .raw(true);
+  const find = connection.internal(
+    `SELECT name, sql FROM main.sqlite_schema
+     WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid`,
+  );
   const texts: string[] = [];
   for (const name of tables)
-    for (const [trigger, sql] of find.all(name) as [string, string][]) {
+    for (const [trigger, sql] of find.all(name) as unknown as [string, string][]) {
       database.exec(`DROP TRIGGER main.${quote(trigger)}`);
       texts.push(sql);
     }

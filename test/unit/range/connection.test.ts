@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { decodeRows, type SqlValue } from "../../../src/base/values.js";
 import { openConnection, type RangeConnection } from "../../../src/machines/range/connection.js";
@@ -312,5 +315,35 @@ describe("execution", () => {
       ["select * from nowhere", "SQLITE_ERROR", "no such table: nowhere"],
     ] as const)
       expect(() => rows(c, sql)).toThrow(expect.objectContaining({ code, message, family: "user" }));
+  });
+});
+
+describe("where the log is applied", () => {
+  it("leaves CHECK constraints in force while there are none, and ignores them once there are", () => {
+    const directory = mkdtempSync(join(tmpdir(), "ostraka-connection-"));
+    const c = openConnection(join(directory, "range.db"), { readonly: false, role: "apply" });
+    try {
+      const ignoring = (sql: string) =>
+        c.execute(stamped(sql, [], { flags: SessionFlag.IgnoreCheckConstraints }), LIMITS);
+      const inForce = () => c.database.pragma("ignore_check_constraints", { simple: true }) === 0n;
+      ignoring("create table a(v)");
+      ignoring("insert into a values (-1)");
+      expect(inForce()).toBe(true);
+      // It looks at the rows that are there.
+      ignoring("alter table a add column w check (v > 0)");
+      ignoring("insert into a(v) values (-2)");
+      expect(inForce()).toBe(false);
+      expect(() => rows(c, "insert into a(v) values (-3)")).toThrow(/CHECK constraint failed/);
+      expect(inForce()).toBe(true);
+      c.setFlags(SessionFlag.IgnoreCheckConstraints);
+      expect(inForce()).toBe(false);
+      ignoring("drop table a");
+      ignoring("create table b(v)");
+      ignoring("insert into b values (1)");
+      expect(inForce()).toBe(true);
+    } finally {
+      c.close();
+      rmSync(directory, { recursive: true });
+    }
   });
 });
