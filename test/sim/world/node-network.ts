@@ -238,7 +238,11 @@ export class SimNodeNetwork implements NodeNetwork {
         }
         hop(this.#id, to, () => push(undefined));
       };
-      stream().catch(reject);
+      stream().catch((error: unknown) => {
+        // Whoever cannot read on ends the connection, and the other end is not left waiting.
+        hop(this.#id, to, () => push(lost()));
+        reject(error);
+      });
     });
     return ended.finally(() => {
       over = true;
