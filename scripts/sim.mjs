@@ -4,6 +4,7 @@
  *   npm run sim                          20 fresh seeds
  *   npm run sim -- --seeds 1000 --minutes 30
  *   SEED=17 npm run sim                  one seed again, with its trace
+ *   npm run sim -- --ranges              databases of many ranges, most of them in short worlds (--long: as others)
  *   flags: --first N  --twice (same hash?)  --keep-going  --no-shrink  --verbose
  */
 import { spawnSync } from "node:child_process";

@@ -89,13 +89,14 @@ const WEIGHTS: Weights = [
   ["bounce leadership", 4],
 ];
 
+/** How far faults are from one another, in units of the world. */
+const EVERY = [0.4, 1, 2.5, 6];
+/** Of a short world some must strike while others last. */
+const EVERY_IN_SHORT = [0.3, 0.6, 1];
+
 export function drawFaults(
   random: SimRandom,
-  {
-    founders: nodes,
-    most,
-    manyRanges,
-  }: { readonly founders: readonly number[]; readonly most: number; readonly manyRanges: boolean },
+  { founders: nodes, most, manyRanges, short }: Pick<World, "founders" | "most" | "manyRanges" | "short">,
   fromMs: number,
   untilMs: number,
   unitMs: number,
@@ -104,7 +105,7 @@ export function drawFaults(
   const kinds = [...WEIGHTS, ...(manyRanges ? TOPOLOGY_WEIGHTS : [])].filter(
     ([kind]) => random.chance(0.6) && !(nodes.length === 1 && (kind === "wipe" || kind === "bit rot")),
   );
-  const everyMs = unitMs * random.pick([0.4, 1, 2.5, 6]);
+  const everyMs = unitMs * random.pick(short ? EVERY_IN_SHORT : EVERY);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
   for (let room = most - nodes.length; room > 0; room--) {

@@ -1,6 +1,6 @@
 /** Runs worlds from the command line; see scripts/sim.mjs. */
 import { describeFault, type Fault } from "./faults.js";
-import { type RunReport, runSeed } from "./world.js";
+import { type RunReport, type RunSettings, runSeed } from "./world.js";
 
 interface Flags {
   readonly seed: number | undefined;
@@ -12,7 +12,10 @@ interface Flags {
   readonly verbose: boolean;
   readonly keepGoing: boolean;
   readonly manyRanges: boolean;
+  readonly long: boolean;
 }
+
+type Kind = Pick<RunSettings, "manyRanges" | "long">;
 
 /** Another one each second. */
 function freshSeed(): number {
@@ -39,11 +42,12 @@ function flags(argv: readonly string[]): Flags {
     verbose: argv.includes("--verbose"),
     keepGoing: argv.includes("--keep-going"),
     manyRanges: argv.includes("--ranges"),
+    long: argv.includes("--long"),
   };
 }
 
 /** Leaves out ever smaller parts of the faults while the run still fails, whatever it fails with. */
-async function shrink(report: RunReport, manyRanges: boolean): Promise<RunReport> {
+async function shrink(report: RunReport, kind: Kind): Promise<RunReport> {
   let best = report;
   let left = 60;
   for (let size = Math.ceil(best.faults.length / 2); size >= 1 && left > 0; ) {
@@ -51,7 +55,7 @@ async function shrink(report: RunReport, manyRanges: boolean): Promise<RunReport
     for (let at = 0; at < best.faults.length && left > 0; at += size) {
       const faults: Fault[] = [...best.faults.slice(0, at), ...best.faults.slice(at + size)];
       left--;
-      const tried = await runSeed({ seed: report.seed, faults, manyRanges });
+      const tried = await runSeed({ seed: report.seed, faults, ...kind });
       if (tried.violation === undefined) continue;
       best = tried;
       removed = true;
@@ -62,7 +66,7 @@ async function shrink(report: RunReport, manyRanges: boolean): Promise<RunReport
   return best;
 }
 
-function tell(report: RunReport, manyRanges: boolean, verbose: boolean): void {
+function tell(report: RunReport, { manyRanges, long }: Kind, verbose: boolean): void {
   say(`\nseed ${report.seed} FAILED at ${(report.virtualMs / 1000).toFixed(3)} s: ${report.violation}`);
   say("faults:");
   for (const fault of report.faults) say(`  ${describeFault(fault)}`);
@@ -74,12 +78,14 @@ function tell(report: RunReport, manyRanges: boolean, verbose: boolean): void {
     say("ranges:");
     for (const line of report.ranges) say(`  ${line}`);
   }
-  say(`replay: SEED=${report.seed} npm run sim${manyRanges ? " -- --ranges" : ""}`);
+  say(
+    `replay: SEED=${report.seed} npm run sim${manyRanges ? " -- --ranges" : ""}${manyRanges && long ? " --long" : ""}`,
+  );
 }
 
 async function main(): Promise<number> {
   const options = flags(process.argv.slice(2));
-  const { manyRanges } = options;
+  const kind: Kind = { manyRanges: options.manyRanges, long: options.long };
   const started = performance.now();
   const sometimes = new Map<string, number>();
   let events = 0;
@@ -94,7 +100,7 @@ async function main(): Promise<number> {
   for (const seed of seeds) {
     if (performance.now() - started > options.minutes * 60_000) break;
     const startedMs = performance.now();
-    const report = await runSeed({ seed, manyRanges });
+    const report = await runSeed({ seed, ...kind });
     runs++;
     events += report.events;
     virtualMs += report.virtualMs;
@@ -104,7 +110,7 @@ async function main(): Promise<number> {
       `seed ${seed} ${report.violation === undefined ? "ok" : "FAILED"} hash ${report.hash} events ${report.events} operations ${report.operations} virtual ${(report.virtualMs / 1000).toFixed(1)} s in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`,
     );
     if (options.twice) {
-      const again = await runSeed({ seed, manyRanges });
+      const again = await runSeed({ seed, ...kind });
       if (again.hash !== report.hash) {
         say(`seed ${seed} is not deterministic: ${report.hash}, then ${again.hash}`);
         failures.push(seed);
@@ -113,17 +119,18 @@ async function main(): Promise<number> {
     if (report.violation === undefined) continue;
     failures.push(seed);
     tell(
-      options.shrink ? await shrink(report, manyRanges) : report,
-      manyRanges,
+      options.shrink ? await shrink(report, kind) : report,
+      kind,
       options.verbose || options.seed !== undefined,
     );
     if (!options.keepGoing) break;
   }
   const seconds = (performance.now() - started) / 1000;
+  const { user, system } = process.cpuUsage();
   say("\nsometimes:");
   for (const [what, count] of [...sometimes].sort()) say(`  ${String(count).padStart(8)} ${what}`);
   say(
-    `\n${runs} seeds, ${failures.length} failed${failures.length > 0 ? ` (${failures.join(", ")})` : ""}; ${(virtualMs / 3_600_000).toFixed(2)} simulated hours, ${operations} operations, ${events} events in ${seconds.toFixed(0)} s (${(events / seconds).toFixed(0)} a second)`,
+    `\n${runs} seeds, ${failures.length} failed${failures.length > 0 ? ` (${failures.join(", ")})` : ""}; ${(virtualMs / 3_600_000).toFixed(2)} simulated hours, ${operations} operations, ${events} events in ${seconds.toFixed(0)} s (${(events / seconds).toFixed(0)} a second), ${((user + system) / 1e6).toFixed(0)} s of processor time`,
   );
   return failures.length > 0 ? 1 : 0;
 }

@@ -57,6 +57,12 @@ const SIZES_OF_MANY = [
 const ROWS_OF_RANGES = [0, 0, 10, 40];
 /** How long anything may fail, in units of the world. */
 const LENGTHS = [8, 16, 32] as const;
+/**
+ * Most worlds of many ranges are short, and what goes wrong in them comes thick: more seeds in the same time. What takes
+ * long to come about (recovery by the coordinator, logs that are cut) they reach less, which the long ones are left for.
+ */
+const SHORT_LENGTHS = [3, 4, 6] as const;
+const SHORT_SHARE = 0.75;
 const START_MS = 60_000;
 const HEAL_MS = 90_000;
 const FINISH_MS = 120_000;
@@ -68,6 +74,8 @@ export interface RunSettings {
   readonly keepTrace?: boolean;
   /** The database is divided, and divided again while it is used; a seed is another world with it than without. */
   readonly manyRanges?: boolean;
+  /** As long as worlds of one range, whatever the seed says. */
+  readonly long?: boolean;
   /** Instead of what the seed gives: for scripted runs. */
   readonly fixed?: Partial<Fixed>;
 }
@@ -124,6 +132,8 @@ export class World implements WorldOfProcesses {
   readonly most: number;
   readonly tuning: NodeTuning;
   readonly manyRanges: boolean;
+  /** What goes wrong does within a short time. */
+  readonly short: boolean;
   readonly rangeMaxRows: number | undefined;
   readonly operator: Operator;
   readonly sometimes = new Map<string, number>();
@@ -142,10 +152,11 @@ export class World implements WorldOfProcesses {
   /** What the nodes knew and had of ranges when it happened. */
   #rangesThen: readonly string[] = [];
 
-  constructor({ seed, keepTrace = false, fixed = {}, manyRanges = false }: RunSettings) {
+  constructor({ seed, keepTrace = false, fixed = {}, manyRanges = false, long = false }: RunSettings) {
     this.seed = seed;
     this.manyRanges = manyRanges;
     this.random = new SimRandom(seed, manyRanges ? "ranges" : "world");
+    this.short = manyRanges && !long && this.random.stream("short").chance(SHORT_SHARE);
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
     this.#root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "ostraka-sim-"));
@@ -387,7 +398,8 @@ export class World implements WorldOfProcesses {
       await this.during(this.#createTables(), "the tables are made", START_MS);
       if (this.manyRanges) await this.during(this.#divide(), "the tables are divided", START_MS);
       const start = this.clock.monotonicMs();
-      const end = start + this.unitMs * this.random.stream("length").pick(LENGTHS);
+      const end =
+        start + this.unitMs * this.random.stream("length").pick(this.short ? SHORT_LENGTHS : LENGTHS);
       planned = faults ?? drawFaults(this.random.stream("faults"), this, start, end, this.unitMs);
       const workers = this.#employ();
       await this.#safety(planned, end);
