@@ -15,44 +15,20 @@
  */
 import { assert } from "../base/assert.js";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
-import {
-  type GroupId,
-  type LogIndex,
-  logIndex,
-  NO_NODE,
-  type NodeId,
-  type Term,
-  term as toTerm,
-} from "../base/ids.js";
-import type { GroupAppend, GroupLog } from "../log/types.js";
+import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
+import type { GroupAppend } from "../log/types.js";
 import { isDiskFull } from "../log/writer.js";
 import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
 import { Compactor } from "./compaction.js";
+import { firstRecord, type GroupConfig, openMachine } from "./group-start.js";
 import { QUIESCE_COLUMNS, readHeartbeats } from "./heartbeats.js";
 import type { HostDependencies, HostLogger, HostOptions } from "./options.js";
 import { Peers } from "./peers.js";
-import { BOOTSTRAP_INDEX, Replica, type ReplicaHost } from "./replica.js";
+import { Replica, type ReplicaHost } from "./replica.js";
 import { SnapshotReceiver } from "./snapshot-receiver.js";
 import { SnapshotSender } from "./snapshot-sender.js";
 import { Ticker } from "./ticker.js";
-import type { GroupHandle, GroupMachine, PeerFrame, PeerHandler, Promised, SnapshotHeader } from "./types.js";
-
-export interface GroupConfig {
-  readonly group: GroupId;
-  readonly machine: GroupMachine;
-  /** The members that all start with; ignored where data exists. Without it the group waits for a leader's snapshot. */
-  readonly bootstrap?: ConfState;
-  /**
-   * Where the log of a group that bootstraps begins, the same at all members: what its machine has applied when it is
-   * opened first. An empty machine's begins at BOOTSTRAP_INDEX in term 1.
-   */
-  readonly begins?: { readonly index: LogIndex; readonly term: Term };
-  /**
-   * What a replica of the group on this node had promised before it was removed, at every start since. A node that comes
-   * back to a group must not vote again in a term in which it has, nor for a log that lacks what it had acknowledged.
-   */
-  readonly promised?: Promised;
-}
+import type { GroupHandle, PeerFrame, PeerHandler, Promised, SnapshotHeader } from "./types.js";
 
 /** What the host counts; for metrics and tests. */
 export interface HostStats {
@@ -173,7 +149,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       await this.#deps.disk.makeDirectory(this.options.snapshotDirectory);
       await this.begin(config);
       const log = this.#deps.log.group(group);
-      const applied = await this.#openMachine(group, machine, log);
+      const applied = await openMachine(group, machine, log, this.#receiver, this.#logger);
       if (this.#stopped) {
         await machine.close();
         throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
@@ -556,53 +532,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
    * Writes a group's first record, as opening it would, and queues it before this returns: whatever is written
    * afterwards, of this or another group, is not durable before it.
    */
-  begin({ group, bootstrap, begins, promised }: Omit<GroupConfig, "machine">): Promise<void> {
+  async begin(config: Omit<GroupConfig, "machine">): Promise<void> {
     const { log } = this.#deps;
-    if (log.groups().includes(group)) return Promise.resolve();
-    if (bootstrap !== undefined) {
-      assert(promised === undefined, `group ${group} was here before and cannot begin anew`);
-      // At index 1, not 0: whoever joins later with an empty log then needs a snapshot, which has the membership.
-      const { index, term } = begins ?? { index: BOOTSTRAP_INDEX, term: toTerm(1) };
-      return log.append([
-        {
-          group,
-          hardState: { term, vote: NO_NODE, commit: index },
-          entries: [],
-          snapshot: { index, term, conf: bootstrap },
-        },
-      ]);
-    }
-    if (promised === undefined) return Promise.resolve();
-    const hardState = { term: promised.term, vote: promised.vote, commit: logIndex(0) };
-    return log.append([{ group, hardState, entries: [], snapshot: undefined }]);
-  }
-
-  /** Finishes a snapshot's installation if one was cut short; answers the applied index. */
-  async #openMachine(group: GroupId, machine: GroupMachine, log: GroupLog): Promise<LogIndex> {
-    let applied = await machine.open();
-    const base = log.base();
-    if (applied < base.index) {
-      const file = await this.#receiver.pending(group, base.index, base.term);
-      if (file !== undefined) {
-        this.#logger.info({ group, index: base.index }, "installing a snapshot that a crash left half-way");
-        applied = await machine.restore(file);
-      } else if (base.index === BOOTSTRAP_INDEX && applied === 0) {
-        await machine.apply([], BOOTSTRAP_INDEX);
-        applied = BOOTSTRAP_INDEX;
-      }
-      if (applied < base.index)
-        throw new FatalError(
-          "OSTRAKA_CORRUPT",
-          `group ${group}: the log begins at ${base.index}, the state is that of ${applied}, and the snapshot between is missing`,
-        );
-    }
-    if (applied > log.lastIndex())
-      throw new FatalError(
-        "OSTRAKA_CORRUPT",
-        `group ${group}: the state is that of ${applied}, but the log ends at ${log.lastIndex()}`,
-      );
-    await this.#receiver.discard(group);
-    return applied;
+    const first = log.groups().includes(config.group) ? undefined : firstRecord(config);
+    if (first !== undefined) await log.append([first]);
   }
 
   async #close(replica: Replica, reason: string): Promise<void> {

@@ -14,7 +14,8 @@ import { remoteCoordinator, serveCoordinator } from "../../gateway/coordinator-r
 import type { DurableLog } from "../../log/types.js";
 import { CoordinatorMachine } from "../../machines/coordinator/coordinator.js";
 import { MemoryMachine } from "../../machines/memory-machine.js";
-import type { GroupConfig, MultiRaft } from "../../multiraft/host.js";
+import type { GroupConfig } from "../../multiraft/group-start.js";
+import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { TransactionTrace } from "../../txn/trace.js";
 import type { NodeCalls } from "../network.js";
