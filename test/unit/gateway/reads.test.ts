@@ -2,11 +2,13 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { FIRST_RANGE_GROUP, groupId, logIndex, term, transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
+import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { executeFast } from "../../../src/gateway/fast-path.js";
-import { runOnPin } from "../../../src/gateway/reads.js";
+import { autocommitRead, runOnPin } from "../../../src/gateway/reads.js";
 import { DEFAULT_LIMITS, type Replica, reachReadPoint } from "../../../src/gateway/replica.js";
 import type { GatewaySession, SessionContext } from "../../../src/gateway/session.js";
+import type { SessionSettings } from "../../../src/gateway/settings.js";
 import type { SpoolSpace } from "../../../src/gateway/spool.js";
 import { StatementCache } from "../../../src/gateway/statements.js";
 import { encodeCommands } from "../../../src/machines/range/command.js";
@@ -139,6 +141,88 @@ describe("the fast path", () => {
     await execute();
     expect(reads).toEqual([]);
     expect(slow).toEqual([request]);
+  });
+});
+
+describe("a read of one range of several", () => {
+  const HALF = { ...ONLY, end: "m" };
+
+  /** `learned`: what the directory says from the second attempt on. */
+  function read(learned = HALF): Promise<ExecuteResult> {
+    const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
+    let known = HALF;
+    const db = {
+      whole: undefined,
+      counts: { single: 0, pushdown: 0, gather: 0 },
+      rangesOf: () => [known],
+      replica: () => replica,
+      persist: <T>(_: unknown, attempt: (tries: number) => Promise<T>) =>
+        deadline.persist((tries) => {
+          if (tries > 0) known = learned;
+          return attempt(tries);
+        }),
+    } as unknown as GatewayDatabase;
+    const sql = "SELECT v FROM t WHERE id = 1";
+    const settings = { flags: 0, lastInsertRowid: 0n } as unknown as SessionSettings;
+    const analysis = replica.schema.analyse(sql);
+    return autocommitRead(
+      db,
+      { statement: { sql, params: [] }, analysis, settings, systemTables: [] },
+      deadline,
+    );
+  }
+
+  function becomes(generation: number): void {
+    Object.assign(replica.store, { state: () => ({ descriptor: { ...HALF, generation } }) });
+  }
+
+  it("is not told when the range was another one by then", async () => {
+    catchUp();
+    const answer = replica.store.read.bind(replica.store);
+    Object.assign(replica.store, {
+      read: async (request: Parameters<typeof answer>[0]) => {
+        becomes(HALF.generation + 1);
+        return answer(request);
+      },
+    });
+    const told = read({ ...HALF, generation: HALF.generation + 1 });
+    await settle();
+    expect(reads).toHaveLength(1);
+    await clock.advance(10);
+    expect(await told).toEqual({ kind: "outcome", outcome: OUTCOME });
+    expect(reads).toHaveLength(2);
+  });
+
+  it("is done again once what was held of it is decided", async () => {
+    catchUp();
+    held = [ROW_1];
+    const did: string[] = [];
+    Object.assign(replica.leader, {
+      awaitHolds: async () => {
+        did.push(`after ${reads.length}`);
+        held = undefined;
+      },
+    });
+    expect(await read()).toEqual({ kind: "outcome", outcome: OUTCOME });
+    expect(did).toEqual(["after 1"]);
+    expect(reads).toHaveLength(2);
+  });
+
+  it("begins when nothing is held of it at the leader", async () => {
+    catchUp();
+    const point = { index: logIndex(COMMITTED), term: term(2), wallMs: 1 };
+    let undecided: readonly Span[] | undefined = [ROW_1];
+    const did: string[] = [];
+    Object.assign(replica.leader, {
+      readPoint: async () => ({ ...point, held: undecided }),
+      awaitHolds: async () => {
+        did.push(`after ${reads.length}`);
+        undecided = undefined;
+      },
+    });
+    expect(await read()).toEqual({ kind: "outcome", outcome: OUTCOME });
+    expect(did).toEqual(["after 0"]);
+    expect(reads).toHaveLength(1);
   });
 });
 

@@ -1,8 +1,9 @@
 /** What a scratch database is known to have. */
-import { describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { groupId, logIndex, term } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
+import type { Deadline } from "../../../src/gateway/deadline.js";
 import { Scratch } from "../../../src/gateway/scratch.js";
 import type { Runner, SchemaSnapshot } from "../../../src/machines/range/types.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
@@ -20,19 +21,24 @@ function range(id: number, start: string, end: string, generation: number): Rang
   return { range: groupId(id), start, end, generation, replicas: [] };
 }
 
-async function scratchOver(pinned: readonly RangeDescriptor[], known: readonly RangeDescriptor[]) {
+async function scratchOver(
+  pinned: readonly RangeDescriptor[],
+  known: readonly RangeDescriptor[],
+  load?: Runner["load"],
+) {
   const directory = new RangeDirectory(known);
   const db = {
+    limits: { maxScratchBytes: 1 << 20 },
     ranges: { directory: () => directory },
     rangesOf: (spans: Parameters<typeof rangesOf>[0]) => rangesOf(spans, SCHEMA.tables, directory),
   };
   const pins = new Map(
     pinned.map((descriptor) => [
       descriptor.range,
-      { descriptor, index: logIndex(1), term: term(1), source: 0 },
+      { descriptor, index: logIndex(1), term: term(1), source: Number(descriptor.range) },
     ]),
   );
-  const runner = { openScratch: async () => {} } as unknown as Runner;
+  const runner = { openScratch: async () => {}, load } as unknown as Runner;
   return Scratch.open(db as unknown as GatewayDatabase, runner, { pins, schema: SCHEMA, wallMs: 0 });
 }
 
@@ -52,5 +58,54 @@ describe("a scratch database", () => {
   it("does not take what lies in a range that nobody has told of for nothing", async () => {
     const scratch = await scratchOver([left], [left]);
     expect(scratch.reaches(row(15))).toBe(false);
+  });
+
+  describe("over ranges that have not deleted each other's rows yet", () => {
+    const ROWIDS = [1n, 5n, 9n, 10n, 11n, 15n];
+    const whole = [{ table: "t", low: undefined, high: undefined }];
+    const deadline = { stopped: false, race: <T>(work: Promise<T>) => work } as unknown as Deadline;
+    let brought: string[];
+
+    /** Both files still have all of the rows, as right after a split. */
+    const load: Runner["load"] = async (source, loads) => {
+      for (const { slice } of loads)
+        for (const rowid of ROWIDS) {
+          const [low, high] = [slice.low?.[0] as bigint | undefined, slice.high?.[0] as bigint | undefined];
+          const { lowAfter = false, highAfter = false } = slice;
+          if (low !== undefined && (lowAfter ? rowid <= low : rowid < low)) continue;
+          if (high !== undefined && (highAfter ? rowid > high : rowid >= high)) continue;
+          brought.push(`${rowid} of ${source}`);
+        }
+      return { rows: brought.length, bytes: 0 } as unknown as Awaited<ReturnType<Runner["load"]>>;
+    };
+
+    beforeEach(() => {
+      brought = [];
+    });
+
+    const ITS_OWN = ["1 of 3", "5 of 3", "9 of 3", "10 of 4", "11 of 4", "15 of 4"];
+
+    it("brings every row from the range that has its key", async () => {
+      const scratch = await scratchOver([left, right], [left, right], load);
+      await scratch.ensure({ reads: whole, writes: [], checks: [] }, deadline);
+      expect(brought).toEqual(ITS_OWN);
+      brought = [];
+      await scratch.ensure({ reads: [], writes: [], checks: row(11) }, deadline);
+      expect(brought).toEqual([]);
+    });
+
+    it("brings parts of a table from the range that has their keys", async () => {
+      const scratch = await scratchOver([left, right], [left, right], load);
+      const some = { table: "t", low: 5n, high: 11n };
+      await scratch.ensure({ reads: [some], writes: [], checks: [] }, deadline);
+      expect(brought).toEqual(["5 of 3", "9 of 3", "10 of 4", "11 of 4"]);
+    });
+
+    it("lets each range answer for its own rows, of those that have any", async () => {
+      const scratch = await scratchOver([left, right], [left, right], load);
+      for (const part of scratch.slices("t", whole)) await scratch.bring(part, { table: "t" }, deadline);
+      expect(brought).toEqual(ITS_OWN);
+      expect(scratch.slices("t", row(5)).map(({ pin }) => pin.descriptor.range)).toEqual([3]);
+    });
   });
 });

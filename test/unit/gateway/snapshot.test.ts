@@ -3,11 +3,12 @@ import { expect, it } from "vitest";
 import { groupId, logIndex, term } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
-import type { Deadline } from "../../../src/gateway/deadline.js";
+import { Deadline } from "../../../src/gateway/deadline.js";
 import { takeSnapshot } from "../../../src/gateway/snapshot.js";
 import type { Wanted } from "../../../src/gateway/sources.js";
 import type { Runner } from "../../../src/machines/range/types.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
+import { ManualClock } from "../../sim/manual-clock.js";
 
 const LEFT: RangeDescriptor = {
   range: groupId(3),
@@ -67,6 +68,50 @@ function databaseOf(stood: ReadonlyMap<number, readonly boolean[]>) {
   };
 }
 
+/** The left range lies on this node, whose directory is as old as `known`. */
+it("counts only where the pinned range is what it was thought to be", async () => {
+  let generation = LEFT.generation;
+  let known = LEFT;
+  const dropped: number[] = [];
+  const store = {
+    path: "left",
+    appliedIndex: () => logIndex(7),
+    state: () => ({ descriptor: { generation } }),
+  };
+  let tries = 0;
+  const db = {
+    persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
+      const first = attempt(tries++);
+      await expect(first).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+      known = { ...LEFT, generation };
+      return attempt(tries++);
+    },
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: 1, tables: [] } }),
+      directory: () => ({ ranges: [known] }),
+    },
+    client: () => ({
+      fence: async () => ({ index: logIndex(7), term: term(2), wallMs: 1, schemaVersion: 1 }),
+      release: async () => true,
+    }),
+    replica: () => ({ store }),
+  };
+  const runner = {
+    dead: false,
+    addSource: async () => {
+      // Its split was applied just before.
+      generation = LEFT.generation + 1;
+      return { source: 1, appliedIndex: logIndex(7) };
+    },
+    dropSources: async () => void dropped.push(tries),
+  } as unknown as Runner;
+  const options = { spans: [], everywhere: true };
+  const { pins } = await takeSnapshot(db as unknown as GatewayDatabase, runner, options, {} as Deadline);
+  expect(pins.get(LEFT.range)).toMatchObject({ descriptor: { generation: LEFT.generation + 1 } });
+  expect(dropped).toEqual([1]);
+});
+
 it("is what all ranges were at one moment", async () => {
   const database = databaseOf(
     new Map([
@@ -93,4 +138,109 @@ it("is taken anew when one of the fences fell, and what was pinned is let go", a
   expect(database.closed()).toBe(4);
   // Each attempt's fences are its own.
   expect(new Set(database.released).size).toBe(6);
+});
+
+it("shows no write that was let in after one of the fences, and every one before", async () => {
+  // Each range counts its writes; as soon as a fence has ended, the next one is applied.
+  const counts = new Map([
+    [3, 7],
+    [4, 7],
+  ]);
+  const write = (range: number) => counts.set(range, counts.get(range)! + 1);
+  // Of this range the node's own replica lags behind.
+  let applied = 6;
+  const pinned: number[] = [];
+  const store = {
+    path: "left",
+    appliedIndex: () => logIndex(applied),
+    state: () => ({ descriptor: LEFT }),
+  };
+  const waitApplied = async (index: number) => {
+    applied = index;
+  };
+  const db = {
+    clock: new ManualClock(),
+    persist: <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => attempt(0),
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: 1, tables: [] } }),
+      directory: () => ({ ranges: [LEFT, RIGHT] }),
+    },
+    client: (range: number) => ({
+      fence: async () => ({
+        index: logIndex(counts.get(range)!),
+        term: term(2),
+        wallMs: 1,
+        schemaVersion: 1,
+      }),
+      release: async () => {
+        write(range);
+        applied = counts.get(3)!;
+        return true;
+      },
+    }),
+    replica: (range: number) =>
+      range === 3 ? { store, clock: db.clock, handle: { waitApplied } } : undefined,
+    sources: {
+      open: async () => {
+        pinned.push(counts.get(4)!);
+        return { appliedIndex: logIndex(counts.get(4)!), close: () => undefined };
+      },
+    },
+  };
+  const runner = {
+    dead: false,
+    addSource: async () => {
+      pinned.push(applied);
+      return { source: 1, appliedIndex: logIndex(applied) };
+    },
+    dropSources: async () => undefined,
+  } as unknown as Runner;
+  const deadline = new Deadline(db.clock, undefined, 1_000, { signal: undefined });
+  const options = { spans: [], everywhere: true };
+  const { pins } = await takeSnapshot(db as unknown as GatewayDatabase, runner, options, deadline);
+  expect(pinned).toEqual([7, 7]);
+  expect([...pins.values()].map(({ index }) => index)).toEqual([7, 7]);
+});
+
+it("is of the schema by which the statement was analysed, in every range", async () => {
+  let known = 1;
+  const told: number[] = [];
+  const db = {
+    persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
+      const first = attempt(0);
+      await expect(first).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+      return attempt(1);
+    },
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: known, tables: [] } }),
+      directory: () => ({ ranges: [LEFT, RIGHT] }),
+      refreshSchema: async () => {
+        known = 2;
+      },
+    },
+    client: (range: number) => ({
+      // The change has come to the left one already.
+      fence: async () => ({
+        index: logIndex(7),
+        term: term(2),
+        wallMs: 1,
+        schemaVersion: range === 3 ? 2 : known,
+      }),
+      release: async () => true,
+    }),
+    replica: () => undefined,
+    sources: {
+      open: async () => {
+        told.push(known);
+        return { appliedIndex: logIndex(7), close: () => undefined };
+      },
+    },
+  };
+  const runner = { dead: false, dropSources: async () => undefined } as unknown as Runner;
+  const options = { spans: [], everywhere: true };
+  const { schema } = await takeSnapshot(db as unknown as GatewayDatabase, runner, options, {} as Deadline);
+  expect(schema.version).toBe(2);
+  expect(told).toEqual([2, 2]);
 });

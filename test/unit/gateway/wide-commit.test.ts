@@ -1,0 +1,147 @@
+/** A commit across ranges as its gateway sees it: what the coordinator has is what is told. */
+import { beforeEach, describe, expect, it } from "vitest";
+import { AmbiguousError, RetryError, RouteError, toWireError, UserError } from "../../../src/base/errors.js";
+import { type GroupId, groupId, logIndex, term, transactionId } from "../../../src/base/ids.js";
+import type { GatewayDatabase } from "../../../src/gateway/database.js";
+import { Deadline } from "../../../src/gateway/deadline.js";
+import { commitWide, type WideCommit } from "../../../src/gateway/wide-commit.js";
+import type { StatementOutcome } from "../../../src/machines/range/types.js";
+import type { Vote } from "../../../src/range/types.js";
+import { ManualClock } from "../../sim/manual-clock.js";
+import { SeededRandom } from "../../sim/seeded-random.js";
+
+const ID = transactionId("c:t1@1");
+const RANGES = [groupId(3), groupId(4)];
+const YES: Vote = { vote: "yes" };
+const OUTCOME = {
+  changes: 2,
+  totalChanges: 2,
+  lastInsertRowid: 0n,
+  rowCount: 0,
+} as unknown as StatementOutcome;
+
+type Decision = "committed" | "aborted";
+
+let votes: Map<GroupId, () => Promise<Vote>>;
+let registered: () => Promise<{ readonly state: string }>;
+/** What the coordinator's log makes of what is wanted. */
+let decide: (wanted: Decision) => Promise<Decision>;
+let wanted: Decision[];
+let clock: ManualClock;
+
+beforeEach(() => {
+  clock = new ManualClock();
+  votes = new Map(RANGES.map((range) => [range, async () => YES]));
+  registered = async () => ({ state: "registered" });
+  decide = async (decision) => decision;
+  wanted = [];
+});
+
+function commit() {
+  const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
+  const db = {
+    clock,
+    random: new SeededRandom(1),
+    trace: { note: () => undefined, phase: () => () => undefined },
+    ranges: {
+      coordinator: {
+        register: () => registered(),
+        decide: async (_: unknown, decision: Decision) => {
+          wanted.push(decision);
+          return { decision: await decide(decision), answer: undefined };
+        },
+      },
+    },
+    client: (range: GroupId) => ({ prepare: () => votes.get(range)!() }),
+    learnFrom: async () => undefined,
+    persist: (...[of, attempt, inDoubt]: Parameters<GatewayDatabase["persist"]>) =>
+      of.persist(attempt, inDoubt),
+  } as unknown as GatewayDatabase;
+  const wide: WideCommit = {
+    transaction: ID,
+    key: { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 1 },
+    participants: RANGES.map((range) => ({
+      descriptor: { range, start: "", end: "", generation: 1, replicas: [] },
+      reads: [{ index: logIndex(1), term: term(1), spans: [] }],
+      writes: [],
+      changes: [],
+    })),
+    schemaTexts: [],
+    schemaVersion: 1,
+    outcomes: [OUTCOME],
+    deadline,
+  };
+  return commitWide(db, wide);
+}
+
+/** How it stands, while nobody answers any more. */
+async function soFar(committed: Promise<unknown>): Promise<unknown> {
+  let told: unknown = "nothing yet";
+  committed.then(
+    (result) => (told = result),
+    (error) => (told = error),
+  );
+  await clock.advance(100);
+  return told;
+}
+
+describe("a commit across ranges", () => {
+  it("is told once the coordinator has it, and not before", async () => {
+    let logged: (decision: Decision) => void = () => undefined;
+    decide = () => new Promise((resolve) => (logged = resolve));
+    const committed = commit();
+    expect(await soFar(committed)).toBe("nothing yet");
+    logged("committed");
+    expect(await committed).toEqual({ ok: true, outcomes: [OUTCOME], repeated: false });
+    expect(wanted).toEqual(["committed"]);
+  });
+
+  it("is told as the coordinator has decided it, whatever was wanted", async () => {
+    decide = async () => "aborted";
+    expect(await commit()).toMatchObject({
+      ok: false,
+      error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+    });
+  });
+
+  it("is wanted only if all ranges say yes", async () => {
+    const error = toWireError(new UserError("SQLITE_CONSTRAINT_UNIQUE", "UNIQUE constraint failed: t.v"));
+    for (const range of RANGES) {
+      wanted = [];
+      votes = new Map(
+        RANGES.map((other) => [other, async () => (other === range ? { vote: "no", error } : YES)]),
+      );
+      expect(await commit()).toMatchObject({ ok: false, error });
+      expect(wanted).toEqual(["aborted"]);
+    }
+  });
+
+  it("is not wanted if a range cannot be asked, which may have voted yes", async () => {
+    votes.set(RANGES[1]!, () => Promise.reject(new RouteError("nobody leads it", undefined)));
+    expect(await commit()).toMatchObject({
+      ok: false,
+      error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+    });
+    expect(wanted).toEqual(["aborted"]);
+  });
+
+  it("is not wanted before it is registered", async () => {
+    for (const state of ["aborted", "unknown"]) {
+      wanted = [];
+      registered = async () => ({ state });
+      expect(await commit()).toMatchObject({ ok: false });
+      expect(wanted).toEqual(["aborted"]);
+    }
+    wanted = [];
+    registered = () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "it has no leader"));
+    expect(await commit()).toMatchObject({ ok: false });
+    expect(wanted).toEqual(["aborted"]);
+  });
+
+  it("is in doubt where the decision was asked for and nobody answers", async () => {
+    decide = () => Promise.reject(new AmbiguousError("leadership was lost", undefined));
+    const committed = commit().catch((error: unknown) => error);
+    await clock.advance(2_000);
+    expect(await committed).toMatchObject({ code: "OSTRAKA_UNKNOWN_OUTCOME", transactionId: ID });
+  });
+});
