@@ -106,6 +106,22 @@ describe("a fence", () => {
     expect(await now(made.leader.fence("unheard of", [point(1)], 1))).toEqual(unavailable);
   });
 
+  it("has not stood if it is released before it was answered", async () => {
+    const made = await world();
+    made.log.held = true;
+    const inFlight = write(made, "UPDATE t SET v = 0 WHERE id = 1");
+    await now(inFlight);
+    const fenced = made.leader.fence("f", [point(1)], 1);
+    expect(await now(fenced)).toBe("waits");
+    expect(await now(made.leader.release("f", term(1)))).toBe(false);
+    const answered = now(fenced);
+    made.log.held = false;
+    made.log.deliver();
+    await answered;
+    expect(await now(fenced)).toEqual(unavailable);
+    expect(await inFlight).toMatchObject({ ok: true });
+  });
+
   it("does not outlive its leader's term, nor one that no quorum confirms", async () => {
     const made = await world();
     const { term: at } = await made.leader.fence("f", [point(1)], 1);
@@ -147,7 +163,7 @@ describe("a PREPARE that meets a fence", () => {
     const { term: at } = await made.leader.fence("f", [point(1)], 1);
     const vote = prepare(made, { id: "a", changes: [row(1, 11)] });
     await made.clock.advance(160);
-    expect(await vote).toEqual(NO);
+    expect(await now(vote)).toEqual(NO);
     const fresh = made.leader.fence("g", [point(1)], 1);
     expect(await now(fresh)).toBe("waits");
     await made.leader.release("f", at);

@@ -71,6 +71,22 @@ describe("votes", () => {
     });
   });
 
+  it("hold it until the decision is applied, not only told", async () => {
+    const made = await world();
+    const { leader, log } = made;
+    await prepare(made, { id: "a", changes: [row(1, 11)] });
+    log.held = true;
+    const resolved = leader.resolve(id("a"), "committed");
+    expect(await now(resolved)).toBe("waits");
+    expect((await leader.readPoint()).held).toEqual([point(1)]);
+    const reader = leader.awaitHolds([point(1)]);
+    expect(await now(reader)).toBe("waits");
+    log.held = false;
+    log.deliver();
+    await Promise.all([resolved, reader]);
+    expect(await all(made)).toContainEqual([1n, 11n]);
+  });
+
   it("keep writers of what was read waiting too, and let go at an abort", async () => {
     const made = await world();
     const { index, term: at } = await made.leader.begin(id("a"), { reserve: undefined, age: 0 });
@@ -108,7 +124,7 @@ describe("votes", () => {
     const third = prepare(made, { id: "e", changes: [row(1, 14)] });
     expect(await now(third)).toBe("waits");
     clock.advance(200);
-    expect(await third).toEqual(NO);
+    expect(await now(third)).toEqual(NO);
   });
 
   it("are no after a wait for what wrote what was read", async () => {
@@ -132,9 +148,10 @@ describe("votes", () => {
     const { index, term: at } = await leader.begin(id("a"), { reserve: undefined, age: 0 });
     await run(made, "UPDATE t SET v = 0 WHERE id = 3");
     const read = (key: number) => [{ index, term: at, spans: [point(key)] }];
-    const stale = [{ index, term: term(7), spans: [point(1)] }];
     expect(await prepare(made, { id: "a", reads: read(3) })).toEqual(NO);
-    await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    // Nobody has written since; yet this leader remembers what was written in its own term only.
+    const { index: fresh } = await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    const stale = [{ index: fresh, term: term(7), spans: [point(1)] }];
     expect(await prepare(made, { id: "b", reads: stale })).toEqual(NO);
     expect(await prepare(made, { id: "c", reads: read(1) })).toEqual(NO);
     expect(await prepare(made, { id: "d", schemaVersion: made.schema.version + 1 })).toEqual(NO);
@@ -284,7 +301,7 @@ describe("repeated messages", () => {
     const first = made.leader.prepare(asked);
     expect(await now(first)).toBe("waits");
     made.clock.advance(200);
-    expect(await first).toEqual(NO);
+    expect(await now(first)).toEqual(NO);
     await made.leader.resolve(id("a"), "aborted");
     expect(await made.leader.prepare(asked)).toEqual(NO);
   });
@@ -357,6 +374,18 @@ describe("a new leader", () => {
     expect(await prepare(made, { id: "b", reads })).toEqual(NO);
   });
 
+  it("appends nothing that was validated in an earlier term, though it leads again in the same turn", async () => {
+    const made = await world();
+    const { leader, log } = made;
+    const statement = { sql: "UPDATE t SET v = 0 WHERE id = 1", params: [] };
+    await leader.run({ transaction: id("b"), ordinal: 0, statement, flags: 0, lastInsertRowid: 0n });
+    const committed = now(leader.commit(id("b"), key(made), []));
+    log.depose();
+    log.lead();
+    expect(await committed).toMatchObject({ error: { code: "OSTRAKA_ROUTE" } });
+    expect(await all(made)).toContainEqual([1n, 10n]);
+  });
+
   it("asks what became of what it inherited, as long as it is in doubt", async () => {
     const made = await world({ inDoubtMs: 2000 });
     await prepare(made, { id: "a", changes: [row(1, 11)] });
@@ -420,6 +449,37 @@ describe("a commit on one range", () => {
     expect(await leader.commit(id("c"), key(made), [])).toMatchObject({ ok: false });
   });
 
+  it("is refused if, while it waited, what it had read was written", async () => {
+    const made = await world();
+    const { leader } = made;
+    const runs = (ordinal: number, sql: string) =>
+      leader.run({
+        transaction: id("b"),
+        ordinal,
+        statement: { sql, params: [] },
+        flags: 0,
+        lastInsertRowid: 0n,
+      });
+    const { index, term: at } = await leader.begin(id("a"), { reserve: undefined, age: 0 });
+    const reads = [{ index, term: at, spans: [point(2)] }];
+    await runs(0, "SELECT v FROM t WHERE id = 3");
+    await runs(1, "UPDATE t SET v = 0 WHERE id = 2");
+    expect(await prepare(made, { id: "a", reads, changes: [row(1, 11)] })).toEqual(YES);
+    const committed = leader.commit(id("b"), key(made), []);
+    expect(await now(committed)).toBe("waits");
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    await leader.resolve(id("a"), "committed");
+    expect(await committed).toMatchObject({
+      ok: false,
+      error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+    });
+    expect(await all(made)).toEqual([
+      [1n, 11n],
+      [2n, 20n],
+      [3n, 0n],
+    ]);
+  });
+
   it("passes when what was in its way is aborted", async () => {
     const made = await world();
     const { leader } = made;
@@ -430,6 +490,29 @@ describe("a commit on one range", () => {
     expect(await now(committed)).toBe("waits");
     await leader.resolve(id("a"), "aborted");
     expect(await committed).toMatchObject({ ok: true });
+  });
+
+  it("is refused if another one, called in the same turn, writes what it has read", async () => {
+    const made = await world();
+    const { leader } = made;
+    const runs = (name: string, ordinal: number, sql: string) =>
+      leader.run({
+        transaction: id(name),
+        ordinal,
+        statement: { sql, params: [] },
+        flags: 0,
+        lastInsertRowid: 0n,
+      });
+    for (const name of ["b", "c"]) await runs(name, 0, "SELECT sum(v) FROM t WHERE id IN (1, 2)");
+    await runs("b", 1, "UPDATE t SET v = 0 WHERE id = 1");
+    await runs("c", 1, "UPDATE t SET v = 0 WHERE id = 2");
+    const both = ["b", "c"].map((name) => leader.commit(id(name), key(made), []));
+    expect(await Promise.all(both)).toMatchObject([{ ok: true }, { ok: false }]);
+    expect(await all(made)).toEqual([
+      [1n, 0n],
+      [2n, 20n],
+      [3n, 30n],
+    ]);
   });
 
   it("joins one that is under way", async () => {
