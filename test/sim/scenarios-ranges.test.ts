@@ -16,7 +16,7 @@ import {
 import { Deadline } from "../../src/gateway/deadline.js";
 import type { RangeService } from "../../src/range/types.js";
 import { Accounts } from "./world/accounts.js";
-import type { WriteEnd } from "./world/client.js";
+import type { RemoteSession, SimClient, WriteEnd } from "./world/client.js";
 import type { Machine } from "./world/process.js";
 import { comeToRest, coverKeyspace } from "./world/range-ends.js";
 import { type RunSettings, World } from "./world/world.js";
@@ -205,6 +205,45 @@ describe("a participant's leader changes", () => {
     );
     await accounts.add(accounts.client(c));
     await world.sleep(4 * UNIT_MS);
+  });
+});
+
+describe("transactions that read at several ranges", () => {
+  const value = async (client: SimClient, on: RemoteSession, id: number) =>
+    Number((await client.run(on, "SELECT v FROM t WHERE id = ?", [BigInt(id)])).rows[0]![0]);
+
+  scenario("are told no mixture of two states", async (world, accounts, machines) => {
+    await apart(accounts, machines);
+    const [a, , c] = machines;
+    const client = accounts.client(a);
+    const on = await client.open();
+    await client.run(on, "BEGIN");
+    expect(await value(client, on, 1)).toBe(100);
+    let end: WriteEnd | undefined;
+    for (let tries = 0; end?.outcome !== "committed" && tries < MOST_TRIES; tries++)
+      end = await accounts.transfer(accounts.client(c));
+    expect(end?.outcome).toBe("committed");
+    // Delivered everywhere: what is asked for next is there to be read.
+    await world.sleep(UNIT_MS);
+    await expect(value(client, on, 4)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+    await client.close(on);
+  });
+
+  scenario("are refused at COMMIT if any part has changed", async (_, accounts, machines) => {
+    await apart(accounts, machines);
+    const [a, , c] = machines;
+    for (const changed of [1, 4]) {
+      const client = accounts.client(a);
+      const on = await client.open();
+      await client.run(on, "BEGIN");
+      for (const id of [1, 4]) await value(client, on, id);
+      const written = await accounts
+        .client(c)
+        .write("UPDATE t SET v = v + 0 WHERE id = ? RETURNING v", [BigInt(changed)]);
+      expect(written.outcome).toBe("committed");
+      await expect(client.run(on, "COMMIT")).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+      await client.close(on);
+    }
   });
 });
 

@@ -255,6 +255,35 @@ describe("transactions", () => {
   });
 });
 
+describe("transactions whose COMMIT was on its way when its leader was lost", () => {
+  scenario("are told as what they have become", async (world, register) => {
+    for (let round = 0; round < 3; round++) {
+      const leader = leaderOf(world);
+      const other = otherThan(world, leader);
+      const logged = () => other.process!.host!.group(FIRST_RANGE_GROUP).status().lastIndex;
+      let before = Number.POSITIVE_INFINITY;
+      const client = register.client(other);
+      const ended = client.transaction(
+        "BEGIN",
+        async (run) => {
+          await run("UPDATE t SET v = v + 1 WHERE id = 1");
+          before = logged();
+        },
+        undefined,
+      );
+      await world.when(() => logged() > before, "its entry is on the way");
+      leader.crash("power");
+      const { outcome } = (await ended).end;
+      leader.start();
+      await world.allServe();
+      const value = await register.read(client);
+      if (outcome === "unknown") register.value = value!;
+      else if (outcome === "committed") register.value++;
+      expect(value).toBe(register.value);
+    }
+  });
+});
+
 describe("writes", () => {
   scenario(
     "repeated to a new leader by a client that lost the answer are done once",
