@@ -223,21 +223,21 @@ export const MUTANTS = [
     file: "src/txn/transactions.ts",
     find: "return this.#conflict([...transaction.reads, ...elsewhere]);",
     replace: "return this.#conflict([...elsewhere]);",
-    tests: ["txn", "range"],
+    tests: ["txn/model", "range/leader"],
   },
   {
     name: "no validation of what was read elsewhere",
     file: "src/txn/transactions.ts",
     find: "return this.#conflict([...transaction.reads, ...elsewhere]);",
     replace: "return this.#conflict([...transaction.reads]);",
-    tests: ["txn", "range"],
+    tests: ["txn/model", "range/leader"],
   },
   {
     name: "forget writes on their way",
     file: "src/txn/write-memory.ts",
     find: "return mark.pending > 0 || mark.index > index;",
     replace: "return mark.index > index;",
-    tests: ["txn"],
+    tests: ["txn/model"],
   },
   {
     name: "open transactions below what is forgotten",
@@ -251,7 +251,7 @@ export const MUTANTS = [
     file: "src/txn/transactions.ts",
     find: 'if (index < memory.floor) return "too much was written since the transaction began";',
     replace: "",
-    tests: ["txn"],
+    tests: ["txn/model"],
   },
   {
     name: "keep transactions over a change of leaders",
@@ -266,7 +266,7 @@ export const MUTANTS = [
     find: "this.transactions = new TransactionTable(term, limits.maxRememberedKeys);",
     replace:
       "const kept = deps as { kept?: TransactionTable<StampedStatement> };\n    this.transactions = Object.assign((kept.kept ??= new TransactionTable(term, limits.maxRememberedKeys)), { term });",
-    tests: ["sim/scenarios"],
+    tests: ["sim/scenarios.test"],
   },
   // Gateway
   {
@@ -274,27 +274,27 @@ export const MUTANTS = [
     file: "src/gateway/replica.ts",
     find: "      await reach(replica, point.index, deadline);\n      return point;",
     replace: "      return point;",
-    tests: ["gateway", "sim/scenarios"],
+    tests: ["gateway", "sim/scenarios.test"],
   },
   {
     name: "share a read round that has begun",
     file: "src/gateway/range-client.ts",
     find: "      this.#gathering = undefined;\n",
     replace: "      void round.finally(() => { this.#gathering = undefined; }).catch(() => {});\n",
-    tests: ["gateway", "sim/scenarios"],
+    tests: ["gateway", "sim/scenarios.test"],
   },
   {
     name: "call a lost COMMIT aborted",
     file: "src/gateway/transaction.ts",
     find: "if (!(error instanceof AmbiguousError)) throw asRetry(error);",
     replace: "if (error !== undefined) throw asRetry(error);",
-    tests: [],
+    tests: ["sim/scenarios.test"],
   },
   {
     name: "read at once in the fast path",
     file: "src/gateway/fast-path.ts",
     find: '    if (replica.store.appliedIndex() < point.index)\n      throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica is behind");\n',
     replace: "    void point;\n",
-    tests: ["gateway", "sim/scenarios"],
+    tests: ["gateway", "sim/scenarios.test"],
   },
 ];
