@@ -275,7 +275,7 @@ describe("repeated messages", () => {
     log.held = true;
     const first = leader.prepare(asked("x", 11));
     await now(first);
-    expect(await leader.prepare(asked("y", 12))).toEqual(NO);
+    expect(await now(leader.prepare(asked("y", 12)))).toEqual(NO);
     log.held = false;
     log.deliver();
     expect(await first).toEqual(YES);
@@ -478,6 +478,20 @@ describe("a commit on one range", () => {
       [2n, 20n],
       [3n, 0n],
     ]);
+  });
+
+  it("is refused if what was read on a replica was written since", async () => {
+    const made = await world();
+    const { leader } = made;
+    const { index, term: at } = await leader.begin(id("b"), { reserve: undefined, age: 0 });
+    await leader.begin(id("c"), { reserve: undefined, age: 0 });
+    await run(made, "UPDATE t SET v = 0 WHERE id = 3");
+    const read = (rowid: number) => [{ index, term: at, spans: [point(rowid)] }];
+    expect(await leader.commit(id("b"), key(made), read(3))).toMatchObject({
+      ok: false,
+      error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+    });
+    expect(await leader.commit(id("c"), key(made), read(1))).toMatchObject({ ok: true });
   });
 
   it("passes when what was in its way is aborted", async () => {
