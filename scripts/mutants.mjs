@@ -40,6 +40,8 @@ const wanted = everything.filter(
   ({ name, manyRanges, commit }) =>
     name.includes(only) && (!rangesOnly || manyRanges === true) && (!commitsOnly || commit === true),
 );
+/** For all tests that are known to catch something. */
+const UNHARMED_MS = 30 * 60_000;
 const killers = new Killers();
 const copy = enterCopy();
 const journal = new Journal(copy);
@@ -48,7 +50,7 @@ process.on("exit", () => copy.leave());
 /** The first one that fails: the test that is known to, or one of all those that ought to. */
 function hunt({ tests }, known) {
   if (known.file !== undefined) {
-    const [failed] = runTests([known.file], known.name).failed;
+    const [failed] = runTests([known.file], known.name === undefined ? undefined : [known.name]).failed;
     if (failed !== undefined) return failed;
   }
   const files = tests.map(filesOf);
@@ -71,8 +73,10 @@ function explore({ manyRanges }, { seed }, search) {
 
 function judge(mutant, known) {
   const startedMs = performance.now();
-  const test = hunt(mutant, known);
-  const world = explore(mutant, known, worldsToo || test === undefined);
+  // Where only a seed is known, it is enough.
+  let world = known.file === undefined ? explore(mutant, known, false) : undefined;
+  const test = world?.seed === undefined ? hunt(mutant, known) : undefined;
+  if (world?.seed === undefined) world = explore(mutant, known, worldsToo || test === undefined);
   const killed = test !== undefined || world?.seed !== undefined;
   const broken = test?.broken === true || world?.broken === true;
   return {
@@ -86,13 +90,24 @@ function judge(mutant, known) {
 
 /** What is relied on must pass as it is. */
 function checkKnown() {
-  const files = [...new Set(wanted.flatMap(({ name }) => killers.get(name).file ?? []))];
-  if (files.length === 0) return true;
-  const what = { unharmed: files.sort() };
+  const known = wanted.map(({ name }) => killers.get(name));
+  const tests = known.filter(({ name }) => name !== undefined);
+  const files = [...new Set(tests.map(({ file }) => file))].sort();
+  const names = [...new Set(tests.map(({ name }) => name))].sort();
+  const worlds = new Map();
+  for (const { name, manyRanges = false } of wanted) {
+    const { seed } = killers.get(name);
+    if (seed !== undefined) worlds.set(`${seed} ${manyRanges}`, { first: seed, manyRanges });
+  }
+  const what = { unharmed: [files, names, [...worlds.keys()].sort()] };
   if (resume && journal.get(what) !== undefined) return true;
-  const { failed, ran } = runTests(files);
+  const { failed, ran } = files.length === 0 ? { failed: [], ran: 0 } : runTests(files, names, UNHARMED_MS);
+  for (const { first, manyRanges } of worlds.values()) {
+    const { seed, saw } = runWorlds({ first, seeds: 1, seconds, manyRanges });
+    if (seed !== undefined) failed.push({ name: `seed ${seed}`, saw });
+  }
   for (const { name, saw } of failed) say(`fails without any bug: ${name}: ${saw}`);
-  say(`${ran} tests without a bug, ${failed.length} failed`);
+  say(`without a bug: ${ran} tests and ${worlds.size} worlds, ${failed.length} failed`);
   if (failed.length === 0) journal.add(what, { ran });
   return failed.length === 0;
 }
@@ -103,7 +118,8 @@ const rows = [];
 let survivors = 0;
 for (const mutant of wanted) {
   const known = killers.get(mutant.name);
-  const earlier = resume ? journal.get(mutant) : undefined;
+  const before = resume ? journal.get(mutant) : undefined;
+  const earlier = worldsToo && before?.world === undefined ? undefined : before;
   const texts = plan(mutant);
   if (typeof texts === "string") {
     say(`NOT PLANTED ${mutant.name}: ${texts}`);
@@ -118,8 +134,7 @@ for (const mutant of wanted) {
     journal.add(mutant, result);
   }
   const { test, world, killed, broken } = result;
-  if (killed)
-    killers.set(mutant.name, { file: test?.file, name: test?.name, seed: world?.seed ?? known.seed });
+  if (killed) killers.set(mutant.name, { file: test?.file, name: test?.name, seed: world?.seed });
   else survivors++;
   killers.write(everything.map(({ name }) => name));
   rows.push({ mutant, result });

@@ -15,10 +15,10 @@ export function filesOf(part) {
 }
 
 /**
- * Runs these files, or of them the test of this full name only. Answers how many tests ran, and the failed ones, the
+ * Runs these files, or of them the tests of these full names only. Answers how many tests ran, and the failed ones, the
  * cheapest first.
  */
-export function runTests(files, name) {
+export function runTests(files, names, timeoutMs = TESTS_MS) {
   const { status, stdout } = spawnSync(
     process.execPath,
     [
@@ -34,9 +34,9 @@ export function runTests(files, name) {
       // Whatever a bug does to it, a test in a thread ends with the process.
       "--pool=threads",
       ...files,
-      ...(name === undefined ? [] : ["-t", `^${name.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")}$`]),
+      ...(names === undefined ? [] : ["-t", `^(${names.map(literally).join("|")})$`]),
     ],
-    { encoding: "utf8", timeout: TESTS_MS, killSignal: "SIGKILL", maxBuffer: 1 << 28 },
+    { encoding: "utf8", timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 1 << 28 },
   );
   let results = [];
   try {
@@ -94,13 +94,22 @@ export function runWorlds({ first, seeds, seconds, manyRanges }) {
   return { passed, seed: first + passed, ...seen(last) };
 }
 
+function literally(name) {
+  return name.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
+}
+
+/** Its first lines, without where they were thrown. */
 function seen(message) {
-  const line = message
+  const lines = message
     .split("\n")
     .map((text) => text.trim())
-    .find((text) => text !== "");
+    .filter((text) => text !== "" && !text.startsWith("at "));
   return {
-    saw: (line ?? "").replace(/^(AssertionError|Error): /, "").slice(0, 140),
+    saw: lines
+      .slice(0, 3)
+      .join(" ")
+      .replace(/^(AssertionError|Error): /, "")
+      .slice(0, 160),
     broken: BROKEN.test(message),
   };
 }

@@ -106,7 +106,7 @@ describe("proposals", () => {
     const now = leader.group().status().term;
     const data = encodeKvCommand(["PUT", "a", "1"]);
     const wrong = leader.group().propose(data, { onlyInTerm: term(now - 1) });
-    expect(await failure(wrong)).toBeInstanceOf(RouteError);
+    expect(await world.during(failure(wrong))).toBeInstanceOf(RouteError);
     const { term: at, result } = await world.during(leader.group().propose(data, { onlyInTerm: now }));
     expect(at).toBe(now);
     expect(decodeKvResult(result).done).toBe(true);
