@@ -43,11 +43,15 @@ export const trim = (maxRows: number): Command => ({
   maxRows,
 });
 
+/** A child that has not come by then does not come. */
+const CHILD_MS = 8_000;
+
 export async function childrenOf(store: StoreCore, count: number): Promise<SplitChild[]> {
   const children: SplitChild[] = [];
-  for (;;) {
+  for (const startedMs = performance.now(); ; ) {
     children.push(...store.takeChildren());
     if (children.length >= count) return children;
+    if (performance.now() - startedMs > CHILD_MS) throw new Error("no child has come");
     await new Promise((done) => setImmediate(done));
   }
 }
