@@ -206,6 +206,31 @@ describe("compaction", () => {
     await world.converge();
   });
 
+  it("cuts no more than the machine has durably, whatever it has applied", async () => {
+    const durable = new Map<number, number>();
+    world = await World.start({
+      machine: () => new KvMachine(),
+      host: SHORT_LOG,
+      wrap: (machine, _, node) => {
+        const checkpoint = machine.checkpoint.bind(machine);
+        machine.checkpoint = async () => {
+          const index = logIndex(Math.max(0, (await checkpoint()) - 7));
+          durable.set(node, index);
+          return index;
+        };
+        return machine;
+      },
+    });
+    const leader = await world.leader();
+    for (let round = 0; round < 5; round++) {
+      await fill(leader, 30);
+      await world.run(200);
+      for (const { id, log } of world.nodes)
+        expect(log.group(GROUP).base().index).toBeLessThanOrEqual(durable.get(id) ?? 0);
+    }
+    expect(leader.log.group(GROUP).base().index).toBeGreaterThan(50);
+  });
+
   it("checkpoints quiet groups that hold back the oldest segment", async () => {
     const quiet = 8 as typeof GROUP;
     world = await World.start({
