@@ -251,7 +251,7 @@ export const MUTANTS = [
     file: "src/txn/transactions.ts",
     find: "transaction.seen.add(span) || !before",
     replace: "transaction.seen.add(span) || before === undefined",
-    tests: ["txn/", "range/leader"],
+    tests: ["txn/span-bag"],
   },
   {
     name: "open transactions below what is forgotten",
