@@ -40,13 +40,15 @@ export function table(rows, { seeds, minutes }) {
   const byWorld = caught.filter(({ result }) => result.world?.seed !== undefined).length;
   return `# Planted bugs
 
-Each line is a bug planted on purpose (\`scripts/mutants\`), and who caught it in one run over all of them. First the test
-is tried that is known to catch it (a unit test, or a scenario with a name), alone; where none does, all tests of
-the part; and then random worlds on the seeds from 1 to ${seeds}, in order, until one fails. "seed 6" in the fourth column: of
-the seeds from 1 on, 6 was the first that failed. Where it is given beside a test, that one seed was played again. Where the
-column is empty, no random world was tried, because a test had caught the bug. A number in brackets is the rule of the
-transaction protocol that the bug breaks (\`test/unit/txn/protocol/rules.ts\`). All tests named here pass without the bugs.
-\`npm run mutants\` makes this table.
+Each line is a bug planted on purpose (\`scripts/mutants\`), and who caught it, all on one tree, as
+\`npm run mutants\` makes it. First the test is tried that is known to catch it (a unit test, or a scenario with a name),
+alone; where none does, all tests of the part; and where none of them does, random worlds on the seeds from 1 to ${seeds}, in
+order, until one fails.
+
+The fourth column is about random worlds. "Seed 6": of the seeds from 1 on, 6 was the first that failed, in this run, or in
+an earlier one and again in this. "Not in 3 seeds": none of the first three did. Where it is empty, none was tried, since a
+test had caught the bug (\`--worlds\` tries some for every bug). A number in brackets is the rule of the transaction protocol that
+the bug breaks (\`test/unit/txn/protocol/rules.ts\`). All tests named here pass without the bugs.
 
 ${sections.join("\n")}
 ${caught.length} of ${rows.length} were caught: ${byTest} by tests, ${byWorld} by random worlds (some by both), in ${minutes} minutes.
