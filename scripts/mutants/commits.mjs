@@ -304,9 +304,9 @@ export const COMMIT_MUTANTS = [
     name: "release fences before all ranges are pinned",
     rule: 3,
     file: "src/gateway/snapshot.ts",
-    find: "    for (const [i, descriptor] of ranges.entries())\n      pins.set(descriptor.range, await pin(db, runner, descriptor, points[i]!, deadline));\n    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n",
+    find: "    await pinAll(db, runner, ranges, points, pins, deadline);\n    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n",
     replace:
-      "    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n    for (const [i, descriptor] of ranges.entries())\n      pins.set(descriptor.range, await pin(db, runner, descriptor, points[i]!, deadline));\n",
+      "    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n    await pinAll(db, runner, ranges, points, pins, deadline);\n",
     tests: ["gateway/snapshot"],
   },
   {
@@ -350,7 +350,7 @@ export const COMMIT_MUTANTS = [
     name: "pin a state of before the fence",
     rule: 3,
     file: "src/gateway/snapshot.ts",
-    find: "  await reach(replica, point.index, deadline);\n  const { source",
+    find: "  await reach(replica, index, deadline);\n  const { source",
     replace: "  const { source",
     tests: ["gateway/snapshot", "sim/scenarios-ranges"],
   },
