@@ -18,8 +18,17 @@ export interface Identity {
   readonly founders: Readonly<Record<string, string>>;
   /** Where other nodes were when this one joined: whom to ask until meta says where they are now. */
   readonly seeds?: Readonly<Record<string, string>>;
-  /** The cluster that this one was made of when its quorum was lost, and the nodes that it lost. */
-  readonly recoveredFrom?: { readonly clusterId: string; readonly lost: readonly number[] };
+  /**
+   * The cluster that this one was made of when its quorum was lost, the nodes that it lost, and the first id of a range
+   * that nothing of it can name.
+   */
+  readonly recoveredFrom?: {
+    readonly clusterId: string;
+    readonly lost: readonly number[];
+    readonly firstFreeRange?: number;
+  };
+  /** While that is under way: the nodes that will have been lost. */
+  readonly recovering?: readonly number[];
   readonly format: number;
 }
 

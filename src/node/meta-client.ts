@@ -34,6 +34,8 @@ export interface MetaClientOptions {
   readonly handle: GroupHandle;
   readonly machine: MetaMachine;
   readonly network: NodeNetwork;
+  /** Of the cluster that this node belongs to. */
+  readonly clusterId: string;
   /** What a cluster begins with, for whoever is first to name it. */
   readonly founding: { readonly settings: ClusterSettings; readonly ranges: readonly RangeDescriptor[] };
 }
@@ -62,7 +64,10 @@ export class MetaClient {
         );
         return { clusterId: machine.state.clusterId, nodes: machine.state.nodes, current };
       },
-      join: (node) => this.propose({ kind: "join", node }),
+      join: async (node) => {
+        this.#mayGiveIds();
+        return this.propose({ kind: "join", node });
+      },
     });
   }
 
@@ -109,8 +114,16 @@ export class MetaClient {
 
   /** An id for a new range. */
   async allocate(): Promise<GroupId> {
+    this.#mayGiveIds();
     const { range } = await this.command({ kind: "allocate" });
     return groupId(range!);
+  }
+
+  /** After a recovery meta learns with its cluster's new name which ids are taken. */
+  #mayGiveIds(): void {
+    const { machine, clusterId } = this.#options;
+    if (machine.state.clusterId !== clusterId)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "this node does not know yet what its cluster has");
   }
 
   /**
@@ -130,7 +143,15 @@ export class MetaClient {
           await this.#found(identity);
         const { nodeId: id, incarnation, clusterId, recoveredFrom } = identity;
         if (recoveredFrom !== undefined && machine.state.clusterId !== clusterId)
-          await this.propose({ kind: "recover", clusterId, node: { id, ...where, incarnation } });
+          await this.propose({
+            kind: "recover",
+            clusterId,
+            node: { id, ...where, incarnation },
+            firstFreeNodeId: Math.max(id, ...recoveredFrom.lost) + 1,
+            ...(recoveredFrom.firstFreeRange === undefined
+              ? {}
+              : { firstFreeRangeId: recoveredFrom.firstFreeRange }),
+          });
         const result = await this.propose({ kind: "register", node: { id, ...where, incarnation } });
         if (!result.ok)
           throw new FatalError(

@@ -270,6 +270,7 @@ class NodeAssembly {
       handle,
       machine: this.#meta,
       network,
+      clusterId: identity.clusterId,
       founding: {
         settings: clusterSettings(this.#config),
         ranges: [{ range: FIRST_RANGE_GROUP, start: "", end: "", generation: 1, replicas }],

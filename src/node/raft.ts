@@ -336,6 +336,7 @@ class RaftService<M extends Machines> implements Service<M> {
       handle,
       machine: this.#meta,
       network: this.#network,
+      clusterId: identity.clusterId,
       founding: { settings: { ...DEFAULT_SETTINGS, replicas: initialCluster?.size ?? 1 }, ranges: [] },
     });
   }

@@ -13,12 +13,14 @@
  * 3. Entries keep their indexes and terms, so that what machines have applied stays what the log says; changes of
  *    membership among them become empty.
  * 4. The identity names the nodes that were lost: a split that is applied after the recovery may still give its child
- *    to them (src/node/ranges/ranges.ts).
+ *    to them (src/node/ranges/ranges.ts). So none of their ids is ever given to another node.
+ * 5. No id of a range that this node has heard of is given to another range, though its meta may have lagged behind.
  */
 import { join } from "node:path";
 import { FatalError, UserError } from "../base/errors.js";
 import {
   COORDINATOR_GROUP,
+  FIRST_RANGE_GROUP,
   type GroupId,
   logIndex,
   META_GROUP,
@@ -32,10 +34,14 @@ import { openLog } from "../log/index.js";
 import type { DurableLog, GroupLog } from "../log/types.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { MetaMachine } from "../machines/meta/meta.js";
+import { membersOf } from "../multiraft/host.js";
+import { decodeConfChange } from "../raft/index.js";
 import { type ConfState, type Entry, EntryKind } from "../raft/types.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
 
 const SEGMENT_BYTES = 16 * 1024 * 1024;
+/** Ids of ranges left out: some are in splits that are not applied, or in what ranges know of those they took in. */
+const UNHEARD_RANGES = 1_000;
 
 export interface RecoveredGroup {
   readonly group: number;
@@ -43,7 +49,6 @@ export interface RecoveredGroup {
   readonly lastIndex: number;
   /** Entries that were not known to be committed here: kept, though they may have been refused. */
   readonly uncertain: number;
-  readonly members: readonly number[];
 }
 
 export interface Recovery {
@@ -83,6 +88,18 @@ export async function recover(parts: RecoverParts): Promise<Recovery> {
   try {
     const self = nodeId(identity.nodeId);
     const meta = await readMeta(disk, directory, log);
+    const hosted = log.groups();
+    const first = hosted.includes(FIRST_RANGE_GROUP) ? log.group(FIRST_RANGE_GROUP).base().index : 0;
+    // The node would begin with an empty range of all keys in its place, beside those that it has.
+    if (first === 0 && meta.state.ranges.length > 0)
+      throw new UserError(
+        "OSTRAKA_CONFIG",
+        `${directory} has no replica of the first range, without which no cluster can go on: recover another node's data. ` +
+          `The ranges that are here are SQLite files, ${join(directory, "ranges")}/*/range.db`,
+      );
+    const lost = lostNodes(identity, meta, log);
+    // What is rewritten does not name them any more, should this have to be done again.
+    await writeIdentity(disk, directory, { ...identity, recovering: lost });
     const groups: RecoveredGroup[] = [];
     for (const group of log.groups().sort((a, b) => a - b)) {
       const recovered = await rewrite(log, group, self);
@@ -91,10 +108,9 @@ export async function recover(parts: RecoverParts): Promise<Recovery> {
     const coordinatorLost = !groups.some(({ kind }) => kind === "coordinator");
     if (coordinatorLost) await beginCoordinator(log, self);
     const clusterId = `${newIncarnation(random)}${newIncarnation(random)}`;
-    const members = groups.flatMap((group) => group.members);
-    const known = meta.state.nodes.filter(({ state }) => state !== "removed").map(({ id }) => id);
-    const lost = [...new Set([...known, ...members])].filter((id) => id !== identity.nodeId);
-    await becomeAlone(parts, identity, clusterId, meta, lost);
+    const firstFreeRange =
+      Math.max(meta.state.nextRangeId, ...hosted.map((group) => group + 1)) + UNHEARD_RANGES;
+    await becomeAlone(parts, identity, { clusterId, meta, lost, firstFreeRange });
     const ranges = meta.state.ranges.map(({ range }) => range);
     return {
       nodeId: identity.nodeId,
@@ -102,12 +118,26 @@ export async function recover(parts: RecoverParts): Promise<Recovery> {
       formerClusterId: identity.clusterId,
       groups,
       lostRanges: ranges.filter((range) => !groups.some(({ group }) => group === range)),
-      lostNodes: lost.sort((a, b) => a - b),
+      lostNodes: lost.filter((id) => meta.node(id)?.state !== "removed"),
       coordinatorLost,
     };
   } finally {
     await log.close();
   }
+}
+
+/** All other nodes that anything here may name as a member, ascending; also those that were removed before. */
+function lostNodes(identity: Identity, meta: MetaMachine, log: DurableLog): number[] {
+  const lost = new Set<number>([...(identity.recovering ?? []), ...meta.state.nodes.map(({ id }) => id)]);
+  for (const group of log.groups()) {
+    const view = log.group(group);
+    for (const node of membersOf(view.base().conf)) lost.add(node);
+    for (const { kind, data } of entriesOf(view))
+      if (kind === EntryKind.ConfChange)
+        for (const { node } of decodeConfChange(data).changes) lost.add(node);
+  }
+  lost.delete(identity.nodeId);
+  return [...lost].sort((a, b) => a - b);
 }
 
 /** Meta as of the end of this node's log. */
@@ -145,7 +175,6 @@ async function rewrite(log: DurableLog, group: GroupId, self: NodeId): Promise<R
     kind: group === META_GROUP ? "meta" : group === COORDINATOR_GROUP ? "coordinator" : "range",
     lastIndex,
     uncertain: Math.max(0, lastIndex - Math.max(hard.commit, base.index)),
-    members: [...base.conf.voters, ...base.conf.learners],
   };
 }
 
@@ -176,13 +205,18 @@ function beginCoordinator(log: DurableLog, self: NodeId): Promise<void> {
   ]);
 }
 
+interface Afterwards {
+  readonly clusterId: string;
+  readonly meta: MetaMachine;
+  readonly lost: readonly number[];
+  readonly firstFreeRange: number;
+}
+
 /** Last of all: from here on it is another cluster. */
 async function becomeAlone(
   { disk, directory, random }: RecoverParts,
   identity: Identity,
-  clusterId: string,
-  meta: MetaMachine,
-  lost: readonly number[],
+  { clusterId, meta, lost, firstFreeRange }: Afterwards,
 ): Promise<void> {
   const { nodeId: id } = identity;
   const address = meta.node(id)?.address ?? identity.founders[String(id)] ?? "127.0.0.1:7400";
@@ -197,6 +231,7 @@ async function becomeAlone(
     recoveredFrom: {
       clusterId: identity.clusterId,
       lost: [...new Set([...lost, ...(identity.recoveredFrom?.lost ?? [])])].sort((a, b) => a - b),
+      firstFreeRange,
     },
   });
 }

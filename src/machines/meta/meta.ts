@@ -164,7 +164,10 @@ export class MetaMachine implements StateMachine {
     if (node.id === 0) return this.#admit({ ...node, id: this.#state.nextNodeId });
     // Those who were removed are remembered; of the founders some may not have said where they are yet.
     if (node.id < this.#state.founderIds && this.node(node.id) === undefined) {
-      return { ok: false, reason: `node id ${node.id} is one of the cluster's founders'` };
+      return {
+        ok: false,
+        reason: `node id ${node.id} is one of the cluster's founders', or was lost with them`,
+      };
     }
     return this.#admit(node);
   }
@@ -219,14 +222,23 @@ export class MetaMachine implements StateMachine {
     return this.#accepted(id);
   }
 
-  #recover({ clusterId, node }: Extract<MetaCommand, { readonly kind: "recover" }>): MetaResult {
+  #recover(command: Extract<MetaCommand, { readonly kind: "recover" }>): MetaResult {
+    const { clusterId, node, firstFreeNodeId = 1, firstFreeRangeId = 1 } = command;
+    const { nextNodeId, founderIds, nextRangeId } = this.#state;
     if (this.#state.clusterId === clusterId) return this.#accepted(node.id);
     const gone = this.#state.nodes
       .filter(({ id }) => id !== node.id)
       .map((other): MetaNode => ({ ...other, state: "removed", downSinceMs: undefined }));
     const { id, address, http, incarnation } = node;
     const survivor: MetaNode = { id, address, http, incarnation, state: "live", downSinceMs: undefined };
-    this.#change({ clusterId, nodes: [...gone, survivor].sort((a, b) => a.id - b.id), wishes: [] });
+    this.#change({
+      clusterId,
+      nodes: [...gone, survivor].sort((a, b) => a.id - b.id),
+      wishes: [],
+      nextNodeId: Math.max(nextNodeId, firstFreeNodeId),
+      founderIds: Math.max(founderIds, firstFreeNodeId),
+      nextRangeId: Math.max(nextRangeId, firstFreeRangeId),
+    });
     return this.#accepted(node.id);
   }
 

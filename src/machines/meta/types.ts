@@ -50,7 +50,7 @@ export interface MetaState {
   readonly clusterId: string;
   readonly settings: ClusterSettings;
   readonly nextNodeId: number;
-  /** Ids below this are the founders'; nobody joins under one. */
+  /** Ids below this are the founders', or were lost with a quorum; nobody joins under one. */
   readonly founderIds: number;
   readonly nextRangeId: number;
   readonly nodes: readonly MetaNode[];
@@ -94,8 +94,17 @@ export type MetaCommand =
   /** Drains, takes back, or removes a node. */
   | { readonly kind: "node"; readonly id: number; readonly state: NodeState }
   | { readonly kind: "configure"; readonly settings: Partial<ClusterSettings> }
-  /** One node goes on alone, under another cluster id and with another incarnation: all others are gone. */
-  | { readonly kind: "recover"; readonly clusterId: string; readonly node: NodeRecord }
+  /**
+   * One node goes on alone, under another cluster id and with another incarnation: all others are gone. The ids below
+   * these have been given to somebody, whether or not this meta has heard of it.
+   */
+  | {
+      readonly kind: "recover";
+      readonly clusterId: string;
+      readonly node: NodeRecord;
+      readonly firstFreeNodeId?: number;
+      readonly firstFreeRangeId?: number;
+    }
   /** Replaces what was wished of the range. */
   | { readonly kind: "wish"; readonly wish: RangeWish };
 

@@ -149,6 +149,19 @@ describe("nodes", () => {
     expect(meta.machine.node(1)).toMatchObject({ state: "live", downSinceMs: undefined });
   });
 
+  it("gives no id again after a recovery that some of those that were lost may have had", () => {
+    const meta = Meta.founded();
+    const node = { id: 2, address: "h2:1", http: "off", incarnation: "new" };
+    meta.run({ kind: "recover", clusterId: "d", node, firstFreeNodeId: 6, firstFreeRangeId: 1_010 });
+    expect(meta.run({ kind: "allocate" })).toMatchObject({ range: 1_010 });
+    const joins = (id: number) =>
+      meta.run({ kind: "join", node: { id, address: "h:1", http: "off", incarnation: `j${id}` } });
+    // Node 5 had joined, and this meta had not heard of it.
+    expect(reasonOf(joins(5))).toContain("lost");
+    expect(joins(0)).toMatchObject({ nodeId: 6 });
+    expect(joins(9)).toMatchObject({ nodeId: 9 });
+  });
+
   it("fixes the settings with the first start, until they are changed", () => {
     const meta = Meta.founded();
     meta.run({ kind: "found", clusterId: "d", settings: DEFAULT_SETTINGS, firstFreeNodeId: 9, ranges: [] });

@@ -115,7 +115,7 @@ describe("recovery from the loss of a quorum", () => {
       { group: RANGE, lastIndex: 6, uncertain: 2 },
     ]);
     const log = await open(disk);
-    expect(log.groups().sort()).toEqual([META_GROUP, COORDINATOR_GROUP, RANGE]);
+    expect(log.groups().sort((a, b) => a - b)).toEqual([META_GROUP, COORDINATOR_GROUP, RANGE]);
     const range = log.group(RANGE);
     expect(range.base()).toEqual({ index: 3, term: 2, conf: ALONE });
     expect(range.hardState()).toEqual({ term: 7, vote: 0, commit: 6 });
@@ -135,7 +135,8 @@ describe("recovery from the loss of a quorum", () => {
     const session = disk.session();
     const identity = await readIdentity(session, "data");
     expect(identity).toMatchObject({ nodeId: 2, clusterId, founders: { 2: "h2:1" } });
-    expect(identity?.recoveredFrom).toEqual({ clusterId: "old", lost: [1, 3, 4] });
+    expect(identity?.recoveredFrom).toEqual({ clusterId: "old", lost: [1, 3, 4], firstFreeRange: 1_009 });
+    expect(identity?.recovering).toBeUndefined();
     expect(identity?.incarnation).not.toBe("i2");
     expect(clusterId).not.toBe("old");
     expect(await session.exists("data/departed.json")).toBe(false);
@@ -163,8 +164,36 @@ describe("recovery from the loss of a quorum", () => {
       expect(log.group(RANGE).lastIndex()).toBe(6);
       await log.close();
       const { recoveredFrom } = (await readIdentity(disk.session(), "data"))!;
-      expect(recoveredFrom?.lost).toContain(1);
+      // Meta has not heard of node 4.
+      expect(recoveredFrom?.lost).toEqual([1, 3, 4]);
     }
+  });
+
+  it("names whoever a change of membership in the log names", async () => {
+    const disk = await survivor();
+    const log = await open(disk);
+    const change = encodeConfChange({ changes: [{ kind: "learner", node: nodeId(9) }] });
+    await log.append([
+      {
+        group: RANGE,
+        hardState: undefined,
+        snapshot: undefined,
+        entries: [entry(7, change, EntryKind.ConfChange)],
+      },
+    ]);
+    await log.close();
+    expect((await recover(parts(disk))).lostNodes).toEqual([1, 3, 4, 9]);
+  });
+
+  it("refuses data without the first range, in whose place an empty one would have all keys", async () => {
+    const disk = await survivor();
+    const log = await open(disk);
+    await log.removeGroup(RANGE);
+    await log.close();
+    await expect(recover(parts(disk))).rejects.toMatchObject({ code: "OSTRAKA_CONFIG" });
+    const again = await open(disk);
+    expect(again.group(META_GROUP).base().conf).toEqual(MEMBERS);
+    await again.close();
   });
 
   it("refuses a directory without data", async () => {
