@@ -244,7 +244,7 @@ export class MetaMachine implements StateMachine {
 
   #wish(wish: RangeWish): MetaResult {
     const wishes = this.#state.wishes.filter(({ range }) => range !== wish.range);
-    if (wish.leader !== undefined || wish.placed || wish.apart) wishes.push(wish);
+    if (wish.leader !== undefined || wish.placed || wish.apart || wish.merging) wishes.push(wish);
     this.#change({ wishes: wishes.sort((a, b) => a.range - b.range) });
     return this.#accepted(0);
   }

@@ -34,7 +34,7 @@ export interface ClusterSettings {
   readonly nodeDeadMs: number;
 }
 
-/** What somebody has decided by hand for a range, and placement leaves alone. */
+/** What somebody has decided by hand for a range, or is about to do with it, and placement leaves alone. */
 export interface RangeWish {
   readonly range: GroupId;
   /** Who is to lead it. */
@@ -43,6 +43,8 @@ export interface RangeWish {
   readonly placed: boolean;
   /** It was split off by hand: it is not merged by itself. */
   readonly apart: boolean;
+  /** A merge is at work on it: until that ends it is not moved for balance either. */
+  readonly merging?: boolean;
 }
 
 export interface MetaState {

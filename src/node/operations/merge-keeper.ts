@@ -9,11 +9,13 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { shouldMerge } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
 import { allReports, type ClusterView, type GroupReport, leaderReports } from "./cluster-view.js";
-import { mergeRight } from "./merge.js";
+import { markMerging, mergeRight } from "./merge.js";
 
 const LOOK_MS = 5_000;
 /** Looks between two at which sizes are compared. */
 const LOOKS_PER_COMPARISON = 12;
+/** Looks after which whoever was at work on a range is taken to have died: longer than moving its replicas may take. */
+const LOOKS_OF_A_MERGE = 240;
 
 export class MergeKeeper {
   readonly #view: ClusterView;
@@ -21,6 +23,8 @@ export class MergeKeeper {
   /** Ranges that were frozen at the last look: somebody may be at work on them. */
   #frozen: ReadonlySet<GroupId> = new Set();
   #looks = 0;
+  /** At how many looks in a row a range was marked as being merged. */
+  #marked: ReadonlyMap<GroupId, number> = new Map();
   #timer: Timer | undefined;
   #stopped = false;
 
@@ -47,12 +51,27 @@ export class MergeKeeper {
     if (!host.group(META_GROUP).status().leaderReady) {
       this.#frozen = new Set();
       this.#looks = 0;
+      this.#marked = new Map();
       return;
     }
+    await this.#unmark();
     const before = this.#frozen;
     this.#frozen = hosting.frozenRanges();
     for (const range of this.#frozen) if (before.has(range)) await this.#finish(range);
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
+  }
+
+  /** A merge whose node died leaves its marks behind. */
+  async #unmark(): Promise<void> {
+    const { meta } = this.#view;
+    const marked = new Map<GroupId, number>();
+    for (const { range, merging } of meta.state.wishes) {
+      if (merging !== true) continue;
+      const looks = (this.#marked.get(range) ?? 0) + 1;
+      marked.set(range, looks);
+      if (looks >= LOOKS_OF_A_MERGE) await markMerging(this.#view, range, false).catch(() => undefined);
+    }
+    this.#marked = marked;
   }
 
   /** Whoever it was frozen for may have been taken in, or split, since: its left neighbour takes it in. */
@@ -70,7 +89,8 @@ export class MergeKeeper {
     const { ranges } = hosting.view.directory();
     for (let i = 1; i < ranges.length; i++) {
       const [left, right] = [ranges[i - 1]!, ranges[i]!];
-      if (meta.wish(right.range) !== undefined || meta.wish(left.range)?.placed) continue;
+      const wish = meta.wish(left.range);
+      if (meta.wish(right.range) !== undefined || wish?.placed || wish?.merging) continue;
       const sizes = [leaders.get(left.range), leaders.get(right.range)].map(sizeOf);
       if (sizes[0] === undefined || sizes[1] === undefined) continue;
       if (!shouldMerge(sizes[0], sizes[1], meta.state.settings)) continue;

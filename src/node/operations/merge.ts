@@ -15,7 +15,6 @@
 import { RetryError, UserError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
-import type { RangeWish } from "../../machines/meta/meta.js";
 import { covers, type RangeDescriptor } from "../../placement/descriptor.js";
 import {
   allReports,
@@ -67,9 +66,9 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun
       "OSTRAKA_UNSUPPORTED",
       `range ${left.range} is the last one: it has no right neighbour`,
     );
-  const wishes = [left.range, right.range].map((range) => wishOf(view, range));
+  const both = [left.range, right.range];
   // Placement keeps its hands off while they have to stay together.
-  for (const wish of wishes) await wishFor(view, { ...wish, placed: true });
+  for (const range of both) await markMerging(view, range, true);
   const waiting: Waiting = { frozen: begun, silentSinceMs: undefined };
   try {
     const merged = await retried(view, MERGE_MS, async () => {
@@ -87,8 +86,7 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun
     await view.metaClient.command({ kind: "report", ranges: [merged] });
     return { range: merged.range, merged: right.range, generation: merged.generation };
   } finally {
-    for (const wish of wishes)
-      if (!view.meta.isMerged(wish.range)) await wishFor(view, wish).catch(() => undefined);
+    for (const range of both) await markMerging(view, range, false).catch(() => undefined);
   }
 }
 
@@ -108,8 +106,10 @@ function takenIn(
   return undefined;
 }
 
-function wishFor({ metaClient }: ClusterView, wish: RangeWish): Promise<unknown> {
-  return metaClient.command({ kind: "wish", wish });
+/** Should this node die before it ends, the keeper of merges (merge-keeper.ts) takes the mark away. */
+export async function markMerging(view: ClusterView, range: GroupId, merging: boolean): Promise<void> {
+  if (view.meta.isMerged(range)) return;
+  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, range), merging } });
 }
 
 function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>): Promise<T> {
