@@ -11,7 +11,8 @@
  *    first.
  * 3. Every move for balance makes the difference between two nodes smaller, and none makes another worthwhile that
  *    undoes it: with nothing else changing, there is an end to actions.
- * 4. A voter on a dead node keeps its seat until there is another node to take it: fewer voters would tolerate no more.
+ * 4. Nothing is moved to a node without disk space, and leadership to nobody who lacks much of the log.
+ * 5. A voter on a dead node keeps its seat until there is another node to take it: fewer voters would tolerate no more.
  */
 import { assert } from "../base/assert.js";
 import { type GroupId, NO_NODE, type NodeId } from "../base/ids.js";
@@ -129,8 +130,21 @@ class Decision {
       return group.spread === "everywhere" ? standing !== "removing" : standing === "live";
     };
     const gone = group.learners.find((node) => !stays(node));
-    if (gone === undefined) return undefined;
-    return change(group, [{ kind: "remove", node: gone }], `node ${gone} is to hold nothing`);
+    if (gone !== undefined)
+      return change(group, [{ kind: "remove", node: gone }], `node ${gone} is to hold nothing`);
+    // It would be waited for until there is space, and with it whatever else is to be repaired.
+    const stuck = group.learners.find((node) => this.#nodes.get(node)?.full === true);
+    if (stuck === undefined || group.spread === "everywhere" || this.#newcomers(group).length === 0)
+      return undefined;
+    return change(group, [{ kind: "remove", node: stuck }], `node ${stuck} has no disk space`);
+  }
+
+  /** Nodes that may get a replica of the range. */
+  #newcomers({ voters, learners }: PlacedGroup): NodeId[] {
+    const members = new Set([...voters, ...learners]);
+    return this.#view.nodes
+      .filter(({ id, standing, up, full }) => standing === "live" && up && !full && !members.has(id))
+      .map(({ id }) => id);
   }
 
   /** A learner that has caught up becomes a voter; with one that goes for it, where there are enough. */
@@ -143,8 +157,10 @@ class Decision {
       const victim = group.voters.length >= this.#target ? bad[0] : undefined;
       return this.#swap(group, learner, victim, "a replica is missing");
     }
-    if (group.spread === "everywhere" || group.placed || bad.length > 0 || fit.length === 0) return undefined;
+    if (group.spread === "everywhere" || bad.length > 0 || fit.length === 0) return undefined;
     const learner = fit[0]!;
+    // Whoever moves by hand says that it is at work: this one was given up.
+    if (group.placed) return change(group, [{ kind: "remove", node: learner }], "nobody waits for it");
     // The heaviest of its voters for whom it is worth while still, and rather not the one that leads.
     const heavier = this.#lightestFirst(good)
       .reverse()
@@ -156,19 +172,31 @@ class Decision {
     return this.#swap(group, learner, victim, "balance");
   }
 
-  #swap(group: PlacedGroup, learner: NodeId, victim: NodeId | undefined, why: string): PlacementAction {
+  #swap(
+    group: PlacedGroup,
+    learner: NodeId,
+    victim: NodeId | undefined,
+    why: string,
+  ): PlacementAction | undefined {
     if (victim === undefined) return change(group, [{ kind: "voter", node: learner }], why);
     return this.#without(group, victim, [{ kind: "voter", node: learner }], why);
   }
 
-  /** A change in which a voter goes; the leader hands over first. */
-  #without(group: PlacedGroup, victim: NodeId, others: readonly Change[], why: string): PlacementAction {
+  /** A change in which a voter goes; the leader hands over first, and waits for somebody who can lead at once. */
+  #without(
+    group: PlacedGroup,
+    victim: NodeId,
+    others: readonly Change[],
+    why: string,
+  ): PlacementAction | undefined {
     if (victim === group.leader) {
       const rest = group.voters.filter(
         (node) => node !== victim && this.#isUp(node) && this.#standing(node) === "live",
       );
-      const [to] = this.#lightestFirst(rest);
+      const fit = rest.filter((node) => !group.behind.includes(node) && this.#nodes.get(node)?.full !== true);
+      const [to] = this.#lightestFirst(fit);
       if (to !== undefined) return { kind: "transfer", group: group.group, to, why };
+      if (rest.length > 0) return undefined;
     }
     const learns = group.spread === "everywhere" && this.#standing(victim) !== "removing";
     return change(group, [...others, { kind: learns ? "learner" : "remove", node: victim }], why);
@@ -176,17 +204,17 @@ class Decision {
 
   /** A node that is no member begins to learn. */
   #learn(group: PlacedGroup, good: readonly NodeId[]): PlacementAction | undefined {
-    const members = new Set([...group.voters, ...group.learners]);
-    const others = this.#view.nodes.filter(({ id, up }) => up && !members.has(id));
     if (group.spread === "everywhere") {
-      const learner = others.find(({ standing }) => standing === "live" || standing === "draining");
+      const members = new Set([...group.voters, ...group.learners]);
+      const learner = this.#view.nodes.find(
+        ({ id, up, standing }) => up && !members.has(id) && (standing === "live" || standing === "draining"),
+      );
       if (learner === undefined) return undefined;
       return change(group, [{ kind: "learner", node: learner.id }], "every node has meta");
     }
     if (good.length >= this.#target || group.learners.length > 0) return undefined;
     if (this.#growing >= this.#limits.repairs) return undefined;
-    const live = others.filter(({ standing }) => standing === "live").map(({ id }) => id);
-    const [learner] = this.#lightestFirst(live);
+    const [learner] = this.#lightestFirst(this.#newcomers(group));
     if (learner === undefined) return undefined;
     this.#grow(learner);
     return change(group, [{ kind: "learner", node: learner }], "a replica is missing");
@@ -225,6 +253,7 @@ class Decision {
   /** From the heaviest node that has something for the lightest; a replica that does not lead, if there is one. */
   #bestMove(ordered: readonly NodeId[], ranges: readonly PlacedGroup[]) {
     for (const to of ordered) {
+      if (this.#nodes.get(to)?.full === true) continue;
       for (const from of [...ordered].reverse()) {
         if (this.#load(from) - this.#load(to) < 2) break;
         const movable = ranges.filter(

@@ -1,7 +1,8 @@
 /**
  * Who is to lead. A leader on a node that is to hold nothing hands over; a leader wished by hand leads; the leaders of
  * a small database are on one node, so that transactions across its ranges cost no network; those of a large one are
- * spread evenly.
+ * spread evenly. Nobody is told to lead who could not at once: a transfer keeps writers waiting until it is done or
+ * given up.
  */
 import type { NodeId } from "../base/ids.js";
 import type { PlacedGroup, PlacementAction, PlacementLimits, PlacementView } from "./view.js";
@@ -12,11 +13,12 @@ export function decideLeaders(
   free: (group: PlacedGroup) => boolean,
 ): PlacementAction[] {
   const live = new Set(
-    view.nodes.filter(({ standing, up }) => standing === "live" && up).map(({ id }) => id),
+    view.nodes.filter(({ standing, up, full }) => standing === "live" && up && !full).map(({ id }) => id),
   );
   const ranges = view.groups.filter(({ spread }) => spread === "range");
   const counts = leaderCounts(ranges);
-  const home = ranges.length <= limits.togetherRanges ? homeOf(view, live) : undefined;
+  const together = ranges.length <= limits.togetherRanges;
+  const home = together ? homeOf(view, live) : undefined;
   const moves: PlacementAction[] = [];
   let optional = limits.transfers;
   const transfer = (group: PlacedGroup, to: NodeId, why: string): void => {
@@ -26,7 +28,7 @@ export function decideLeaders(
   };
   for (const group of view.groups) {
     if (!free(group)) continue;
-    const fit = group.voters.filter((node) => live.has(node));
+    const fit = group.voters.filter((node) => live.has(node) && !group.behind.includes(node));
     const { wishedLeader, leader } = group;
     if (wishedLeader !== undefined && fit.includes(wishedLeader)) {
       if (leader !== wishedLeader) transfer(group, wishedLeader, "as was wished");
@@ -39,13 +41,10 @@ export function decideLeaders(
       continue;
     }
     if (group.spread !== "range" || optional === 0) continue;
-    const to = home === undefined ? lighter(group, fit, counts, live) : home;
+    // While nobody knows where the leaders are to be they stay.
+    const to = together ? home : lighter(group, fit, counts, live);
     if (to === undefined || to === leader || !fit.includes(to)) continue;
-    transfer(
-      group,
-      to,
-      home === undefined ? "balance of leaders" : "leaders of a small database stay together",
-    );
+    transfer(group, to, together ? "leaders of a small database stay together" : "balance of leaders");
     optional--;
   }
   return moves;

@@ -11,6 +11,8 @@ export interface PlacedNode {
   readonly standing: "live" | "dead" | "draining" | "removing";
   /** Heard just now. */
   readonly up: boolean;
+  /** It has no disk space: it can take in nothing, nor lead. */
+  readonly full: boolean;
 }
 
 export interface PlacedGroup {
@@ -25,6 +27,8 @@ export interface PlacedGroup {
   readonly joint: boolean;
   /** Learners that have nearly all of the log. */
   readonly caughtUp: readonly NodeId[];
+  /** Voters that lack much of the log: who leads would keep writers waiting until they have it. */
+  readonly behind: readonly NodeId[];
   /** Something was asked of its leader and is not done. */
   readonly busy: boolean;
   /** Who was told by hand to lead it. */

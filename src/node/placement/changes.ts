@@ -23,6 +23,8 @@ export interface ChangesOptions {
   readonly host: MultiRaft;
   readonly ranges: Ranges;
   readonly calls: NodeCalls;
+  /** Work on a group has begun or ended. */
+  readonly changed: () => void;
 }
 
 export class Changes {
@@ -43,6 +45,11 @@ export class Changes {
       await this.replace(group as GroupId, from as NodeId | null, to as NodeId | null, Number(withinMs));
       return true;
     });
+  }
+
+  /** Something is being done to the group on this node. */
+  isBusy(group: GroupId): boolean {
+    return this.#busy.has(group);
   }
 
   /** RouteError where this node does not lead; RetryError when it did not work out. */
@@ -126,11 +133,14 @@ export class Changes {
   async #alone<T>(group: GroupId, work: () => Promise<T>): Promise<T> {
     if (this.#busy.has(group))
       throw new RetryError("OSTRAKA_UNAVAILABLE", `group ${group} is being changed already`);
+    const { changed } = this.#options;
     this.#busy.add(group);
+    changed();
     try {
       return await work();
     } finally {
       this.#busy.delete(group);
+      changed();
     }
   }
 }

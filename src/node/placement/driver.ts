@@ -51,6 +51,7 @@ export interface DriverOptions {
 interface Known {
   heardMs: number;
   stamp: string;
+  full: boolean;
   leads: readonly GroupFacts[];
 }
 
@@ -139,6 +140,7 @@ export class PlacementDriver {
       this.#known.set(node, {
         heardMs: clock.monotonicMs(),
         stamp: answer.stamp,
+        full: answer.full,
         leads: answer.leads ?? known?.leads ?? [],
       });
     } catch {
@@ -193,7 +195,9 @@ export class PlacementDriver {
     const standing = ({ id, state }: MetaNode): PlacedNode["standing"] =>
       state === "draining" || state === "removing" ? state : dead.has(id as NodeId) ? "dead" : "live";
     const groups: PlacedGroup[] = [];
-    for (const [group, { leader, facts }] of this.#leaders()) {
+    const leaders = this.#leaders();
+    const awaiting = this.#takingIn(leaders);
+    for (const [group, { leader, facts }] of leaders) {
       // One that is not heard any more may have been replaced.
       const lost = silent.has(leader);
       if (meta.isMerged(group)) continue;
@@ -206,16 +210,26 @@ export class PlacementDriver {
         learners: [...new Set([...facts.learners, ...this.#coming(group)])],
         joint: facts.joint,
         caughtUp: facts.caughtUp,
+        behind: facts.behind,
         // A frozen range stays with the one that takes it in.
-        busy: this.#busy.has(group) || this.#changed.has(group) || facts.frozenInto !== undefined,
+        busy:
+          this.#busy.has(group) ||
+          this.#changed.has(group) ||
+          facts.changing ||
+          facts.frozenInto !== undefined ||
+          awaiting.has(group),
         wishedLeader: wish?.leader,
-        placed: wish?.placed ?? false,
+        placed: wish?.placed === true || wish?.merging === true,
       });
     }
+    // Nothing can be done for a range whose leader is not known, but its replicas are somewhere.
+    for (const { range, replicas } of meta.state.ranges)
+      if (!leaders.has(range)) groups.push(leaderless(range, replicas));
     const placed = nodes.map((node) => ({
       id: node.id as NodeId,
       standing: standing(node),
       up: !silent.has(node.id as NodeId),
+      full: this.#known.get(node.id as NodeId)?.full ?? false,
     }));
     return {
       nodes: [...placed, ...this.#strangers(groups)],
@@ -223,6 +237,17 @@ export class PlacementDriver {
       replicas: meta.state.settings.replicas,
       first: FIRST_RANGE_GROUP,
     };
+  }
+
+  /** Ranges that are about to take in their right neighbour: both stay where they are, or it would not end. */
+  #takingIn(leaders: ReadonlyMap<GroupId, { readonly facts: GroupFacts }>): ReadonlySet<GroupId> {
+    const { meta } = this.#options;
+    const starts = new Set<string | undefined>();
+    for (const [group, { facts }] of leaders)
+      if (facts.frozenInto !== undefined && !meta.isMerged(group))
+        starts.add(meta.directory.get(group)?.start);
+    const awaiting = meta.directory.ranges.filter(({ end }) => end !== "" && starts.has(end));
+    return new Set(awaiting.map(({ range }) => range));
   }
 
   /** Nodes that have been asked to hold a replica: they count before they are members. */
@@ -239,8 +264,8 @@ export class PlacementDriver {
     for (const { voters, learners } of groups)
       for (const id of [...voters, ...learners]) {
         const state = meta.node(id)?.state;
-        if (state === undefined) strangers.set(id, { id, standing: "live", up: false });
-        else if (state === "removed") strangers.set(id, { id, standing: "removing", up: false });
+        if (state === undefined) strangers.set(id, { id, standing: "live", up: false, full: false });
+        else if (state === "removed") strangers.set(id, { id, standing: "removing", up: false, full: false });
       }
     return [...strangers.values()];
   }
@@ -250,8 +275,8 @@ export class PlacementDriver {
     const { meta, metaClient, logger } = this.#options;
     const ranges = meta.state.ranges.map(({ range }) => range);
     const known = new Set(view.groups.filter(({ leader }) => leader !== NO_NODE).map(({ group }) => group));
-    // Of a group whose leader is not known nobody can say who is in it.
-    if (ranges.some((range) => !known.has(range))) return;
+    // Of a group whose leader is not known nobody can say who is in it; nor of one that meta is yet to hear of.
+    if (!meta.directory.complete || ranges.some((range) => !known.has(range))) return;
     if (!known.has(META_GROUP) || !known.has(COORDINATOR_GROUP)) return;
     for (const { id, state } of nodes) {
       if (state !== "removing") continue;
@@ -295,4 +320,20 @@ export class PlacementDriver {
       },
     );
   }
+}
+
+function leaderless(group: GroupId, replicas: readonly NodeId[]): PlacedGroup {
+  return {
+    group,
+    spread: "range",
+    leader: NO_NODE,
+    voters: replicas,
+    learners: [],
+    joint: false,
+    caughtUp: [],
+    behind: [],
+    busy: false,
+    wishedLeader: undefined,
+    placed: false,
+  };
 }

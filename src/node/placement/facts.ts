@@ -5,12 +5,12 @@
 import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId } from "../../base/ids.js";
 import type { Random } from "../../base/io.js";
 import type { MultiRaft } from "../../multiraft/host.js";
-import type { GroupHandle } from "../../multiraft/types.js";
+import type { GroupHandle, GroupStatus } from "../../multiraft/types.js";
 import type { CoordinatorHost } from "../ranges/coordinator-host.js";
 import type { HostedRange } from "../ranges/hosted-range.js";
 import type { Ranges, RangesListener } from "../ranges/ranges.js";
 
-/** A learner this close to the leader's last entry has caught up; one that has never answered is not close. */
+/** A member this close to the leader's last entry has caught up; one that has never answered is not close. */
 const CAUGHT_UP_ENTRIES = 256;
 
 export interface GroupFacts {
@@ -20,37 +20,55 @@ export interface GroupFacts {
   readonly learners: readonly NodeId[];
   readonly joint: boolean;
   readonly caughtUp: readonly NodeId[];
+  /** Voters that have not. */
+  readonly behind: readonly NodeId[];
+  /** Its leader is at work on its members already. */
+  readonly changing: boolean;
   /** The range that this one is frozen for. */
   readonly frozenInto: GroupId | undefined;
 }
 
 export interface NodeFacts {
   readonly stamp: string;
+  /** There is no disk space. */
+  readonly full: boolean;
   /** Undefined: as when the stamp was given. */
   readonly leads: readonly GroupFacts[] | undefined;
 }
 
 export function caughtUp(handle: GroupHandle): NodeId[] {
-  const { conf, match, lastIndex } = handle.status();
-  return conf.learners.filter((node) => {
-    const matched = match.get(node) ?? 0;
-    return matched > 0 && matched + CAUGHT_UP_ENTRIES >= lastIndex;
-  });
+  const status = handle.status();
+  return status.conf.learners.filter((node) => isClose(status, node));
+}
+
+function isClose({ match, lastIndex }: GroupStatus, node: NodeId): boolean {
+  const matched = match.get(node) ?? 0;
+  return matched > 0 && matched + CAUGHT_UP_ENTRIES >= lastIndex;
 }
 
 export class NodeFactsKeeper implements RangesListener {
   readonly #host: MultiRaft;
   readonly #ranges: Ranges;
   readonly #coordinator: CoordinatorHost;
+  readonly #changing: (group: GroupId) => boolean;
+  /** Who was behind when it was told last. */
+  #behind = "";
   /** Of this start of the node. */
   readonly #origin: string;
   #version = 0;
   #watched: GroupHandle | undefined;
 
-  constructor(host: MultiRaft, ranges: Ranges, coordinator: CoordinatorHost, random: Random) {
+  constructor(
+    host: MultiRaft,
+    ranges: Ranges,
+    coordinator: CoordinatorHost,
+    random: Random,
+    changing: (group: GroupId) => boolean,
+  ) {
     this.#host = host;
     this.#ranges = ranges;
     this.#coordinator = coordinator;
+    this.#changing = changing;
     this.#origin = String(random.uint32());
     ranges.listen(this);
     host.group(META_GROUP).onChange(() => this.changed());
@@ -70,11 +88,15 @@ export class NodeFactsKeeper implements RangesListener {
 
   facts(known: string | undefined): NodeFacts {
     this.#watchCoordinator();
-    const stamp = `${this.#origin}-${this.#version}`;
     const leads = this.#leads();
-    // How far learners have come changes without a sign.
+    // How far others have come changes without a sign.
     const learning = leads.some(({ learners, joint }) => learners.length > 0 || joint);
-    return { stamp, leads: stamp === known && !learning ? undefined : leads };
+    const behind = leads.flatMap((facts) => facts.behind.map((node) => `${facts.group}/${node}`)).join();
+    if (behind !== this.#behind) this.#version++;
+    this.#behind = behind;
+    const stamp = `${this.#origin}-${this.#version}`;
+    const full = this.#host.diskFull !== undefined;
+    return { stamp, full, leads: stamp === known && !learning ? undefined : leads };
   }
 
   /** It may have come or gone. */
@@ -100,7 +122,8 @@ export class NodeFactsKeeper implements RangesListener {
 
   #add(facts: GroupFacts[], handle: GroupHandle, hosted: HostedRange | undefined): void {
     if (handle.leader !== this.#host.nodeId) return;
-    const { leaderReady, conf, term, group } = handle.status();
+    const status = handle.status();
+    const { leaderReady, conf, term, group } = status;
     if (!leaderReady) return;
     facts.push({
       group,
@@ -109,6 +132,8 @@ export class NodeFactsKeeper implements RangesListener {
       learners: conf.learners,
       joint: conf.votersOutgoing.length > 0,
       caughtUp: conf.learners.length === 0 ? [] : caughtUp(handle),
+      behind: conf.voters.filter((node) => node !== this.#host.nodeId && !isClose(status, node)),
+      changing: this.#changing(group),
       frozenInto: hosted?.store.state().frozenInto,
     });
   }

@@ -122,8 +122,11 @@ export class RangeHosting {
       metaClient,
       rowCounts: this.rowCounts,
     });
-    this.changes = new Changes({ self, clock, host, ranges: this.ranges, calls });
-    this.facts = new NodeFactsKeeper(host, this.ranges, this.coordinator, options.random);
+    const changed = (): void => this.facts.changed();
+    this.changes = new Changes({ self, clock, host, ranges: this.ranges, calls, changed });
+    this.facts = new NodeFactsKeeper(host, this.ranges, this.coordinator, options.random, (group) =>
+      this.changes.isBusy(group),
+    );
     this.#driver = new PlacementDriver({
       self,
       clock,

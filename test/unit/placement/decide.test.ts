@@ -15,7 +15,7 @@ const FIRST = groupId(3);
 const ids = (nodes: readonly number[]): NodeId[] => nodes.map(nodeId);
 
 function node(id: number, standing: PlacedNode["standing"] = "live", up = standing !== "dead"): PlacedNode {
-  return { id: nodeId(id), standing, up };
+  return { id: nodeId(id), standing, up, full: false };
 }
 
 function range(id: number, voters: readonly number[], more: Partial<PlacedGroup> = {}): PlacedGroup {
@@ -27,6 +27,7 @@ function range(id: number, voters: readonly number[], more: Partial<PlacedGroup>
     learners: [],
     joint: false,
     caughtUp: [],
+    behind: [],
     busy: false,
     wishedLeader: undefined,
     placed: false,
@@ -88,6 +89,36 @@ describe("replicas", () => {
     expect(changes(decide(look(nodes, short)))).toEqual([[{ kind: "learner", node: 3 }]]);
   });
 
+  it("that somebody began to move by hand, and gave up, go again", () => {
+    const nodes = [1, 2, 3, 4].map((id) => node(id));
+    const begun = range(3, [1, 2, 3], { placed: true, learners: ids([4]) });
+    expect(changes(decide(look(nodes, [begun])))).toEqual([[{ kind: "remove", node: 4 }]]);
+    // Whoever still is at it says so.
+    expect(decide(look(nodes, [{ ...begun, busy: true }]))).toEqual([]);
+  });
+
+  it("are not made where there is no disk space, and those that wait for it are made elsewhere", () => {
+    const full = { ...node(4), full: true };
+    const nodes = [node(1), node(2), node(3, "dead"), full, node(5)];
+    const busy = [6, 7].map((id) => range(id, [1, 2, 5]));
+    expect(changes(decide(look(nodes, [range(3, [1, 2, 3]), ...busy])))).toEqual([
+      [{ kind: "learner", node: 5 }],
+    ]);
+    const waiting = range(3, [1, 2, 3], { learners: ids([4]) });
+    expect(changes(decide(look(nodes, [waiting])))).toEqual([[{ kind: "remove", node: 4 }]]);
+    expect(decide(look(nodes.slice(0, 4), [waiting]))).toEqual([]);
+    const many = [3, 6, 7, 8].map((id) => range(id, [1, 2, 5]));
+    expect(decide(look([node(1), node(2), node(5), full], many))).toEqual([]);
+  });
+
+  it("count where they lie though nobody is known to lead them", () => {
+    const nodes = [1, 2, 3, 4].map((id) => node(id));
+    const led = [3, 4].map((id) => range(id, [1, 2, 3]));
+    const unknown = [5, 6].map((id) => range(id, [4], { leader: NO_NODE }));
+    expect(decide(look(nodes, [...led, ...unknown]))).toEqual([]);
+    expect(decide(look(nodes, led)).length).toBe(1);
+  });
+
   it("wait while nothing can be done", () => {
     const nodes = [node(1), node(2), node(3)];
     for (const stuck of [{ leader: NO_NODE }, { joint: true }, { busy: true }])
@@ -132,6 +163,26 @@ describe("leaders", () => {
     const elsewhere = [groups[0]!, range(4, [2, 1, 3], { wishedLeader: nodeId(3) })];
     expect(changes(decide(look(nodes, elsewhere)))).toEqual([{ to: 3 }]);
   });
+
+  it("are nobody who could not lead at once", () => {
+    const wished = { wishedLeader: nodeId(3) };
+    const behind = { behind: ids([3]) };
+    const groups = [range(3, [2, 1, 3]), range(4, [2, 1, 3], { ...wished, ...behind })];
+    expect(decide(look(nodes, groups))).toEqual([]);
+    const full = [node(1), node(2), { ...node(3), full: true }];
+    expect(decide(look(full, [groups[0]!, range(4, [2, 1, 3], wished)]))).toEqual([]);
+    expect(decide(look(nodes, [range(3, [2, 1, 3]), range(4, [1, 2, 3], { behind: ids([2]) })]))).toEqual([]);
+    // Who goes hands over to another, and else waits.
+    const leaving = [node(1, "draining"), node(2), node(3)];
+    const heard = range(3, [1, 2, 3], { behind: ids([2]) });
+    expect(changes(decide(look(leaving, [heard])))).toEqual([{ to: 3 }]);
+    expect(decide(look(leaving, [range(3, [1, 2, 3], { behind: ids([2, 3]) })]))).toEqual([]);
+  });
+
+  it("of a small database stay where they are while nobody leads the first range", () => {
+    const others = [4, 5, 6, 7].map((id) => range(id, [1, 2, 3]));
+    expect(decide(look(nodes, [range(3, [1, 2, 3], { leader: NO_NODE }), ...others]))).toEqual([]);
+  });
 });
 
 /** A cluster that does what is decided, more or less at once. */
@@ -175,8 +226,9 @@ class Cluster {
   disturb(): void {
     const live = [...this.nodes.values()].filter(({ standing }) => standing === "live");
     const victim = live[this.below(live.length)]!;
-    const what = this.below(5);
-    if (what === 0) this.addNode();
+    const what = this.below(6);
+    if (what === 5) this.nodes.set(victim.id, { ...victim, full: true });
+    else if (what === 0) this.addNode();
     else if (what === 1) for (let i = this.below(6); i > 0; i--) this.split();
     else if (live.length <= 3) this.addNode();
     else if (what === 2) this.nodes.set(victim.id, { ...victim, standing: "draining" });
@@ -217,11 +269,20 @@ class Cluster {
     this.groups.set(group.group, { ...group, voters: [...voters], learners: [...learners] });
   }
 
+  canCatchUp(id: NodeId): boolean {
+    const { up = false, full = false } = this.nodes.get(id) ?? {};
+    return up && !full;
+  }
+
+  free(): void {
+    for (const one of this.nodes.values()) this.nodes.set(one.id, { ...one, full: false });
+  }
+
   /** Learners catch up in their own time. */
   catchUp(): void {
     for (const group of this.groups.values()) {
       const caughtUp = group.learners.filter(
-        (id) => group.caughtUp.includes(id) || (this.nodes.get(id)?.up && this.#random.float() < 0.5),
+        (id) => group.caughtUp.includes(id) || (this.canCatchUp(id) && this.#random.float() < 0.5),
       );
       this.groups.set(group.group, { ...group, caughtUp });
     }
@@ -237,7 +298,9 @@ class Cluster {
       // Not all that is decided is done.
       for (const action of actions) if (this.#random.float() < 0.8) this.carryOut(action);
       this.catchUp();
-      const waiting = [...this.groups.values()].some(({ learners }) => learners.length > 0);
+      const waiting = [...this.groups.values()].some(({ learners }) =>
+        learners.some((id) => this.canCatchUp(id)),
+      );
       quiet = actions.length === 0 && !waiting ? quiet + 1 : 0;
       if (quiet === 5) return step;
     }
@@ -256,6 +319,8 @@ describe("random clusters", () => {
     for (let i = 0; i < count; i++) cluster.addNode();
     cluster.addRange([1]);
     for (let round = 0; round < 12; round++) {
+      cluster.settle();
+      cluster.free();
       cluster.settle();
       const view = cluster.view();
       const live = view.nodes.filter(({ standing }) => standing === "live");
