@@ -62,11 +62,6 @@ export class Compactor {
     await this.#running;
   }
 
-  /** Resolves when nothing is under way or waiting. */
-  async settled(): Promise<void> {
-    while (this.#running !== undefined) await this.#running;
-  }
-
   #enqueue(replica: Replica, force: boolean): void {
     if (this.#stopped || replica.closed || replica.checkpointing) return;
     this.#waiting.set(replica, force || (this.#waiting.get(replica) ?? false));
