@@ -64,6 +64,34 @@ describe("a group that begins in the middle", () => {
     expect(world.node(1).group(CHILD).status()).toMatchObject({ role: "leader", term: led });
   });
 
+  it("begins with all of its state in one write, and keeps term and vote when it is told to begin again", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const node = world.node(2);
+    const { log } = node;
+    const written: unknown[] = [];
+    const append = log.append.bind(log);
+    log.append = (records) => {
+      written.push(...records.filter(({ group }) => group === CHILD));
+      return append(records);
+    };
+    await world.during(addChild(node));
+    expect(written).toMatchObject([
+      {
+        hardState: { term: BEGINS.term, commit: BEGINS.index },
+        snapshot: { ...BEGINS, conf: world.members },
+      },
+    ]);
+    await world.during(addChild(world.node(3)));
+    node.group(CHILD).campaign();
+    await world.until(() => node.group(CHILD).status().leaderReady, "node 2 leads the child");
+    const promised = world.nodes.slice(1).map((one) => one.log.group(CHILD).hardState());
+    expect(promised[0]!.term).toBeGreaterThan(BEGINS.term);
+    for (const [i, one] of world.nodes.slice(1).entries()) {
+      await world.during(one.host.begin({ group: CHILD, bootstrap: world.members, begins: BEGINS }));
+      expect(one.log.group(CHILD).hardState()).toEqual(promised[i]);
+    }
+  });
+
   it("is there again after a restart", async () => {
     world = await World.start({ machine: () => new KvMachine(), groups: [CHILD] });
     const leader = await world.leader(CHILD);
