@@ -95,6 +95,11 @@ export class Applier {
     return this.#calls === 0 && this.#next > this.#committed && this.#restore === undefined;
   }
 
+  /** Why the machine has to wait, if it has to. */
+  get blocked(): string | undefined {
+    return this.#blocked;
+  }
+
   /** Entries wait for more of them. */
   get putOff(): boolean {
     return this.#calls === 0 && this.#held.length > 0 && this.#trying && !this.#restoring;

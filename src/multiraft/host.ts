@@ -104,6 +104,10 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       maxSending: options.maxSnapshotsSending,
       markDirty,
       fail,
+      later: (delayMs, run) =>
+        void deps.clock.setTimer(delayMs, () => {
+          if (!this.#stopped) run();
+        }),
     });
     this.#receiver = new SnapshotReceiver({
       disk,
@@ -231,6 +235,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     const before = this.diskFull !== undefined;
     if (reason === undefined) this.#shortages.delete(where);
     else this.#shortages.set(where, reason);
+    if (reason !== undefined && where === "log") this.#receiver.stalled();
     const full = this.diskFull !== undefined;
     if (full === before) return;
     this.#peers.diskFull = full;
@@ -334,6 +339,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   }
 
   applyBlocked(replica: Replica, reason: string, retry: () => void, diskFull: boolean): void {
+    this.#receiver.stalled(replica.group);
     if (diskFull) this.setDiskFull(reason, replica.group);
     else this.#logger.info({ group: replica.group, reason }, "applying waits");
     this.#deps.clock.setTimer(APPLY_RETRY_MS, () => {

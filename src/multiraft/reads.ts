@@ -11,17 +11,25 @@ import type { LogIndex, NodeId } from "../base/ids.js";
 export interface Waiter {
   resolve(index: LogIndex): void;
   reject(error: Error): void;
+  /** It does not wait while nothing can be applied. */
+  readonly hasty?: boolean;
 }
 
 /** Those who wait for an index; settled in one sweep per apply, whose cost is the number of distinct indexes. */
 export class AppliedWaiters {
   readonly #byIndex = new Map<LogIndex, Waiter[]>();
+  #count = 0;
 
   get none(): boolean {
-    return this.#byIndex.size === 0;
+    return this.#count === 0;
+  }
+
+  get count(): number {
+    return this.#count;
   }
 
   add(index: LogIndex, waiter: Waiter): void {
+    this.#count++;
     const list = this.#byIndex.get(index);
     if (list === undefined) this.#byIndex.set(index, [waiter]);
     else list.push(waiter);
@@ -31,13 +39,27 @@ export class AppliedWaiters {
     for (const [index, list] of this.#byIndex) {
       if (index > upTo) continue;
       this.#byIndex.delete(index);
+      this.#count -= list.length;
       for (const waiter of list) waiter.resolve(index);
+    }
+  }
+
+  rejectHasty(error: Error): void {
+    for (const [index, list] of this.#byIndex) {
+      const hasty = list.filter((waiter) => waiter.hasty === true);
+      if (hasty.length === 0) continue;
+      const patient = list.filter((waiter) => waiter.hasty !== true);
+      if (patient.length === 0) this.#byIndex.delete(index);
+      else this.#byIndex.set(index, patient);
+      this.#count -= hasty.length;
+      for (const waiter of hasty) waiter.reject(error);
     }
   }
 
   rejectAll(error: Error): void {
     const lists = [...this.#byIndex.values()];
     this.#byIndex.clear();
+    this.#count = 0;
     for (const list of lists) for (const waiter of list) waiter.reject(error);
   }
 }

@@ -123,7 +123,10 @@ export class Replica implements GroupHandle {
       applied: (entries, results, upTo) => this.#onApplied(entries, results, upTo),
       restored: (meta) => this.#onRestored(meta),
       failed: (error) => host.fail(error),
-      blocked: (reason, retry, diskFull) => host.applyBlocked(this, reason, retry, diskFull),
+      blocked: (reason, retry, diskFull) => {
+        this.#waiters.rejectHasty(blockedError(reason));
+        host.applyBlocked(this, reason, retry, diskFull);
+      },
       unblocked: () => host.applyUnblocked(this),
     });
     const { electionTicks, heartbeatTicks, maxAppendBytes, maxInflightMessages } = host.options;
@@ -207,11 +210,17 @@ export class Replica implements GroupHandle {
     });
   }
 
-  waitApplied(index: LogIndex): Promise<void> {
+  /** `hasty`: not for disk space, nor for another machine on this node. */
+  waitApplied(index: LogIndex, hasty = false): Promise<void> {
     if (index <= this.applier.appliedIndex) return Promise.resolve();
     if (this.closed) return Promise.reject(this.#gone());
+    // Whoever has given up waiting is still among them: while nothing is applied they are not to become ever more.
+    if (this.#waiters.count >= this.#host.options.maxPendingReads)
+      return Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "too many wait for what is to be applied"));
+    const { blocked } = this.applier;
+    if (hasty && blocked !== undefined) return Promise.reject(blockedError(blocked));
     return new Promise((resolve, reject) => {
-      this.#waiters.add(index, { resolve: () => resolve(), reject });
+      this.#waiters.add(index, { resolve: () => resolve(), reject, hasty });
       if (this.patience.hurry(index) && !this.quiesced) this.#host.markDirty(this);
     });
   }
@@ -573,6 +582,10 @@ export class Replica implements GroupHandle {
   #gone(): RetryError {
     return new RetryError("OSTRAKA_UNAVAILABLE", `group ${this.group} is not open on this node`);
   }
+}
+
+function blockedError(reason: string): RetryError {
+  return new RetryError("OSTRAKA_UNAVAILABLE", `nothing is applied for now: ${reason}`);
 }
 
 /** The index that a bootstrapped group's log begins behind: the machine's initial state stands for it. */

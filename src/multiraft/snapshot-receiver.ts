@@ -11,7 +11,8 @@
  * and is installed (its absence is fatal); any other file was received for nothing and is removed. The membership
  * that comes with a snapshot is in the log's record, so the name is all the metadata that the file needs.
  *
- * One snapshot a group at a time. A sender that is cut short leaves nothing but a temporary file.
+ * One snapshot a group at a time. A sender that is cut short leaves nothing but a temporary file. It is answered after
+ * the third step, or once that has to wait for disk space.
  */
 import { createHash } from "node:crypto";
 import { FatalError, RetryError } from "../base/errors.js";
@@ -37,7 +38,7 @@ export interface SnapshotReceiverHost {
 interface Received {
   readonly meta: SnapshotMeta;
   readonly file: string;
-  /** Settles the sender's call: installed, or found to be of no use. */
+  /** Settles the sender's call: installed, found to be of no use, or waiting for disk space. */
   done(): void;
 }
 
@@ -124,6 +125,14 @@ export class SnapshotReceiver {
     this.#accepted.delete(group);
     this.installed++;
     this.#remove(accepted);
+  }
+
+  /**
+   * What is received waits for disk space, of one group or of all: it is here, durably, and installed in time. Whoever
+   * sent it has others to send to.
+   */
+  stalled(group?: GroupId): void {
+    for (const [accepted, { done }] of this.#accepted) if (group === undefined || accepted === group) done();
   }
 
   /** The group goes away: senders are told so, files are left to `pending` or `discard`. */

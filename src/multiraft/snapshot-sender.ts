@@ -4,7 +4,9 @@
  *
  * Invariants:
  * 1. Every request ends in exactly one `reportSnapshot`, or the group is gone.
- * 2. While a snapshot is made and sent, the log behind it is kept (within compaction's hard bound), so that the
+ * 2. What failed is told late, and later with every time, so that a peer that cannot take it does not have a copy of the
+ *    whole state made at every heartbeat. Nothing waits here for what only more disk space can bring.
+ * 3. While a snapshot is made and sent, the log behind it is kept (within compaction's hard bound), so that the
  *    peer can go on from it.
  */
 import { createHash, type Hash } from "node:crypto";
@@ -17,6 +19,9 @@ import type { MachineSnapshot, PeerTransport, SnapshotHeader } from "./types.js"
 
 export const TRAILER_BYTES = 32;
 const CATCH_UP_BYTES = 1024 * 1024;
+/** After the first failure, and at most after many. */
+const AGAIN_MS = 500;
+const MAX_AGAIN_MS = 10_000;
 
 /** A snapshot with its hash at the end. Meant to be read in order; anything else only costs a second read. */
 export class HashedSnapshot implements MachineSnapshot {
@@ -106,12 +111,15 @@ export interface SnapshotSenderHost {
   readonly maxSending: number;
   markDirty(replica: Replica): void;
   fail(error: unknown): void;
+  later(delayMs: number, run: () => void): void;
 }
 
 export class SnapshotSender {
   readonly #host: SnapshotSenderHost;
   #waiting: Request[] = [];
   readonly #busyPeers = new Set<NodeId>();
+  /** How often in a row it has failed. */
+  readonly #failures = new WeakMap<Replica, Map<NodeId, number>>();
   sent = 0;
 
   constructor(host: SnapshotSenderHost) {
@@ -145,11 +153,28 @@ export class SnapshotSender {
       this.#host.logger.warn({ group: replica.group, to, err: error }, "a snapshot was not delivered");
     }
     this.#busyPeers.delete(to);
-    if (!replica.closed) {
+    this.#report(request, ok);
+    this.#pump();
+  }
+
+  #report({ replica, to }: Request, ok: boolean): void {
+    const { term } = replica.node;
+    const report = (): void => {
+      // Another leadership has asked, or will ask, for one of its own.
+      if (replica.closed || replica.node.term !== term) return;
       replica.node.reportSnapshot(to, ok);
       this.#host.markDirty(replica);
+    };
+    if (ok || replica.node.role !== "leader") {
+      this.#failures.get(replica)?.delete(to);
+      report();
+      return;
     }
-    this.#pump();
+    const failures = this.#failures.get(replica) ?? new Map<NodeId, number>();
+    this.#failures.set(replica, failures);
+    const times = failures.get(to) ?? 0;
+    failures.set(to, times + 1);
+    this.#host.later(Math.min(MAX_AGAIN_MS, AGAIN_MS * 2 ** times), report);
   }
 
   async #send({ replica, to }: Request): Promise<boolean> {
@@ -160,7 +185,7 @@ export class SnapshotSender {
       const source = await replica.machine.snapshot();
       try {
         // The copy may have what the machine applied but this thread has not heard of.
-        await replica.waitApplied(source.appliedIndex);
+        await replica.waitApplied(source.appliedIndex, true);
         const term = replica.log.term(source.appliedIndex);
         // The machine may have been replaced by another snapshot, or the node deposed, while the copy was made.
         if (replica.closed || replica.node.role !== "leader" || term === undefined) return false;

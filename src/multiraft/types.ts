@@ -151,7 +151,10 @@ export interface GroupHandle {
    * RouteError when this node does not lead or stops leading, RetryError OSTRAKA_UNAVAILABLE when the queue is full.
    */
   readIndex(): Promise<LogIndex>;
-  /** Resolves once `index` is applied here; rejects only when the group goes away. */
+  /**
+   * Resolves once `index` is applied here. Rejects with RetryError OSTRAKA_UNAVAILABLE when the group goes away, or too
+   * many wait already.
+   */
   waitApplied(index: LogIndex): Promise<void>;
   /** Resolves once the change is applied and the joint configuration has been left. Errors as `propose`. */
   changeMembership(change: ConfChange): Promise<void>;

@@ -37,6 +37,8 @@ export interface WorldOptions {
 export class SimNode {
   readonly disk = new MemoryDisk();
   readonly machines = new Map<GroupId, StateMachine>();
+  /** What hosts them. */
+  readonly hosted = new Map<GroupId, GroupMachine>();
   host!: MultiRaft;
   log!: DurableLog;
   clock!: MortalClock;
@@ -134,9 +136,11 @@ export class World {
       node.machines.set(group, state);
       const hosted = new MemoryMachine({ machine: state, disk, directory: `state/${group}` });
       if (applyDelayMs !== undefined) slowApply(hosted, () => pause(applyDelayMs));
+      const wrapped = wrap?.(hosted, group, node.id) ?? hosted;
+      node.hosted.set(group, wrapped);
       await node.host.addGroup({
         group,
-        machine: wrap?.(hosted, group, node.id) ?? hosted,
+        machine: wrapped,
         ...(bootstrap ? { bootstrap: this.members } : {}),
       });
     }

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { FatalError, RetryError } from "../../../src/base/errors.js";
+import { logIndex } from "../../../src/base/ids.js";
 import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
 
@@ -98,6 +99,37 @@ describe("a failure", () => {
     const next = await world.leader(GROUP, broken);
     await world.during(put(next, "3"));
     expect(broken.fatal).toBe(fatal);
+  });
+});
+
+describe("a machine that does not go on", () => {
+  it("lets no more than so many wait for it", async () => {
+    let stuck = false;
+    world = await World.start({
+      machine: () => new KvMachine(),
+      host: { maxPendingReads: 10 },
+      wrap: (machine) => {
+        const { apply } = machine;
+        machine.apply = function (entries, upTo) {
+          if (stuck) return Promise.reject(new FatalError("OSTRAKA_TOO_EARLY", "another has to come first"));
+          return apply.call(this, entries, upTo);
+        };
+        return machine;
+      },
+    });
+    const leader = await world.leader();
+    await world.during(put(leader, "1"));
+    stuck = true;
+    const write = put(leader, "2");
+    await world.run(100);
+    const next = logIndex(leader.group().status().applied + 1);
+    const waiting = Array.from({ length: 10 }, () => leader.group().waitApplied(next));
+    await expect(leader.group().waitApplied(next)).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+    stuck = false;
+    await world.during(Promise.all([write, ...waiting]));
+    const later = leader.group().waitApplied(logIndex(next + 1));
+    await world.during(put(leader, "3"));
+    await world.during(later);
   });
 });
 

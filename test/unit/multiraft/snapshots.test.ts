@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
-import { logIndex } from "../../../src/base/ids.js";
+import { type GroupId, groupId, logIndex, nodeId } from "../../../src/base/ids.js";
 import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
 import { HashedSnapshot, TRAILER_BYTES } from "../../../src/multiraft/snapshot-sender.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
@@ -109,6 +109,62 @@ describe("a follower whose log was cut off", () => {
     await behind.host.stop();
     world.crash(behind);
     await put(leader, "after", "2");
+  });
+
+  it("has no copy of the state made at every heartbeat while it takes none", async () => {
+    let copies = 0;
+    await start();
+    const { leader, behind } = await leaveBehind();
+    const { snapshot } = leader.hosted.get(GROUP)!;
+    leader.hosted.get(GROUP)!.snapshot = function () {
+      copies++;
+      return snapshot.call(this);
+    };
+    behind.disk.capacity = behind.disk.used();
+    world.network.heal();
+    await world.run(20_000);
+    expect(leader.fatal ?? behind.fatal).toBeUndefined();
+    expect(copies).toBeGreaterThan(2);
+    expect(copies).toBeLessThan(10);
+    behind.disk.capacity = Number.POSITIVE_INFINITY;
+    await world.converge();
+  });
+
+  it("keeps nobody else from being sent theirs while it waits for room to install it", async () => {
+    const OTHERS = [GROUP, groupId(8), groupId(9)];
+    let full = true;
+    world = await World.start({
+      machine: () => new KvMachine(),
+      groups: OTHERS,
+      host: { ...SHORT_LOG, maxSnapshotsSending: 1, maxSnapshotsReceiving: 1 },
+      wrap: (machine, group) => {
+        if (group !== GROUP) return machine;
+        const { restore } = machine;
+        machine.restore = function (file) {
+          if (full) return Promise.reject(new FatalError("OSTRAKA_DISK_FULL", "no space"));
+          return restore.call(this, file);
+        };
+        return machine;
+      },
+    });
+    const behind = world.node(3);
+    for (const group of OTHERS) {
+      const leader = await world.leader(group);
+      if (leader === behind) await world.during(leader.group(group).transferLeadership(nodeId(1)));
+    }
+    world.network.isolate(behind.id, ids());
+    for (const group of OTHERS) {
+      const leader = await world.leader(group);
+      for (let i = 0; i < 60; i++)
+        await world.during(leader.group(group).propose(encodeKvCommand(["PUT", `k${i}`, "x"])));
+    }
+    await world.run(1_000);
+    world.network.heal();
+    const has = (group: GroupId) => (behind.machines.get(group) as KvMachine).get("k59") === "x";
+    await world.until(() => OTHERS.slice(1).every(has), "the other groups have their snapshots");
+    expect(has(GROUP)).toBe(false);
+    full = false;
+    await world.until(() => has(GROUP), "this one has its own");
   });
 
   it("starts anew when the connection breaks half-way", async () => {
@@ -268,6 +324,63 @@ describe("compaction", () => {
     world.network.heal();
     await world.converge();
     expect(behind.host.stats().snapshotsInstalled).toBe(0);
+  });
+});
+
+describe("a leader that cannot apply", () => {
+  it("does not keep its other groups from sending theirs", async () => {
+    const [STUCK, OTHER] = [GROUP, groupId(8)];
+    let stuck = false;
+    const snapshots: number[] = [];
+    world = await World.start({
+      machine: () => new KvMachine(),
+      groups: [STUCK, OTHER],
+      host: { ...SHORT_LOG, maxSnapshotsSending: 1 },
+      wrap: (machine, group) => {
+        const { apply, snapshot } = machine;
+        machine.snapshot = async function () {
+          snapshots.push(group);
+          const made = await snapshot.call(this);
+          // As of what the machine has, and this thread will not hear of for now.
+          const ahead = stuck && group === STUCK ? 1 : 0;
+          return {
+            appliedIndex: logIndex(made.appliedIndex + ahead),
+            bytes: made.bytes,
+            read: (offset, length) => made.read(offset, length),
+            release: () => made.release(),
+          };
+        };
+        machine.apply = function (entries, upTo) {
+          if (stuck && group === STUCK)
+            return Promise.reject(new FatalError("OSTRAKA_TOO_EARLY", "another has to come first"));
+          return apply.call(this, entries, upTo);
+        };
+        return machine;
+      },
+    });
+    const leader = await world.leader(STUCK);
+    if ((await world.leader(OTHER)) !== leader)
+      await world.during((await world.leader(OTHER)).group(OTHER).transferLeadership(leader.id));
+    const behind = world.nodes.find((node) => node !== leader) as SimNode;
+    const writeWithout = async (group: GroupId, value: string): Promise<void> => {
+      world.network.isolate(behind.id, ids());
+      for (let i = 0; i < 60; i++)
+        await world.during(leader.group(group).propose(encodeKvCommand(["PUT", `k${i}`, value])));
+      await world.run(1_000);
+    };
+    await writeWithout(STUCK, "x");
+    stuck = true;
+    const waiting = leader.group(STUCK).propose(encodeKvCommand(["PUT", "more", "x"]));
+    await world.run(100);
+    world.network.heal();
+    await world.until(() => snapshots.includes(STUCK), "the stuck group's snapshot is made");
+    await writeWithout(OTHER, "y");
+    world.network.heal();
+    const has = () => (behind.machines.get(OTHER) as KvMachine).get("k59") === "y";
+    await world.until(has, "the other group is sent");
+    stuck = false;
+    await world.during(waiting);
+    await world.converge(STUCK);
   });
 });
 
