@@ -20,6 +20,9 @@ import type { GroupHandle } from "../../multiraft/types.js";
 import type { TransactionTrace } from "../../txn/trace.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
+import { atMost } from "./ranges.js";
+
+const STOP_MS = 5_000;
 
 export interface CoordinatorHostOptions {
   readonly self: NodeId;
@@ -45,6 +48,7 @@ export class CoordinatorHost {
   #turn: Promise<unknown> = Promise.resolve();
   /** What is on the disk is open. */
   #complete = false;
+  #stopped = false;
 
   constructor(options: CoordinatorHostOptions) {
     this.#options = options;
@@ -110,7 +114,10 @@ export class CoordinatorHost {
     });
   }
 
-  close(): void {
+  /** Nothing is opened or removed any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await atMost(this.#options.clock, STOP_MS, this.#turn);
     this.#local?.leader.close();
   }
 
@@ -141,7 +148,12 @@ export class CoordinatorHost {
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.catch(() => undefined).then(work);
+    const turn = this.#turn
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+        return work();
+      });
     this.#turn = turn;
     return turn;
   }

@@ -26,7 +26,7 @@ import type { MembershipAnswer, Ranges } from "./ranges.js";
 const LOOK_MS = 1_000;
 const SOON_MS = 50;
 const ASK_MS = 1_500;
-/** Replicas that ask at one look. */
+/** Replicas that ask at one look; those that get no answer, as of a range without a leader, keep nobody from asking. */
 const ASKING = 16;
 
 /** What looking after the replicas of this node needs. */
@@ -41,6 +41,7 @@ export interface ReplicaCareParts {
 
 export class Farewell {
   readonly #options: ReplicaCareParts;
+  #turn = 0;
   #timer: Timer | undefined;
   #looking = false;
   #again = false;
@@ -81,11 +82,14 @@ export class Farewell {
   async #look(): Promise<void> {
     const { ranges, coordinator } = this.#options;
     const asking: Promise<unknown>[] = [];
+    const behind: HostedRange[] = [];
     for (const hosted of ranges.all.values()) {
-      if (asking.length >= ASKING) break;
-      if (this.#mergedAway(hosted)) asking.push(this.#bury(hosted));
-      else if (this.#leftBehind(hosted.range, hosted.handle)) asking.push(this.#askRange(hosted));
+      if (!this.#mergedAway(hosted)) {
+        if (this.#leftBehind(hosted.range, hosted.handle)) behind.push(hosted);
+      } else if (asking.length < ASKING) asking.push(this.#bury(hosted));
     }
+    for (const hosted of nextOf(behind, this.#turn, ASKING)) asking.push(this.#askRange(hosted));
+    this.#turn += ASKING;
     const { handle } = coordinator;
     if (handle !== undefined && this.#leftBehind(COORDINATOR_GROUP, handle))
       asking.push(this.#askCoordinator(handle));
@@ -154,6 +158,13 @@ export class Farewell {
     const { range } = hosted;
     return range !== FIRST_RANGE_GROUP && meta.isMerged(range) && !this.#isAwaited(hosted);
   }
+}
+
+/** So many of them, beginning with another one every time. */
+export function nextOf<T>(all: readonly T[], turn: number, most: number): readonly T[] {
+  if (all.length <= most) return all;
+  const from = turn % all.length;
+  return [...all.slice(from), ...all.slice(0, from)].slice(0, most);
 }
 
 /** Nothing of what the leader that answered, or a later one, has sent. */

@@ -185,7 +185,6 @@ export class RangeHosting {
     this.#reports.stop();
     this.#farewell.stop();
     this.#missing.stop();
-    this.coordinator.close();
-    await this.ranges.stop();
+    await Promise.all([this.coordinator.stop(), this.ranges.stop()]);
   }
 }

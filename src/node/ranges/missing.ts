@@ -12,7 +12,7 @@
 import { COORDINATOR_GROUP, type GroupId, type NodeId } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import type { GroupHandle } from "../../multiraft/types.js";
-import type { ReplicaCareParts } from "./farewell.js";
+import { nextOf, type ReplicaCareParts } from "./farewell.js";
 import { coordinatorDescriptor, hostArguments } from "./ranges.js";
 
 const LOOK_MS = 1_000;
@@ -25,6 +25,7 @@ export class MissingReplicas {
   /** Members that were silent at the last look, as "group node". */
   #silent = new Set<string>();
   readonly #asking = new Set<string>();
+  #turn = 0;
   /** Ranges that this node was found to lack at the last look. */
   #missingHere = new Set<GroupId>();
   #timer: Timer | undefined;
@@ -50,13 +51,14 @@ export class MissingReplicas {
   #look(): void {
     const { self, ranges, coordinator, meta } = this.#options;
     const silent = new Set<string>();
+    const wanted: (readonly [key: string, group: GroupId, node: NodeId])[] = [];
     const consider = (group: GroupId, handle: GroupHandle): void => {
       if (handle.leader !== self || handle.quiesced) return;
       for (const node of handle.silentMembers()) {
         const key = `${group} ${node}`;
         silent.add(key);
         const down = meta.node(node)?.downSinceMs !== undefined;
-        if (this.#silent.has(key) && !down) this.#ask(key, group, node);
+        if (this.#silent.has(key) && !down && !this.#asking.has(key)) wanted.push([key, group, node]);
       }
     };
     // Of one that was taken in the replicas go one by one, for good.
@@ -64,6 +66,9 @@ export class MissingReplicas {
       if (!meta.isMerged(range) && !ranges.hasAbsorbed(range)) consider(range, handle);
     if (coordinator.handle !== undefined) consider(COORDINATOR_GROUP, coordinator.handle);
     this.#silent = silent;
+    for (const [key, group, node] of nextOf(wanted, this.#turn, ASKING - this.#asking.size))
+      this.#ask(key, group, node);
+    this.#turn += ASKING;
     this.#lookHere();
   }
 
@@ -81,7 +86,6 @@ export class MissingReplicas {
   }
 
   #ask(key: string, group: GroupId, node: NodeId): void {
-    if (this.#asking.has(key) || this.#asking.size >= ASKING) return;
     const { calls, ranges } = this.#options;
     const descriptor = ranges.get(group)?.descriptor() ?? coordinatorDescriptor();
     this.#asking.add(key);

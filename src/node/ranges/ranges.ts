@@ -47,6 +47,7 @@ import { HostedRange } from "./hosted-range.js";
 const OPENING_AT_ONCE = 16;
 const FIRST_CAMPAIGN_MS = 10;
 const MAX_CAMPAIGN_MS = 200;
+const STOP_MS = 5_000;
 /** After this a child is left to ordinary elections. */
 const CAMPAIGN_FOR_MS = 10_000;
 
@@ -164,10 +165,10 @@ export class Ranges {
     configs.set(range, { bootstrap: conf, begins: { index, term } });
   }
 
-  /** Nothing is opened or removed any more. */
+  /** Nothing is opened or removed any more. What waits for disk space ends when the log is closed. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    await Promise.allSettled([...this.#turns.values()]);
+    await atMost(this.#options.clock, STOP_MS, Promise.allSettled([...this.#turns.values()]));
     for (const { leader } of this.#hosted.values()) leader.close();
   }
 
@@ -247,7 +248,9 @@ export class Ranges {
     const { departed, logger, log } = this.#options;
     return this.#exclusively(range, async () => {
       if (this.#hosted.has(range)) return;
-      assert(!log.groups().includes(range), `range ${range} is here and not open`);
+      // Its promises are in the log already where it could not be opened, as on a full disk.
+      const empty = !log.groups().includes(range) || log.group(range).lastIndex() === 0;
+      assert(empty, `range ${range} is here and not open`);
       // Whoever asks has yet to learn of it; an empty replica would only deny what the one that left had acknowledged.
       if (this.hasAbsorbed(range))
         throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} has been taken in by another`);
@@ -415,6 +418,18 @@ class ExpectedMembers {
       }
     }
   }
+}
+
+/** Resolves when the work is done, or takes longer than that. */
+export async function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = clock.setTimer(ms, resolve);
+    const done = (): void => {
+      timer.cancel();
+      resolve();
+    };
+    work.then(done, done);
+  });
 }
 
 /** What stands for the coordinator's group where ranges have descriptors. */

@@ -152,7 +152,11 @@ export class NodeRangesView implements RangesView, RangesListener {
   }
 
   closed(hosted: HostedRange): void {
+    const { meta } = this.#options;
     this.#clients.get(hosted.range)?.detach();
+    // Where the others are, a replica that has left was the last to know; and meta says nothing twice.
+    const known = meta.directory.get(hosted.range);
+    if (known !== undefined) this.#merge([known]);
     // Another object: who has looked up what is here looks again.
     this.#become(new RangeDirectory(this.#directory.ranges));
   }
