@@ -8,6 +8,8 @@
  * 4. One change at a time.
  * 5. What takes in its neighbour has on every member a replica of it to take in: no member comes between the look at who
  *    has one and the command's being applied, and no such replica leaves before (src/node/ranges/farewell.ts).
+ * 6. A child's members are the parent's as of the split's entry: were some of them to leave in front of it, they would
+ *    never make the child, and perhaps be all that it has for voters.
  */
 import { fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
 import type { GroupId, NodeId } from "../base/ids.js";
@@ -52,10 +54,13 @@ export class Reshaping {
     if (key < FIRST_SPLIT_KEY || !isRowKey(key))
       throw new UserError("OSTRAKA_UNSUPPORTED", "a range cannot be split there");
     this.#checkInside(key);
+    const { handle } = this.#context.deps;
+    let release = (): void => {};
     return this.#change(
       (generation) => {
         this.#checkInside(key);
-        const { conf } = this.#context.deps.handle.status();
+        release = handle.holdMembership();
+        const { conf } = handle.status();
         return { kind: "split", generation, at: key, child, conf, ...this.#own() };
       },
       (before) => {
@@ -65,7 +70,7 @@ export class Reshaping {
         this.#open.closeOutside(this.#leadership);
         return descriptor;
       },
-    );
+    ).finally(() => release());
   }
 
   #checkInside(key: Key): void {

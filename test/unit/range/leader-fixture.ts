@@ -1,6 +1,6 @@
 /** A range's leader on a real store, over a log of one node that the test holds back, loses and hands to others. */
 import { join } from "node:path";
-import { RouteError } from "../../../src/base/errors.js";
+import { RetryError, RouteError } from "../../../src/base/errors.js";
 import {
   FIRST_RANGE_GROUP,
   type GroupId,
@@ -52,6 +52,9 @@ export class OneNodeLog {
   confirms = true;
   /** Entries that have come this far. */
   entries = 0;
+  membershipChanging = false;
+  /** Those who keep the members from being changed. */
+  holds = 0;
   #pending: Pending[] = [];
   #applying: Promise<unknown> = Promise.resolve();
   readonly #listeners: ((status: GroupStatus) => void)[] = [];
@@ -89,7 +92,12 @@ export class OneNodeLog {
       propose: (data: Uint8Array, options?: { onlyInTerm?: Term }) =>
         self.#propose(data, options?.onlyInTerm),
       readIndex: () => self.#readIndex(),
-      holdMembership: () => () => undefined,
+      holdMembership: () => {
+        if (self.membershipChanging)
+          throw new RetryError("OSTRAKA_UNAVAILABLE", "the members are being changed");
+        self.holds++;
+        return () => void self.holds--;
+      },
     } as unknown as GroupHandle;
   }
 

@@ -145,6 +145,23 @@ describe("a split", () => {
     expect(await prepare(made, { id: "part", reads })).toMatchObject({ vote: "no" });
   });
 
+  it("gives its child the members that the range has at that very entry", async () => {
+    const made = await world();
+    made.log.membershipChanging = true;
+    const refused = { code: "OSTRAKA_UNAVAILABLE" };
+    await expect(made.leader.split(keyAt(made, 6), CHILD)).rejects.toMatchObject(refused);
+    made.log.membershipChanging = false;
+    expect(await write(made, "UPDATE t SET v = 1 WHERE id = 8")).toMatchObject({ ok: true });
+    made.log.held = true;
+    const split = made.leader.split(keyAt(made, 6), CHILD);
+    await now(split);
+    expect(made.log.holds).toBe(1);
+    made.log.held = false;
+    made.log.deliver();
+    await split;
+    expect(made.log.holds).toBe(0);
+  });
+
   it("is refused where it cannot be", async () => {
     const made = await world();
     const split = (at: string) => made.leader.split(at, CHILD);
