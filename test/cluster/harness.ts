@@ -33,7 +33,7 @@ import { type ConnectOptions, connect, type Database } from "../../src/driver/in
 import { Links } from "./links.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const MAIN: string = join(ROOT, "dist", "cli", "main.js");
+export const MAIN: string = join(ROOT, "dist", "cli", "main.js");
 const FIRST_PORT = 15_000;
 const LAST_PORT = 32_000;
 const READY_MS = 60_000;
