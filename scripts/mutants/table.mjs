@@ -1,5 +1,10 @@
 /** docs/mutants.md: who caught what, in the run that wrote it. */
-const clean = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Of temporary folders only what is in them. */
+const TEMPORARY = new RegExp(`${join(tmpdir(), "ostraka-")}[^/ ]+/`, "g");
+const clean = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ").replace(TEMPORARY, "");
 
 const SECTIONS = [
   ["One range", (mutant) => !mutant.manyRanges],
