@@ -148,6 +148,11 @@ export class GatewayDatabase implements GatewayParts {
       await this.ranges.refreshSchema().catch(() => {});
   }
 
+  /** Afterwards this node knows every change of the schema that was told before; leaders may have to be found first. */
+  refreshSchema(deadline: Deadline): Promise<void> {
+    return this.persist(deadline, () => this.ranges.refreshSchema());
+  }
+
   /** What became of a transaction, wherever it may have been committed. An unknown one never will be. */
   async outcome(id: TransactionId, deadline: Deadline): Promise<"committed" | "aborted" | "unknown"> {
     const whole = this.whole;

@@ -416,7 +416,7 @@ export class GatewaySession implements Session {
       return this.analyse(sql);
     } catch (error) {
       if (!(error instanceof UserError) || this.#transaction?.moved) throw error;
-      await deadline.race(this.#context.db.ranges.refreshSchema());
+      await this.#context.db.refreshSchema(deadline);
       return this.analyse(sql);
     }
   }
@@ -436,7 +436,7 @@ export class GatewaySession implements Session {
       return transaction.introspect(statement, analysis, this.settings, deadline);
     }
     if (this.temp.inUse) return this.temp.run(statement, analysis, this.settings, deadline, []);
-    await deadline.race(db.ranges.refreshSchema());
+    await db.refreshSchema(deadline);
     return autocommitRead(db, { statement, analysis, settings: this.settings, systemTables: [] }, deadline);
   }
 
