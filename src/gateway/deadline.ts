@@ -7,6 +7,7 @@
  */
 import { AmbiguousError, RetryError, RouteError, UserError } from "../base/errors.js";
 import type { Clock, Timer } from "../base/io.js";
+import { pause } from "../base/waits.js";
 
 /** Whoever may cancel; the signal may be made on first access. */
 export interface Cancellable {
@@ -141,7 +142,7 @@ export class Deadline {
   }
 
   pause(ms: number): Promise<void> {
-    return this.race(new Promise<void>((resolve) => this.#clock.setTimer(ms, resolve)));
+    return this.race(pause(this.#clock, ms));
   }
 }
 

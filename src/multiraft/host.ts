@@ -18,7 +18,8 @@ import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as toTerm } from "../base/ids.js";
 import type { GroupAppend } from "../log/types.js";
 import { isDiskFull } from "../log/writer.js";
-import type { Append, ConfState, Ready, SnapshotMeta } from "../raft/types.js";
+import { membersOf } from "../raft/index.js";
+import type { Append, Ready, SnapshotMeta } from "../raft/types.js";
 import { Compactor } from "./compaction.js";
 import { firstRecord, type GroupConfig, openMachine } from "./group-start.js";
 import { QUIESCE_COLUMNS, readHeartbeats } from "./heartbeats.js";
@@ -553,8 +554,4 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#receiver.close(replica.group);
     await replica.machine.close();
   }
-}
-
-export function membersOf(conf: ConfState): Set<NodeId> {
-  return new Set([...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext]);
 }

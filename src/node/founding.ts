@@ -9,6 +9,7 @@
 import { FatalError, RetryError, UserError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { pause } from "../base/waits.js";
 import { foundingClusterId, type MetaNode, type MetaResult, type NodeRecord } from "../machines/meta/meta.js";
 import { type Address, formatAddress, type NodeConfig } from "./config.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
@@ -123,7 +124,7 @@ async function askWhetherKnown(
       {},
       "the cluster exists, but no quorum of it can say whether it knows this node; asking again",
     );
-    await new Promise<void>((resolve) => clock.setTimer(JOIN_PAUSE_MS, resolve));
+    await pause(clock, JOIN_PAUSE_MS);
   }
 }
 
@@ -158,7 +159,7 @@ async function join(context: FoundingContext, addresses: readonly Address[]): Pr
           `no node at ${addresses.map(formatAddress).join(", ")} let this one join within ${JOIN_MS} ms: ${String(error)}`,
         );
       }
-      await new Promise<void>((resolve) => clock.setTimer(JOIN_PAUSE_MS, resolve));
+      await pause(clock, JOIN_PAUSE_MS);
     }
   }
 }

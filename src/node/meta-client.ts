@@ -5,6 +5,7 @@
 import { FatalError, RetryError, UserError } from "../base/errors.js";
 import { type GroupId, groupId, type LogIndex } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
+import { pause } from "../base/waits.js";
 import { Deadline } from "../gateway/deadline.js";
 import { DEFAULT_LIMITS } from "../gateway/replica.js";
 import {
@@ -164,7 +165,7 @@ export class MetaClient {
         if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
         if (String(error).includes(REMOVED)) throw new FatalError("OSTRAKA_REMOVED", String(error));
         logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
-        await new Promise<void>((resolve) => clock.setTimer(REGISTER_PAUSE_MS, resolve));
+        await pause(clock, REGISTER_PAUSE_MS);
       }
     }
   }

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { pause } from "../base/waits.js";
 import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
@@ -360,7 +361,7 @@ class NodeAssembly {
         ));
       if (serves) return;
       // What fails may fail at once.
-      await new Promise<void>((resolve) => void this.#clock.setTimer(SERVING_PAUSE_MS, resolve));
+      await pause(this.#clock, SERVING_PAUSE_MS);
     }
   }
 

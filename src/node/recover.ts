@@ -34,8 +34,7 @@ import { openLog } from "../log/index.js";
 import type { DurableLog, GroupLog } from "../log/types.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { MetaMachine } from "../machines/meta/meta.js";
-import { membersOf } from "../multiraft/host.js";
-import { decodeConfChange } from "../raft/index.js";
+import { decodeConfChange, membersOf } from "../raft/index.js";
 import { type ConfState, type Entry, EntryKind } from "../raft/types.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
 

@@ -32,9 +32,14 @@ export function isMember(conf: ConfState, node: NodeId): boolean {
   return isVoter(conf, node) || conf.learners.includes(node) || conf.learnersNext.includes(node);
 }
 
-/** Everybody who gets entries: voters of both halves and learners, each once. */
+/** Everybody who gets entries: voters of both halves and learners. */
+export function membersOf(conf: ConfState): Set<NodeId> {
+  return new Set([...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext]);
+}
+
+/** The same, ascending. */
 export function members(conf: ConfState): NodeId[] {
-  return sorted(new Set([...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext]));
+  return sorted(membersOf(conf));
 }
 
 /** The membership after `change`, or undefined if it may not be made now. */

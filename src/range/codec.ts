@@ -5,8 +5,8 @@
  */
 import { Packr } from "msgpackr";
 import { decodeVector, encodeVector, type SqlValue } from "../base/values.js";
-import { encodeChanges, listed } from "../machines/range/row-changes.js";
-import type { RowChanges, StampedStatement } from "../machines/range/types.js";
+import { decodeChanges, encodeChanges, encoded } from "../machines/range/row-changes.js";
+import type { StampedStatement } from "../machines/range/types.js";
 import type { Statement } from "../sql/types.js";
 import type {
   CopyCommit,
@@ -110,7 +110,7 @@ export const prepareCodec = {
 
 function packBody(body: PrepareRequest["body"]): unknown {
   if (body.kind === "nothing" || body.kind === "own") return body;
-  const changes = encoded(body.changes);
+  const changes = encodeChanges(body.changes);
   return body.kind === "rows"
     ? { ...body, changes }
     : { ...body, changes, statements: body.statements.map(packParams) };
@@ -118,7 +118,7 @@ function packBody(body: PrepareRequest["body"]): unknown {
 
 function unpackBody(body: PrepareRequest["body"]): PrepareRequest["body"] {
   if (body.kind === "nothing" || body.kind === "own") return body;
-  const changes = listed(body.changes as unknown as Uint8Array);
+  const changes = decodeChanges(body.changes as unknown as Uint8Array);
   return body.kind === "rows"
     ? { ...body, changes }
     : { ...body, changes, statements: unpackStatements(body.statements) };
@@ -126,8 +126,4 @@ function unpackBody(body: PrepareRequest["body"]): PrepareRequest["body"] {
 
 function unpackStatements(packed: readonly unknown[]): StampedStatement[] {
   return packed.map((item) => unpackParams<StampedStatement>(item as Packed<StampedStatement>));
-}
-
-function encoded(changes: RowChanges): Uint8Array {
-  return changes instanceof Uint8Array ? changes : encodeChanges(changes);
 }

@@ -138,8 +138,8 @@ export class TransactionTable<S> {
     transaction.seenUpTo = Math.max(transaction.seenUpTo, index);
     if (statement === undefined) return;
     transaction.writes.push({ ordinal, index, spans: writes, checks, statement });
-    for (const span of writes) transaction.touched?.written.add(span);
-    for (const span of checks) transaction.touched?.checked.add(span);
+    transaction.touched?.written.addAll(writes);
+    transaction.touched?.checked.addAll(checks);
   }
 
   /**

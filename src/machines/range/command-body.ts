@@ -10,7 +10,7 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import type { ConfState } from "../../raft/types.js";
 import type { Span } from "../../sql/types.js";
 import { arrayHead, packr, plain } from "./packr.js";
-import { listed, type PackedChanges, packChanges, unpackChanges } from "./row-changes.js";
+import { encoded as encodedChanges, type PackedChanges, packChanges, unpackChanges } from "./row-changes.js";
 import type {
   Command,
   IdempotencyKey,
@@ -76,15 +76,19 @@ export type OtherCommand = Exclude<Command, { readonly kind: "execute" }>;
 
 /** What was encoded before goes in as it is: a large transaction must not keep a leader from everything else. */
 export function encodeBody(command: OtherCommand): Uint8Array {
-  if (command.kind === "transaction" && command.encoded !== undefined) {
-    const { transaction, encoded } = command;
-    return Buffer.concat([arrayHead(2), packr.pack(transaction), arrayHead(encoded.length), ...encoded]);
+  switch (command.kind) {
+    case "transaction": {
+      const { transaction, statements, encoded = statements.map(encodeStatement) } = command;
+      return Buffer.concat([arrayHead(2), packr.pack(transaction), arrayHead(encoded.length), ...encoded]);
+    }
+    case "rows": {
+      const outcomes = packr.pack(command.outcomes.map(packOutcome));
+      const changes = encodedChanges(command.changes);
+      return Buffer.concat([arrayHead(3), packr.pack(command.transaction), changes, outcomes]);
+    }
+    default:
+      return packr.pack(packBody(command));
   }
-  if (command.kind === "rows" && command.changes instanceof Uint8Array) {
-    const outcomes = packr.pack(command.outcomes.map(packOutcome));
-    return Buffer.concat([arrayHead(3), packr.pack(command.transaction), command.changes, outcomes]);
-  }
-  return packr.pack(packBody(command));
 }
 
 /** As the body of a transaction holds it. */
@@ -92,12 +96,8 @@ export function encodeStatement(statement: StampedStatement): Uint8Array {
   return packr.pack(packStatement(statement));
 }
 
-function packBody(command: OtherCommand): unknown[] {
+function packBody(command: Exclude<OtherCommand, { readonly kind: "transaction" | "rows" }>): unknown[] {
   switch (command.kind) {
-    case "transaction":
-      return [command.transaction, command.statements.map(packStatement)];
-    case "rows":
-      return [command.transaction, packChanges(listed(command.changes)), command.outcomes.map(packOutcome)];
     case "tombstone":
       return [command.transaction];
     case "pragma":

@@ -65,6 +65,11 @@ export function listed(changes: RowChanges): readonly RowChange[] {
   return changes instanceof Uint8Array ? decodeChanges(changes) : changes;
 }
 
+/** As bytes, likewise. */
+export function encoded(changes: RowChanges): Uint8Array {
+  return changes instanceof Uint8Array ? changes : encodeChanges(changes);
+}
+
 export function decodeChanges(bytes: Uint8Array): RowChange[] {
   return unpackChanges(packr.unpack(bytes) as PackedChanges);
 }

@@ -1,6 +1,7 @@
 /** `ostraka check`: whether the replicas of every group hold the same state at the same applied index. */
 import { UserError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, groupId, META_GROUP, type NodeId, nodeId } from "../../base/ids.js";
+import { pause } from "../../base/waits.js";
 import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
 
 /** How long replicas may take to meet at one applied index. */
@@ -101,7 +102,7 @@ async function checkGroup(
         replicas: decisive === undefined ? replicas : digests(...decisive),
       };
     }
-    await new Promise<void>((resolve) => view.clock.setTimer(PAUSE_MS, resolve));
+    await pause(view.clock, PAUSE_MS);
   }
 }
 

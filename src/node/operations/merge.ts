@@ -14,6 +14,7 @@
  */
 import { RetryError, UserError } from "../../base/errors.js";
 import { type GroupId, groupId, type NodeId } from "../../base/ids.js";
+import { pause } from "../../base/waits.js";
 import { Deadline } from "../../gateway/deadline.js";
 import { covers, type RangeDescriptor } from "../../placement/descriptor.js";
 import {
@@ -135,7 +136,7 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
     if (ours === undefined || theirs === undefined) {
       if (clock.monotonicMs() > patientUntilMs)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "one of the two ranges has no leader at present");
-      await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+      await pause(clock, PAUSE_MS);
       continue;
     }
     if (await tookOutSilent(view, [ours, theirs], reports, waiting)) continue;
@@ -214,6 +215,6 @@ async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: 
         "OSTRAKA_UNAVAILABLE",
         `range ${range} is frozen, but not all of its replicas have applied that; merge again to go on`,
       );
-    await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+    await pause(clock, PAUSE_MS);
   }
 }

@@ -1,6 +1,7 @@
 /** `ostraka node list|status|drain|remove`. */
 import { RetryError, UserError } from "../../base/errors.js";
 import { META_GROUP, nodeId } from "../../base/ids.js";
+import { pause } from "../../base/waits.js";
 import type { AdminVerb } from "../../gateway/gateway.js";
 import type { MetaNode, NodeState } from "../../machines/meta/meta.js";
 import { allReports, type ClusterView, leaderReports, localReport, reportOf } from "./cluster-view.js";
@@ -93,6 +94,6 @@ async function until(view: ClusterView, what: string, so: () => Promise<boolean>
   while (!(await so())) {
     if (clock.monotonicMs() > untilMs)
       throw new RetryError("OSTRAKA_TIMEOUT", `after ${EMPTY_MS / 60_000} minutes still not so: ${what}`);
-    await new Promise<void>((resolve) => void clock.setTimer(PAUSE_MS, resolve));
+    await pause(clock, PAUSE_MS);
   }
 }

@@ -6,9 +6,11 @@
 import { RetryError, RouteError } from "../../base/errors.js";
 import { type GroupId, META_GROUP, type NodeId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
-import { type MultiRaft, membersOf } from "../../multiraft/host.js";
+import { pause } from "../../base/waits.js";
+import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { PlacementAction } from "../../placement/view.js";
+import { membersOf } from "../../raft/index.js";
 import type { ConfChange } from "../../raft/types.js";
 import type { NodeCalls } from "../network.js";
 import { coordinatorDescriptor, hostArguments, type Ranges } from "../ranges/ranges.js";
@@ -91,7 +93,7 @@ export class Changes {
       this.#leading(handle.group);
       if (clock.monotonicMs() >= untilMs)
         throw new RetryError("OSTRAKA_TIMEOUT", `node ${node} has not caught up within ${withinMs} ms`);
-      await new Promise<void>((resolve) => void clock.setTimer(CATCH_UP_PAUSE_MS, resolve));
+      await pause(clock, CATCH_UP_PAUSE_MS);
     }
   }
 

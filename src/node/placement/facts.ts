@@ -131,7 +131,7 @@ export class NodeFactsKeeper implements RangesListener {
       voters: conf.voters,
       learners: conf.learners,
       joint: conf.votersOutgoing.length > 0,
-      caughtUp: conf.learners.length === 0 ? [] : caughtUp(handle),
+      caughtUp: conf.learners.filter((node) => isClose(status, node)),
       behind: conf.voters.filter((node) => node !== this.#host.nodeId && !isClose(status, node)),
       changing: this.#changing(group),
       frozenInto: hosted?.store.state().frozenInto,

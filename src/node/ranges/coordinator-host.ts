@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { RetryError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type NodeId } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
+import { atMost } from "../../base/waits.js";
 import { CoordinatorLeader, DEFAULT_COORDINATOR_LIMITS } from "../../coordinator/leader.js";
 import type { Resolve } from "../../coordinator/outbox.js";
 import { CoordinatorClient } from "../../gateway/coordinator-client.js";
@@ -20,7 +21,6 @@ import type { GroupHandle } from "../../multiraft/types.js";
 import type { TransactionTrace } from "../../txn/trace.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
-import { atMost } from "./ranges.js";
 
 const STOP_MS = 5_000;
 

@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { FatalError, RetryError } from "../../base/errors.js";
 import { type GroupId, groupId, type LogIndex, type NodeId, type Term } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
+import { pause } from "../../base/waits.js";
 import { isDiskFull } from "../../log/writer.js";
 import type { Promised } from "../../multiraft/types.js";
 
@@ -83,7 +84,7 @@ export class DepartedRanges {
       } catch (error) {
         if (!isDiskFull(error)) throw error;
       }
-      await new Promise<void>((resolve) => void this.#clock.setTimer(RETRY_MS, resolve));
+      await pause(this.#clock, RETRY_MS);
       if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
     }
   }

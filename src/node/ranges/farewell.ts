@@ -16,8 +16,8 @@
 import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
-import { membersOf } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
+import { membersOf } from "../../raft/index.js";
 import type { NodeCalls } from "../network.js";
 import type { CoordinatorHost } from "./coordinator-host.js";
 import type { HostedRange } from "./hosted-range.js";

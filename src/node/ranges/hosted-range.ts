@@ -2,9 +2,9 @@
 import type { GroupId } from "../../base/ids.js";
 import type { LocalRange } from "../../gateway/ranges.js";
 import type { RangeStore } from "../../machines/range/types.js";
-import { membersOf } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { membersOf } from "../../raft/index.js";
 import type { RangeLeader } from "../../range/leader.js";
 import type { Schema } from "../../range/schema.js";
 

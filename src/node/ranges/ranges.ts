@@ -26,13 +26,15 @@ import {
 } from "../../base/ids.js";
 import type { Clock, Disk, Random } from "../../base/io.js";
 import { keyBytes, keyOf } from "../../base/keys.js";
+import { atMost } from "../../base/waits.js";
 import type { DurableLog } from "../../log/types.js";
 import type { StoreWorker } from "../../machines/range/store.js";
 import type { SplitChild } from "../../machines/range/types.js";
 import type { GroupConfig } from "../../multiraft/group-start.js";
-import { type MultiRaft, membersOf } from "../../multiraft/host.js";
+import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
+import { membersOf } from "../../raft/index.js";
 import type { ConfState } from "../../raft/types.js";
 import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
 import type { Inquire } from "../../range/leadership.js";
@@ -418,18 +420,6 @@ class ExpectedMembers {
       }
     }
   }
-}
-
-/** Resolves when the work is done, or takes longer than that. */
-export async function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = clock.setTimer(ms, resolve);
-    const done = (): void => {
-      timer.cancel();
-      resolve();
-    };
-    work.then(done, done);
-  });
 }
 
 /** What stands for the coordinator's group where ranges have descriptors. */

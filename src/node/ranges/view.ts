@@ -9,6 +9,7 @@
 import { RetryError } from "../../base/errors.js";
 import { type GroupId, type LogIndex, NO_NODE, type NodeId, type TransactionId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
+import { pause } from "../../base/waits.js";
 import type { CoordinatorService, Decision } from "../../coordinator/types.js";
 import { RangeClient } from "../../gateway/range-client.js";
 import type { LocalRange, RangesView } from "../../gateway/ranges.js";
@@ -131,7 +132,7 @@ export class NodeRangesView implements RangesView, RangesListener {
       this.#takeMeta();
       // One half of a split may be reported before the other.
       if (this.#directory.complete) return;
-      await new Promise<void>((resolve) => void clock.setTimer(REFRESH_PAUSE_MS, resolve));
+      await pause(clock, REFRESH_PAUSE_MS);
     }
   }
 

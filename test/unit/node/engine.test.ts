@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { groupId, logIndex, nodeId, term } from "../../../src/base/ids.js";
 import { type Engine, openEngine } from "../../../src/node/engine.js";
+import { EMPTY_CONF } from "../../../src/raft/index.js";
 import { ManualClock } from "../../sim/manual-clock.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
@@ -41,13 +42,7 @@ describe("the engine of a node", () => {
   it("removes snapshots that were received for groups that are not here", async () => {
     const disk = new MemoryDisk();
     const engine = await open(disk);
-    const conf = {
-      voters: [nodeId(1)],
-      votersOutgoing: [],
-      learners: [],
-      learnersNext: [],
-      autoLeave: false,
-    };
+    const conf = { ...EMPTY_CONF, voters: [nodeId(1)] };
     const snapshot = { index: logIndex(5), term: term(1), conf };
     await engine.log.append([{ group: groupId(7), hardState: undefined, entries: [], snapshot }]);
     await engine.closeLog();

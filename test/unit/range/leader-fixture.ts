@@ -17,6 +17,7 @@ import { decodeRows, type SqlValue } from "../../../src/base/values.js";
 import { openLocalStores, type StoreWorker } from "../../../src/machines/range/store.js";
 import type { IdempotencyKey, RangeStore, RowChange, SplitChild } from "../../../src/machines/range/types.js";
 import type { Committed, GroupHandle, GroupStatus } from "../../../src/multiraft/types.js";
+import { EMPTY_CONF } from "../../../src/raft/index.js";
 import { type Entry, EntryKind } from "../../../src/raft/types.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits, RangeLeader } from "../../../src/range/leader.js";
 import { Schema } from "../../../src/range/schema.js";
@@ -71,13 +72,7 @@ export class OneNodeLog {
 
   handle(): GroupHandle {
     const self = this;
-    const conf = {
-      voters: [nodeId(1)],
-      votersOutgoing: [],
-      learners: [],
-      learnersNext: [],
-      autoLeave: false,
-    };
+    const conf = { ...EMPTY_CONF, voters: [nodeId(1)] };
     return {
       group: this.group,
       conf,
