@@ -51,8 +51,8 @@ function scenario(
           await world.allServe();
           await world.operator.finish();
           await accounts.check();
-          await comeToRest(world, world.machines);
-          await coverKeyspace(world, world.machines);
+          await comeToRest(world, () => world.machines);
+          await coverKeyspace(world, () => world.machines);
           await world.compareReplicas();
         });
       } catch (error) {

@@ -6,17 +6,20 @@ import type { World } from "./world.js";
 
 const COMES_TO_REST_MS = 60_000;
 
+/** The machines to look at, now: one whose log has rotted may come to serve, and to lead, while others are waited for. */
+type Machines = () => readonly Machine[];
+
 /** Transactions end everywhere: nothing is undelivered, undecided or prepared on any replica. */
-export async function comeToRest(world: World, machines: readonly Machine[]): Promise<void> {
+export async function comeToRest(world: World, machines: Machines): Promise<void> {
   await world.when(
-    () => openAtCoordinator(machines) === "",
-    () => `the coordinator forgets (${openAtCoordinator(machines)})`,
+    () => openAtCoordinator(machines()) === "",
+    () => `the coordinator forgets (${openAtCoordinator(machines())})`,
     COMES_TO_REST_MS,
   );
-  let held = await preparedOf(machines);
+  let held = await preparedOf(machines());
   for (let waitedMs = 0; held !== "" && waitedMs < COMES_TO_REST_MS; waitedMs += 500) {
     await world.sleep(500);
-    held = await preparedOf(machines);
+    held = await preparedOf(machines());
   }
   check(held === "", () => `something stays prepared: ${held}`);
 }
@@ -42,8 +45,11 @@ async function preparedOf(machines: readonly Machine[]): Promise<string> {
 }
 
 /** Every key belongs to one range, which some node leads; and all nodes come to know so. */
-export async function coverKeyspace(world: World, machines: readonly Machine[]): Promise<void> {
-  const problem = (): string => machines.map(gapOf).find((gap) => gap !== "") ?? leaderless(machines);
+export async function coverKeyspace(world: World, machines: Machines): Promise<void> {
+  const problem = (): string =>
+    machines()
+      .map(gapOf)
+      .find((gap) => gap !== "") ?? leaderless(machines());
   await world.when(
     () => problem() === "",
     () => `the directory is whole (${problem()})`,

@@ -1,4 +1,5 @@
 /** What every machine knows of the ranges, in words: for the report of a world that went wrong. */
+import type { GroupHandle } from "../../../src/multiraft/types.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
 import type { ConfState } from "../../../src/raft/types.js";
 import type { Machine } from "./process.js";
@@ -10,19 +11,24 @@ export function describeRanges({ id, process }: Machine): readonly string[] {
     .directory()
     .ranges.map((known) => `n${id} knows ${describe(known)} on ${known.replicas.join(" ")}`);
   for (const { range, filled, handle, store } of hosting.ranges.all.values()) {
-    const { applied, lastIndex, term, role, leader } = handle.status();
-    const where = `applied ${applied} of ${lastIndex}, term ${term}, members ${describeConf(handle.conf)}`;
     const what = filled ? describe(store.state().descriptor) : `${range} without a state`;
     const { frozenInto } = filled ? store.state() : {};
     const frozen = frozenInto === undefined ? "" : `, frozen into ${frozenInto}`;
-    const led = `${role} of ${leader}${handle.quiesced ? ", asleep" : ""}`;
-    lines.push(`n${id} has ${what}, ${where}${frozen}, ${led}`);
+    lines.push(`n${id} has ${what}${frozen}, ${describeGroup(handle)}`);
   }
+  const coordinator = hosting.coordinator?.handle;
+  if (coordinator !== undefined) lines.push(`n${id} has the coordinator, ${describeGroup(coordinator)}`);
   return lines;
 }
 
 function describe({ range, start, end, generation }: Omit<RangeDescriptor, "replicas">): string {
   return `${range} [${printable(start)}, ${printable(end)}) generation ${generation}`;
+}
+
+function describeGroup(handle: GroupHandle): string {
+  const { applied, lastIndex, term, role, leader, leaderReady } = handle.status();
+  const where = `applied ${applied} of ${lastIndex}, term ${term}, members ${describeConf(handle.conf)}`;
+  return `${where}, ${role} of ${leader}${leaderReady ? ", ready" : ""}${handle.quiesced ? ", asleep" : ""}`;
 }
 
 function describeConf({ voters, votersOutgoing, learners }: ConfState): string {

@@ -497,8 +497,8 @@ export class World implements WorldOfProcesses {
     );
     for (const [name, { verdict, problems }] of verdicts)
       check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
-    await comeToRest(this, this.#survivors());
-    await coverKeyspace(this, this.#survivors());
+    await comeToRest(this, () => this.#survivors());
+    await coverKeyspace(this, () => this.#survivors());
     await this.compareReplicas();
     return verdicts;
   }
