@@ -30,13 +30,15 @@ export interface LinkOwner {
   ready(link: Link): void;
   /** `refused`: by the credentials. */
   down(link: Link, reason: string, refused: boolean): void;
+  /** The node passes most writes on to `node`. */
+  prefer(link: Link, node: number): void;
 }
 
 export class Link implements PipeHandler {
   readonly #pipe: FramePipe;
   readonly #writer: FrameWriter;
   readonly #calls = new IdTable<Call>();
-  readonly #owner: LinkOwner;
+  #owner: LinkOwner;
   #nextId = 1;
   #nextSession = 1;
   #users = 0;
@@ -53,6 +55,11 @@ export class Link implements PipeHandler {
     this.#pipe = dial(this);
     this.#writer = new FrameWriter(this.#pipe);
     this.#writer.push([ClientOp.Hello, PROTOCOL_VERSION], 8);
+  }
+
+  /** From now on `owner` hears of it. */
+  handOver(owner: LinkOwner): void {
+    this.#owner = owner;
   }
 
   get isDown(): boolean {
@@ -140,7 +147,9 @@ export class Link implements PipeHandler {
   #receive(message: unknown[]): void {
     const id = message[1] as number;
     if (id === 0) {
-      this.#handshake(message);
+      if (message[0] === ServerOp.Prefer && this.server !== undefined)
+        this.#owner.prefer(this, message[2] as number);
+      else this.#handshake(message);
       return;
     }
     const call = this.#calls.get(id);

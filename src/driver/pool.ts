@@ -7,12 +7,13 @@
  * 2. Sequences grow by one; `lowestUnanswered` never passes one that may be sent again.
  *
  * Hosts are tried from a random one on, the next one joining in when one has not answered for a moment; the first to
- * say welcome is taken.
+ * say welcome is taken. Writers go over to the leader's node later (move.ts).
  */
 import type { Clock, Random, Timer } from "../base/io.js";
 import type { WireKey } from "../rpc/protocol.js";
 import { OstrakaError, unavailable } from "./errors.js";
 import { type Call, type Dial, Link, type LinkOwner } from "./link.js";
+import { Move } from "./move.js";
 import type { ServerInfo } from "./types.js";
 
 const STAGGER_MS = 500;
@@ -63,6 +64,7 @@ export class Pool implements LinkOwner {
   #nextSequence = 1;
   #nextHost: number;
   readonly #attempts = new Map<Link, Timer>();
+  readonly #move: Move;
   #failures = 0;
   #lastFailure = "no host was tried";
   #dialTimer: Timer | undefined;
@@ -75,6 +77,8 @@ export class Pool implements LinkOwner {
     this.random = options.random;
     this.clientName = Buffer.from(options.random.bytes(12)).toString("base64url");
     this.#nextHost = options.random.uint32() % options.hosts.length;
+    const arrived = (link: Link): void => this.#moveTo(link);
+    this.#move = new Move({ ...options, welcomeMs: WELCOME_MS, arrived });
   }
 
   get server(): ServerInfo {
@@ -283,9 +287,24 @@ export class Pool implements LinkOwner {
     link.retire();
   }
 
+  prefer(link: Link, node: number): void {
+    if (this.#current === link && !this.#closed) this.#move.begin(node, link);
+  }
+
+  /** What the link in use carries stays there, with its sessions; everything new goes to the other node. */
+  #moveTo(link: Link): void {
+    link.handOver(this);
+    this.#links.add(link);
+    const before = this.#current;
+    if (before?.server?.clusterId === link.server?.clusterId) this.#current = undefined;
+    this.ready(link);
+    if (this.#current === link) before?.retire();
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#move.close();
     this.#dialTimer?.cancel();
     this.#sweepTimer?.cancel();
     this.#waiting = [];

@@ -70,6 +70,10 @@ export class NodeGateway implements Gateway {
     return run(args);
   }
 
+  mainLeader(): number | undefined {
+    return this.#options.db.ranges.mainLeader();
+  }
+
   async close(): Promise<void> {
     this.#idleTimer?.cancel();
     await Promise.all([...this.#sessions].map((session) => session.close()));

@@ -87,14 +87,19 @@ export class GroupRoute<S> {
     return hosted !== undefined && hosted.handle.leader === this.#options.self ? hosted.service : undefined;
   }
 
+  /** As far as this node knows; undefined while it knows of none. */
+  get leader(): NodeId | undefined {
+    const known = this.#hosted?.handle.leader ?? NO_NODE;
+    return known !== NO_NODE && known !== this.#disowned ? known : this.#hint;
+  }
+
   call<T>(work: (leader: S) => Promise<T>): Promise<T> {
     return this.#hosted === undefined ? this.#search(work) : this.#callKnown(this.#hosted, work);
   }
 
-  async #callKnown<T>({ handle, service }: Hosted<S>, work: (leader: S) => Promise<T>): Promise<T> {
+  async #callKnown<T>({ service }: Hosted<S>, work: (leader: S) => Promise<T>): Promise<T> {
     const { self } = this.#options;
-    const known = handle.leader;
-    const leader = known !== NO_NODE && known !== this.#disowned ? known : this.#hint;
+    const { leader } = this;
     if (leader === undefined) throw new RouteError("no leader is known", undefined);
     try {
       return await (leader === self ? work(service) : this.#ask(leader, work));

@@ -54,6 +54,11 @@ export class RangeClient implements RangeService {
     this.#route.detach();
   }
 
+  /** As far as this node knows. */
+  get leader(): NodeId | undefined {
+    return this.#route.leader;
+  }
+
   #call<T>(work: (leader: RangeService) => Promise<T>): Promise<T> {
     return this.#route.call(work);
   }

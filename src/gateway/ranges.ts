@@ -4,7 +4,7 @@
  * no longer has says where they are (RouteError.moved), and `learn` remembers.
  */
 
-import type { GroupId } from "../base/ids.js";
+import type { GroupId, NodeId } from "../base/ids.js";
 import type { CoordinatorService } from "../coordinator/types.js";
 import type { RangeStore } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
@@ -28,6 +28,8 @@ export interface RangesView {
   onChange(listener: (directory: RangeDirectory) => void): () => void;
   /** The range's leader, wherever it is; the same object for as long as the range is known. */
   client(range: GroupId): RangeService;
+  /** The node that is believed to lead three of four ranges or more; undefined where there is none. */
+  mainLeader(): NodeId | undefined;
   /** This node's replica, if it has one that has applied its first state. */
   local(range: GroupId): LocalRange | undefined;
   /** Resolves when the directory is complete and holds what meta's leader knew when it was asked. RetryError OSTRAKA_UNAVAILABLE when that cannot be had in time. */

@@ -28,6 +28,7 @@ import {
   ServedRequest,
 } from "./client-request.js";
 import type { ExecuteResult, Gateway, Session } from "./gateway.js";
+import { LeaderAdvice } from "./leader-advice.js";
 import type { RpcLogger } from "./logger.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import {
@@ -82,6 +83,7 @@ export class ClientConnection implements PipeHandler {
   readonly #pipe: FramePipe;
   readonly #writer: FrameWriter;
   readonly #peer: string;
+  readonly #advice: LeaderAdvice;
   readonly #sessions = new Map<number, Session>();
   readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
@@ -106,6 +108,7 @@ export class ClientConnection implements PipeHandler {
       this.#regulate();
     });
     this.#peer = peer;
+    this.#advice = new LeaderAdvice(options.clock, options.gateway, options.nodeId);
     this.#helloTimer = options.clock.setTimer(this.#limits.helloMs, () =>
       this.#fail("malformed", "no hello in time"),
     );
@@ -355,6 +358,12 @@ export class ClientConnection implements PipeHandler {
     const summary = summarize(session, result.outcome);
     const head = [ServerOp.Result, request.id, columns, columnTypes, rows, rowCount, false, summary];
     this.#answer(request, head, rows.length + columns.length * 16);
+    this.#advise(result.outcome.changes > 0);
+  }
+
+  #advise(wrote: boolean): void {
+    const leader = this.#advice.answered(wrote);
+    if (leader !== undefined) this.#writer.push([ServerOp.Prefer, 0, leader], 8);
   }
 
   #openCursor(
@@ -431,6 +440,7 @@ export class ClientConnection implements PipeHandler {
   }
 
   #batched(request: ServedRequest, session: Session, outcomes: readonly StatementOutcome[]): void {
+    this.#advise(outcomes.some(({ changes }) => changes > 0));
     let bytes = 0;
     const results = outcomes.map((outcome) => {
       bytes += outcome.rows.length + 64;

@@ -53,4 +53,6 @@ export interface Gateway {
   outcome(transactionId: string): Promise<"committed" | "aborted" | "unknown">;
   /** Operations by name; rejects with UserError for unknown verbs and bad arguments. */
   admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown>;
+  /** The node that leads most ranges as far as this one knows; undefined where none stands out, or without ranges. */
+  mainLeader?(): number | undefined;
 }

@@ -49,6 +49,8 @@ export const ServerOp = {
   Json: 6,
   /** [op, id] */
   Done: 7,
+  /** [op, 0, nodeId] — answers nothing: most of what this stream writes is passed on to that node, which leads it; new work is better asked there. */
+  Prefer: 8,
 } as const;
 
 /**

@@ -39,6 +39,8 @@ export class LocalGateway implements Gateway {
   /** Rows handed out by streams. */
   streamedRows = 0;
   openStreams = 0;
+  /** The node that its servers say leads everything. */
+  leader: number | undefined;
 
   constructor() {
     this.connect().close();
@@ -70,6 +72,10 @@ export class LocalGateway implements Gateway {
     if (verb === "echo") return args;
     if (verb === "never") return new Promise(() => undefined);
     throw new UserError("OSTRAKA_UNSUPPORTED", `unknown operation "${verb}"`);
+  }
+
+  mainLeader(): number | undefined {
+    return this.leader;
   }
 
   dispose(): void {

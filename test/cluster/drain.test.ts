@@ -16,6 +16,9 @@ it("drains every node in turn under writers that see no error", async () => {
   for (let round = 0; round < 3; round++) {
     await workload.progress();
     const leader = await cluster.leader();
+    await until("the writers are where the leader is", () =>
+      clients.every(({ server }) => server.nodeId === leader.id),
+    );
     const momentMs = performance.now();
     leader.signal("SIGTERM");
     expect(await leader.exit).toEqual({ code: 0, signal: null });

@@ -27,6 +27,9 @@ it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 120_000 + KILL
     const hasty = new Workload({ timeoutMs: 100, name: "hasty" });
     for (const client of clients) workload.start(client, 2);
     hasty.start(await cluster.connect(), 2);
+    // The others go where the leader is; these stay, and their writes are passed on to it.
+    const passed = new Workload({ name: "passed" });
+    for (const node of cluster.nodes) passed.start(await cluster.connect([node]), 1);
     const bank = new Bank(random);
     await Bank.prepare(clients[0]!);
     for (const client of clients) bank.start(client);
@@ -42,15 +45,16 @@ it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 120_000 + KILL
       await victim.start();
     }
     await workload.progress();
-    await Promise.all([workload.stop(), hasty.stop()]);
+    await Promise.all([workload, hasty, passed].map((each) => each.stop()));
     const database = clients[0]!;
     expect(await bank.verdict(database)).toEqual({ verdict: "valid", problems: [] });
     expect(bank.transfers).toBeGreaterThan(0);
-    const unknown = workload.unknownCount + hasty.unknownCount;
+    const unknown = workload.unknownCount + hasty.unknownCount + passed.unknownCount;
     await workload.settle(database);
     await hasty.settle(database);
+    await passed.settle(database);
 
-    expect(await verdict(database, [workload, hasty])).toEqual(FINE);
+    expect(await verdict(database, [workload, hasty, passed])).toEqual(FINE);
     await cluster.checkDigests(database);
     report(pauses, workload.tokens.size + hasty.tokens.size, bank.transfers, unknown);
   } finally {

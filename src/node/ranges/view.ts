@@ -25,6 +25,8 @@ import type { Ranges, RangesListener } from "./ranges.js";
 
 const REFRESH_MS = 10_000;
 const REFRESH_PAUSE_MS = 25;
+/** How long the count of who leads how many ranges stays good. */
+const COUNT_LEADERS_MS = 1000;
 
 export interface ViewOptions {
   readonly self: NodeId;
@@ -50,6 +52,8 @@ export class NodeRangesView implements RangesView, RangesListener {
   #fromMeta: ReadonlySet<RangeDescriptor> = new Set();
   #refreshing: Promise<void> | undefined;
   #next: Promise<void> | undefined;
+  #mainLeader: NodeId | undefined;
+  #countedMs = Number.NEGATIVE_INFINITY;
   /** Where no replica is here. */
   #remoteSchema: Schema | undefined;
   readonly coordinator: CoordinatorService;
@@ -174,7 +178,27 @@ export class NodeRangesView implements RangesView, RangesListener {
     client.attach({ handle: hosted.handle, service: hosted.leader });
   }
 
-  client(range: GroupId): RangeService {
+  mainLeader(): NodeId | undefined {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs >= this.#countedMs + COUNT_LEADERS_MS) {
+      this.#countedMs = nowMs;
+      this.#mainLeader = this.#countLeaders();
+    }
+    return this.#mainLeader;
+  }
+
+  #countLeaders(): NodeId | undefined {
+    const led = new Map<NodeId, number>();
+    const { ranges } = this.#directory;
+    for (const { range } of ranges) {
+      const leader = this.client(range).leader ?? NO_NODE;
+      if (leader !== NO_NODE) led.set(leader, (led.get(leader) ?? 0) + 1);
+    }
+    for (const [node, count] of led) if (count * 4 >= ranges.length * 3) return node;
+    return undefined;
+  }
+
+  client(range: GroupId): RangeClient {
     let client = this.#clients.get(range);
     if (client === undefined) {
       const { self, clock, graceMs, ranges, remote, askLeader } = this.#options;

@@ -195,6 +195,46 @@ describe("looking after replicas", () => {
   });
 });
 
+describe("the main leader", () => {
+  const MINUTE_MS = 60_000;
+
+  it("is the node that leads three of four ranges, and found out again after a while", () => {
+    const leaders = new Map([1, 2, 3, 4].map((range) => [groupId(range), nodeId(2)]));
+    const all = new Map(
+      [...leaders.keys()].map((range, i, { length }) => {
+        const [start, end] = [i === 0 ? "" : `${i}`, i === length - 1 ? "" : `${i + 1}`];
+        const own = { ...descriptor(range), start, end };
+        const handle = {
+          get leader() {
+            return leaders.get(range);
+          },
+          onChange: () => () => undefined,
+        };
+        const store = { state: () => ({ descriptor: own, frozenInto: undefined }) };
+        return [range, { range, filled: true, handle, store, descriptor: () => own }] as const;
+      }),
+    );
+    let nowMs = 0;
+    const view = new NodeRangesView({
+      self: SELF,
+      clock: { monotonicMs: () => nowMs },
+      ranges: { listen() {}, all, get: (range: GroupId) => all.get(range) },
+      meta: new MetaMachine(),
+    } as unknown as ViewOptions);
+    expect(view.mainLeader()).toBe(2);
+    leaders.set(groupId(1), SELF);
+    nowMs += MINUTE_MS;
+    expect(view.mainLeader()).toBe(2);
+    leaders.set(groupId(2), SELF);
+    expect(view.mainLeader()).toBe(2);
+    nowMs += MINUTE_MS;
+    expect(view.mainLeader()).toBe(undefined);
+    leaders.set(groupId(3), NOBODY);
+    nowMs += MINUTE_MS;
+    expect(view.mainLeader()).toBe(undefined);
+  });
+});
+
 describe("the directory of a node", () => {
   it("knows where a range is, also when its replica here was the last to know and has left", () => {
     const found: MetaCommand = {
