@@ -33,7 +33,7 @@ import type { ReadPoint } from "../range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
 import { SCHEMA } from "../txn/spans.js";
-import type { GatewayDatabase } from "./database.js";
+import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { History, statementBytes } from "./history.js";
 import { asRetry, LightParts, outcomeOf, RolledBack } from "./light-parts.js";
@@ -184,7 +184,14 @@ export class Transaction {
         return this.#runLocally(whole, admitted, analysis, settings, deadline);
       }
     }
-    await this.#move(rowsOf(analysis.footprint(statement.params)), deadline);
+    const before = this.#workspace;
+    const workspace = await this.#move(rowsOf(analysis.footprint(statement.params)), deadline);
+    // The first to run there: by the schema that the workspace has, which may be a newer one.
+    if (workspace !== before && outdated(analysis, workspace.schemaVersion)) {
+      const anew = settings.compiled(workspace.analyse(statement.sql));
+      const again = { sql: anew.sql, params: statement.params };
+      return this.#runInWorkspace(again, anew, settings, deadline, systemTables);
+    }
     return this.#runInWorkspace(admitted, analysis, settings, deadline, systemTables);
   }
 

@@ -105,6 +105,10 @@ export class WideWorkspace implements Workspace {
     return this.#scratch.snapshot.wallMs;
   }
 
+  get schemaVersion(): number {
+    return this.#scratch.snapshot.schema.version;
+  }
+
   #touchedBefore(): Span[] {
     const schema = this.#db.ranges.schema();
     return this.#history.events.flatMap((event) => {

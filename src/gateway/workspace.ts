@@ -38,6 +38,8 @@ export interface Workspace {
   readonly runner: Runner;
   /** The leader's wall clock when it was opened, for stamps. */
   readonly wallMs: number;
+  /** Of the schema that it was opened with. */
+  readonly schemaVersion: number;
   /** The transaction has changed the schema, or the session's TEMP objects. */
   readonly knowsSchema: boolean;
   /** As of the transaction's own schema changes and TEMP objects. */

@@ -369,3 +369,23 @@ test("what stays whole lies in the first range, also when it is made and filled 
   await db.execute("insert into f(f) values ('integrity-check')");
   await db.exec("drop table feeds; drop table odd; drop table f");
 });
+
+describe("a schema change that was told", () => {
+  test.each([
+    ["reads", "select count(*) from t"],
+    ["writes", "update t set v = 'x' where id % 5 = 0"],
+    ["changes the schema again", "create table again_NEW (a)"],
+  ])("is known to a transaction that comes next and %s over all ranges", async (_, sql) => {
+    await db.exec(`drop table if exists t; create table t (id integer primary key, v text not null);
+      insert into t with recursive c (x) as (select 1 union all select x + 1 from c where x < 40) select x, 'a' from c`);
+    await db.admin("range.split", { table: "t", at: Array.from({ length: 20 }, (_, i) => `${2 * i + 1}`) });
+    for (let i = 0; i < 3; i++) {
+      await db.execute(`create table new_${i} (a)`);
+      const tx = await db.begin();
+      await tx.execute(sql.replace("NEW", `${i}`));
+      await tx.execute(`insert into new_${i} values (1)`);
+      await tx.commit();
+      await db.exec(`drop table new_${i}; drop table if exists again_${i}`);
+    }
+  });
+});
