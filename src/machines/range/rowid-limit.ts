@@ -13,6 +13,8 @@ import type Database from "better-sqlite3";
 import { UserError } from "../../base/errors.js";
 import type { RangeConnection } from "./connection.js";
 import { bindArguments, planParameters } from "./parameters.js";
+import { readTableFacts } from "./table-facts.js";
+import { quoteName } from "./temp-objects.js";
 import type { StampedStatement, StatementOutcome } from "./types.js";
 
 export const LAST_ROWID = 9223372036854775807n;
@@ -108,34 +110,22 @@ export class RowidLimit {
 
   #prepare(): Database.Statement[] {
     const { database } = this.#connection;
-    const tables = database
-      .prepare(
-        `SELECT s.name, s.rootpage FROM main.sqlite_schema s
-         JOIN pragma_table_list l ON l.schema = 'main' AND l.name = s.name
-         WHERE s.type = 'table' AND l.type = 'table' AND l.wr = 0
-           AND substr(s.name, 1, 7) <> 'sqlite_' AND substr(s.name, 1, 9) <> '_ostraka_'`,
-      )
-      .raw(true)
-      .all() as [string, bigint][];
-    const terms = tables.map(([name, page]) => {
-      const rowid = this.#rowidName(name);
-      const table = `main."${name.replaceAll('"', '""')}"`;
-      return rowid === undefined ? undefined : `SELECT ${page} FROM ${table} WHERE ${rowid} = ${LAST_ROWID}`;
-    });
+    const pages = new Map(
+      database
+        .prepare("SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'")
+        .raw(true)
+        .all() as [string, bigint][],
+    );
+    const terms = readTableFacts(database).map(({ kind, withoutRowid, actualName, rowKey: [rowid] }) =>
+      kind !== "table" || withoutRowid || rowid === undefined
+        ? undefined
+        : `SELECT ${pages.get(actualName)} FROM main.${quoteName(actualName)} WHERE ${quoteName(rowid)} = ${LAST_ROWID}`,
+    );
     const known = terms.filter((term) => term !== undefined);
     const queries: Database.Statement[] = [];
     for (let i = 0; i < known.length; i += TERMS)
       queries.push(database.prepare(known.slice(i, i + TERMS).join(" UNION ALL ")).pluck(true));
     return queries;
-  }
-
-  /** Undefined when columns take all its names. */
-  #rowidName(table: string): string | undefined {
-    const columns = this.#connection.database
-      .prepare("SELECT lower(name) FROM pragma_table_xinfo(?, 'main')")
-      .pluck(true)
-      .all(table) as string[];
-    return ["rowid", "_rowid_", "oid"].find((name) => !columns.includes(name));
   }
 
   #explain(sql: string): Opcode[] {

@@ -21,6 +21,20 @@ describe("ids of tables", () => {
     expect(keys(store)).toEqual({ a: "rowid 2 rowid", c: "rowid 4 rowid" });
   });
 
+  it("are each range's own, though others have a schema of the same text", () => {
+    const stores = Array.from({ length: 6 }, (_, made) => {
+      const store = openStore();
+      for (let i = 0; i < made; i++) applySql(store, "create table gone(x)", "drop table gone");
+      return store;
+    });
+    const found = stores.map((store, made) => {
+      applySql(store, "create table t(x)", `create table k${made % 5}(x text primary key) without rowid`);
+      return keys(store);
+    });
+    for (const [made, of] of found.entries())
+      expect(of).toEqual({ t: `rowid ${made + 1} rowid`, [`k${made % 5}`]: `key ${made + 2} x` });
+  });
+
   it("stay with a table that is renamed", () => {
     const store = openStore();
     applySql(
