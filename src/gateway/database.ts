@@ -125,8 +125,13 @@ export class GatewayDatabase implements GatewayParts {
    * As Deadline.persist, for attempts that look up their ranges anew each time: what a RouteError tells of moved keys is
    * learned before the next one.
    */
-  persist<T>(deadline: Deadline, attempt: (tries: number) => Promise<T>, inDoubt?: InDoubt): Promise<T> {
-    return deadline.persist(async (tries) => {
+  persist<T>(
+    deadline: Deadline,
+    attempt: (tries: number) => Promise<T>,
+    inDoubt?: InDoubt,
+    unwanted?: (value: T) => void,
+  ): Promise<T> {
+    const tried = async (tries: number): Promise<T> => {
       try {
         if (!this.ranges.directory().complete) await this.ranges.refresh();
         return await attempt(tries);
@@ -134,7 +139,8 @@ export class GatewayDatabase implements GatewayParts {
         await this.learnFrom(error, tries);
         throw error;
       }
-    }, inDoubt);
+    };
+    return deadline.persist(tried, inDoubt, unwanted);
   }
 
   /** Whoever is refused without being told where to go asks meta. */

@@ -93,14 +93,25 @@ export class Deadline {
     if (this.#attached) this.#client.signal?.removeEventListener("abort", this.#onClientAbort);
   }
 
-  /** Rejects with `reason()` when stopped before `work` settles; `work` itself goes on and its outcome is dropped. */
-  race<T>(work: Promise<T>): Promise<T> {
+  /**
+   * Rejects with `reason()` when stopped before `work` settles; `work` itself goes on. What it comes to is given to
+   * `unwanted`, which must not throw: what has to be closed would be lost otherwise.
+   */
+  race<T>(work: Promise<T>, unwanted?: (value: T) => void): Promise<T> {
     if (this.#timer === undefined && !this.#attached) return work;
     return new Promise<T>((resolve, reject) => {
-      const stop = () => reject(this.reason());
+      let late = false;
+      const stop = () => {
+        late = true;
+        reject(this.reason());
+      };
       this.#listeners ??= new Set();
       this.#listeners.add(stop);
-      work.then(resolve, reject).finally(() => this.#listeners?.delete(stop));
+      const settle = (value: T): void => {
+        if (late) unwanted?.(value);
+        else resolve(value);
+      };
+      work.then(settle, reject).finally(() => this.#listeners?.delete(stop));
       if (this.#stopped !== undefined) stop();
     });
   }
@@ -108,15 +119,19 @@ export class Deadline {
   /**
    * Tries until it passes: RouteError (another node leads) and OSTRAKA_UNAVAILABLE are tried again with a growing
    * pause until the time for finding a quorum is over. `inDoubt` names the transaction when an attempt may commit it:
-   * then being stopped in the middle of an attempt is an unknown outcome.
+   * then being stopped in the middle of an attempt is an unknown outcome. `unwanted` as for `race`.
    */
-  async persist<T>(attempt: (tries: number) => Promise<T>, inDoubt?: InDoubt): Promise<T> {
+  async persist<T>(
+    attempt: (tries: number) => Promise<T>,
+    inDoubt?: InDoubt,
+    unwanted?: (value: T) => void,
+  ): Promise<T> {
     let ambiguous: AmbiguousError | undefined;
     for (let tries = 0; ; tries++) {
       if (this.#stopped !== undefined) throw ambiguous ?? this.reason();
       let failure: unknown;
       try {
-        return await this.race(attempt(tries));
+        return await this.race(attempt(tries), unwanted);
       } catch (error) {
         failure = error;
       }

@@ -70,7 +70,7 @@ export class PrivateCopy implements Workspace {
     deadline: Deadline,
   ): Promise<PrivateCopy> {
     const point = await reachReadPoint(replica, deadline);
-    const copy = await deadline.race(replica.store.copy());
+    const copy = await deadline.race(replica.store.copy(), (late) => void late.release().catch(() => {}));
     const self = new PrivateCopy(replica, runner, point, copy);
     try {
       await runner.openCopy(copy.path);

@@ -41,9 +41,12 @@ export function autocommitRead(
   request: ReadRequest,
   deadline: Deadline,
 ): Promise<ExecuteResult> {
-  return db.persist(deadline, (tries) => {
+  const read = (tries: number): Promise<ExecuteResult> => {
     const analysis = tries === 0 ? undefined : request.again?.();
     return attempt(db, analysis === undefined ? request : { ...request, analysis }, deadline);
+  };
+  return db.persist(deadline, read, undefined, (result) => {
+    if (result.kind === "stream") result.stream.close().catch(() => {});
   });
 }
 

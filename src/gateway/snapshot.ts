@@ -47,19 +47,42 @@ export interface Snapshot {
 const SCHEMA_SPAN: Span = { table: SCHEMA, low: undefined, high: undefined };
 const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 
-/** Takes a snapshot; the runner holds its pins as sources until `dropSources`. */
-export function takeSnapshot(
+/** The process for the pins, as an attempt has it that is not waited for any more when it is stopped. */
+interface Lent {
+  readonly runner: Runner;
+  givenUp: boolean;
+  /** The attempt may have pins there. */
+  inUse: boolean;
+}
+
+/**
+ * Takes a snapshot; the runner holds its pins as sources until `dropSources`. When it fails, nothing of it is left, and
+ * nothing more of it reaches the runner: what others pin there would be dropped, or taken for something else.
+ */
+export async function takeSnapshot(
   db: GatewayDatabase,
   runner: Runner,
   options: SnapshotOptions,
   deadline: Deadline,
 ): Promise<Snapshot> {
-  return db.persist(deadline, (tries) => attempt(db, runner, options, deadline, tries));
+  const lent: Lent = { runner, givenUp: false, inUse: false };
+  const take = (tries: number): Promise<Snapshot> => attempt(db, lent, options, deadline, tries);
+  try {
+    return await db.persist(deadline, take, undefined, ({ pins }) => closeSources(pins));
+  } catch (error) {
+    lent.givenUp = true;
+    if (lent.inUse) runner.kill();
+    throw error;
+  }
+}
+
+function closeSources(pins: ReadonlyMap<GroupId, PinnedRange>): void {
+  for (const { source } of pins.values()) if (typeof source !== "number") source.close();
 }
 
 async function attempt(
   db: GatewayDatabase,
-  runner: Runner,
+  lent: Lent,
   options: SnapshotOptions,
   deadline: Deadline,
   tries: number,
@@ -87,7 +110,9 @@ async function attempt(
       await db.ranges.refreshSchema();
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
     }
-    await pinAll(db, runner, ranges, points, pins, deadline);
+    if (lent.givenUp) throw deadline.reason();
+    lent.inUse = true;
+    await pinAll(db, lent.runner, ranges, points, pins, deadline);
     const stood = await Promise.all(
       ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),
     );
@@ -101,8 +126,9 @@ async function attempt(
           .release(id, fence.value.term)
           .catch(() => {});
     }
-    for (const { source } of pins.values()) if (typeof source !== "number") source.close();
-    if (!runner.dead) await runner.dropSources();
+    closeSources(pins);
+    if (lent.inUse && !lent.runner.dead) await lent.runner.dropSources();
+    lent.inUse = false;
     throw error;
   }
 }

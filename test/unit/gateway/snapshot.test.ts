@@ -246,3 +246,77 @@ it("is of the schema by which the statement was analysed, in every range", async
   expect(schema.version).toBe(2);
   expect(told).toEqual([2]);
 });
+
+/** Steps that `stall` names never end until `goOn`; both ranges lie here and elsewhere. */
+function stalling(stall: "fence" | "addSource" | "release") {
+  const clock = new ManualClock();
+  let goOn!: () => void;
+  const gone = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  const step = async <T>(name: typeof stall, answer: T): Promise<T> => {
+    if (name === stall) await gone;
+    return answer;
+  };
+  const asked: string[] = [];
+  let closed = 0;
+  const store = {
+    path: "left",
+    appliedIndex: () => logIndex(7),
+    state: () => ({ descriptor: LEFT }),
+  };
+  const runner = {
+    dead: false,
+    addSource: () => {
+      asked.push("addSource");
+      return step("addSource", { source: 0, appliedIndex: logIndex(7) });
+    },
+    dropSources: async () => void asked.push("dropSources"),
+    kill: () => {
+      asked.push("kill");
+      runner.dead = true;
+    },
+  };
+  const db = {
+    persist: <T>(of: Deadline, ...rest: [() => Promise<T>, undefined, (value: T) => void]) =>
+      of.persist(...rest),
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: 1, tables: [] } }),
+      directory: () => ({ ranges: [LEFT, RIGHT] }),
+    },
+    client: () => ({
+      fence: () => step("fence", { index: logIndex(7), term: term(2), wallMs: 1, schemaVersion: 1 }),
+      release: () => step("release", true),
+    }),
+    replica: (range: number) => (range === 3 ? { store } : undefined),
+    sources: {
+      open: async ([wanted]: readonly Wanted[]) =>
+        new Map([[wanted!.descriptor.range, { appliedIndex: logIndex(7), close: () => closed++ }]]),
+    },
+  };
+  const deadline = new Deadline(clock, 100, 10_000, { signal: undefined });
+  const taken = takeSnapshot(
+    db as unknown as GatewayDatabase,
+    runner as unknown as Runner,
+    { spans: [], everywhere: true },
+    deadline,
+  );
+  return { taken, clock, goOn: () => goOn(), asked, closed: () => closed };
+}
+
+it.each([
+  ["fence", []],
+  ["addSource", ["addSource", "kill"]],
+  ["release", ["addSource", "kill"]],
+] as const)("that is stopped in the middle of %s does nothing more to the process", async (step, done) => {
+  const { taken, clock, goOn, asked, closed } = stalling(step);
+  const failed = expect(taken).rejects.toMatchObject({ code: "OSTRAKA_TIMEOUT" });
+  await clock.advance(100);
+  await failed;
+  expect(asked).toEqual(done);
+  goOn();
+  await clock.advance(100);
+  expect(asked).toEqual(done);
+  expect(closed()).toBe(step === "fence" ? 0 : 1);
+});
