@@ -8,9 +8,10 @@
 import { afterEach, expect, it } from "vitest";
 import type { Database } from "../../src/driver/index.js";
 import { SeededRandom } from "../sim/seeded-random.js";
-import { Cluster, until } from "./harness.js";
-import { WIDE_FINE, WideWorkload } from "./wide-workload.js";
-import { FINE, verdict, Workload } from "./workload.js";
+import { Cluster } from "./harness.js";
+import { judgeWide, severalRanges } from "./wide-verdict.js";
+import { WideWorkload } from "./wide-workload.js";
+import { Workload } from "./workload.js";
 
 const KILLS = Number(process.env.OSTRAKA_TEST_KILLS ?? 4);
 const PAUSES = Number(process.env.OSTRAKA_TEST_PAUSES ?? 2);
@@ -43,35 +44,9 @@ async function run(random: SeededRandom): Promise<Running> {
   return { database, narrow, wide };
 }
 
-async function severalRanges(database: Database, count: number): Promise<number> {
-  return until(`there are ${count} ranges`, async () => {
-    const { rows } = await database.execute("select count(*) as n from ostraka_ranges");
-    const found = Number(rows[0]!.n);
-    if (found < count) throw new Error(`there are ${found}`);
-    return found;
-  });
-}
-
 async function judge({ database, narrow, wide }: Running): Promise<void> {
-  await Promise.all([narrow.stop(), wide.stop()]);
-  await narrow.settle(database);
-  expect(await wide.verdict(database)).toEqual(WIDE_FINE);
-  expect(await verdict(database, [narrow])).toEqual(FINE);
-  for (const table of ["ostraka_outbox", "ostraka_transactions"])
-    await until(`${table} is empty`, async () => {
-      const { rows } = await database.execute(`select * from ${table}`);
-      if (rows.length > 0) throw new Error(JSON.stringify(rows.map((row) => [...row])));
-      return true;
-    });
-  const { rows } = await database.execute(
-    "select group_concat(distinct step) as steps from (select step from ostraka_trace order by step)",
-  );
-  expect(rows[0]!.steps).toBe("commit,decided,end,prepare,registered,resolved,vote,votes");
-  await cluster.checkDigests(database);
-  const ranges = await severalRanges(database, 3);
-  process.stderr.write(
-    `ranges (seed ${SEED}): ${narrow.tokens.size} tokens, ${JSON.stringify(wide.counts)}, ${ranges} ranges at the end\n`,
-  );
+  const told = await judgeWide(cluster, database, narrow, wide);
+  process.stderr.write(`ranges (seed ${SEED}): ${told}\n`);
 }
 
 it(`loses and repeats nothing through ${KILLS} kills`, { timeout: 180_000 + KILLS * 40_000 }, async () => {

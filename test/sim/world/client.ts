@@ -54,6 +54,7 @@ export class SimClient {
   #sequence = 0;
   #at: number;
   readonly #unanswered = new Set<number>();
+  readonly #impatience: SimRandom;
 
   constructor(
     readonly world: World,
@@ -61,6 +62,7 @@ export class SimClient {
     random: SimRandom,
   ) {
     this.random = random;
+    this.#impatience = random.stream("impatience");
     this.#at = world.machines[random.below(world.machines.length)]!.id;
   }
 
@@ -155,9 +157,15 @@ export class SimClient {
       sql,
       params,
       key,
-      timeoutMs: options.timeoutMs,
+      timeoutMs: options.timeoutMs ?? this.#patience(),
       signal: undefined,
     };
+  }
+
+  /** Of some statements, in some worlds, so little that they are stopped in the middle of what they do. */
+  #patience(): number | undefined {
+    if (!this.world.impatient || !this.#impatience.chance(0.2)) return undefined;
+    return Math.ceil(this.world.unitMs * (0.01 + this.#impatience.float() ** 4));
   }
 
   /** An autocommit read; undefined when it was not answered. */

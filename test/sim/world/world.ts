@@ -134,6 +134,8 @@ export class World implements WorldOfProcesses {
   readonly manyRanges: boolean;
   /** What goes wrong does within a short time. */
   readonly short: boolean;
+  /** Clients give up statements early, now and then. */
+  impatient = false;
   readonly rangeMaxRows: number | undefined;
   readonly operator: Operator;
   readonly sometimes = new Map<string, number>();
@@ -401,6 +403,7 @@ export class World implements WorldOfProcesses {
       const end =
         start + this.unitMs * this.random.stream("length").pick(this.short ? SHORT_LENGTHS : LENGTHS);
       planned = faults ?? drawFaults(this.random.stream("faults"), this, start, end, this.unitMs);
+      this.impatient = this.short && this.random.stream("impatient").chance(0.5);
       const workers = this.#employ();
       await this.#safety(planned, end);
       verdicts = await this.#liveness(workers);
@@ -476,6 +479,7 @@ export class World implements WorldOfProcesses {
   ): Promise<ReadonlyMap<string, Verdict>> {
     this.trace("everything heals");
     this.heal();
+    this.impatient = false;
     for (const { worker } of workers) worker.stopped = true;
     const finished = this.operator.finish();
     finished.catch((error: unknown) => this.fail(error));
