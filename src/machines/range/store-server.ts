@@ -5,7 +5,7 @@
  * Applies of one store that come one after the other in a message become one batch. After one that failed, those that
  * were sent behind it are refused: they would leave a gap.
  */
-import { toWireError } from "../../base/errors.js";
+import { RetryError, toWireError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
 import { Awake } from "./awake.js";
 import { decodeReads, ReadAnswerWriter } from "./read-batch.js";
@@ -218,7 +218,9 @@ export class StoreServer {
 
   #store({ store }: StoreRequest): StoreCore {
     const core = this.#stores.get(store);
-    if (core === undefined) throw new Error(`store ${store} is not open`);
+    // The node is stopping, or the replica has left it; whoever asked can ask elsewhere.
+    if (core === undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica on this node has been closed");
     this.#awake.use(store, core);
     return core;
   }
