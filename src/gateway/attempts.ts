@@ -99,11 +99,7 @@ export async function keptOutcomes(
   else {
     result = await coordinated(db, key, deadline);
     if (result === undefined) {
-      const ranges = db.ranges.directory().ranges.map(({ range }) => range);
-      const outcomes = await Promise.all(
-        ranges.map((range) => db.persist(deadline, () => db.client(range).outcome(id), inDoubt)),
-      );
-      const range = ranges[outcomes.indexOf("committed")];
+      const range = await db.committedIn(id, deadline);
       if (range !== undefined) result = await asked(() => db.client(range));
     }
   }

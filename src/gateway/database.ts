@@ -161,34 +161,69 @@ export class GatewayDatabase implements GatewayParts {
 
   /** What became of a transaction, wherever it may have been committed. An unknown one never will be. */
   async outcome(id: TransactionId, deadline: Deadline): Promise<"committed" | "aborted" | "unknown"> {
-    const whole = this.whole;
-    if (whole !== undefined)
-      return this.persist(deadline, () => whole.leader.outcome(id), { transaction: id, repeatable: true });
+    return this.persist(deadline, () => this.#outcome(id, deadline), { transaction: id, repeatable: true });
+  }
+
+  async #outcome(id: TransactionId, deadline: Deadline): Promise<"committed" | "aborted" | "unknown"> {
+    const { whole } = this;
+    if (whole !== undefined) return whole.leader.outcome(id, this.first.generation);
     // The coordinator first: after its "aborted" nothing that is prepared under this id can be committed.
-    const coordinated = await this.persist(deadline, () => this.ranges.coordinator.inquire(id), {
-      transaction: id,
-      repeatable: true,
-    });
-    if (coordinated.decision === "committed") return "committed";
+    const { decision } = await this.ranges.coordinator.inquire(id);
+    if (decision === "committed") return "committed";
     await this.ranges.refresh();
-    const final = coordinated.decision === "aborted";
-    const outcomes = await Promise.all(
-      this.ranges.directory().ranges.map(({ range }) => this.#outcomeAt(range, id, final, deadline)),
-    );
+    const outcomes = [...(await this.#outcomes(id, decision === "aborted", deadline)).values()];
     if (outcomes.includes("committed")) return "committed";
-    return outcomes.includes("unknown") || coordinated.decision === "unknown" ? "unknown" : "aborted";
+    return outcomes.includes("unknown") || decision === "unknown" ? "unknown" : "aborted";
+  }
+
+  /** The range that has committed a transaction of its own under this id. */
+  async committedIn(id: TransactionId, deadline: Deadline): Promise<GroupId | undefined> {
+    const attempt = () => this.#outcomes(id, false, deadline);
+    const outcomes = await this.persist(deadline, attempt, { transaction: id, repeatable: true });
+    for (const [range, outcome] of outcomes) if (outcome === "committed") return range;
+    return undefined;
+  }
+
+  /**
+   * What all ranges say. Each is asked as of the generation that this directory has it in, and together these have all
+   * keys: who does not know of every range is told so. What changes a range later takes along what it has said.
+   */
+  async #outcomes(id: TransactionId, decided: boolean, deadline: Deadline) {
+    const { complete, ranges } = this.ranges.directory();
+    if (!complete) throw moved();
+    const asked = await Promise.all(
+      ranges.map(async (of) => [of.range, await this.#outcomeAt(of, id, decided, deadline)] as const),
+    );
+    const outcomes = new Map<GroupId, "committed" | "aborted" | "unknown">();
+    for (const [range, outcome] of asked) {
+      if (outcome === "moved") throw moved();
+      outcomes.set(range, outcome);
+    }
+    return outcomes;
   }
 
   /** A range that has prepared it does not know before it is told; when there is something to tell, that is soon. */
-  async #outcomeAt(range: GroupId, id: TransactionId, decided: boolean, deadline: Deadline) {
+  async #outcomeAt(of: RangeDescriptor, id: TransactionId, decided: boolean, deadline: Deadline) {
     const inDoubt = { transaction: id, repeatable: true };
     for (let pauseMs = 5; ; pauseMs *= 2) {
-      const outcome = await this.persist(deadline, () => this.client(range).outcome(id), inDoubt);
+      const outcome = await this.persist(deadline, () => this.#askOutcome(of, id), inDoubt);
       const over = pauseMs > LONGEST_PAUSE_MS || deadline.stopped;
       if (outcome !== "unknown" || !decided || over) return outcome;
       await new Promise<void>((resolve) => {
         this.clock.setTimer(pauseMs, resolve);
       });
+    }
+  }
+
+  /** "moved" is no reason to ask this range again, but all that have its keys now. */
+  async #askOutcome({ range, generation }: RangeDescriptor, id: TransactionId) {
+    if (this.ranges.directory().get(range)?.generation !== generation) return "moved";
+    try {
+      return await this.client(range).outcome(id, generation);
+    } catch (error) {
+      if (!(error instanceof RouteError) || error.moved === undefined) throw error;
+      await this.learnFrom(error);
+      return "moved";
     }
   }
 }

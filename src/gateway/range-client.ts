@@ -118,8 +118,8 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.rollback(transaction));
   }
 
-  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | "unknown"> {
-    return this.#call((leader) => leader.outcome(transaction));
+  outcome(transaction: TransactionId, generation: number): Promise<"committed" | "aborted" | "unknown"> {
+    return this.#call((leader) => leader.outcome(transaction, generation));
   }
 
   setPragma(

@@ -65,8 +65,8 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     commitCopy: async (commit, reads) =>
       (await call("commitCopy", [commitCopyCodec.pack(commit), reads])) as CommandResult,
     rollback: async (transaction) => void (await call("rollback", [transaction])),
-    outcome: async (transaction) =>
-      (await call("outcome", [transaction])) as "committed" | "aborted" | "unknown",
+    outcome: async (transaction, generation) =>
+      (await call("outcome", [transaction, generation])) as "committed" | "aborted" | "unknown",
     setPragma: async (name, value, key) => (await call("setPragma", [name, value, key])) as CommandResult,
     read: async ({ statement, maxBytes }) =>
       (await call("read", [stampedCodec.pack(statement), maxBytes])) as {
@@ -106,7 +106,8 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
   commitCopy: (range, [commit, reads]) =>
     range.commitCopy(commitCopyCodec.unpack(commit) as CopyCommit, reads as readonly LocalRead[]),
   rollback: (range, [transaction]) => range.rollback(transaction as TransactionId),
-  outcome: (range, [transaction]) => range.outcome(transaction as TransactionId),
+  outcome: (range, [transaction, generation]) =>
+    range.outcome(transaction as TransactionId, generation as number),
   setPragma: (range, [name, value, key]) =>
     range.setPragma(name as "user_version" | "application_id", value as number, key as IdempotencyKey),
   read: (range, [statement, maxBytes]) =>

@@ -18,7 +18,6 @@
 import { fromWireError, UserError } from "../base/errors.js";
 import type { GroupId, NodeId, Term, TransactionId } from "../base/ids.js";
 import type { Key } from "../base/keys.js";
-import { ANY_GENERATION } from "../machines/range/command.js";
 import type {
   Command,
   CommandResult,
@@ -259,8 +258,9 @@ export class RangeLeader implements RangeService {
     return this.#open.rollback(id);
   }
 
-  async outcome(id: TransactionId): Promise<"committed" | "aborted" | "unknown"> {
+  async outcome(id: TransactionId, generation: number): Promise<"committed" | "aborted" | "unknown"> {
     const leadership = this.#context.leading();
+    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
     // Its coordinator decides that.
     if (this.#parts!.participant.knows(id)) return "unknown";
     // Whatever is on its way under this id comes before the tombstone in the log.
@@ -277,7 +277,7 @@ export class RangeLeader implements RangeService {
       leadership,
       () => [],
       false,
-      ANY_GENERATION,
+      generation,
     );
     if (named === null) return (result.ok ? result.decision : undefined) ?? "unknown";
     if (result.ok) return "committed";

@@ -178,8 +178,11 @@ export interface RangeService {
   /** `transaction` goes on elsewhere: what it has read at the leader still holds and is remembered for its CopyCommit. */
   commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult>;
   rollback(transaction: TransactionId): Promise<void>;
-  /** Committed, or never will: an unknown one is tombstoned first. */
-  outcome(transaction: TransactionId): Promise<"committed" | "aborted" | "unknown">;
+  /**
+   * Committed, or never will here: an unknown one is tombstoned first. RouteError if the range is not as of this
+   * generation: whoever puts together what all ranges say has to have asked all of them.
+   */
+  outcome(transaction: TransactionId, generation: number): Promise<"committed" | "aborted" | "unknown">;
   setPragma(
     name: "user_version" | "application_id",
     value: number,

@@ -154,7 +154,7 @@ const CASES: Readonly<Record<string, Case>> = {
     result,
   ],
   rollback: [() => range.rollback(id), ["rollback", id], undefined],
-  outcome: [() => range.outcome(id), ["outcome", id], "aborted"],
+  outcome: [() => range.outcome(id, 7), ["outcome", id, 7], "aborted"],
   setPragma: [() => range.setPragma("user_version", 7, key), ["setPragma", "user_version", 7, key], result],
   read: [
     () => range.read({ statement: stamped, maxBytes: 100 }),

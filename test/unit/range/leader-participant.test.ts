@@ -415,13 +415,13 @@ describe("what is in doubt", () => {
     await made.clock.advance(1100);
     expect(await blocked).toMatchObject({ ok: true });
     expect(await all(made)).toContainEqual([1n, 5n]);
-    expect(await made.leader.outcome(id("a"))).toBe("aborted");
+    expect(await made.leader.outcome(id("a"), 1)).toBe("aborted");
   });
 
   it("has no outcome of its own here", async () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
-    expect(await made.leader.outcome(id("a"))).toBe("unknown");
+    expect(await made.leader.outcome(id("a"), 1)).toBe("unknown");
   });
 });
 
