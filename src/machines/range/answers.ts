@@ -57,6 +57,7 @@ export class Answers {
   /** The entry being applied. */
   #pending: { readonly index: number; readonly answers: Answer[]; ageMs: number } | undefined;
   readonly #insert: Database.Statement;
+  readonly #update: Database.Statement;
   readonly #delete: Database.Statement;
   readonly #select: Database.Statement;
   readonly #selectAll: Database.Statement;
@@ -64,6 +65,7 @@ export class Answers {
   constructor(database: Database.Database, state: RangeState) {
     this.#state = state;
     this.#insert = database.prepare("INSERT OR REPLACE INTO _ostraka_answers VALUES (?, ?, ?)");
+    this.#update = database.prepare("UPDATE _ostraka_answers SET answers = ? WHERE log_index = ?");
     this.#delete = database.prepare("DELETE FROM _ostraka_answers WHERE log_index = ?");
     this.#select = database.prepare("SELECT answers FROM _ostraka_answers WHERE log_index = ?").pluck(true);
     this.#selectAll = database
@@ -97,9 +99,24 @@ export class Answers {
       .raw(true)
       .safeIntegers(true);
     let index = Math.min(0, ...[...this.#rows.keys()].slice(0, 1));
-    for (const [ageMs, answers] of rows.iterate() as IterableIterator<[bigint, Uint8Array]>)
+    for (const [ageMs, answers] of rows.iterate() as IterableIterator<[bigint, Uint8Array]>) {
       this.#insert.run(BigInt(--index), ageMs, answers);
+      for (const answer of decodeAnswers(answers)) if (isDone(answer)) this.#correct(answer);
+    }
     this.load();
+  }
+
+  /** What was done elsewhere is told instead of what was answered here, where it was only asked about. */
+  #correct(done: Answer): void {
+    const { client, sequence, result } = done;
+    const index = this.#clients.get(client)?.answered.get(sequence);
+    if (index === undefined) return;
+    const answers = this.#read(index);
+    const at = answers.findIndex((answer) => answer.client === client && answer.sequence === sequence);
+    const own = answers[at];
+    if (own === undefined || isDone(own)) return;
+    answers[at] = { ...own, result };
+    this.#update.run(encodeAnswers(answers), BigInt(index));
   }
 
   /** The answer already given, or why the command cannot be executed; undefined to execute it. */
@@ -214,10 +231,13 @@ export class Answers {
     this.#delete.run(BigInt(index));
   }
 
-  #repeat(index: number, key: IdempotencyKey): CommandResult {
+  #answer(index: number, name: string, sequence: number): Answer | undefined {
     const answers = this.#pending?.index === index ? this.#pending.answers : this.#read(index);
-    const answer = answers.find(({ client, sequence }) => client === key.client && sequence === key.sequence);
-    const result = answer?.result;
+    return answers.find((answer) => answer.client === name && answer.sequence === sequence);
+  }
+
+  #repeat(index: number, { client, sequence }: IdempotencyKey): CommandResult {
+    const result = this.#answer(index, client, sequence)?.result;
     if (result === undefined)
       return failed(
         new AmbiguousError("the command was applied; its answer was too long to be kept", undefined),
@@ -235,6 +255,7 @@ export class Transactions {
   readonly #state: RangeState;
   readonly #select: Database.Statement;
   readonly #insert: Database.Statement;
+  readonly #correct: Database.Statement;
   readonly #oldest: Database.Statement;
   readonly #deleteOldest: Database.Statement;
 
@@ -244,6 +265,7 @@ export class Transactions {
     this.#insert = database.prepare(
       "INSERT INTO _ostraka_transactions(id, committed, wall_ms) VALUES (?, ?, ?)",
     );
+    this.#correct = database.prepare("UPDATE _ostraka_transactions SET committed = 1 WHERE id = ?");
     // Ordinals have no gaps: rows are added at one end and removed at the other.
     this.#oldest = database
       .prepare(
@@ -255,14 +277,17 @@ export class Transactions {
     this.#deleteOldest = database.prepare("DELETE FROM _ostraka_transactions WHERE ordinal = ?");
   }
 
-  /** Takes in what another range knows. */
+  /** Takes in what another range knows. A tombstone says no more than that its own range has not committed. */
   adopt(source: Database.Database): void {
     const rows = source
       .prepare("SELECT id, committed, wall_ms FROM _ostraka_transactions ORDER BY ordinal")
       .raw(true)
       .safeIntegers(true);
-    for (const [id, committed, wallMs] of rows.iterate() as IterableIterator<[string, bigint, bigint]>)
-      if (this.#select.get(id) === undefined) this.#insert.run(id, committed, wallMs);
+    for (const [id, committed, wallMs] of rows.iterate() as IterableIterator<[string, bigint, bigint]>) {
+      const known = this.#select.get(id) as bigint | undefined;
+      if (known === undefined) this.#insert.run(id, committed, wallMs);
+      else if (known === 0n && committed === 1n) this.#correct.run(id);
+    }
   }
 
   outcome(transaction: TransactionId): "committed" | "aborted" | undefined {
@@ -326,6 +351,12 @@ function decodeAnswers(bytes: Uint8Array): Answer[] {
 
 function rowBytes(result: CommandResult): number {
   return result.ok ? result.outcomes.reduce((sum, { rows }) => sum + rows.length, 0) : 0;
+}
+
+/** Whether it says that something was done. What was too long to keep says so, too. */
+function isDone({ result }: Answer): boolean {
+  if (result === undefined) return true;
+  return result.ok && result.decision !== "aborted" && result.decision !== "unknown";
 }
 
 function failed(error: unknown): CommandResult {

@@ -5,7 +5,7 @@ import { groupId, transactionId } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
-import type { Command } from "../../../src/machines/range/types.js";
+import type { Command, IdempotencyKey } from "../../../src/machines/range/types.js";
 import {
   applyCommands,
   applySql,
@@ -336,4 +336,56 @@ describe("a merge", () => {
       [1n],
     ]);
   });
+});
+
+describe("what became of a transaction, after a merge of ranges that were both asked", () => {
+  const tombstone = (transaction: string, key: IdempotencyKey): Command => ({
+    kind: "tombstone",
+    key: { ...key, lowestUnanswered: 0 },
+    wallMs: WALL_MS,
+    transaction: transactionId(transaction),
+  });
+
+  it.each(["left", "right"] as const)(
+    "is what the one that committed it says (the %s one)",
+    async (where) => {
+      const { left, right } = await halves(temporaryDirectory());
+      const [committing, other] = where === "left" ? [left, right] : [right, left];
+      const id = where === "left" ? 1 : 5;
+      const asked: IdempotencyKey = {
+        client: "outcome-x",
+        sequence: 0,
+        lowestUnanswered: 0,
+        issuedMs: WALL_MS,
+      };
+      const written: Command = {
+        ...(execute(`update t set a = 'z' where id = ${id}`) as Command & { kind: "execute" }),
+        key: { client: "late", sequence: 1, lowestUnanswered: 1, issuedMs: WALL_MS },
+      };
+      const rows: Command = {
+        kind: "rows",
+        key: freshKey(),
+        wallMs: WALL_MS,
+        transaction: transactionId("x"),
+        changes: [{ table: "c", key: [BigInt(id + 1000)], row: [BigInt(id)] }],
+        outcomes: [],
+      };
+      expect(applyCommands(committing, written, rows)).toMatchObject([{ ok: true }, { ok: true }]);
+      const askedFor = [tombstone("late:1@1", written.key), tombstone("x", asked)];
+      expect(applyCommands(committing, ...askedFor)).toMatchObject([
+        { ok: true, outcomes: [{ changes: 1 }] },
+        { ok: true, decision: "committed" },
+      ]);
+      expect(applyCommands(other, ...askedFor)).toMatchObject([{ ok: false }, { decision: "aborted" }]);
+      applyCommands(right, freeze(2, 3));
+      expect(applyCommands(left, absorb(left, right))).toMatchObject([{ ok: true }]);
+      expect(left.outcome(transactionId("x"))).toBe("committed");
+      const repeated = { ok: true, repeated: true, outcomes: [{ changes: 1 }] };
+      expect(applyCommands(left, ...askedFor, written)).toMatchObject([
+        repeated,
+        { ok: true, decision: "committed" },
+        repeated,
+      ]);
+    },
+  );
 });
