@@ -281,7 +281,9 @@ export class RangeLeader implements RangeService {
     );
     if (named === null) return (result.ok ? result.decision : undefined) ?? "unknown";
     if (result.ok) return "committed";
-    return result.error[1] === "OSTRAKA_UNKNOWN_OUTCOME" ? "unknown" : "aborted";
+    const [, code] = result.error;
+    // From the future: nothing was recorded.
+    return code === "OSTRAKA_UNKNOWN_OUTCOME" || code === "OSTRAKA_UNAVAILABLE" ? "unknown" : "aborted";
   }
 
   async setPragma(

@@ -135,6 +135,15 @@ export class Answers {
     return undefined;
   }
 
+  /** As admit, for whoever asks only what became of the command: that is known where its answer was not kept, too. */
+  outcome(key: IdempotencyKey, wallMs: number): CommandResult | undefined {
+    const index = this.#clients.get(key.client)?.answered.get(key.sequence);
+    const answer = index === undefined ? undefined : this.#answer(index, key.client, key.sequence);
+    if (answer !== undefined && answer.result === undefined)
+      return { ok: true, outcomes: [], repeated: true };
+    return this.admit(key, wallMs);
+  }
+
   record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
     const before = this.#clients.get(key.client)?.floor ?? 0;
     // The client has its answer from elsewhere (a transaction's coordinator) and will not ask.

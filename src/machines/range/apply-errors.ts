@@ -54,3 +54,8 @@ export function inDoubt(transaction: TransactionId): CommandResult {
 export function givenUp(what: string): CommandResult {
   return failure(new RetryError("OSTRAKA_RETRY", `${what} was given up before it arrived`));
 }
+
+/** Another row has the key, or a value that only one may have. */
+export function isDuplicate(error: unknown): boolean {
+  return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));
+}

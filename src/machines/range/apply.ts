@@ -21,7 +21,7 @@ import type { Entry } from "../../raft/types.js";
 import { lowerAscii } from "../../sql/tokenizer.js";
 import { SessionFlag } from "../../sql/types.js";
 import { Answers, Transactions } from "./answers.js";
-import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
+import { failure, givenUp, inDoubt, isDuplicate, StatementFailed, userError } from "./apply-errors.js";
 import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
 import type { RangeConnection } from "./connection.js";
 import { Executor } from "./executor.js";
@@ -370,8 +370,9 @@ export class Applier {
     const frozen = this.#frozen(command);
     if (frozen !== undefined) return frozen;
     if (command.kind === "prepare" || command.kind === "resolve" || command.kind === "trim") return undefined;
+    if (command.kind === "tombstone") return this.#answers.outcome(command.key, command.wallMs);
     const answered = this.#answers.admit(command.key, command.wallMs);
-    if (answered !== undefined || command.kind === "tombstone") return answered;
+    if (answered !== undefined) return answered;
     const transaction = this.prepared.withKey(command.key);
     return transaction === undefined ? undefined : inDoubt(transaction);
   }
@@ -588,10 +589,6 @@ export class Applier {
       return failure(error.cause, error.statement);
     }
   }
-}
-
-function isDuplicate(error: unknown): boolean {
-  return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));
 }
 
 function lastStatement(command: Command): number {

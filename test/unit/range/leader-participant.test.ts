@@ -1,6 +1,7 @@
 /** A leader's part in commits across ranges: votes, holds, decisions, doubts. */
 import { afterEach, describe, expect, it } from "vitest";
 import { logIndex, term } from "../../../src/base/ids.js";
+import type { IdempotencyKey } from "../../../src/machines/range/types.js";
 import { settle } from "../../sim/manual-clock.js";
 import {
   closeWorlds,
@@ -422,6 +423,34 @@ describe("what is in doubt", () => {
     const made = await world();
     await prepare(made, { id: "a", changes: [row(1, 11)] });
     expect(await made.leader.outcome(id("a"), 1)).toBe("unknown");
+  });
+});
+
+describe("the outcome of an autocommit write", () => {
+  const idOf = ({ client, sequence, issuedMs }: IdempotencyKey) =>
+    id(`${client}:${sequence}@${issuedMs.toString(36)}`);
+
+  it("is told also where its answer was too long to be kept", async () => {
+    const made = await world();
+    const written = key(made);
+    const statement = { sql: "UPDATE t SET v = ? WHERE id = 1 RETURNING v", params: ["5".repeat(20_000)] };
+    const request = { key: written, statement, flags: 0, lastInsertRowid: 0n };
+    expect(await made.leader.write(request)).toMatchObject({ ok: true });
+    expect(await made.leader.write(request)).toMatchObject({
+      ok: false,
+      error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.any(String), null],
+    });
+    expect(await made.leader.outcome(idOf(written), 1)).toBe("committed");
+  });
+
+  it("is not known of one that is from the future, and may yet come", async () => {
+    const made = await world();
+    const late = { ...key(made), issuedMs: made.clock.wallMs() + 100_000 };
+    expect(await made.leader.outcome(idOf(late), 1)).toBe("unknown");
+    await made.clock.advance(60_000);
+    const statement = { sql: "UPDATE t SET v = 5 WHERE id = 1", params: [] };
+    const written = made.leader.write({ key: late, statement, flags: 0, lastInsertRowid: 0n });
+    expect(await written).toMatchObject({ ok: true });
   });
 });
 
