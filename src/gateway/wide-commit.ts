@@ -83,6 +83,7 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
   trace.note(transaction, "votes", votes.map(({ vote }) => vote).join(", "));
   if (registration.ok && registration.value.state === "committed")
     return (registration.value.answer && keptAnswer(registration.value.answer)) ?? answered([], true);
+  if (registration.ok && registration.value.state === "unknown") return tooOld(db, commit, run, votes);
   const refusal = refusalOf(registration, votes);
   // Whoever ran the same transaction before may have decided otherwise, and what is decided is what counts.
   const wanted = refusal === undefined ? "committed" : "aborted";
@@ -99,6 +100,32 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
   if (doubt?.vote === "no") throw fromWireError(doubt.error);
   return (
     refusal ?? failed(new RetryError("OSTRAKA_RETRY", "the transaction was given up before it was decided"))
+  );
+}
+
+/**
+ * It began before what the coordinator remembers, who will never know of it. Who has voted for it is told so here; an
+ * autocommit write may have been committed under this id when it was sent before, and forgotten.
+ */
+function tooOld(
+  db: GatewayDatabase,
+  { participants, transaction }: WideCommit,
+  run: string | undefined,
+  votes: readonly Vote[],
+): CommandResult {
+  participants.forEach(({ descriptor: { range } }, i) => {
+    if (votes[i]?.vote === "yes")
+      db.client(range)
+        .resolve(transaction, "aborted")
+        .catch(() => undefined);
+  });
+  const known = votes.find((vote) => vote.vote === "known");
+  if (known !== undefined) return known.result;
+  const why = "the transaction is older than what is remembered of transactions across ranges";
+  if (run !== undefined) throw new AmbiguousError(why, transaction);
+  return (
+    refusalOf({ ok: true, value: { state: "registered" } }, votes) ??
+    failed(new RetryError("OSTRAKA_RETRY", why))
   );
 }
 

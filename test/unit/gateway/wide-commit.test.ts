@@ -11,6 +11,8 @@ import { ManualClock } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
 const ID = transactionId("c:t1@1");
+/** Made of a client's key. */
+const RESENT = transactionId("c:1@1");
 const RANGES = [groupId(3), groupId(4)];
 const YES: Vote = { vote: "yes" };
 const OUTCOME = {
@@ -27,6 +29,8 @@ let registered: () => Promise<{ readonly state: string }>;
 /** What the coordinator's log makes of what is wanted. */
 let decide: (wanted: Decision) => Promise<Decision>;
 let wanted: Decision[];
+/** What ranges were told by the gateway itself. */
+let resolved: [GroupId, Decision][];
 let clock: ManualClock;
 
 beforeEach(() => {
@@ -35,9 +39,10 @@ beforeEach(() => {
   registered = async () => ({ state: "registered" });
   decide = async (decision) => decision;
   wanted = [];
+  resolved = [];
 });
 
-function commit() {
+function commit(transaction = ID) {
   const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
   const db = {
     clock,
@@ -52,13 +57,16 @@ function commit() {
         },
       },
     },
-    client: (range: GroupId) => ({ prepare: () => votes.get(range)!() }),
+    client: (range: GroupId) => ({
+      prepare: () => votes.get(range)!(),
+      resolve: async (_: unknown, decision: Decision) => void resolved.push([range, decision]),
+    }),
     learnFrom: async () => undefined,
     persist: (...[of, attempt, inDoubt]: Parameters<GatewayDatabase["persist"]>) =>
       of.persist(attempt, inDoubt),
   } as unknown as GatewayDatabase;
   const wide: WideCommit = {
-    transaction: ID,
+    transaction,
     key: { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 1 },
     participants: RANGES.map((range) => ({
       descriptor: { range, start: "", end: "", generation: 1, replicas: [] },
@@ -126,16 +134,42 @@ describe("a commit across ranges", () => {
   });
 
   it("is not wanted before it is registered", async () => {
-    for (const state of ["aborted", "unknown"]) {
-      wanted = [];
-      registered = async () => ({ state });
-      expect(await commit()).toMatchObject({ ok: false });
-      expect(wanted).toEqual(["aborted"]);
-    }
+    registered = async () => ({ state: "aborted" });
+    expect(await commit()).toMatchObject({ ok: false });
+    expect(wanted).toEqual(["aborted"]);
     wanted = [];
     registered = () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "it has no leader"));
     expect(await commit()).toMatchObject({ ok: false });
     expect(wanted).toEqual(["aborted"]);
+  });
+
+  describe("that began before what the coordinator remembers", () => {
+    const OLD = new AmbiguousError("the transaction is older than what is remembered", ID);
+
+    beforeEach(() => {
+      registered = async () => ({ state: "unknown" });
+      decide = () => Promise.reject(OLD);
+    });
+
+    it("was not committed, and holds nothing any longer", async () => {
+      votes.set(RANGES[1]!, () => Promise.reject(new RouteError("nobody leads it", undefined)));
+      const told = await soFar(commit());
+      expect(told).toMatchObject({ ok: false, error: ["retry", "OSTRAKA_RETRY", expect.any(String), null] });
+      expect(resolved).toEqual([[RANGES[0], "aborted"]]);
+    });
+
+    it("is in doubt where the same write may have been sent before", async () => {
+      const told = await soFar(commit(RESENT));
+      expect(told).toMatchObject({ code: "OSTRAKA_UNKNOWN_OUTCOME", transactionId: RESENT });
+      expect(resolved).toEqual(RANGES.map((range) => [range, "aborted"]));
+    });
+
+    it("is told as a range knows it that has committed the same write before", async () => {
+      const result = { ok: true as const, outcomes: [OUTCOME], repeated: true };
+      votes.set(RANGES[1]!, async () => ({ vote: "known", result }));
+      expect(await soFar(commit(RESENT))).toEqual(result);
+      expect(resolved).toEqual([[RANGES[0], "aborted"]]);
+    });
   });
 
   it("is in doubt where the decision was asked for and nobody answers", async () => {
