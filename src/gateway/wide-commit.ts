@@ -228,6 +228,8 @@ async function decide(db: GatewayDatabase, commit: WideCommit, decision: "commit
     const attempt = () => db.ranges.coordinator.decide(transaction, decision, answer);
     return await db.persist(deadline, attempt, { transaction, repeatable: true });
   } catch (error) {
+    // Nobody waits for it any longer: it is aborted unless it is decided, before its ranges are in doubt.
+    if (deadline.stopped) db.ranges.coordinator.inquire(transaction).catch(() => undefined);
     // It may have been logged: whoever waits for this transaction asks the coordinator what became of it.
     throw new AmbiguousError(error instanceof Error ? error.message : String(error), transaction);
   }

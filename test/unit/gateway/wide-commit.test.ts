@@ -29,6 +29,8 @@ let registered: () => Promise<{ readonly state: string }>;
 /** What the coordinator's log makes of what is wanted. */
 let decide: (wanted: Decision) => Promise<Decision>;
 let wanted: Decision[];
+/** How often the coordinator was asked what became of it. */
+let inquired: number;
 /** What ranges were told by the gateway itself. */
 let resolved: [GroupId, Decision][];
 let clock: ManualClock;
@@ -39,11 +41,12 @@ beforeEach(() => {
   registered = async () => ({ state: "registered" });
   decide = async (decision) => decision;
   wanted = [];
+  inquired = 0;
   resolved = [];
 });
 
-function commit(transaction = ID) {
-  const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
+function commit(transaction = ID, timeoutMs?: number) {
+  const deadline = new Deadline(clock, timeoutMs, 1_000, { signal: undefined });
   const db = {
     clock,
     random: new SeededRandom(1),
@@ -51,6 +54,10 @@ function commit(transaction = ID) {
     ranges: {
       coordinator: {
         register: () => registered(),
+        inquire: async () => {
+          inquired++;
+          return { decision: "aborted" };
+        },
         decide: async (_: unknown, decision: Decision) => {
           wanted.push(decision);
           return { decision: await decide(decision), answer: undefined };
@@ -170,6 +177,16 @@ describe("a commit across ranges", () => {
       expect(await soFar(commit(RESENT))).toEqual(result);
       expect(resolved).toEqual([[RANGES[0], "aborted"]]);
     });
+  });
+
+  it("is given up when its client has stopped waiting for it, so that its ranges need not ask", async () => {
+    votes.set(RANGES[1]!, async () => {
+      await new Promise<void>((resolve) => clock.setTimer(50, () => resolve()));
+      return YES;
+    });
+    const told = await soFar(commit(ID, 20));
+    expect(told).toMatchObject({ code: "OSTRAKA_UNKNOWN_OUTCOME", transactionId: ID });
+    expect([wanted, inquired]).toEqual([[], 1]);
   });
 
   it("is in doubt where the decision was asked for and nobody answers", async () => {
