@@ -55,6 +55,9 @@ export { DEFAULT_LEADER_LIMITS, type LeaderLimits } from "./leadership.js";
 type Move = { readonly ok: "move" };
 const MOVE: Move = { ok: "move" };
 
+/** After what is prepared could not be read. */
+const PREPARED_AGAIN_MS = 500;
+
 /** What lives as long as a leadership. */
 interface Parts {
   readonly participant: Participant;
@@ -90,13 +93,21 @@ export class RangeLeader implements RangeService {
     if (this.#closed || (leaderReady && this.#taking === term)) return;
     this.#taking = leaderReady ? term : undefined;
     this.#end();
-    if (!leaderReady) return;
+    if (leaderReady) this.#learnPrepared(term);
+  }
+
+  /** Again and again while the range's file cannot be read: nobody else is going to serve in this term. */
+  #learnPrepared(term: Term): void {
     this.#deps.store.prepared().then(
       (prepared) => {
         if (this.#taking === term) this.#take(term, prepared);
       },
-      // The worker is gone; whoever needs it next learns why.
-      () => {},
+      () => {
+        if (this.#taking !== term) return;
+        this.#deps.clock.setTimer(PREPARED_AGAIN_MS, () => {
+          if (this.#taking === term) this.#learnPrepared(term);
+        });
+      },
     );
   }
 

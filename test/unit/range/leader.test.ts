@@ -1,5 +1,6 @@
 /** What a leader promises of transactions: where they begin, and that they end with its term. */
 import { expect, it } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
 import {
   FIRST_RANGE_GROUP,
   type LogIndex,
@@ -56,6 +57,43 @@ it("begins no transaction before what has left the line and is remembered by nob
   await settle();
   const point = await leader.begin(transactionId("t"), { reserve: undefined, age: 0 });
   expect(point).toMatchObject({ index: 7, term: 3 });
+});
+
+it("asks again for what is prepared where the disk did not say", async () => {
+  const status = { leader: nodeId(1), role: "leader", term: term(3), leaderReady: true } as GroupStatus;
+  const handle = {
+    group: FIRST_RANGE_GROUP,
+    status: () => status,
+    onChange: () => () => undefined,
+    readIndex: async (): Promise<LogIndex> => logIndex(5),
+  } as unknown as GroupHandle;
+  let full = true;
+  const store = {
+    appliedIndex: () => logIndex(5),
+    lastWallMs: () => 0,
+    state: () => WHOLE,
+    onState: () => undefined,
+    prepared: async () => {
+      if (full) throw new FatalError("OSTRAKA_DISK_FULL", "database or disk is full");
+      return [];
+    },
+  } as unknown as RangeStore;
+  const clock = new ManualClock();
+  const leader = new RangeLeader({
+    handle,
+    store,
+    schema: {} as Schema,
+    clock,
+    random: new SeededRandom(1),
+    limits: DEFAULT_LEADER_LIMITS,
+    inquire: () => Promise.reject(new Error("nobody asks")),
+  });
+  await settle();
+  await clock.advance(2_000);
+  await expect(leader.readPoint()).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+  full = false;
+  await clock.advance(2_000);
+  expect(await leader.readPoint()).toMatchObject({ index: 5, term: 3 });
 });
 
 it("forgets every transaction when it leads again in another term, even if nobody saw it follow", async () => {
