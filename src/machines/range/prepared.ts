@@ -8,7 +8,7 @@ import type Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
 import { type TransactionId, transactionId } from "../../base/ids.js";
 import type { Span } from "../../sql/types.js";
-import { anyIntersect } from "../../txn/spans.js";
+import { SpanSet } from "../../txn/spans.js";
 import { decodeCommands, encodeCommands } from "./command.js";
 import type { Command, IdempotencyKey, PreparedTransaction } from "./types.js";
 
@@ -31,8 +31,18 @@ interface Held {
   readonly client: string;
   readonly sequence: number;
   readonly body: PreparedTransaction["body"]["kind"];
-  spans: Pick<PreparedTransaction, "reads" | "writes"> | undefined;
+  spans: HeldSpans | undefined;
 }
+
+interface HeldSpans {
+  readonly reads: SpanSet;
+  readonly writes: SpanSet;
+}
+
+const spansOf = ({ reads, writes }: Pick<PreparedTransaction, "reads" | "writes">): HeldSpans => ({
+  reads: new SpanSet(reads),
+  writes: new SpanSet(writes),
+});
 
 export class PreparedTransactions {
   readonly #held = new Map<TransactionId, Held>();
@@ -85,19 +95,19 @@ export class PreparedTransactions {
   /** A transaction that may not be between vote and decision together with this one. */
   conflicting({ reads, writes }: PreparedTransaction): TransactionId | undefined {
     for (const [id, held] of this.#held) {
-      held.spans ??= this.get(id).prepared;
+      held.spans ??= spansOf(this.get(id).prepared);
+      const { reads: heldReads, writes: heldWrites } = held.spans;
       const compared =
-        (reads.length + writes.length) * held.spans.writes.length + writes.length * held.spans.reads.length;
+        (reads.length + writes.length) * heldWrites.spans.length + writes.length * heldReads.spans.length;
       if (compared > MAX_COMPARED) continue;
-      if (anyIntersect(writes, held.spans.writes) || anyIntersect(reads, held.spans.writes)) return id;
-      if (anyIntersect(writes, held.spans.reads)) return id;
+      if (heldWrites.meets(writes) || heldWrites.meets(reads) || heldReads.meets(writes)) return id;
     }
     return undefined;
   }
 
   add(command: PrepareCommand): void {
     const { key, prepared } = command;
-    const { transaction, reads, writes, body } = prepared;
+    const { transaction, body } = prepared;
     this.#insert.run(
       transaction,
       key.client,
@@ -109,7 +119,7 @@ export class PreparedTransactions {
       client: key.client,
       sequence: key.sequence,
       body: body.kind,
-      spans: { reads, writes },
+      spans: spansOf(prepared),
     });
   }
 
@@ -125,8 +135,8 @@ export class PreparedTransactions {
   writes(): readonly Span[] | undefined {
     if (this.#held.size === 0) return undefined;
     return [...this.#held].flatMap(([id, held]) => {
-      held.spans ??= this.get(id).prepared;
-      return held.spans.writes;
+      held.spans ??= spansOf(this.get(id).prepared);
+      return held.spans.writes.spans;
     });
   }
 
