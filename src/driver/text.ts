@@ -3,6 +3,8 @@
  * may insert, or surely writes nothing. Anything not recognised is taken for a write, which costs an idempotency key
  * and nothing else. The server decides what a statement is; this only chooses how to send it again.
  */
+import { TokenKind, tokenize, wordAt } from "../sql/tokenizer.js";
+
 export type Word = "begin" | "commit" | "rollback" | "savepoint" | "release" | "insert" | "query" | "other";
 
 const WORDS: Readonly<Record<string, Word>> = {
@@ -50,12 +52,14 @@ function skipBlank(sql: string, from: number): number {
   }
 }
 
-/** ROLLBACK TO leaves the transaction open. */
+/** ROLLBACK TO leaves the transaction open: ROLLBACK [TRANSACTION [name]] TO. */
 export function endsTransaction(sql: string): "commit" | "rollback" | undefined {
   const word = firstWord(sql);
   if (word === "commit") return "commit";
   if (word !== "rollback") return undefined;
-  return /^[\s;]*rollback\s+(transaction\s+(\S+\s+)?)?to\b/i.test(sql) ? undefined : "rollback";
+  const tokens = tokenize(sql);
+  const first = tokens.kinds.findIndex((kind) => kind !== TokenKind.Semicolon);
+  return [1, 2, 3].some((i) => wordAt(tokens, first + i) === "TO") ? undefined : "rollback";
 }
 
 /** Whether a statement may leave something behind in its session: TEMP objects, settings. */
