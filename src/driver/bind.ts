@@ -3,6 +3,7 @@
  * an untyped column, write `cast(? as real)`.
  */
 import { type SqlValue, ValueWriter } from "../base/values.js";
+import { MAX_FRAME_BYTES } from "../rpc/protocol.js";
 import { OstrakaError } from "./errors.js";
 import type { Args } from "./types.js";
 
@@ -86,14 +87,42 @@ function describe(value: unknown): string {
   return `a ${typeof value}`;
 }
 
-/** The limit of interfaces: a statement with its parameters. */
+/** A statement with its parameters. */
 export const MAX_STATEMENT_BYTES = 16 * 1024 * 1024;
+/** Those of a batch, which is one message. */
+const MAX_BATCH_BYTES = MAX_FRAME_BYTES - 1024 * 1024;
+
+/** At least, without counting every character: text takes one to three bytes each. */
+function textBytes(text: string): number {
+  return text.length <= MAX_STATEMENT_BYTES / 3 ? text.length : Buffer.byteLength(text);
+}
+
+/** Of the text and the parameters. */
+export function statementSize(sql: string, params: WireParams): number {
+  if (params === null) return textBytes(sql);
+  if (params instanceof Uint8Array) return textBytes(sql) + params.length;
+  return params[0].reduce((sum, name) => sum + textBytes(name), textBytes(sql) + params[1].length + 64);
+}
 
 export function checkSize(sql: string, params: WireParams): void {
-  const vector = params === null ? 0 : params instanceof Uint8Array ? params.length : params[1].length;
-  if (sql.length + vector > MAX_STATEMENT_BYTES)
+  const bytes = statementSize(sql, params);
+  if (bytes > MAX_STATEMENT_BYTES)
     throw new OstrakaError(
       "OSTRAKA_TOO_LARGE",
-      `a statement with its parameters may have ${MAX_STATEMENT_BYTES} bytes, this one has ${sql.length + vector}`,
+      `a statement with its parameters may have ${MAX_STATEMENT_BYTES} bytes, this one has ${bytes}`,
+    );
+}
+
+export function checkBatchSize(
+  statements: readonly { readonly sql: string; readonly params: WireParams }[],
+): void {
+  const bytes = statements.reduce(
+    (sum, { sql, params }) => sum + Buffer.byteLength(sql) + statementSize("", params),
+    0,
+  );
+  if (bytes > MAX_BATCH_BYTES)
+    throw new OstrakaError(
+      "OSTRAKA_TOO_LARGE",
+      `the statements of a batch may have ${MAX_BATCH_BYTES} bytes with their parameters, these have ${bytes}; a transaction takes more`,
     );
 }

@@ -107,7 +107,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   #send(): void {
     const { current } = this.pool;
     if (current !== undefined) this.#sendOn(current);
-    else this.pool.withLink((link) => this.#sendOn(link));
+    else this.pool.withLink(this, (link) => this.#sendOn(link));
   }
 
   #sendOn(link: Link): void {

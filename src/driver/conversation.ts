@@ -16,7 +16,7 @@ import { isUnknownOutcome, OstrakaError, timedOut, unavailable, unknownOutcome }
 import type { Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 import { Result } from "./rows.js";
-import { LinkWait, type SessionAnswer, SessionCall } from "./session-call.js";
+import { LinkWait, type SessionAnswer, SessionCall, TurnWait } from "./session-call.js";
 import {
   type BoundStatement,
   executeMessage,
@@ -67,8 +67,11 @@ export class Conversation {
   #turn: Promise<void> = Promise.resolve();
   #stream: StreamTail | undefined;
   #streamEnded: (() => void) | undefined;
-  /** Calls whose turn has not come. */
+  /** Calls whose turn has not come, and all that are not over. */
   #waiting = 0;
+  #unfinished = 0;
+  /** Nothing runs outside the transaction that is open now. */
+  #transactionOnly = false;
 
   constructor(pool: Pool, intMode: IntMode) {
     this.pool = pool;
@@ -83,8 +86,14 @@ export class Conversation {
     return this.#transactionId;
   }
 
-  get closed(): boolean {
-    return this.#closed;
+  /** From now on it is there for the open transaction alone. */
+  endWithTransaction(): void {
+    this.#transactionOnly = true;
+  }
+
+  /** The transaction that it was there for was ended or lost. */
+  get over(): boolean {
+    return this.#transactionOnly && this.#state !== "open";
   }
 
   execute(
@@ -165,7 +174,7 @@ export class Conversation {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stream?.close();
+    this.#stream?.close(new OstrakaError("OSTRAKA_CLOSED", "its session was closed while rows were read"));
     this.#leave();
     this.#state = "idle";
   }
@@ -192,25 +201,27 @@ export class Conversation {
     const deadlineMs = this.pool.clock.monotonicMs() + terms.timeoutMs;
     this.#stream?.drain();
     const before = this.#turn;
+    const first = this.#unfinished++ === 0;
     let current: SessionCall<T> | undefined;
-    let aborted = false;
     const run = (async () => {
-      this.#waiting++;
-      await before;
-      this.#waiting--;
-      if (aborted) throw signal?.reason;
-      return this.#perform(work, deadlineMs, (call) => {
+      if (!first) await this.#awaitTurn(before, deadlineMs);
+      return this.#perform(work, deadlineMs, signal, (call) => {
         current = call;
       });
     })();
-    this.#turn = run.then(
-      (value) => hold?.(value),
-      () => undefined,
-    );
+    const over = run
+      .then(
+        (value) => hold?.(value),
+        () => undefined,
+      )
+      .then(() => {
+        this.#unfinished--;
+      });
+    // Who gave up waiting has not had its turn: what it waited for goes on.
+    this.#turn = first ? over : before.then(() => over);
     if (signal === undefined) return run;
     return new Promise<T>((resolve, reject) => {
       const abort = (): void => {
-        aborted = true;
         if (current !== undefined) this.#link?.cancel(current);
         reject(signal.reason);
       };
@@ -219,18 +230,35 @@ export class Conversation {
     });
   }
 
-  async #perform<T>(work: Work<T>, deadlineMs: number, onCall: (call: SessionCall<T>) => void): Promise<T> {
+  async #awaitTurn(before: Promise<void>, deadlineMs: number): Promise<void> {
+    this.#waiting++;
+    try {
+      await new TurnWait(this.pool, deadlineMs, before).run();
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  async #perform<T>(
+    work: Work<T>,
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
+    onCall: (call: SessionCall<T>) => void,
+  ): Promise<T> {
     const sequence = work.keyed ? this.pool.newSequence() : 0;
     const issuedMs = work.keyed ? this.pool.clock.wallMs() : 0;
     let maybe = false;
     let doubtful = false;
     try {
       for (let attempt = 0; ; attempt++) {
-        if (this.#closed) throw new OstrakaError("OSTRAKA_CLOSED", "the session is closed");
+        this.#checkOpen(maybe, sequence);
+        // Its caller was told already: nothing more is sent.
+        signal?.throwIfAborted();
         if (this.#link?.isDown === true && this.#state !== "idle")
           return this.#loseTransaction(work, "the transaction was lost with its node");
         if (this.#lostWith !== undefined) return this.#afterLoss(work);
         const link = await this.#attach(deadlineMs, maybe, sequence);
+        signal?.throwIfAborted();
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
         const call = new SessionCall<T>(
@@ -262,6 +290,17 @@ export class Conversation {
       if (doubtful && sequence > 0) this.pool.doubted(sequence);
       else if (sequence > 0) this.pool.answered(sequence);
     }
+  }
+
+  #checkOpen(maybe: boolean, sequence: number): void {
+    if (this.#closed && maybe)
+      throw unknownOutcome("the session was closed meanwhile", `${this.pool.clientName}:${sequence}`);
+    if (this.#closed) throw new OstrakaError("OSTRAKA_CLOSED", "the session is closed");
+    if (this.#transactionOnly && this.#state === "idle")
+      throw new OstrakaError(
+        "OSTRAKA_CLOSED",
+        "the transaction is over: a statement in it, or COMMIT, ended it",
+      );
   }
 
   #pause(delayMs: number): Promise<void> {
@@ -414,6 +453,7 @@ export class Conversation {
       return maybe ? unknownOutcome(message, `${this.pool.clientName}:${sequence}`) : unavailable(message);
     };
     const link = await new LinkWait(this.pool, deadlineMs, late).run();
+    this.#checkOpen(maybe, sequence);
     this.#session = link.openSession();
     this.#link = link;
     return link;

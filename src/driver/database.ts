@@ -7,7 +7,7 @@ import { OstrakaError } from "./errors.js";
 import { closedError, type Pool } from "./pool.js";
 import { Prepared } from "./prepared.js";
 import { OpenTransaction, ServerSession } from "./session.js";
-import { BatchCall, type BoundStatement, bindStatement, ExecuteCall } from "./statements.js";
+import { BatchCall, type BoundStatement, bindStatement, bindStatements, ExecuteCall } from "./statements.js";
 import { Rows, StreamCall } from "./stream.js";
 import { termsOf } from "./terms.js";
 import type {
@@ -59,7 +59,7 @@ export class PooledDatabase implements Database {
     statements: readonly (string | StatementInput)[],
     options?: CallOptions,
   ): Promise<readonly ResultSet[]> {
-    const bound = statements.map((statement) => bindStatement(statement));
+    const bound = bindStatements(statements);
     for (const statement of bound) refuseTransactions(statement);
     if (bound.length === 0) return [];
     const terms = { ...termsOf(options, this.timeoutMs), repeat: "keyed" } as const;
@@ -100,7 +100,7 @@ export class PooledDatabase implements Database {
       const tx = await this.#begin(mode, options, attempt === 0 ? undefined : [attempt, ageMs]);
       try {
         const value = await fn(tx);
-        if (!tx.closed) await tx.commit(options);
+        await tx.finish(options);
         return value;
       } catch (error) {
         await tx.rollback();

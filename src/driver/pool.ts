@@ -58,7 +58,7 @@ export class Pool implements LinkOwner {
   readonly #unanswered = new Set<number>();
   /** Sequences of writes that ended with an unknown outcome, and since when. */
   readonly #doubts = new Map<number, number>();
-  #waiting: { take(link: Link): void }[] = [];
+  #waiting: { readonly call: PooledCall; take(link: Link): void }[] = [];
   #current: Link | undefined;
   #server: ServerInfo | undefined;
   #nextSequence = 1;
@@ -163,11 +163,11 @@ export class Pool implements LinkOwner {
     return this.#current;
   }
 
-  /** Calls `take` with a link as soon as there is one: at once, or later; never after `close`. */
-  withLink(take: (link: Link) => void): void {
+  /** Calls `take` with a link as soon as there is one: at once, or later; never after `close` or the call's end. */
+  withLink(call: PooledCall, take: (link: Link) => void): void {
     if (this.#current !== undefined) take(this.#current);
     else {
-      this.#waiting.push({ take });
+      this.#waiting.push({ call, take });
       this.#connect();
     }
   }
@@ -182,6 +182,8 @@ export class Pool implements LinkOwner {
     const now = this.clock.monotonicMs();
     for (const call of this.#live.filter(({ deadlineMs }) => now >= deadlineMs))
       if (call.place >= 0 && call.expire(now >= call.deadlineMs + GRACE_MS)) this.done(call);
+    // While no host answers, calls come and go: those that gave up are not kept.
+    this.#waiting = this.#waiting.filter(({ call }) => call.place >= 0);
     if (this.#live.length > 0) this.#sweepTimer = this.clock.setTimer(SWEEP_MS, () => this.#sweep());
   }
 

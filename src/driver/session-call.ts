@@ -4,7 +4,7 @@
  */
 import type { WireError } from "../base/errors.js";
 import { ServerOp, type SessionState } from "../rpc/protocol.js";
-import { errorFromWire, type OstrakaError } from "./errors.js";
+import { errorFromWire, type OstrakaError, timedOut } from "./errors.js";
 import type { Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 
@@ -85,20 +85,23 @@ export class SessionCall<T> implements PooledCall {
   }
 }
 
-/** Waits for a link until a deadline. */
-export class LinkWait implements PooledCall {
+/** What is never sent, and waits for something until a deadline. */
+abstract class Wait<T> implements PooledCall {
   id = 0;
   place = -1;
   readonly bytes = 0;
   #reject: ((error: OstrakaError) => void) | undefined;
 
   constructor(
-    private readonly pool: Pool,
+    protected readonly pool: Pool,
     readonly deadlineMs: number,
     private readonly late: () => OstrakaError,
   ) {}
 
-  run(): Promise<Link> {
+  /** Calls `come` with what is waited for. */
+  protected abstract await(come: (value: T) => void): void;
+
+  run(): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#reject = reject;
       try {
@@ -107,11 +110,11 @@ export class LinkWait implements PooledCall {
         reject(error);
         return;
       }
-      this.pool.withLink((link) => {
+      this.await((value) => {
         if (this.#reject === undefined) return;
         this.#reject = undefined;
         this.pool.done(this);
-        resolve(link);
+        resolve(value);
       });
     });
   }
@@ -136,5 +139,27 @@ export class LinkWait implements PooledCall {
     this.#reject = undefined;
     this.pool.done(this);
     reject?.(error);
+  }
+}
+
+/** For a link. */
+export class LinkWait extends Wait<Link> {
+  protected await(come: (link: Link) => void): void {
+    this.pool.withLink(this, come);
+  }
+}
+
+/** For what is before it in its session. */
+export class TurnWait extends Wait<void> {
+  constructor(
+    pool: Pool,
+    deadlineMs: number,
+    private readonly before: Promise<void>,
+  ) {
+    super(pool, deadlineMs, () => timedOut("what was asked of the session before took too long"));
+  }
+
+  protected await(come: () => void): void {
+    void this.before.then(come);
   }
 }

@@ -3,7 +3,7 @@ import { splitScript } from "../sql/splitter.js";
 import type { Conversation, Terms } from "./conversation.js";
 import { OstrakaError } from "./errors.js";
 import { Prepared } from "./prepared.js";
-import { type BoundStatement, bindStatement } from "./statements.js";
+import { type BoundStatement, bindStatement, bindStatements } from "./statements.js";
 import { Rows } from "./stream.js";
 import { termsOf } from "./terms.js";
 import { endsTransaction } from "./text.js";
@@ -41,7 +41,7 @@ abstract class Conversing implements Executor {
     statements: readonly (string | StatementInput)[],
     options?: CallOptions,
   ): Promise<readonly ResultSet[]> {
-    const bound = statements.map((statement) => bindStatement(statement));
+    const bound = bindStatements(statements);
     for (const statement of bound) this.check(statement);
     if (bound.length === 0) return [];
     return this.conversation.batch(bound, this.terms(options));
@@ -92,7 +92,7 @@ export class OpenTransaction extends Conversing implements Transaction {
   #id: string | undefined;
 
   get closed(): boolean {
-    return this.#ended !== "no";
+    return this.#ended !== "no" || this.conversation.over;
   }
 
   get id(): string | undefined {
@@ -109,6 +109,7 @@ export class OpenTransaction extends Conversing implements Transaction {
     try {
       await this.conversation.execute(bindStatement(sql), this.terms(options), retry);
       this.#id = this.conversation.transactionId;
+      this.conversation.endWithTransaction();
     } catch (error) {
       await this.#end("rolled back");
       throw error;
@@ -129,6 +130,11 @@ export class OpenTransaction extends Conversing implements Transaction {
     this.check({ ...commit, word: "other", sql: "" });
     await this.conversation.execute(commit, this.terms(options));
     await this.#end("committed");
+  }
+
+  /** Commits unless that, or a rollback, was asked for already. Rejects when something else ended the transaction. */
+  async finish(options?: CallOptions): Promise<void> {
+    if (this.#ended === "no") await this.commit(options);
   }
 
   async rollback(): Promise<void> {

@@ -1,6 +1,13 @@
 /** The messages that run statements, and the gathering of what they answer; for the pool and for sessions alike. */
 import { ClientOp, ServerOp, type Summary, type WireKey } from "../rpc/protocol.js";
-import { bindArgs, checkSize, isPlainObject, type WireParams } from "./bind.js";
+import {
+  bindArgs,
+  checkBatchSize,
+  checkSize,
+  isPlainObject,
+  statementSize,
+  type WireParams,
+} from "./bind.js";
 import { type CallTerms, type ResultMessage, RetriedCall, type RowsMessage } from "./calls.js";
 import { OstrakaError } from "./errors.js";
 import type { Pool } from "./pool.js";
@@ -50,9 +57,16 @@ export function executeMessage(
     : [ClientOp.Execute, id, session, sql, params, key, timeoutMs, want, retry];
 }
 
+/** Of a batch. */
+export function bindStatements(statements: readonly (string | StatementInput)[]): readonly BoundStatement[] {
+  const bound = statements.map((statement) => bindStatement(statement));
+  checkBatchSize(bound);
+  return bound;
+}
+
+/** About how much it takes on the wire. */
 export function statementBytes({ sql, params }: BoundStatement): number {
-  const vector = params === null ? 0 : params instanceof Uint8Array ? params.length : params[1].length + 64;
-  return sql.length + vector;
+  return statementSize(sql, params);
 }
 
 /** Gathers head, chunks and summary into a ResultSet. */

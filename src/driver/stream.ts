@@ -143,12 +143,14 @@ export class StreamTail implements PooledCall {
     this.#link.tell([ClientOp.Fetch, this.id, ALL_CREDITS]);
   }
 
-  /** Nobody wants the rest. */
-  close(): void {
+  /** Nobody wants the rest; `reason` is for who asks for it all the same, and must not take this for the end. */
+  close(reason?: OstrakaError): void {
     this.#chunks = [];
     if (this.#ended) return;
+    this.#error = reason;
     this.#stop();
     this.#end(undefined, undefined);
+    this.#notify();
   }
 
   #stop(): void {

@@ -128,7 +128,7 @@ export type TransactionMode = "write" | "read";
 
 /** An open transaction. Every statement sees those before it; nobody else does until `commit` has resolved. */
 export interface Transaction extends Executor {
-  /** True once it was committed, rolled back, or lost. */
+  /** True once it was committed, rolled back (by a statement too, as INSERT OR ROLLBACK does), or lost. */
   readonly closed: boolean;
   /** The name under which `db.outcome` knows it; undefined for read transactions. */
   readonly id: string | undefined;
