@@ -13,7 +13,7 @@
 import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
 import { isUnknownOutcome, OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
-import type { Link } from "./link.js";
+import type { Call, Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 import { Result } from "./rows.js";
 import { LinkWait, type SessionAnswer, SessionCall, TurnWait } from "./session-call.js";
@@ -70,6 +70,7 @@ export class Conversation {
   /** Calls whose turn has not come, and all that are not over. */
   #waiting = 0;
   #unfinished = 0;
+  #current: Call | undefined;
   /** Nothing runs outside the transaction that is open now. */
   #transactionOnly = false;
 
@@ -170,10 +171,11 @@ export class Conversation {
     );
   }
 
-  /** Rolls back what is open and lets the node go. Idempotent. */
+  /** Stops what runs, rolls back what is open and lets the node go. Idempotent. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#current !== undefined) this.#link?.cancel(this.#current);
     this.#stream?.close(new OstrakaError("OSTRAKA_CLOSED", "its session was closed while rows were read"));
     this.#leave();
     this.#state = "idle";
@@ -273,9 +275,13 @@ export class Conversation {
           (message, from) => work.take(message, from, link),
         );
         onCall(call);
+        this.#current = call;
         const transactionId = this.#transactionId;
         const answer = await call.run(link);
+        this.#current = undefined;
         if (answer.kind === "value") return answer.value;
+        if (this.#closed && answer.kind === "error" && answer.error.code === "OSTRAKA_TIMEOUT")
+          this.#checkOpen(maybe, sequence);
         const id = transactionId ?? `${this.pool.clientName}:${sequence}`;
         if (inTransaction) return await this.#failedInside(answer, work, id, deadlineMs);
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);

@@ -152,7 +152,7 @@ export type SessionState = "idle" | "open" | "failed";
 export interface Session extends Executor {
   /** Whether a transaction is open, as of the last answer. */
   readonly state: SessionState;
-  /** Rolls back what is open. Idempotent. */
+  /** Stops what runs and rolls back what is open. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -77,6 +77,23 @@ describe("a stream that others end", () => {
   });
 });
 
+describe("a call that runs when its session closes", () => {
+  it("is stopped at the node", async () => {
+    const session = await db.session();
+    let arrived = false;
+    server.gateway.interference = {
+      before: ({ signal }) => {
+        arrived = true;
+        return new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve()));
+      },
+    };
+    const slow = session.execute("insert into nowhere values (1)");
+    await expect.poll(() => arrived).toBe(true);
+    await session.close();
+    await expect(slow).rejects.toMatchObject({ code: "OSTRAKA_CLOSED" });
+  });
+});
+
 describe("a call that waits for its session", () => {
   it("ends at its deadline, and is not run afterwards", async () => {
     await db.exec("create table t (n)");
