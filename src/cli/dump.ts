@@ -7,6 +7,7 @@
  * 2. Exact: every value reads back with its storage class and every bit (literals.ts says how). Foreign keys are off
  *    while loading, so tables need no order; the whole is one transaction.
  * 3. Bounded memory: rows are written as they arrive.
+ * 4. user_version and application_id come last, behind COMMIT, and only in a dump of everything.
  *
  * Virtual tables are dumped by their own rows, never by their shadow tables, which no SQL may write here. Full-text
  * tables with content elsewhere are rebuilt from it; contentless ones cannot be read back at all, and say so.
@@ -16,7 +17,7 @@ import type { Executor, Value } from "../driver/types.js";
 import { RESERVED_WORDS } from "../sql/keywords.js";
 import { NO_TIMEOUT_MS } from "./connection.js";
 import { CommandFailure, EXIT } from "./exit.js";
-import { nameLiteral, quoteName, sqlLiteral } from "./format/literals.js";
+import { nameLiteral, quoteName, sqlLiteral, terminated } from "./format/literals.js";
 
 export interface DumpOptions {
   /** Whether to dump this table (or view), with what belongs to it. Default: all. */
@@ -60,15 +61,9 @@ class Dumper {
     );
     const virtual = wanted.filter(({ type, name }) => type === "table" && kinds.get(name) === "virtual");
     await this.write("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n");
-    for (const pragma of ["user_version", "application_id"]) {
-      const [value] = await this.#query(`PRAGMA ${pragma}`);
-      if (this.options.includes === undefined && value?.[0] !== undefined && Number(value[0]) !== 0) {
-        await this.write(`PRAGMA ${pragma}=${value[0]};\n`);
-      }
-    }
     for (const table of tables) {
       if (table.name.startsWith("sqlite_")) continue;
-      await this.write(`${table.sql};\n`);
+      await this.write(`${terminated(table.sql)}\n`);
       await this.#dumpRows(table.name);
     }
     await this.#dumpSequence(tables);
@@ -76,6 +71,7 @@ class Dumper {
     const shadows = new Set([...kinds].filter(([, kind]) => kind === "shadow").map(([name]) => name));
     await this.#dumpRest(wanted, shadows);
     await this.write("COMMIT;\n");
+    if (this.options.includes === undefined) await this.#dumpVersions();
     return this.#rows;
   }
 
@@ -140,6 +136,15 @@ class Dumper {
     this.options.progress(this.#rows);
   }
 
+  /** Behind COMMIT: no transaction can set them here, and what was not loaded has no version. */
+  async #dumpVersions(): Promise<void> {
+    for (const pragma of ["user_version", "application_id"]) {
+      const [value] = await this.#query(`PRAGMA ${pragma}`);
+      if (value?.[0] !== undefined && Number(value[0]) !== 0)
+        await this.write(`PRAGMA ${pragma}=${value[0]};\n`);
+    }
+  }
+
   /** AUTOINCREMENT goes on where it was. */
   async #dumpSequence(tables: readonly SchemaObject[]): Promise<void> {
     if (!tables.some(({ sql }) => /\bautoincrement\b/i.test(sql))) return;
@@ -157,7 +162,7 @@ class Dumper {
   }
 
   async #dumpVirtual({ name, sql }: SchemaObject): Promise<void> {
-    await this.write(`${sql};\n`);
+    await this.write(`${terminated(sql)}\n`);
     const fullText = /\busing\s+["'`[]?fts[345]["'`\]]?/i.test(sql);
     const content = /\bcontent\s*=\s*(?:'((?:[^']|'')*)'|"((?:[^"]|"")*)"|([^,)\s]*))/i.exec(sql);
     if (fullText && content !== null) {
@@ -182,7 +187,7 @@ class Dumper {
   async #dumpRest(wanted: readonly SchemaObject[], shadows: ReadonlySet<string>): Promise<void> {
     for (const { type, name, table, sql } of wanted) {
       if (type === "table" || shadows.has(table) || name.startsWith("sqlite_")) continue;
-      await this.write(`${sql};\n`);
+      await this.write(`${terminated(sql)}\n`);
     }
     if (wanted.some(({ name }) => name === "sqlite_stat1")) await this.write("ANALYZE;\n");
   }

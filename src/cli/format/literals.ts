@@ -3,6 +3,7 @@
  * version of SQLite that people have, also when a shell reads it line by line.
  */
 import type { Value } from "../../driver/types.js";
+import { StatementSplitter } from "../../sql/splitter.js";
 
 /**
  * A REAL in the fewest digits that read back the same, laid out as SQLite does ("%!.17g"). SQLite itself sometimes
@@ -71,6 +72,13 @@ export function sqlLiteral(value: Value): string {
     return realText(value);
   }
   return blobLiteral(value);
+}
+
+/** A statement with its semicolon, which a comment at its end must not swallow. */
+export function terminated(sql: string): string {
+  const splitter = new StatementSplitter();
+  if (splitter.push(`${sql};`).length > 0) return `${sql};`;
+  return splitter.inside === "*/" ? `${sql}*/;` : `${sql}\n;`;
 }
 
 /** A name in double quotes, always. */

@@ -3,7 +3,7 @@
 import type { Value } from "../../driver/types.js";
 import { likePattern } from "../dump.js";
 import { tablePrinter } from "../format/aligned.js";
-import { quoteName } from "../format/literals.js";
+import { quoteName, terminated } from "../format/literals.js";
 import { DEFAULT_PRINT_OPTIONS } from "../format/printer.js";
 import { printable } from "../format/width.js";
 import type { MetaCommand } from "./meta.js";
@@ -67,7 +67,7 @@ async function describe(shell: Shell, args: readonly string[]): Promise<void> {
   await shell.output.write(`${title}\n`);
   if (type === "table" || type === "view") await describeColumns(shell, actual!);
   if (type === "table") await describeTableParts(shell, actual!);
-  else await shell.output.write(`${sql};\n`);
+  else await shell.output.write(`${terminated(sql!)}\n`);
 }
 
 async function describeColumns(shell: Shell, name: string): Promise<void> {

@@ -1,4 +1,5 @@
 /** The dot commands that show the schema, as sqlite3 shows it. */
+import { terminated } from "../format/literals.js";
 import { displayWidth, printable } from "../format/width.js";
 import type { MetaCommand } from "./meta.js";
 import type { Shell } from "./shell.js";
@@ -64,7 +65,7 @@ async function schema(shell: Shell, args: readonly string[]): Promise<void> {
       "order by origin, place",
     [pattern],
   );
-  for (const row of rows) await shell.output.write(`${String(row[0])};\n`);
+  for (const row of rows) await shell.output.write(`${terminated(String(row[0]))}\n`);
 }
 
 export const schemaCommands: readonly MetaCommand[] = [
