@@ -4,12 +4,16 @@
  */
 export function splitArguments(line: string): string[] {
   const words: string[] = [];
+  let quoted = false;
   let i = 0;
   while (i < line.length) {
     const c = line[i]!;
     if (/\s/.test(c)) {
       i++;
-    } else if (c === "'") {
+      continue;
+    }
+    quoted = c === "'" || c === '"';
+    if (c === "'") {
       const close = line.indexOf("'", i + 1);
       const end = close < 0 ? line.length : close;
       words.push(line.slice(i + 1, end));
@@ -26,8 +30,9 @@ export function splitArguments(line: string): string[] {
     }
   }
   const last = words.at(-1);
+  if (quoted) return words;
   if (words.length > 1 && last === ";") words.pop();
-  else if (last !== undefined && last.length > 1 && last.endsWith(";") && !/['"];$/.test(line.trimEnd())) {
+  else if (last !== undefined && last.length > 1 && last.endsWith(";")) {
     words[words.length - 1] = last.slice(0, -1);
   }
   return words;
