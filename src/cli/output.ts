@@ -10,6 +10,9 @@ import { once } from "node:events";
 import { createWriteStream } from "node:fs";
 import type { Writable } from "node:stream";
 
+/** Thrown by `writeWhileRead` when nobody reads any more. */
+export class ReaderGone extends Error {}
+
 const GATHER_CHARACTERS = 32 * 1024;
 
 export class Output {
@@ -58,6 +61,12 @@ export class Output {
     this.#gathered.push(text);
     this.#characters += text.length;
     if (this.#characters >= GATHER_CHARACTERS) return this.flush();
+  }
+
+  /** As `write`, for what would take long to write in vain. */
+  writeWhileRead(text: string): void | Promise<void> {
+    if (this.#readerGone) throw new ReaderGone("nobody reads any more");
+    return this.write(text);
   }
 
   /** Hands over what is gathered; waits while the receiver is behind. Rejects when it failed. */

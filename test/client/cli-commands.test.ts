@@ -91,6 +91,50 @@ describe("sql", () => {
     expect(out).toBe("i\n1\n");
   });
 
+  test("wrong flags end it, before and after it is connected", async () => {
+    const wrong = await sql(["--timeout-ms", "soon", "-c", "select 1"]);
+    expect(wrong).toMatchObject({
+      exitCode: 1,
+      stdout: "",
+      stderr: "Error: --timeout-ms: not a number of milliseconds\n",
+    });
+  });
+
+  test("input that is not UTF-8 is refused wherever it comes from", async () => {
+    const latin1 = Buffer.from("create table t(a); insert into t values ('caf\xe9');", "latin1");
+    const piped = await promisify(execFile)("sh", [
+      "-c",
+      '"$0" "$1" sql "$2" < "$3"; echo $?',
+      ...[process.execPath, MAIN, server.url, file("latin1.sql", latin1)],
+    ]);
+    expect(piped).toEqual({
+      stdout: "1\n",
+      stderr: `Error: stdin: not UTF-8 text (within bytes 0 to ${latin1.length})\n`,
+    });
+  });
+
+  test("\\c takes all of what follows to the other cluster", async () => {
+    const other = await startLocalServer();
+    const script = `\\c ${other.url}\ncreate table p(a);\ninsert into p values(1);\ninsert into p values(2);\ninsert into p values(3);\nselect count(*) from p;`;
+    const { stdout, stderr } = await sql(["--no-stop-on-error", "--format", "csv", "--no-header"], script);
+    await other.close();
+    expect(stderr).toBe("");
+    expect(stdout.split("\n").slice(1)).toEqual(["3", ""]);
+  });
+
+  test("what is sent ahead has the time of what is before it, too", async () => {
+    server.gateway.interference = {
+      before: async ({ sql: text }) => {
+        if (text.startsWith("insert")) await new Promise((resolve) => setTimeout(resolve, 100));
+      },
+    };
+    const inserts = Array.from({ length: 20 }, (_, i) => `insert into t values (${i});`).join("\n");
+    const script = `create table t(a);\nbegin;\n${inserts}\ncommit;\nselect count(*) from t;`;
+    const { stdout, stderr } = await sql(["--timeout-ms", "800", "--format", "csv", "--no-header"], script);
+    expect(stderr).toBe("");
+    expect(stdout).toBe("20\n");
+  });
+
   test("a large result comes whole, a row a line", async () => {
     const query =
       "with recursive n(i) as (select 1 union all select i + 1 from n where i < 50000) select i, hex(zeroblob(20)) h from n";
@@ -185,6 +229,23 @@ describe("import", () => {
       `Error: ${path}:3: UNIQUE constraint failed: bad.a (SQLITE_CONSTRAINT_UNIQUE)\nno row was loaded\n`,
     );
   });
+});
+
+test("a dump that nobody reads any more ends", async () => {
+  await sql([
+    "-c",
+    "create table t(a, b); insert into t with recursive n(i) as (select 1 union all select i + 1 from n where i < 400000) select i, hex(zeroblob(50)) from n",
+  ]);
+  for (const command of ["dump --url", "sql -c .dump"]) {
+    server.gateway.streamedRows = 0;
+    const { stdout } = await promisify(execFile)("sh", [
+      "-c",
+      `"$0" "$1" ${command} "$2" | head -1`,
+      ...[process.execPath, MAIN, server.url],
+    ]);
+    expect(stdout).toBe("PRAGMA foreign_keys=OFF;\n");
+    expect(server.gateway.streamedRows).toBeLessThan(200_000);
+  }
 });
 
 test("slt: files, gzip, folders, a report, and an empty database after each", async () => {

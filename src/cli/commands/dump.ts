@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { addConnectionOptions, type ConnectionFlags, resolveUrl, withDatabase } from "../connection.js";
 import { dump } from "../dump.js";
 import { CommandFailure, EXIT } from "../exit.js";
-import { Output } from "../output.js";
+import { Output, ReaderGone } from "../output.js";
 
 interface DumpFlags extends ConnectionFlags {
   readonly table?: string[];
@@ -34,11 +34,13 @@ async function run(flags: DumpFlags): Promise<void> {
         const { rows } = await session.execute("select 1 from sqlite_schema where lower(name) = ?", [name]);
         if (rows.length === 0) throw new CommandFailure(EXIT.failure, `there is no table named ${name}`);
       }
-      await dump(session, (text) => output.write(text), {
+      await dump(session, (text) => output.writeWhileRead(text), {
         ...(wanted !== undefined && { includes: (table) => wanted.includes(table.toLowerCase()) }),
       });
       await session.execute("COMMIT");
       await output.close();
+    } catch (error) {
+      if (!(error instanceof ReaderGone)) throw error;
     } finally {
       await session.close();
     }

@@ -14,7 +14,7 @@ import {
 } from "../connection.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { FORMATS, type Format } from "../format/printer.js";
-import { readText } from "../import/import.js";
+import { decodeText, readText } from "../import/import.js";
 import { Output } from "../output.js";
 import { runInteractive } from "../shell/interactive.js";
 import { Quit, Shell } from "../shell/shell.js";
@@ -90,8 +90,8 @@ export async function runShellOn(
     interactive,
     connect: (other) => connect(other, connectOptions(flags, "bigint")),
   });
-  applyFlags(shell, flags, interactive);
   try {
+    applyFlags(shell, flags, interactive);
     return interactive ? await converse(shell, flags) : await runInputs(shell, inputs);
   } catch (error) {
     if (error instanceof Quit) return error.exitCode;
@@ -154,8 +154,7 @@ async function runInputs(shell: Shell, inputs: readonly ScriptInput[]): Promise<
 /** Opened before it is read: a file that is not there is a failure of the command, not of a statement. */
 async function openScript(path: string): Promise<AsyncIterable<string>> {
   if (path === "-") {
-    process.stdin.setEncoding("utf8");
-    return process.stdin as AsyncIterable<string>;
+    return readStandardInput();
   }
   const texts = mapTexts(path);
   try {
@@ -163,6 +162,16 @@ async function openScript(path: string): Promise<AsyncIterable<string>> {
     return prepend(first, texts);
   } catch (error) {
     throw new CommandFailure(EXIT.failure, `cannot read ${path}: ${describeError(error)}`);
+  }
+}
+
+async function* readStandardInput(): AsyncGenerator<string> {
+  try {
+    for await (const { text } of decodeText(process.stdin)) yield text;
+  } catch (error) {
+    throw error instanceof CommandFailure
+      ? new CommandFailure(error.exitCode, `stdin: ${error.message}`)
+      : error;
   }
 }
 

@@ -364,14 +364,19 @@ function uniqueNames(fields: readonly string[]): string[] {
   });
 }
 
-/** A file as text, with the bytes read so far. Bytes that are not UTF-8 are an error, not a guess. */
-export async function* readText(
-  path: string,
+/** A file as text. */
+export function readText(path: string, signal?: AbortSignal): ReturnType<typeof decodeText> {
+  return decodeText(createReadStream(path, { highWaterMark: 256 * 1024 }), signal);
+}
+
+/** Bytes as text, with the bytes read so far. Bytes that are not UTF-8 are an error, not a guess. */
+export async function* decodeText(
+  chunks: AsyncIterable<Buffer>,
   signal?: AbortSignal,
 ): AsyncGenerator<{ readonly text: string; readonly bytes: number }> {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   let bytes = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 }) as AsyncIterable<Buffer>) {
+  for await (const chunk of chunks) {
     signal?.throwIfAborted();
     let text: string;
     try {

@@ -43,7 +43,7 @@ class SqlScript {
     readonly path: string,
   ) {
     this.#pipeline = new Pipeline(
-      session,
+      () => session,
       {
         failed: (error, _sql, line) => {
           this.#fail(error, line);

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { dump, likePattern } from "../dump.js";
 import { FORMATS, type Format } from "../format/printer.js";
 import { readText } from "../import/import.js";
-import { Output } from "../output.js";
+import { Output, ReaderGone } from "../output.js";
 import { splitArguments } from "./arguments.js";
 import { describeCommands } from "./describe.js";
 import { importIntoShell } from "./import-command.js";
@@ -126,11 +126,13 @@ async function dumpCommand(shell: Shell, args: readonly string[]): Promise<void>
   if (own) await shell.session.execute("BEGIN READ ONLY");
   try {
     await shell.interruptible((signal) =>
-      dump(shell.session, (text) => shell.output.write(text), {
+      dump(shell.session, (text) => shell.output.writeWhileRead(text), {
         signal,
         ...(patterns.length > 0 && { includes: (table) => patterns.some((matches) => matches(table)) }),
       }),
     );
+  } catch (error) {
+    if (!(error instanceof ReaderGone)) throw error;
   } finally {
     await shell.output.flush();
     if (own) await shell.session.execute("ROLLBACK").catch(() => undefined);

@@ -13,6 +13,7 @@
  * Errors are reported in order, each with its own line.
  */
 import type { ResultSet, Session } from "../../driver/types.js";
+import { NO_TIMEOUT_MS } from "../connection.js";
 
 const MAX_STATEMENTS = 256;
 const MAX_CHARACTERS = 4 * 1024 * 1024;
@@ -37,7 +38,7 @@ export interface PipelineEvents {
 }
 
 export class Pipeline {
-  readonly #session: Session;
+  readonly #session: () => Session;
   readonly #events: PipelineEvents;
   readonly #stopOnError: () => boolean;
   readonly #timeoutMs: () => number;
@@ -49,7 +50,7 @@ export class Pipeline {
   #stopped = false;
 
   constructor(
-    session: Session,
+    session: () => Session,
     events: PipelineEvents,
     options: { readonly stopOnError: () => boolean; readonly timeoutMs: () => number },
   ) {
@@ -69,10 +70,14 @@ export class Pipeline {
       return (await this.drain()) ? "no" : "stop";
     }
     if (this.#stopped) return "stop";
-    const answer = this.#session.execute(sql, undefined, { timeoutMs: this.#timeoutMs() }).then(
-      (result) => ({ result }),
-      (error: unknown) => ({ error }),
-    );
+    // Its time is that of those ahead of it, and its own.
+    const timeoutMs = Math.min(this.#timeoutMs() * (this.#inFlight.length + 1), NO_TIMEOUT_MS);
+    const answer = this.#session()
+      .execute(sql, undefined, { timeoutMs })
+      .then(
+        (result) => ({ result }),
+        (error: unknown) => ({ error }),
+      );
     this.#inFlight.push({ line, sql, answer });
     this.#characters += sql.length;
     // Half of the window is let out at once, so that the other half keeps the session busy meanwhile.
@@ -80,6 +85,11 @@ export class Pipeline {
       if (!(await this.#settle(MAX_STATEMENTS / 2, MAX_CHARACTERS / 2))) return "stop";
     }
     return "taken";
+  }
+
+  /** The session is another one, or what it knows was changed by others: what was learned of it is forgotten. */
+  forget(): void {
+    this.#rollbackFree = undefined;
   }
 
   /** Waits for every answer; false when one of them stops the script. */
@@ -95,14 +105,14 @@ export class Pipeline {
     // A lone write gains nothing.
     if (++this.#consecutive < 2) return false;
     if (!this.#stopOnError()) return true;
-    if (this.#session.state !== "open") return false;
+    if (this.#session().state !== "open") return false;
     this.#rollbackFree ??= await this.#askSchema();
-    return this.#rollbackFree && this.#session.state === "open";
+    return this.#rollbackFree && this.#session().state === "open";
   }
 
   async #askSchema(): Promise<boolean> {
     try {
-      const { rows } = await this.#session.execute(SESSION_MENTIONS_ROLLBACK);
+      const { rows } = await this.#session().execute(SESSION_MENTIONS_ROLLBACK);
       return Number(rows[0]?.[0]) === 0;
     } catch {
       // Whatever is wrong, the statement itself will say so, in its own words and on its own line.

@@ -211,7 +211,11 @@ export class Shell {
   async runMeta(line: string): Promise<void> {
     for (const pipeline of this.#pipelines) await pipeline.drain();
     const once = this.outputOnce;
-    await runMetaCommand(this, line);
+    try {
+      await runMetaCommand(this, line);
+    } finally {
+      for (const pipeline of this.#pipelines) pipeline.forget();
+    }
     await this.output.flush();
     if (once) await this.endOnce();
   }
@@ -264,12 +268,13 @@ class ScriptRun {
   /** Text of a dot or backslash command whose line has not ended. */
   #meta: string | undefined;
   #atLineStart = true;
+  #atFileStart = true;
 
   constructor(shell: Shell, position: ScriptPosition) {
     this.#shell = shell;
     this.#position = position;
     this.pipeline = new Pipeline(
-      shell.session,
+      () => shell.session,
       { failed: (error, _sql, line) => this.#failed(error, line) },
       {
         stopOnError: () => shell.settings.stopOnError,
@@ -280,7 +285,8 @@ class ScriptRun {
 
   /** False when the script is to stop. */
   async push(chunk: string): Promise<boolean> {
-    let at = 0;
+    let at = this.#atFileStart && chunk.startsWith("\ufeff") ? 1 : 0;
+    if (chunk !== "") this.#atFileStart = false;
     while (at < chunk.length) {
       const newline = chunk.indexOf("\n", at);
       const end = newline < 0 ? chunk.length : newline + 1;

@@ -92,6 +92,21 @@ describe("scripts", () => {
     expect(readFileSync(once, "utf8")).toBe("b\n3\n");
   });
 
+  test("a byte order mark may stand before a command", async () => {
+    const { run, takeErrors } = createShell();
+    expect(await run("\ufeff.mode csv\nselect 1 as a;\n")).toBe("a\n1\n");
+    expect(takeErrors()).toBe("");
+  });
+
+  test("a semicolon in quotes is an argument, one behind is forgiven", async () => {
+    const { run, takeErrors } = createShell();
+    const out = await run(
+      ".mode csv\n.separator \";\"\nselect 1 as a, 2 as b;\n.print \"x;\" 'y;'\n.print z;\n.print z ;\n.separator ',';\nselect 1, 2;",
+    );
+    expect(takeErrors()).toBe("");
+    expect(out).toBe("a;b\n1;2\nx; y;\nz\nz\n1,2\n1,2\n");
+  });
+
   test("pieces may be cut anywhere", async () => {
     const script = ".mode csv\nselect 'a\n.b' as x;\n.print one\n# a comment\nselect 2 as y;\n";
     for (const length of [1, 2, 3, 7]) {
@@ -147,6 +162,19 @@ describe("sending ahead", () => {
     expect(await shell.runScript([script], "stdin")).toBe(false);
     expect(session.mostOutstanding).toBe(1);
     expect(session.sqlite.prepare("select count(*) from t").pluck().get()).toBe(0n);
+  });
+
+  test("what a script that is read changes is known to the one that reads it", async () => {
+    const { shell, session } = createShell();
+    const inner = join(folder, "trigger.sql");
+    writeFileSync(
+      inner,
+      "create trigger r before insert on t when new.a = 3 begin select raise(rollback, 'no'); end;",
+    );
+    const script = `create table t(a);\nbegin;\n${inserts(2)}.read ${inner}\n${inserts(300)}commit;\n`;
+    expect(await shell.runScript([script], "stdin")).toBe(false);
+    expect(session.received.at(-1)).toBe("insert into t values (3);");
+    expect(session.sqlite.prepare("select count(*) from sqlite_schema").pluck().get()).toBe(1n);
   });
 
   test("rows of RETURNING come out in order", async () => {
