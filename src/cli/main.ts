@@ -44,7 +44,9 @@ export function createProgram(): Command {
 async function main(): Promise<void> {
   // A reader that goes away is no failure of ours (see output.ts).
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
+    if (error.code === "EPIPE") return;
+    process.stderr.write(`Error: cannot write: ${describeError(error)}\n`);
+    process.exit(EXIT.failure);
   });
   try {
     await createProgram().parseAsync();

@@ -100,6 +100,16 @@ describe("sql", () => {
     });
   });
 
+  test.skipIf(process.platform !== "linux")("output that cannot be written is an error", async () => {
+    const { stdout, stderr } = await promisify(execFile)("sh", [
+      "-c",
+      '"$0" "$1" sql "$2" -c "select 1" > /dev/full; echo $?',
+      ...[process.execPath, MAIN, server.url],
+    ]);
+    expect(stdout).toBe("1\n");
+    expect(stderr).toMatch(/^Error: .*ENOSPC.*\n$/);
+  });
+
   test("input that is not UTF-8 is refused wherever it comes from", async () => {
     const latin1 = Buffer.from("create table t(a); insert into t values ('caf\xe9');", "latin1");
     const piped = await promisify(execFile)("sh", [

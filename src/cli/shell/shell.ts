@@ -319,6 +319,7 @@ class ScriptRun {
     // The splitter counts lines; it has not seen this one.
     this.#splitter.push("\n");
     if (text.startsWith("#")) return true;
+    if (this.#shell.interrupted) return false;
     if (!(await this.pipeline.drain())) return false;
     try {
       await this.#shell.runMeta(text);
@@ -330,6 +331,7 @@ class ScriptRun {
   }
 
   async #run(sql: string, line: number): Promise<boolean> {
+    if (this.#shell.interrupted) return false;
     const { settings } = this.#shell;
     const mayPipeline = !settings.timing && !settings.changes && !settings.echo;
     const offered = mayPipeline ? await this.pipeline.offer(sql, line) : "no";
@@ -344,6 +346,8 @@ class ScriptRun {
   }
 
   #failed(error: unknown, line: number): boolean {
+    // Who interrupts means the script, and is told once, by whoever began it.
+    if (this.#shell.interrupted) return false;
     if (!(error instanceof ScriptStopped)) this.#shell.report(error, `${this.#position.name}:${line}`);
     return !this.#shell.settings.stopOnError;
   }

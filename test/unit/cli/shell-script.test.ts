@@ -92,6 +92,21 @@ describe("scripts", () => {
     expect(readFileSync(once, "utf8")).toBe("b\n3\n");
   });
 
+  test.each(["select 1;\n", "insert into t values (1);\n"])(
+    "an interrupt stops the script and not only the statement: %s",
+    async (statement) => {
+      const { shell, session, takeErrors } = createShell();
+      shell.settings.stopOnError = false;
+      await session.execute("create table t(a)");
+      const running = shell.runScript([statement.repeat(2000)], "stdin");
+      await expect.poll(() => session.received.length, { interval: 1 }).toBeGreaterThan(1);
+      shell.interrupt();
+      expect(await running).toBe(false);
+      expect(session.received.length).toBeLessThan(2000);
+      expect(takeErrors()).toBe("");
+    },
+  );
+
   test("a byte order mark may stand before a command", async () => {
     const { run, takeErrors } = createShell();
     expect(await run("\ufeff.mode csv\nselect 1 as a;\n")).toBe("a\n1\n");
