@@ -3,7 +3,7 @@
  * may insert, or surely writes nothing. Anything not recognised is taken for a write, which costs an idempotency key
  * and nothing else. The server decides what a statement is; this only chooses how to send it again.
  */
-import { TokenKind, tokenize, wordAt } from "../sql/tokenizer.js";
+import { TokenKind, tokenize, tokenText, wordAt } from "../sql/tokenizer.js";
 
 export type Word = "begin" | "commit" | "rollback" | "savepoint" | "release" | "insert" | "query" | "other";
 
@@ -16,11 +16,14 @@ const WORDS: Readonly<Record<string, Word>> = {
   release: "release",
   insert: "insert",
   replace: "insert",
-  with: "insert",
   select: "query",
   values: "query",
   explain: "query",
 };
+
+/** Longer ones are not worth the look. */
+const LONGEST_WITH = 100_000;
+const VERBS: ReadonlySet<string> = new Set(["select", "values", "insert", "replace", "update", "delete"]);
 
 export function firstWord(sql: string): Word {
   let at = skipBlank(sql, 0);
@@ -31,7 +34,23 @@ export function firstWord(sql: string): Word {
   }
   // The longest word of interest.
   if (at === start || at - start > 9) return "other";
-  return WORDS[sql.slice(start, at).toLowerCase()] ?? "other";
+  const word = sql.slice(start, at).toLowerCase();
+  return word === "with" ? wordAfterWith(sql) : (WORDS[word] ?? "other");
+}
+
+/** What a WITH clause is followed by: the first verb outside parentheses. */
+function wordAfterWith(sql: string): Word {
+  if (sql.length > LONGEST_WITH) return "other";
+  const tokens = tokenize(sql);
+  let depth = 0;
+  for (let i = 0; i < tokens.length; i++) {
+    const text = tokenText(tokens, i);
+    if (text === "(") depth++;
+    else if (text === ")") depth--;
+    else if (depth === 0 && tokens.kinds[i] === TokenKind.Word && VERBS.has(text.toLowerCase()))
+      return WORDS[text.toLowerCase()] ?? "other";
+  }
+  return "other";
 }
 
 /** Past spaces, semicolons and comments. */
