@@ -10,7 +10,7 @@ import type { Dial } from "./link.js";
 import { Pool } from "./pool.js";
 import { LinkWait } from "./session-call.js";
 import type { ConnectOptions, Database, IntMode, TlsOptions } from "./types.js";
-import { checkTimeout, parseUrl } from "./url.js";
+import { checkIntMode, checkTimeout, parseUrl } from "./url.js";
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 /** A node that hangs is noticed, and its calls sent elsewhere, well within the default deadline. */
@@ -28,9 +28,7 @@ const KEEPALIVE = { "grpc.keepalive_time_ms": 4_000, "grpc.keepalive_timeout_ms"
  */
 export async function connect(url: string, options: ConnectOptions = {}): Promise<Database> {
   const parsed = parseUrl(url);
-  const intMode = options.intMode ?? parsed.options.intMode ?? "number";
-  if (intMode !== "number" && intMode !== "bigint" && intMode !== "string")
-    throw new TypeError('intMode is "number", "bigint" or "string"');
+  const intMode = checkIntMode(options.intMode ?? parsed.options.intMode ?? "number");
   const timeoutMs = checkTimeout(options.timeoutMs ?? parsed.options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   if (options.tls !== undefined && !parsed.tls) throw new TypeError("tls needs an ostrakas:// URL");
   const dial = dialer(parsed.tls ? (options.tls ?? {}) : undefined, options.authToken);

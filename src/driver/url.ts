@@ -51,6 +51,11 @@ function parseQuery(query: string): Pick<ConnectOptions, "intMode" | "timeoutMs"
   return options;
 }
 
+export function checkIntMode(intMode: IntMode): IntMode {
+  if (!INT_MODES.includes(intMode)) throw new TypeError('intMode is "number", "bigint" or "string"');
+  return intMode;
+}
+
 export function checkTimeout(timeoutMs: number): number {
   if (typeof timeoutMs !== "number" || !(timeoutMs > 0))
     throw new TypeError("timeoutMs must be a positive number of milliseconds");

@@ -89,9 +89,19 @@ export interface DirectoryLock {
   release(): void;
 }
 
+function openLock(directory: string): Database.Database {
+  try {
+    mkdirSync(directory, { recursive: true });
+    return new Database(join(directory, "lock.db"), { timeout: 0 });
+  } catch (error) {
+    throw new UserError("OSTRAKA_CONFIG", `${directory} cannot be used: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
 export function lockDirectory(directory: string): DirectoryLock {
-  mkdirSync(directory, { recursive: true });
-  const database = new Database(join(directory, "lock.db"), { timeout: 0 });
+  const database = openLock(directory);
   try {
     database.pragma("journal_mode = MEMORY");
     database.exec("BEGIN EXCLUSIVE");

@@ -4,7 +4,6 @@
  * are refused and strangers, nodes that belong to no cluster yet, are told so.
  */
 import { createHmac } from "node:crypto";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { FatalError, type OstrakaError, RetryError } from "../base/errors.js";
 import { type NodeId, nodeId } from "../base/ids.js";
@@ -23,6 +22,7 @@ import { KnownPeers } from "./known-peers.js";
 import type { Logger } from "./logger.js";
 import type { NodeNetwork, StrangerService } from "./network.js";
 import { KNOWN_OTHERWISE, peerRefusal, REMOVED } from "./peer-refusal.js";
+import { sqliteVersion } from "./sqlite-version.js";
 
 export interface PeerNetworkOptions {
   readonly config: NodeConfig;
@@ -225,12 +225,4 @@ function clusterSecret(secrets: NodeSecrets): string | undefined {
   if (secrets.clusterSecret !== undefined) return secrets.clusterSecret;
   if (secrets.tls !== undefined || secrets.authToken === undefined) return undefined;
   return createHmac("sha256", secrets.authToken).update("ostraka peers").digest("hex");
-}
-
-function sqliteVersion(): string {
-  const Database = createRequire(import.meta.url)("better-sqlite3") as typeof import("better-sqlite3");
-  const database = new Database(":memory:");
-  const { version } = database.prepare("select sqlite_version() as version").get() as { version: string };
-  database.close();
-  return version;
 }
