@@ -11,7 +11,7 @@ import { CsvReader, type CsvRecord } from "../csv-reader.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { quoteName } from "../format/literals.js";
 import { startProgress } from "../progress.js";
-import { parseJsonObject } from "./json.js";
+import { parseJsonObject, WholeReal } from "./json.js";
 import { Loader, type LoadTarget, RowError } from "./loader.js";
 
 export type FileKind = "sql" | "csv" | "tsv" | "jsonl" | "sqlite";
@@ -296,9 +296,14 @@ class JsonSink {
     }
     // Only what the object has is named, so that columns it leaves out take their defaults.
     const columns = this.#columns.filter((name) => byName.has(name.toLowerCase()));
-    const values = columns.map((name) => byName.get(name.toLowerCase()) ?? null);
-    const sql = columns.length === this.#columns.length ? undefined : insertSql(this.table, columns);
-    await this.loader!.add({ values, line, sql });
+    const given = columns.map((name) => byName.get(name.toLowerCase()) ?? null);
+    const reals = given.map((value) => value instanceof WholeReal);
+    const usual = columns.length === this.#columns.length && !reals.includes(true);
+    await this.loader!.add({
+      values: given.map((value) => (value instanceof WholeReal ? value.value : value)),
+      line,
+      sql: usual ? undefined : insertSql(this.table, columns, reals),
+    });
   }
 }
 
@@ -339,11 +344,13 @@ export async function tableColumns(executor: Executor, table: string): Promise<s
   return rows.filter((row) => Number(row[6]) === 0).map((row) => String(row[1]));
 }
 
-export function insertSql(table: string, columns: readonly string[]): string {
+/** `reals`: the columns whose value is a REAL, though it is bound as the whole number that it is. */
+export function insertSql(table: string, columns: readonly string[], reals?: readonly boolean[]): string {
+  const values = columns.map((_, i) => (reals?.[i] === true ? "CAST(? AS REAL)" : "?")).join(",");
   const names = columns.map(quoteName).join(",");
   return columns.length === 0
     ? `INSERT INTO ${quoteName(table)} DEFAULT VALUES`
-    : `INSERT INTO ${quoteName(table)}(${names}) VALUES(${columns.map(() => "?").join(",")})`;
+    : `INSERT INTO ${quoteName(table)}(${names}) VALUES(${values})`;
 }
 
 /** As sqlite3 does for .import. */

@@ -232,12 +232,6 @@ function exactRow(
   values: readonly InputValue[],
   line: number,
 ): SourceRow {
-  const isWholeReal = (value: InputValue): boolean => typeof value === "number" && Number.isInteger(value);
-  if (!values.some(isWholeReal)) return { values, line };
-  const places = values.map((value) => (isWholeReal(value) ? "CAST(? AS REAL)" : "?")).join(",");
-  return {
-    values,
-    line,
-    sql: `INSERT INTO ${quoteName(table)}(${columns.map(quoteName).join(",")}) VALUES(${places})`,
-  };
+  const reals = values.map((value) => typeof value === "number" && Number.isInteger(value));
+  return reals.includes(true) ? { values, line, sql: insertSql(table, columns, reals) } : { values, line };
 }

@@ -153,6 +153,19 @@ describe("JSON lines", () => {
     );
   });
 
+  test("what is written as a REAL is one, and numbers within stay as they were written", async () => {
+    const t = target();
+    const path = file(
+      "r.jsonl",
+      '{"a":1.0,"b":"1.0","c":{"n":[1.0,12345678901234567890,1e3]}}\n{"a":-1E3,"b":1e999,"c":0.5}\n',
+    );
+    await importJsonLines(t.target, path, options());
+    expect(t.all("select a, typeof(a), b, typeof(b), c from r")).toEqual([
+      [1, "real", "1.0", "text", '{"n":[1.0,12345678901234567890,1e3]}'],
+      [-1000, "real", Number.POSITIVE_INFINITY, "real", 0.5],
+    ]);
+  });
+
   test("integers at the ends of their range", () => {
     const members = parseJsonObject(
       '{"max":9223372036854775807,"min":-9223372036854775808,"over":9223372036854775808,"text":"9007199254740993"}',
