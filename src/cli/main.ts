@@ -42,6 +42,8 @@ export function createProgram(): Command {
 }
 
 async function main(): Promise<void> {
+  // Node's remarks on how gRPC uses it (a server named by its IP address) have no place among errors and log lines.
+  process.noDeprecation = true;
   // A reader that goes away is no failure of ours (see output.ts).
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") return;

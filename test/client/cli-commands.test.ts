@@ -309,3 +309,21 @@ test("a token is read from a file", async () => {
     await guarded.close();
   }
 });
+
+test("a server with a certificate for its IP address is talked to without remarks", async () => {
+  const pem = (name: string): Buffer => readFileSync(new URL(`../unit/rpc/tls/${name}`, import.meta.url));
+  const secure = await startLocalServer({
+    tls: { cert: pem("node.pem"), key: pem("node.key"), ca: pem("ca.pem") },
+  });
+  try {
+    const ca = file("ca.pem", pem("ca.pem"));
+    const query = ["--format", "csv", "--no-header", "-c", "select 1"];
+    const trusting = await ostraka(["sql", secure.url, "--tls-ca", ca, ...query]);
+    expect(trusting).toEqual({ exitCode: 0, stdout: "1\n", stderr: "" });
+    const other = await ostraka(["sql", secure.url, "--connect-timeout-ms", "2000", ...query]);
+    expect(other).toMatchObject({ exitCode: 2, stdout: "" });
+    expect(other.stderr).toMatch(/^Error: .*self-signed certificate.*\n$/);
+  } finally {
+    await secure.close();
+  }
+});
