@@ -8,7 +8,7 @@ import { closedError, type Pool } from "./pool.js";
 import { Prepared } from "./prepared.js";
 import { OpenTransaction, ServerSession } from "./session.js";
 import { BatchCall, type BoundStatement, bindStatement, bindStatements, ExecuteCall } from "./statements.js";
-import { Rows, StreamCall } from "./stream.js";
+import { Rows, StreamCall, type StreamTail } from "./stream.js";
 import { termsOf } from "./terms.js";
 import type {
   Args,
@@ -79,8 +79,10 @@ export class PooledDatabase implements Database {
     const bound = bindStatement(statement, args);
     refuseTransactions(bound);
     const repeat = bound.word === "query" ? "harmless" : "keyed";
-    const terms = { ...termsOf(options, this.timeoutMs), repeat } as const;
-    return new Rows(() => new StreamCall(this.pool, terms, bound).run(), this.intMode);
+    const { timeoutMs, signal } = termsOf(options, this.timeoutMs);
+    const start = (stop: AbortSignal): Promise<StreamTail> =>
+      new StreamCall(this.pool, { timeoutMs, signal: stop, repeat }, bound).run();
+    return new Rows(start, signal, this.intMode);
   }
 
   prepare(sql: string): Statement {

@@ -59,7 +59,12 @@ abstract class Conversing implements Executor {
   iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
     const bound = bindStatement(statement, args);
     this.check(bound);
-    return new Rows(() => this.conversation.stream(bound, this.terms(options)), this.conversation.intMode);
+    const { timeoutMs, signal } = this.terms(options);
+    return new Rows(
+      (stop) => this.conversation.stream(bound, { timeoutMs, signal: stop }),
+      signal,
+      this.conversation.intMode,
+    );
   }
 
   prepare(sql: string): Statement {

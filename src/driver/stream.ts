@@ -228,8 +228,14 @@ export class StreamCall extends RetriedCall<StreamTail> {
 
 /** The public face: starts when it is first asked for something. */
 export class Rows implements RowIterator {
-  #start: (() => Promise<StreamTail>) | undefined;
+  #start: ((signal: AbortSignal) => Promise<StreamTail>) | undefined;
   #tail: Promise<StreamTail> | undefined;
+  #arrived: StreamTail | undefined;
+  /** Stops the statement: for the caller's signal, and when nobody wants rows that have not begun to come. */
+  readonly #stopping = new AbortController();
+  readonly #given: AbortSignal | undefined;
+  readonly #onAbort = (): void => this.#stopping.abort(this.#given?.reason);
+  #returned = false;
   #rows: Row[] = [];
   #at = 0;
   #decoder: RowDecoder | undefined;
@@ -238,8 +244,14 @@ export class Rows implements RowIterator {
   #turn: Promise<unknown> = Promise.resolve();
   readonly #intMode: IntMode;
 
-  constructor(start: () => Promise<StreamTail>, intMode: IntMode) {
+  /** `given`: the caller's signal; `start` takes the one that it is to heed. */
+  constructor(
+    start: (signal: AbortSignal) => Promise<StreamTail>,
+    given: AbortSignal | undefined,
+    intMode: IntMode,
+  ) {
     this.#start = start;
+    this.#given = given;
     this.#intMode = intMode;
   }
 
@@ -248,8 +260,15 @@ export class Rows implements RowIterator {
   }
 
   #begin(): Promise<StreamTail> {
-    this.#tail ??= this.#start!();
-    this.#start = undefined;
+    if (this.#tail === undefined) {
+      if (this.#given?.aborted === true) this.#onAbort();
+      this.#given?.addEventListener("abort", this.#onAbort, { once: true });
+      this.#tail = this.#start!(this.#stopping.signal).then((tail) => {
+        this.#arrived = tail;
+        return tail;
+      });
+      this.#start = undefined;
+    }
     return this.#tail;
   }
 
@@ -276,7 +295,7 @@ export class Rows implements RowIterator {
         this.#decoder ??= new RowDecoder(tail.head.columns, this.#intMode);
         const chunk = await tail.next();
         if (chunk === undefined) {
-          this.#done = true;
+          this.#end();
           return { done: true, value: undefined };
         }
         const rows: Row[] = [];
@@ -284,6 +303,7 @@ export class Rows implements RowIterator {
         this.#rows = rows;
         this.#at = 0;
       } catch (error) {
+        if (this.#returned) return { done: true, value: undefined };
         await this.#stop();
         throw error;
       }
@@ -292,16 +312,22 @@ export class Rows implements RowIterator {
   }
 
   async return(): Promise<IteratorResult<Row>> {
+    this.#returned = true;
     await this.#stop();
     return { done: true, value: undefined };
   }
 
-  async #stop(): Promise<void> {
+  #end(): void {
     this.#done = true;
+    this.#given?.removeEventListener("abort", this.#onAbort);
+  }
+
+  async #stop(): Promise<void> {
+    this.#end();
     this.#rows = [];
     this.#at = 0;
-    if (this.#tail === undefined) return;
-    const tail = await this.#tail.catch(() => undefined);
-    tail?.close();
+    if (this.#arrived !== undefined) this.#arrived.close();
+    else this.#stopping.abort(new OstrakaError("OSTRAKA_CLOSED", "nobody wants the rows any more"));
+    await this.#tail?.catch(() => undefined);
   }
 }

@@ -77,6 +77,33 @@ describe("a stream that others end", () => {
   });
 });
 
+describe("rows that nobody wants before they have begun to come", () => {
+  it.each(["the pool", "a session"])("are stopped at the node: of %s", async (where) => {
+    const session = await db.session();
+    let stopped = 0;
+    server.gateway.interference = {
+      before: ({ signal }) =>
+        new Promise<void>((resolve) =>
+          signal?.addEventListener("abort", () => {
+            stopped++;
+            resolve();
+          }),
+        ),
+    };
+    const rows = (where === "the pool" ? db : session).iterate(MANY);
+    const next = rows.next();
+    await expect.poll(() => server.gateway.sessions.size).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await rows.return();
+    expect(await next).toEqual({ done: true, value: undefined });
+    await expect.poll(() => stopped).toBe(1);
+    server.gateway.interference = {};
+    expect((await session.execute("select 1 as a")).rows[0]!.a).toBe(1);
+    expect((await rows.next()).done).toBe(true);
+    await session.close();
+  });
+});
+
 describe("a call that runs when its session closes", () => {
   it("is stopped at the node", async () => {
     const session = await db.session();
