@@ -65,8 +65,9 @@ async function answer(
     case "/metrics": {
       if (options.authToken !== undefined && !hasToken(request, options.authToken))
         return reply(response, 401, { error: "this node wants an authorization token" });
+      const text = await options.registry.metrics();
       response.writeHead(200, { "content-type": options.registry.contentType });
-      response.end(await options.registry.metrics());
+      response.end(text);
       return;
     }
     default:
