@@ -304,9 +304,17 @@ export const COMMIT_MUTANTS = [
     name: "release fences before all ranges are pinned",
     rule: 3,
     file: "src/gateway/snapshot.ts",
-    find: "    await pinAll(db, runner, ranges, points, pins, deadline);\n    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n",
+    find: "    await pinAll(db, lent.runner, ranges, points, pins, deadline);\n    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n",
     replace:
-      "    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n    await pinAll(db, runner, ranges, points, pins, deadline);\n",
+      "    const stood = await Promise.all(\n      ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),\n    );\n    await pinAll(db, lent.runner, ranges, points, pins, deadline);\n",
+    tests: ["gateway/snapshot"],
+  },
+  {
+    name: "let a snapshot that nobody waits for go on in the process",
+    rule: 3,
+    file: "src/gateway/snapshot.ts",
+    find: "    lent.givenUp = true;\n    if (lent.inUse) runner.kill();\n",
+    replace: "",
     tests: ["gateway/snapshot"],
   },
   {
@@ -369,8 +377,8 @@ export const COMMIT_MUTANTS = [
     replace: "        void prepared;\n",
     also: {
       file: "src/range/leader.ts",
-      find: "    if (!leaderReady) return;\n    this.#deps.store.prepared()",
-      replace: "    if (!leaderReady) return;\n    this.#take(term, []);\n    this.#deps.store.prepared()",
+      find: "    if (leaderReady) this.#learnPrepared(term);\n",
+      replace: "    if (!leaderReady) return;\n    this.#take(term, []);\n    this.#learnPrepared(term);\n",
     },
     tests: ["range/leader-participant"],
   },
