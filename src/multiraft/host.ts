@@ -83,6 +83,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   #stopped = false;
   /** Why there is no disk space: in the log, or for a group's machine. */
   readonly #shortages = new Map<"log" | GroupId, string>();
+  #clockCorrected = false;
   #ticks = 0;
   #groupTicks = 0;
   #turns = 0;
@@ -94,7 +95,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.options = deps.options;
     this.#logger = deps.logger;
     this.random = () => deps.random.float();
-    this.#peers = new Peers(deps.transport, deps.random.uint32());
+    this.#peers = new Peers(deps.transport, deps.random.uint32(), () => deps.clock.ownWallMs());
     this.#ticker = new Ticker(deps.clock, deps.options.tickMs, deps.defer, () => this.#tick());
     const markDirty = (replica: Replica): void => this.markDirty(replica);
     const fail = (error: unknown): void => this.fail(error);
@@ -269,6 +270,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   onFrame(from: NodeId, frame: PeerFrame): void {
     if (this.#stopped) return;
     try {
+      this.#deps.clock.heard(from, frame.wallMs);
       if (this.#peers.heard(from, frame)) {
         this.#wakeSleepersUnder(from);
         this.#wakeLedFor(from);
@@ -472,11 +474,22 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
         this.#wakeSleepersUnder(silent);
       if (this.#ticks % PRESSURE_TICKS === 0) {
         this.#relieveLog();
+        this.#watchClock();
         if (this.diskFull !== undefined) this.#handLeadershipAway();
       }
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  #watchClock(): void {
+    const correctionMs = this.#deps.clock.correctionMs();
+    const corrected = correctionMs !== 0;
+    if (corrected === this.#clockCorrected) return;
+    this.#clockCorrected = corrected;
+    if (corrected)
+      this.#logger.warn({ correctionMs }, "this node's wall clock is not its peers': it goes by theirs");
+    else this.#logger.info({}, "this node's wall clock is near its peers' again");
   }
 
   #leaderSleeps(replica: Replica): void {

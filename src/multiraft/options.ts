@@ -1,8 +1,9 @@
 /** What a host is made of and the bounds it works within; every bound has a default that suits three small nodes. */
 import type { OstrakaError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";
-import type { Clock, Disk, Random } from "../base/io.js";
+import type { Disk, Random } from "../base/io.js";
 import type { DurableLog } from "../log/types.js";
+import type { AgreedClock } from "./agreed-clock.js";
 import type { PeerTransport } from "./types.js";
 
 /** The part of a structured logger (pino's shape) that hosting uses. */
@@ -83,7 +84,8 @@ export const DEFAULT_HOST_OPTIONS: Omit<HostOptions, "snapshotDirectory"> = {
 
 export interface HostDependencies {
   readonly nodeId: NodeId;
-  readonly clock: Clock;
+  /** Is told what peers' clocks show. */
+  readonly clock: AgreedClock;
   readonly random: Random;
   readonly disk: Disk;
   readonly log: DurableLog;

@@ -35,6 +35,7 @@ class Peer {
 export class Peers {
   readonly #transport: PeerTransport;
   readonly #incarnation: number;
+  readonly #wallMs: () => number;
   readonly #peers = new Map<NodeId, Peer>();
   #members = new Set<NodeId>();
   #outgoing: Peer[] = [];
@@ -43,9 +44,11 @@ export class Peers {
   /** Told to all peers in every frame. */
   diskFull = false;
 
-  constructor(transport: PeerTransport, incarnation: number) {
+  /** `wallMs`: this node's own wall clock. */
+  constructor(transport: PeerTransport, incarnation: number, wallMs: () => number) {
     this.#transport = transport;
     this.#incarnation = incarnation;
+    this.#wallMs = wallMs;
   }
 
   /** Which nodes share a group with this one: they get the node-level heartbeat. */
@@ -126,6 +129,7 @@ export class Peers {
       heartbeats,
       quiesced,
       incarnation: this.#incarnation,
+      wallMs: this.#wallMs(),
       diskFull: this.diskFull,
       alive: true,
     });

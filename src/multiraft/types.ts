@@ -81,6 +81,8 @@ export interface PeerFrame {
   readonly quiesced: readonly number[];
   /** Chosen at random by each start of the sender's host; a change wakes the groups its predecessor led. */
   readonly incarnation: number;
+  /** The sender's own wall clock when it sent this, in milliseconds since the Unix epoch. */
+  readonly wallMs: number;
   /** The sender has no disk space: leadership is not handed to it. */
   readonly diskFull: boolean;
   /** The sender is alive: keeps the peer's quiesced followers asleep. Sent every tick interval when nothing else is. */

@@ -9,6 +9,7 @@ import type { Clock, Disk, Random } from "../base/io.js";
 import { openLog } from "../log/index.js";
 import { isSegmentName } from "../log/segment.js";
 import type { DurableLog } from "../log/types.js";
+import type { AgreedClock } from "../multiraft/agreed-clock.js";
 import type { GroupConfig } from "../multiraft/group-start.js";
 import { MultiRaft } from "../multiraft/host.js";
 import { DEFAULT_HOST_OPTIONS, type HostOptions } from "../multiraft/options.js";
@@ -30,7 +31,7 @@ export interface EngineOptions {
   /** The node's data directory; the engine's files are in folders of it. */
   readonly directory: string;
   readonly electionTimeoutMs: number;
-  readonly clock: Clock;
+  readonly clock: AgreedClock;
   readonly random: Random;
   readonly disk: Disk;
   readonly logger: Logger;

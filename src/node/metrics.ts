@@ -12,6 +12,7 @@ export interface MetricSources {
   readonly groups: () => Iterable<GroupHandle>;
   readonly stores: () => Iterable<RangeStore>;
   readonly log: DurableLog;
+  readonly clockCorrectionMs: () => number;
   readonly hostStats: () => HostStats;
   readonly clients: () => number;
   readonly statements: Readonly<StatementCounts>;
@@ -68,6 +69,11 @@ export function createMetrics(sources: MetricSources): Registry {
   perGroup("ostraka_raft_applied_index", "Highest applied index", (handle) => handle.status().applied);
   perGroup("ostraka_raft_is_leader", "1 where this node leads the group", (handle) =>
     handle.status().role === "leader" ? 1 : 0,
+  );
+  gauge(
+    "ostraka_clock_correction_milliseconds",
+    "What is added to this node's wall clock, which is not its peers'; 0 while it is near theirs",
+    sources.clockCorrectionMs,
   );
   new Gauge({
     name: "ostraka_statements",

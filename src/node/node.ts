@@ -22,6 +22,7 @@ import { MemoryMachine } from "../machines/memory-machine.js";
 import { type ClusterSettings, DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { StoreWorker } from "../machines/range/store.js";
 import type { RangeStore, RunnerPool } from "../machines/range/types.js";
+import { AgreedClock } from "../multiraft/agreed-clock.js";
 import type { MultiRaft } from "../multiraft/host.js";
 import type { HostOptions } from "../multiraft/options.js";
 import { DEFAULT_LEADER_LIMITS, type LeaderLimits } from "../range/leader.js";
@@ -110,7 +111,7 @@ class NodeAssembly {
   readonly #config: NodeConfig;
   readonly #parts: NodeParts;
   readonly #logger: Logger;
-  readonly #clock: Clock;
+  readonly #clock: AgreedClock;
   readonly #random: Random;
   readonly #disk: Disk;
   readonly #network: NodeNetwork;
@@ -134,8 +135,8 @@ class NodeAssembly {
     this.#parts = parts;
     this.#config = config;
     this.#logger = parts.logger;
-    this.#clock = parts.clock;
-    this.#trace = new TransactionTrace(parts.clock);
+    this.#clock = new AgreedClock(parts.clock);
+    this.#trace = new TransactionTrace(this.#clock);
     this.#random = parts.random;
     this.#disk = parts.disk;
     this.#network = parts.network;
@@ -393,6 +394,7 @@ class NodeAssembly {
       stores: () => storesOf(hosting.ranges),
       log: this.#engine!.log,
       hostStats: () => host.stats(),
+      clockCorrectionMs: () => this.#clock.correctionMs(),
       clients: () => this.#network.clientCount ?? 0,
       statements: view.statements,
       coordinator: () => hosting.coordinator.leader,

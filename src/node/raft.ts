@@ -20,11 +20,11 @@
 import { join } from "node:path";
 import { FatalError, type OstrakaError, RetryError, UserError } from "../base/errors.js";
 import { type GroupId, groupId, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
-import type { Clock } from "../base/io.js";
 import { Deadline } from "../gateway/deadline.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { DEFAULT_SETTINGS, MetaMachine } from "../machines/meta/meta.js";
 import type { ReplicatedGroup, StateMachine } from "../machines/state-machine.js";
+import { AgreedClock } from "../multiraft/agreed-clock.js";
 import type { GroupHandle, GroupStatus } from "../multiraft/types.js";
 import {
   formatAddress,
@@ -220,7 +220,7 @@ class RaftService<M extends Machines> implements Service<M> {
   readonly #config: NodeConfig;
   readonly #groupIds: ReadonlyMap<string, GroupId>;
   readonly #lock: DirectoryLock;
-  readonly #clock: Clock = new RealClock();
+  readonly #clock = new AgreedClock(new RealClock());
   readonly #random = new RealRandom();
   readonly #disk = new RealDisk();
   readonly #logger: Logger;

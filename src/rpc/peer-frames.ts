@@ -22,6 +22,7 @@ const writer = new ByteWriter(64 * 1024);
 export function encodePeerFrame(frame: PeerFrame): Uint8Array {
   writer.byte((frame.alive ? FrameFlag.Alive : 0) | (frame.diskFull ? FrameFlag.DiskFull : 0));
   writer.double(frame.incarnation);
+  writer.double(frame.wallMs);
   writeColumn(frame.heartbeats);
   writeColumn(frame.quiesced);
   writer.varint(frame.messages.length);
@@ -74,13 +75,14 @@ export function decodePeerFrame(bytes: Uint8Array): PeerFrame {
   const alive = (flags & FrameFlag.Alive) !== 0;
   const diskFull = (flags & FrameFlag.DiskFull) !== 0;
   const incarnation = reader.double();
+  const wallMs = reader.double();
   const heartbeats = readColumn(reader);
   const quiesced = readColumn(reader);
   const count = reader.count();
   const messages: GroupMessage[] = [];
   for (let i = 0; i < count; i++) messages.push(readMessage(reader));
   if (!reader.done) throw new RangeError("a frame goes on after its end");
-  return { messages, heartbeats, quiesced, incarnation, alive, diskFull };
+  return { messages, heartbeats, quiesced, incarnation, wallMs, alive, diskFull };
 }
 
 function readColumn(reader: ByteReader): number[] {

@@ -5,6 +5,7 @@ import { openLog } from "../../src/log/index.js";
 import type { DurableLog } from "../../src/log/types.js";
 import { MemoryMachine } from "../../src/machines/memory-machine.js";
 import type { StateMachine } from "../../src/machines/state-machine.js";
+import { AgreedClock } from "../../src/multiraft/agreed-clock.js";
 import { MultiRaft } from "../../src/multiraft/host.js";
 import { DEFAULT_HOST_OPTIONS, type HostOptions } from "../../src/multiraft/options.js";
 import type { GroupHandle, GroupMachine } from "../../src/multiraft/types.js";
@@ -119,7 +120,7 @@ export class World {
     });
     node.host = new MultiRaft({
       nodeId: node.id,
-      clock,
+      clock: new AgreedClock(clock),
       random: new SeededRandom(this.#seed * 1000 + node.id * 100 + node.starts),
       disk,
       log: node.log,

@@ -31,6 +31,7 @@ function make(): { peers: Peers; sent: { to: number; frame: PeerFrame }[] } {
   const peers = new Peers(
     { send: (to, frame) => void sent.push({ to, frame }), sendSnapshot: async () => {}, receive() {} },
     77,
+    () => 5000,
   );
   peers.setMembers(new Set([PEER]));
   return { peers, sent };
@@ -40,6 +41,7 @@ const frame = (fields: Partial<PeerFrame> = {}): PeerFrame => ({
   heartbeats: [],
   quiesced: [],
   incarnation: 1,
+  wallMs: 5000,
   diskFull: false,
   alive: true,
   ...fields,

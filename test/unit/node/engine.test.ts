@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { groupId, logIndex, nodeId, term } from "../../../src/base/ids.js";
+import { AgreedClock } from "../../../src/multiraft/agreed-clock.js";
 import { type Engine, openEngine } from "../../../src/node/engine.js";
 import { EMPTY_CONF } from "../../../src/raft/index.js";
 import { ManualClock } from "../../sim/manual-clock.js";
@@ -14,7 +15,7 @@ function open(disk: MemoryDisk): Promise<Engine> {
     self: nodeId(1),
     directory: "data",
     electionTimeoutMs: 1_000,
-    clock: new ManualClock(),
+    clock: new AgreedClock(new ManualClock()),
     random: new SeededRandom(1),
     disk: disk.session(),
     logger: QUIET as never,

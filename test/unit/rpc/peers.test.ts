@@ -122,6 +122,7 @@ function frame(messages: readonly Message[], alive = true): PeerFrame {
     quiesced: [7, 1, 2],
     incarnation: 2 ** 52 + 1,
     alive,
+    wallMs: 1_700_000_000_000.5,
     diskFull: !alive,
   };
 }
