@@ -71,6 +71,8 @@ export class Conversation {
   #waiting = 0;
   #unfinished = 0;
   #current: Call | undefined;
+  /** What runs, or ran last, may end the transaction. */
+  #ending = false;
   /** Nothing runs outside the transaction that is open now. */
   #transactionOnly = false;
 
@@ -263,6 +265,7 @@ export class Conversation {
         signal?.throwIfAborted();
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
+        this.#ending = work.ends !== undefined;
         const call = new SessionCall<T>(
           this.pool,
           deadlineMs,
@@ -440,7 +443,13 @@ export class Conversation {
   #follow(summary: Summary | undefined, state?: SessionState): void {
     if (summary !== undefined) {
       const [, , , wire, transactionId] = summary as readonly [0, 0, 0, WireState, string?];
+      const before = this.#state;
       this.#state = STATES[wire]!;
+      // Nothing that ends it was asked for, so its node did, as when it stops: what comes next must not run outside.
+      if (before === "open" && this.#state === "idle" && !this.#ending) {
+        this.#lostWith = new OstrakaError("OSTRAKA_RETRY", "the transaction was ended by its node");
+        this.#state = "failed";
+      }
       if (transactionId !== undefined) this.#transactionId = transactionId;
     } else if (state !== undefined) this.#state = state;
     if (this.#state === "idle") this.#transactionId = undefined;

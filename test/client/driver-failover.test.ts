@@ -144,6 +144,26 @@ describe("a node goes away", () => {
     expect(await n()).toBe(0);
   });
 
+  it("says OSTRAKA_RETRY once a node has ended the transaction by itself, and runs nothing outside it", async () => {
+    gateway.interference = {
+      after: ({ sql }) => {
+        if (/n = 5/.test(sql)) for (const session of gateway.sessions) session.rollBack();
+      },
+    };
+    const tx = await db.begin();
+    await tx.execute("update t set n = 5 where id = 1");
+    expect((await failure(tx.execute("update t set n = 6 where id = 1"))).code).toBe("OSTRAKA_RETRY");
+    expect((await failure(tx.commit())).code).toBe("OSTRAKA_RETRY");
+    await tx.rollback();
+    const session = await db.session();
+    await session.exec("begin; update t set n = 5 where id = 1");
+    expect((await failure(session.execute("update t set n = 6 where id = 1"))).code).toBe("OSTRAKA_RETRY");
+    await session.execute("rollback");
+    await session.close();
+    gateway.interference = {};
+    expect(await n()).toBe(0);
+  });
+
   it("keeps a session that had nothing to lose, and says what one lost", async () => {
     const s = await db.session();
     await s.execute("update t set n = 1");

@@ -263,6 +263,11 @@ class LocalSession implements Session {
     this.dispose();
   }
 
+  /** As a node that stops: nobody is told. */
+  rollBack(): void {
+    if (this.#db.inTransaction) this.#db.exec("rollback");
+  }
+
   dispose(): void {
     this.#gateway.sessions.delete(this);
     if (!this.#db.open) return;
