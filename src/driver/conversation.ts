@@ -10,6 +10,7 @@
  * 4. A COMMIT whose answer was lost ends as committed, as OSTRAKA_RETRY, or as OSTRAKA_UNKNOWN_OUTCOME; nothing else. So
  *    does a RELEASE, which is one if its savepoint began the transaction.
  */
+import { pause } from "../base/waits.js";
 import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
 import { isUnknownOutcome, OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
@@ -290,7 +291,7 @@ export class Conversation {
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);
         const delayMs = this.pool.backoffMs(attempt);
         if (this.pool.clock.monotonicMs() + delayMs >= deadlineMs) throw this.#tooLate(answer, maybe, id);
-        await this.#pause(delayMs);
+        await pause(this.pool.clock, delayMs);
       }
     } catch (error) {
       doubtful = isUnknownOutcome(error);
@@ -310,12 +311,6 @@ export class Conversation {
         "OSTRAKA_CLOSED",
         "the transaction is over: a statement in it, or COMMIT, ended it",
       );
-  }
-
-  #pause(delayMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      this.pool.clock.setTimer(delayMs, resolve);
-    });
   }
 
   /** Throws what ends the statement; answers whether it may have been applied when it is to be sent again. */

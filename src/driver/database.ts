@@ -1,4 +1,5 @@
 /** The pool as users hold it. */
+import { pause } from "../base/waits.js";
 import { ClientOp } from "../rpc/protocol.js";
 import { packMessages } from "../rpc/wire.js";
 import { JsonCall } from "./calls.js";
@@ -109,9 +110,7 @@ export class PooledDatabase implements Database {
         const delayMs = this.pool.backoffMs(attempt, RETRY_FIRST_MS);
         const late = clock.monotonicMs() + delayMs >= startedMs + timeoutMs;
         if (!isRetry(error) || late) throw error;
-        await new Promise<void>((resolve) => {
-          clock.setTimer(delayMs, resolve);
-        });
+        await pause(clock, delayMs);
         signal?.throwIfAborted();
       }
     }

@@ -8,6 +8,7 @@
 import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
+import { pause } from "../base/waits.js";
 import type { RunnerPool } from "../machines/range/types.js";
 import { isWhole, type RangeDescriptor, type TableKey } from "../placement/descriptor.js";
 import type { RangeDirectory } from "../placement/directory.js";
@@ -209,9 +210,7 @@ export class GatewayDatabase implements GatewayParts {
       const outcome = await this.persist(deadline, () => this.#askOutcome(of, id), inDoubt);
       const over = pauseMs > LONGEST_PAUSE_MS || deadline.stopped;
       if (outcome !== "unknown" || !decided || over) return outcome;
-      await new Promise<void>((resolve) => {
-        this.clock.setTimer(pauseMs, resolve);
-      });
+      await pause(this.clock, pauseMs);
     }
   }
 

@@ -2,10 +2,12 @@
  * The agreement engine of one node with its durable log, opened in one place for all that host groups on it: the
  * database node (node.ts) and replicated services (raft.ts).
  */
+
 import { join } from "node:path";
 import { FatalError, type OstrakaError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
+import { atMost } from "../base/waits.js";
 import { openLog } from "../log/index.js";
 import { isSegmentName } from "../log/segment.js";
 import type { DurableLog } from "../log/types.js";
@@ -128,11 +130,5 @@ export async function handOver(self: NodeId, groups: Iterable<GroupHandle>, cloc
     const target = others.sort((a, b) => (match.get(b) ?? 0) - (match.get(a) ?? 0))[0];
     if (target !== undefined) await handle.transferLeadership(target);
   });
-  await new Promise<void>((resolve) => {
-    const timer = clock.setTimer(HAND_OVER_MS, resolve);
-    void Promise.allSettled(moves).then(() => {
-      timer.cancel();
-      resolve();
-    });
-  });
+  await atMost(clock, HAND_OVER_MS, Promise.allSettled(moves));
 }
