@@ -160,7 +160,7 @@ export class LightParts {
 
   /** Commits what runs at one leader, with what was read on a replica of that range. */
   commitOne(range: GroupId, key: IdempotencyKey, reads: readonly RangeRead[]): Promise<CommandResult> {
-    return this.#db.client(range).commit(this.#id, key, reads);
+    return this.#db.client(range).commit(this.#id, key, reads, this.#ran.get(range));
   }
 
   /** Commits several parts. */
@@ -185,7 +185,7 @@ export class LightParts {
 
   async #commitReads(key: IdempotencyKey): Promise<CommandResult> {
     const results = await Promise.all(
-      [...this.#ran.keys()].map((range) => this.#db.client(range).commit(this.#id, key, [])),
+      [...this.#ran].map(([range, ran]) => this.#db.client(range).commit(this.#id, key, [], ran)),
     );
     return results.find(({ ok }) => !ok) ?? results[0]!;
   }

@@ -106,8 +106,9 @@ export class RangeClient implements RangeService {
     transaction: TransactionId,
     key: IdempotencyKey,
     reads: readonly LocalRead[],
+    ran?: number,
   ): Promise<CommandResult> {
-    return this.#call((leader) => leader.commit(transaction, key, reads));
+    return this.#call((leader) => leader.commit(transaction, key, reads, ran));
   }
 
   commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult> {

@@ -60,8 +60,8 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     },
     recheck: async (transaction, ordinal) => void (await call("recheck", [transaction, ordinal])),
     truncate: async (transaction, ordinal) => void (await call("truncate", [transaction, ordinal])),
-    commit: async (transaction, key, reads) =>
-      (await call("commit", [transaction, key, reads])) as CommandResult,
+    commit: async (transaction, key, reads, ran) =>
+      (await call("commit", [transaction, key, reads, ran])) as CommandResult,
     commitCopy: async (commit, reads) =>
       (await call("commitCopy", [commitCopyCodec.pack(commit), reads])) as CommandResult,
     rollback: async (transaction) => void (await call("rollback", [transaction])),
@@ -101,8 +101,13 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
   recheck: (range, [transaction, ordinal]) => range.recheck(transaction as TransactionId, ordinal as number),
   truncate: (range, [transaction, ordinal]) =>
     range.truncate(transaction as TransactionId, ordinal as number),
-  commit: (range, [transaction, key, reads]) =>
-    range.commit(transaction as TransactionId, key as IdempotencyKey, reads as readonly LocalRead[]),
+  commit: (range, [transaction, key, reads, ran]) =>
+    range.commit(
+      transaction as TransactionId,
+      key as IdempotencyKey,
+      reads as readonly LocalRead[],
+      (ran as number | null | undefined) ?? undefined,
+    ),
   commitCopy: (range, [commit, reads]) =>
     range.commitCopy(commitCopyCodec.unpack(commit) as CopyCommit, reads as readonly LocalRead[]),
   rollback: (range, [transaction]) => range.rollback(transaction as TransactionId),

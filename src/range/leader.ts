@@ -257,8 +257,13 @@ export class RangeLeader implements RangeService {
     return this.#open.truncate(id, ordinal);
   }
 
-  commit(id: TransactionId, key: IdempotencyKey, reads: readonly LocalRead[]): Promise<CommandResult> {
-    return this.#open.commit(id, key, reads);
+  commit(
+    id: TransactionId,
+    key: IdempotencyKey,
+    reads: readonly LocalRead[],
+    ran?: number,
+  ): Promise<CommandResult> {
+    return this.#open.commit(id, key, reads, ran);
   }
 
   commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult> {

@@ -324,12 +324,18 @@ export class OpenTransactions {
 
   // --- commit ---------------------------------------------------------------------------------------------------
 
-  async commit(id: TransactionId, key: IdempotencyKey, reads: readonly LocalRead[]): Promise<CommandResult> {
+  async commit(
+    id: TransactionId,
+    key: IdempotencyKey,
+    reads: readonly LocalRead[],
+    ran?: number,
+  ): Promise<CommandResult> {
     const under = this.#committing.get(id);
     if (under !== undefined) return under;
     const leadership = this.#context.serving();
     const transaction = leadership.transactions.get(id);
     if (transaction === undefined) return refused(FORGOTTEN);
+    if (ran !== undefined && !remembers(transaction, ran)) return refused(FORGOTTEN);
     const statements = transaction.writes.map(({ statement }) => statement.stamped);
     const encoded = transaction.writes.map(({ statement }) => statement.encoded);
     const command = (): Command => ({

@@ -169,11 +169,15 @@ export interface RangeService {
   recheck(transaction: TransactionId, ordinal: number): Promise<void>;
   /** Drops the statements from `ordinal` on (ROLLBACK TO). */
   truncate(transaction: TransactionId, ordinal: number): Promise<void>;
-  /** Validates and commits what ran here, together with what was read elsewhere. */
+  /**
+   * Validates and commits what ran here, together with what was read elsewhere. `ran`: how many statements have run
+   * here, undefined for none at all; a leader that does not remember just those does not know what they have read.
+   */
   commit(
     transaction: TransactionId,
     key: IdempotencyKey,
     reads: readonly LocalRead[],
+    ran?: number,
   ): Promise<CommandResult>;
   /** `transaction` goes on elsewhere: what it has read at the leader still holds and is remembered for its CopyCommit. */
   commitCopy(commit: CopyCommit, reads: readonly LocalRead[]): Promise<CommandResult>;

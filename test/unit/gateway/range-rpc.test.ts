@@ -118,7 +118,7 @@ const CASES: Readonly<Record<string, Case>> = {
   ],
   recheck: [() => range.recheck(id, 3), ["recheck", id, 3], undefined],
   truncate: [() => range.truncate(id, 3), ["truncate", id, 3], undefined],
-  commit: [() => range.commit(id, key, [read]), ["commit", id, key, [read]], result],
+  commit: [() => range.commit(id, key, [read], 2), ["commit", id, key, [read], 2], result],
   commitCopy: [
     () =>
       range.commitCopy(

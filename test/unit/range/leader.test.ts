@@ -139,7 +139,14 @@ it("forgets every transaction when it leads again in another term, even if nobod
     ok: false,
     error: expect.arrayContaining(["OSTRAKA_RETRY"]),
   });
-  expect(await leader.begin(transactionId("new"), { reserve: undefined, age: 0 })).toMatchObject({ term: 5 });
+  const fresh = transactionId("new");
+  expect(await leader.begin(fresh, { reserve: undefined, age: 0 })).toMatchObject({ term: 5 });
+  // It comes from the leader before, where a statement has run: what that has read is in nobody's memory either.
+  expect(await leader.commit(fresh, key, [], 1)).toMatchObject({
+    ok: false,
+    error: expect.arrayContaining(["OSTRAKA_RETRY"]),
+  });
+  expect(await leader.commit(fresh, key, [])).toMatchObject({ ok: true });
 });
 
 /** A leader serves once it knows what is prepared in its range. */
