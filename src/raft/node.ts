@@ -17,7 +17,7 @@
  */
 import { assert } from "../base/assert.js";
 import { type LogIndex, logIndex, NO_NODE, type NodeId, type Term, term } from "../base/ids.js";
-import { isJoint, members } from "./conf-change.js";
+import { isJoint, isVoter, members } from "./conf-change.js";
 import { Core } from "./core.js";
 import {
   campaign,
@@ -99,7 +99,12 @@ export class RaftNode {
     const core = this.#core;
     core.electionElapsed++;
     if (core.role === "leader") this.#tickLeader();
-    else if (core.promotable && core.electionElapsed >= core.electionTimeout) campaign(core, false);
+    else if (core.electionElapsed >= core.electionTimeout) {
+      if (core.promotable) campaign(core, false);
+      // Whoever was taken out, and whom the leader has not told, is to know at least that it hears of nobody (15, 77).
+      else if (core.leader !== NO_NODE && !isVoter(core.conf, core.id))
+        core.becomeFollower(core.term, NO_NODE);
+    }
   }
 
   #tickLeader(): void {

@@ -28,6 +28,8 @@ const SOON_MS = 50;
 const ASK_MS = 1_500;
 /** Replicas that ask at one look; those that get no answer, as of a range without a leader, keep nobody from asking. */
 const ASKING = 16;
+/** Looks after which a replica of the coordinator asks anyhow: meta does not know who has one. */
+const ASK_ANYHOW = 30;
 
 /** What looking after the replicas of this node needs. */
 export interface ReplicaCareParts {
@@ -42,6 +44,7 @@ export interface ReplicaCareParts {
 export class Farewell {
   readonly #options: ReplicaCareParts;
   #turn = 0;
+  #looks = 0;
   #timer: Timer | undefined;
   #looking = false;
   #again = false;
@@ -91,7 +94,8 @@ export class Farewell {
     for (const hosted of nextOf(behind, this.#turn, ASKING)) asking.push(this.#askRange(hosted));
     this.#turn += ASKING;
     const { handle } = coordinator;
-    if (handle !== undefined && this.#leftBehind(COORDINATOR_GROUP, handle))
+    const anyhow = ++this.#looks % ASK_ANYHOW === 0;
+    if (handle !== undefined && (anyhow || this.#leftBehind(COORDINATOR_GROUP, handle)))
       asking.push(this.#askCoordinator(handle));
     await Promise.allSettled(asking);
   }

@@ -134,7 +134,11 @@ describe("the coordinator's replica", () => {
 });
 
 /** Twenty ranges on this node. */
-function care(handle: Partial<GroupHandle>, asked: (group: number, method: string) => Promise<unknown>) {
+function care(
+  handle: Partial<GroupHandle>,
+  asked: (group: number, method: string) => Promise<unknown>,
+  coordinator: Partial<CoordinatorHost> = {},
+) {
   const clock = new ManualClock();
   const hosted = Array.from({ length: 20 }, (_, i) => ({
     range: groupId(3 + i),
@@ -152,7 +156,7 @@ function care(handle: Partial<GroupHandle>, asked: (group: number, method: strin
       hasAbsorbed: () => false,
       neverHad: () => false,
     },
-    coordinator: { handle: undefined },
+    coordinator,
     meta: new MetaMachine(),
     calls: {
       serve() {},
@@ -176,6 +180,23 @@ describe("looking after replicas", () => {
     await clock.advance(10_000);
     farewell.stop();
     expect([...asked].sort((a, b) => a - b)).toEqual(ALL);
+  });
+
+  it("asks whether the coordinator's has left, though it has a leader and nobody tells", async () => {
+    const conf = { voters: ids([1, 2, 3]), votersOutgoing: [], learners: [], learnersNext: [] };
+    const handle = { leader: nodeId(2), conf, lastTerm: 4, status: () => ({ lastIndex: 5 }) };
+    let left = false;
+    const { clock, parts } = care({ leader: nodeId(2) }, async () => ({ member: false, index: 9, term: 4 }), {
+      handle: handle as unknown as GroupHandle,
+      leave: async (still) => {
+        left = still(handle as unknown as GroupHandle);
+      },
+    });
+    const farewell = new Farewell(parts);
+    farewell.start();
+    await clock.advance(60_000);
+    farewell.stop();
+    expect(left).toBe(true);
   });
 
   it("asks for each that a member lacks, however many cannot be made yet", async () => {
