@@ -129,7 +129,10 @@ function tooOld(
   );
 }
 
-/** As on one range: one entry, one round. */
+/**
+ * As on one range: one entry, one round. A write that may have been sent before comes to the log also when it changes
+ * nothing: the first one may be why, and its answer is the one to be told.
+ */
 async function commitInOne(
   db: GatewayDatabase,
   commit: WideCommit,
@@ -139,6 +142,7 @@ async function commitInOne(
   if (last === undefined && ran === undefined && changes.length === 0)
     return answered(commit.outcomes, false);
   const { transaction, key, outcomes, schemaVersion } = commit;
+  const nothing = changes.length === 0 && !isAutocommit(commit);
   const leader = db.client(descriptor.range);
   // The transaction is open there since its snapshot; what it reads is told as of each pin.
   const point = last ?? (await leader.readPoint());
@@ -152,8 +156,7 @@ async function commitInOne(
       writes,
       schemaVersion,
       ran,
-      body:
-        changes.length === 0 ? { kind: "statements", statements: [] } : { kind: "rows", changes, outcomes },
+      body: nothing ? { kind: "statements", statements: [] } : { kind: "rows", changes, outcomes },
     },
     reads,
   );
@@ -183,9 +186,12 @@ async function prepare(
 }
 
 /** Ids of interactive transactions are used once; those of autocommit writes are made of their keys. */
-function runOf(db: GatewayDatabase, { transaction, key }: WideCommit): string | undefined {
-  if (!transaction.startsWith(`${key.client}:${key.sequence}`)) return undefined;
-  return `${db.random.uint32()}.${db.random.uint32()}`;
+function isAutocommit({ transaction, key }: WideCommit): boolean {
+  return transaction.startsWith(`${key.client}:${key.sequence}`);
+}
+
+function runOf(db: GatewayDatabase, commit: WideCommit): string | undefined {
+  return isAutocommit(commit) ? `${db.random.uint32()}.${db.random.uint32()}` : undefined;
 }
 
 type Settled<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: unknown };

@@ -6,7 +6,7 @@ import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { commitWide, type WideCommit } from "../../../src/gateway/wide-commit.js";
 import type { StatementOutcome } from "../../../src/machines/range/types.js";
-import type { Vote } from "../../../src/range/types.js";
+import type { CopyCommit, Vote } from "../../../src/range/types.js";
 import { ManualClock } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
@@ -33,6 +33,8 @@ let wanted: Decision[];
 let inquired: number;
 /** What ranges were told by the gateway itself. */
 let resolved: [GroupId, Decision][];
+/** What came to the log of the one range. */
+let logged: CopyCommit[];
 let clock: ManualClock;
 
 beforeEach(() => {
@@ -43,9 +45,10 @@ beforeEach(() => {
   wanted = [];
   inquired = 0;
   resolved = [];
+  logged = [];
 });
 
-function commit(transaction = ID, timeoutMs?: number) {
+function commit(transaction = ID, timeoutMs?: number, ranges = RANGES) {
   const deadline = new Deadline(clock, timeoutMs, 1_000, { signal: undefined });
   const db = {
     clock,
@@ -67,6 +70,10 @@ function commit(transaction = ID, timeoutMs?: number) {
     client: (range: GroupId) => ({
       prepare: () => votes.get(range)!(),
       resolve: async (_: unknown, decision: Decision) => void resolved.push([range, decision]),
+      commitCopy: async (copy: CopyCommit) => {
+        logged.push(copy);
+        return { ok: true, outcomes: [OUTCOME], repeated: true };
+      },
     }),
     learnFrom: async () => undefined,
     persist: (...[of, attempt, inDoubt]: Parameters<GatewayDatabase["persist"]>) =>
@@ -75,7 +82,7 @@ function commit(transaction = ID, timeoutMs?: number) {
   const wide: WideCommit = {
     transaction,
     key: { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 1 },
-    participants: RANGES.map((range) => ({
+    participants: ranges.map((range) => ({
       descriptor: { range, start: "", end: "", generation: 1, replicas: [] },
       reads: [{ index: logIndex(1), term: term(1), spans: [] }],
       writes: [],
@@ -99,6 +106,18 @@ async function soFar(committed: Promise<unknown>): Promise<unknown> {
   await clock.advance(100);
   return told;
 }
+
+describe("a commit of what changes nothing in one range", () => {
+  it("comes to the log under its key, if the write may have been sent before", async () => {
+    expect(await commit(RESENT, undefined, RANGES.slice(0, 1))).toMatchObject({ repeated: true });
+    expect(logged.map(({ body }) => body)).toEqual([{ kind: "rows", changes: [], outcomes: [OUTCOME] }]);
+  });
+
+  it("has nothing to log, if it is an interactive transaction's", async () => {
+    await commit(ID, undefined, RANGES.slice(0, 1));
+    expect(logged.map(({ body }) => body)).toEqual([{ kind: "statements", statements: [] }]);
+  });
+});
 
 describe("a commit across ranges", () => {
   it("is told once the coordinator has it, and not before", async () => {
