@@ -232,7 +232,7 @@ async function stop(world: World, fault: Fault): Promise<void> {
 function wipe(world: World, { node, forMs }: Fault): void {
   const machine = world.machine(node);
   // A machine that never stored anything would only be new.
-  if (machine.starts === 0 || !machine.serving) return;
+  if (machine.starts === 0 || !machine.serving || !world.canLose(node)) return;
   world.note("wiped disk");
   machine.wipe();
   world.invariants.forgotten(machine);
@@ -249,7 +249,7 @@ function wipe(world: World, { node, forMs }: Fault): void {
 
 function rot(world: World, { node, forMs, a, b }: Fault): void {
   const machine = world.machine(node);
-  if (machine.process === undefined) return;
+  if (machine.process === undefined || !world.canLose(node)) return;
   machine.crash("process");
   const paths = machine.disk.paths().filter((path) => path.includes("/log/"));
   const path = paths[Math.floor(a * paths.length)];

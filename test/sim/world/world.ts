@@ -10,7 +10,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OstrakaError } from "../../../src/base/errors.js";
-import { FIRST_RANGE_GROUP, type GroupId, META_GROUP } from "../../../src/base/ids.js";
+import { FIRST_RANGE_GROUP, type GroupId, META_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { Timer } from "../../../src/base/io.js";
 import { decodeCommands, decodeResults } from "../../../src/machines/range/command.js";
 import type { CommandResult } from "../../../src/machines/range/types.js";
@@ -324,6 +324,15 @@ export class World implements WorldOfProcesses {
       if (status?.role === "leader" && status.term > newest) [newest, found] = [status.term, machine];
     }
     return found;
+  }
+
+  /** Whether every group that is known to have a voter there can lose it for good. */
+  canLose(node: number): boolean {
+    const id = nodeId(node);
+    const groups = this.machines.flatMap(({ process }) => process?.host?.groups() ?? []);
+    return groups.every(({ conf }) =>
+      [conf.voters, conf.votersOutgoing].every((voters) => !voters.includes(id) || voters.length > 2),
+    );
   }
 
   // --- running --------------------------------------------------------------------------------------------------
