@@ -13,7 +13,14 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
-import type { Analysis, Statement, StatementClass } from "../sql/types.js";
+import {
+  type Analysis,
+  type Footprint,
+  SCHEMA,
+  type Span,
+  type Statement,
+  type StatementClass,
+} from "../sql/types.js";
 import { ATTEMPTS, attemptId, autocommitId, committedBefore, keptOutcomes, notKept } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
@@ -27,6 +34,7 @@ import { TempSpace } from "./temp-space.js";
 import { Transaction } from "./transaction.js";
 
 const MOVE = { ok: "move" } as const;
+const LOSSES_OF_ROWS = 3;
 /** In a statement, a constraint or a trigger. */
 const FAIL = /\bfail\b/i;
 
@@ -159,7 +167,7 @@ export class AutocommitStatements {
         id: attemptId(key, attempt),
         mode: "deferred",
         age: db.clock.monotonicMs() - startedMs,
-        reserve: attempt === 0 ? undefined : analysis.footprint(statement.params).writes,
+        reserve: reserveFor(attempt, analysis.footprint(statement.params)),
         needsCopy: true,
         borrow: (wait) => temp.borrow(wait),
       });
@@ -243,6 +251,16 @@ export class AutocommitStatements {
       await this.systemTables(analysis),
     );
   }
+}
+
+/**
+ * What a write keeps others from after it has lost: what it writes, and what constraints look at; what it reads besides,
+ * which may be much more, once that was not enough.
+ */
+function reserveFor(losses: number, { reads, writes, checks }: Footprint): readonly Span[] | undefined {
+  if (losses === 0) return undefined;
+  const rows = [...writes, ...checks];
+  return losses < LOSSES_OF_ROWS ? rows : [...rows, ...reads.filter(({ table }) => table !== SCHEMA)];
 }
 
 function told(

@@ -389,3 +389,16 @@ describe("a schema change that was told", () => {
     }
   });
 });
+
+test("writes that each look at a unique constraint of all ranges get through side by side", async () => {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v text unique);
+    insert into t values (1, 'a'), (10, 'b'), (20, 'c'), (30, 'd')`);
+  await db.admin("range.split", { table: "t", at: ["10", "20", "30"] });
+  const writers = Array.from({ length: 8 }, async (_, i) => {
+    for (let at = 0; at < 3; at++)
+      await db.execute("insert into t values (?, ?)", [2 + ((i * 3 + at) % 4) * 10 + i, `${i} ${at}`]);
+  });
+  await Promise.all(writers);
+  const counted = await db.execute("select count(*), count(distinct v) from t");
+  expect(counted.rows[0]).toMatchObject({ 0: 28, 1: 28 });
+});
