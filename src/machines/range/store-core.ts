@@ -33,6 +33,7 @@ import {
   SYSTEM_FILES,
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
+import { LogKeeper } from "./log-keeper.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
 import { type CountedState, RowCounts } from "./row-counts.js";
 import { readBeginning } from "./slice-state.js";
@@ -419,11 +420,14 @@ export class StoreCore {
   #closeConnections(): void {
     this.#resting = undefined;
     if (this.#opened === undefined) return;
+    const keeper = new LogKeeper();
+    if (this.#children.pendingSince !== undefined) keeper.keep(this.path);
     this.#opened.speculator.close();
     this.#reading?.connection.close();
     this.#reading = undefined;
     this.#opened.writer.close();
     this.#opened = undefined;
+    keeper.letGo();
   }
 
   /** Moves the log into the file as far as readers allow; true when all of it is there, durably. */

@@ -21,6 +21,7 @@ import type { MachineSnapshot } from "../../multiraft/types.js";
 import type { Entry } from "../../raft/types.js";
 import { mostAwake } from "./awake.js";
 import { type FileWork, removeDatabase, removeFolder, SYSTEM_FILES } from "./files.js";
+import { LogKeeper } from "./log-keeper.js";
 import { type MainReader, type MainReaderParts, MainReaders, type WaitingRead } from "./main-reader.js";
 import { mayWait } from "./patience.js";
 import { encodeReads, ReadAnswerReader } from "./read-batch.js";
@@ -150,6 +151,7 @@ export function openLocalStores(options: LocalStoresOptions): LocalStores {
     abandon: () => {
       link.closeReaders();
       server.abandon();
+      link.letLogsGo();
     },
   };
 }
@@ -221,9 +223,15 @@ class StoreLink {
     for (const store of this.#stores.values()) store.closeReader();
   }
 
+  /** The worker has no file open any more. */
+  letLogsGo(): void {
+    for (const store of this.#stores.values()) store.letLogGo();
+  }
+
   fail(error: FatalError): void {
     this.#failure ??= error;
     this.closeReaders();
+    this.letLogsGo();
     for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
     this.#waiting.clear();
   }
@@ -258,6 +266,8 @@ class RemoteStore implements RangeStore {
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
   readonly #reader: MainReader;
+  /** While a range that was split off is made: also where the process ends without closing anything in order. */
+  readonly #logKeeper = new LogKeeper();
 
   constructor(link: StoreLink, id: number, path: string) {
     this.#link = link;
@@ -276,6 +286,7 @@ class RemoteStore implements RangeStore {
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
+    this.#keepLog(status.making !== undefined && this.#state === "open");
     if (status.range !== undefined) this.#reader.generationTold(status.range.state.descriptor.generation);
     if (status.schema !== undefined) {
       this.#reader.schemaTold(status.schema.version);
@@ -288,8 +299,22 @@ class RemoteStore implements RangeStore {
     for (const child of status.children ?? []) for (const listener of this.#splitListeners) listener(child);
   }
 
+  /** The worker does so as well when it closes the file, and says what is wrong if it cannot. */
+  #keepLog(keep: boolean): void {
+    try {
+      if (keep) this.#logKeeper.keep(this.path);
+      else this.#logKeeper.letGo();
+    } catch {
+      this.#logKeeper.letGo();
+    }
+  }
+
   closeReader(): void {
     this.#reader.close();
+  }
+
+  letLogGo(): void {
+    this.#logKeeper.letGo();
   }
 
   open(): Promise<LogIndex> {
@@ -333,7 +358,7 @@ class RemoteStore implements RangeStore {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
     this.closeReader();
-    if (wasOpen) await this.#link.call(this.#id, { op: "close" });
+    if (wasOpen) await this.#link.call(this.#id, { op: "close" }).finally(() => this.#keepLog(false));
   }
 
   appliedIndex(): LogIndex {

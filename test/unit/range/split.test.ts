@@ -6,6 +6,7 @@ import { COORDINATOR_GROUP, transactionId } from "../../../src/base/ids.js";
 import { encodeKey, encodeKeyAfter, tableStart } from "../../../src/base/keys.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import { type FileWork, SYSTEM_FILES } from "../../../src/machines/range/files.js";
+import { LogKeeper } from "../../../src/machines/range/log-keeper.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
 import type { Command } from "../../../src/machines/range/types.js";
 import { SimRandom } from "../../sim/sim-random.js";
@@ -383,6 +384,40 @@ describe("a crash during a split", () => {
     await childOf(store);
     expect(query(openRange(root, 8), "select id from t")).toEqual([[1n], [5n]]);
     expect(await store.checkpoint()).toBe(7);
+  });
+});
+
+describe("a child that a full disk keeps from being made", () => {
+  const full: FileWork = {
+    ...SYSTEM_FILES,
+    copy: async () => {
+      throw Object.assign(new Error("no space"), { code: "ENOSPC" });
+    },
+  };
+
+  it.each(["closed", "abandoned"])("is made when its parent is opened again that was %s", async (how) => {
+    const root = temporaryDirectory();
+    const store = openRange(root, 3, full);
+    applySql(store, "create table t(id integer primary key, a)", "insert into t values (1, 1), (5, 5)");
+    applyCommands(store, split(encodeKey(1, [5n]), 8));
+    applySql(store, "insert into t values (2, 'after')");
+    if (how === "closed") await store.close();
+    else store.abandon();
+    const again = openRange(root);
+    expect(again.takeChildren()).toMatchObject([{ descriptor: { range: 8 } }]);
+    expect(query(openRange(root, 8), "select id from t where id > 4")).toEqual([[5n]]);
+  });
+
+  it("has the log that it is made from kept, whoever closes the file first", () => {
+    const path = join(temporaryDirectory(), "kept.db");
+    const keeper = new LogKeeper();
+    const writer = new Database(path);
+    writer.pragma("journal_mode = WAL");
+    writer.exec("create table t(a)");
+    keeper.keep(path);
+    writer.close();
+    keeper.letGo();
+    expect(statSync(`${path}-wal`).size).toBeGreaterThan(0);
   });
 });
 
