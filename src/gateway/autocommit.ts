@@ -161,14 +161,18 @@ export class AutocommitStatements {
     const { db } = this.#context;
     const temp = this.#temp ?? new TempSpace(db);
     const startedMs = db.clock.monotonicMs();
+    let losses = 0;
+    // What came of a state that never was is run again, and then not told.
+    let fenced = first.class.kind !== "write" || this.#mayKeep(first);
     for (let attempt = 0; ; attempt++) {
       const analysis = attempt === 0 ? first : this.#analyse(statement.sql);
       const transaction = new Transaction(db, {
         id: attemptId(key, attempt),
         mode: "deferred",
         age: db.clock.monotonicMs() - startedMs,
-        reserve: reserveFor(attempt, analysis.footprint(statement.params)),
+        reserve: reserveFor(losses, analysis.footprint(statement.params)),
         needsCopy: true,
+        fenced,
         borrow: (wait) => temp.borrow(wait),
       });
       try {
@@ -189,8 +193,10 @@ export class AutocommitStatements {
           ? await this.#keepWhatItDid(transaction, failure, key, deadline)
           : failure;
         await transaction.rollback();
-        if (!(error instanceof RetryError && error.code === "OSTRAKA_RETRY") || attempt + 1 >= ATTEMPTS)
-          throw error;
+        if (attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
+        if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") losses++;
+        else if (fenced || !(error instanceof UserError)) throw error;
+        else fenced = true;
       }
     }
   }

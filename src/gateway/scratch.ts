@@ -19,7 +19,7 @@ import type {
   SystemTable,
 } from "../machines/range/types.js";
 import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../placement/descriptor.js";
-import { isOfChosenKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
+import { isOfChosenKeys, isOfUniqueKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import type { Probed } from "../sql/probes.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
@@ -111,6 +111,7 @@ export class Scratch {
     for (const span of checks) await this.#ensureSome(span, deadline, isWhole(span) ? probed : NO_CONDITIONS);
     for (const span of reads) await this.#ensureSome(span, deadline, conditions);
     for (const span of writes) {
+      if (isOfUniqueKeys(span)) continue;
       if (span.low !== END_OF_TABLE) await this.#ensureSome(span, deadline, conditions);
       else if (!(await this.#ensureTail(span.table, deadline)))
         throw new RetryError("OSTRAKA_RETRY", `what ${span.table} ended with was deleted meanwhile`);

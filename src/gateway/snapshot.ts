@@ -4,16 +4,19 @@
  * fences released; every release confirms, by a quorum, that its fence stood all the time. So there was a moment at
  * which all pins were the current state. Writers wait a round trip; whoever reads then reads as long as it likes.
  *
+ * A transaction that is validated whole before anything of it is told needs no such moment (`fenced: false`): each range is
+ * pinned as of some moment after the transaction was opened there, and nobody waits for that.
+ *
  * Invariants:
  * 1. A pin counts only where the range was still what the directory said (same generation), and had the schema that
  *    statements are analysed by.
- * 2. Nothing of a snapshot that was not confirmed whole is ever read.
+ * 2. Nothing of a snapshot with fences that was not confirmed whole is ever read.
  */
 import { RetryError } from "../base/errors.js";
 import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Runner, SchemaSnapshot } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
-import type { FencePoint } from "../range/types.js";
+import type { FencePoint, ReadPoint } from "../range/types.js";
 import { EVERY_TABLE, SCHEMA, type Span } from "../sql/types.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
@@ -34,7 +37,9 @@ export interface SnapshotOptions {
   /** Pins every range, whatever the spans. */
   readonly everywhere: boolean;
   /** Opens this transaction at the leaders first, so that what is read can be validated when it commits. */
-  readonly transaction?: { readonly id: TransactionId; readonly ageMs: number } | undefined;
+  readonly transaction?:
+    | { readonly id: TransactionId; readonly ageMs: number; readonly fenced: boolean }
+    | undefined;
 }
 
 export interface Snapshot {
@@ -93,7 +98,9 @@ async function attempt(
   const { transaction } = options;
   if (transaction !== undefined) {
     const { id, ageMs: age } = transaction;
-    await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, { reserve: undefined, age })));
+    const begin = { reserve: undefined, age };
+    const points = await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, begin)));
+    if (!transaction.fenced) return pinEach(db, lent, ranges, points, schema, deadline);
   }
   const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
   const rows = options.spans.filter((span) => span.table !== SCHEMA);
@@ -117,7 +124,7 @@ async function attempt(
       ranges.map(({ range }, i) => db.client(range).release(id, points[i]!.term)),
     );
     if (stood.includes(false)) throw new RetryError("OSTRAKA_UNAVAILABLE", "a range's leader changed");
-    return { pins, schema, wallMs: Math.max(...points.map(({ wallMs }) => wallMs)) };
+    return { pins, schema, wallMs: latest(points) };
   } catch (error) {
     for (const [i, fence] of fences.entries()) {
       if (fence.status === "fulfilled")
@@ -126,11 +133,40 @@ async function attempt(
           .release(id, fence.value.term)
           .catch(() => {});
     }
-    closeSources(pins);
-    if (lent.inUse && !lent.runner.dead) await lent.runner.dropSources();
-    lent.inUse = false;
+    await unpin(lent, pins);
     throw error;
   }
+}
+
+/** Each as of its own point or later. */
+async function pinEach(
+  db: GatewayDatabase,
+  lent: Lent,
+  ranges: readonly RangeDescriptor[],
+  points: readonly ReadPoint[],
+  schema: SchemaSnapshot,
+  deadline: Deadline,
+): Promise<Snapshot> {
+  const pins = new Map<GroupId, PinnedRange>();
+  if (lent.givenUp) throw deadline.reason();
+  lent.inUse = true;
+  try {
+    await pinAll(db, lent.runner, ranges, points, pins, deadline);
+    return { pins, schema, wallMs: latest(points) };
+  } catch (error) {
+    await unpin(lent, pins);
+    throw error;
+  }
+}
+
+function latest(points: readonly ReadPoint[]): number {
+  return Math.max(...points.map(({ wallMs }) => wallMs));
+}
+
+async function unpin(lent: Lent, pins: ReadonlyMap<GroupId, PinnedRange>): Promise<void> {
+  closeSources(pins);
+  if (lent.inUse && !lent.runner.dead) await lent.runner.dropSources();
+  lent.inUse = false;
 }
 
 /** Here what lies here, and the rest on other nodes meanwhile: the fences stand as long as the slower of both takes. */
@@ -138,7 +174,7 @@ async function pinAll(
   db: GatewayDatabase,
   runner: Runner,
   ranges: readonly RangeDescriptor[],
-  points: readonly FencePoint[],
+  points: readonly ReadPoint[],
   pins: Map<GroupId, PinnedRange>,
   deadline: Deadline,
 ): Promise<void> {
@@ -171,7 +207,7 @@ async function pinHere(
   runner: Runner,
   replica: Replica,
   descriptor: RangeDescriptor,
-  { term, index }: FencePoint,
+  { term, index }: ReadPoint,
   deadline: Deadline,
 ): Promise<PinnedRange> {
   await reach(replica, index, deadline);

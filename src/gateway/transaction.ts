@@ -67,6 +67,8 @@ export interface TransactionOptions {
   readonly lost?: boolean;
   /** Everything runs in a workspace. */
   readonly needsCopy: boolean;
+  /** False: what it reads need not be one moment's, since nothing is told of it before all of it is validated. */
+  readonly fenced?: boolean;
   /** The session's TEMP objects as the transaction begins; while there are any, it needs a copy. */
   readonly temp?: readonly string[];
   readonly borrow: (deadline: Deadline) => Promise<RunnerLoan>;
@@ -348,7 +350,7 @@ export class Transaction {
   }
 
   /** Reserves everywhere first, once, if it reserves at all. */
-  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age" | "temp">> {
+  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">> {
     this.#moving = true;
     if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
     return this.#options;

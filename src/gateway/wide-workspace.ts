@@ -21,10 +21,18 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
-import { rangesOf, rowsOf } from "../placement/route.js";
+import { isOfUniqueKeys, rangesOf, rowsOf } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { lowerAscii } from "../sql/tokenizer.js";
-import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import {
+  type Analysis,
+  END_OF_TABLE,
+  EVERY_TABLE,
+  type Footprint,
+  SCHEMA,
+  type Span,
+  UNIQUE_KEYS,
+} from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
 import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
@@ -44,6 +52,9 @@ const SEQUENCES = "sqlite_sequence";
 const LAST: Key = tableStart(0xffff_ffff);
 const LAST_ROWID = (1n << 63n) - 1n;
 const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
+/** To UNIQUE indexes, by table; null where it cannot be told. */
+type Added = ReadonlyMap<string, Iterable<bigint> | null>;
+const NOTHING_ADDED: Added = new Map();
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
@@ -54,12 +65,14 @@ const TEMP_TEXTS =
 export class WideWorkspace implements Workspace {
   readonly runner: Runner;
   readonly #db: GatewayDatabase;
-  readonly #transaction: Pick<TransactionOptions, "id" | "age" | "temp">;
+  readonly #transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">;
   readonly #history: History;
   /** Every range that a snapshot of this transaction was taken of. */
   readonly #opened = new Set<GroupId>();
   /** Tables that got rows under keys that SQLite chose. */
   readonly #appended = new Set<string>();
+  /** What was added to UNIQUE indexes, by table; null where it cannot be told, or is much. */
+  readonly #added = new Map<string, Set<bigint> | null>();
   #scratch!: Scratch;
   #spans: readonly Span[];
   #reads: RangeRead[] = [];
@@ -71,7 +84,7 @@ export class WideWorkspace implements Workspace {
   private constructor(
     db: GatewayDatabase,
     runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age" | "temp">,
+    transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">,
     history: History,
   ) {
     this.#db = db;
@@ -85,7 +98,7 @@ export class WideWorkspace implements Workspace {
   static async open(
     db: GatewayDatabase,
     runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age" | "temp">,
+    transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">,
     history: History,
     spans: readonly Span[],
     deadline: Deadline,
@@ -119,8 +132,8 @@ export class WideWorkspace implements Workspace {
   }
 
   async #take(spans: readonly Span[], deadline: Deadline): Promise<void> {
-    const { id, age } = this.#transaction;
-    const transaction = { id, ageMs: age };
+    const { id, age, fenced = true } = this.#transaction;
+    const transaction = { id, ageMs: age, fenced };
     const everywhere = spans.some((span) => span.table === EVERY_TABLE);
     const snapshot = await takeSnapshot(this.#db, this.runner, { spans, everywhere, transaction }, deadline);
     for (const range of snapshot.pins.keys()) this.#opened.add(range);
@@ -254,7 +267,9 @@ export class WideWorkspace implements Workspace {
       );
     } finally {
       const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
-      this.#read([...reads, ...checks]);
+      const adds = writes.some(isOfUniqueKeys) || (analysis.uniqueChecks?.size ?? 0) > 0;
+      const added = adds && outcome !== undefined ? await this.#takeAdded() : NOTHING_ADDED;
+      this.#read([...reads, ...(outcome === undefined ? checks : narrowed(checks, analysis, added))]);
       for (const { table, low } of writes) if (low === END_OF_TABLE) this.#appended.add(table);
     }
     const kind = analysis.class.kind;
@@ -264,6 +279,16 @@ export class WideWorkspace implements Workspace {
         this.#schemaTexts.push(asRunElsewhere(statement, analysis, made));
     }
     return outcome;
+  }
+
+  async #takeAdded(): Promise<Added> {
+    const taken = new Map(await this.runner.takeUniqueKeys());
+    for (const [table, keys] of taken) {
+      const known = this.#added.get(table);
+      const told = keys !== null && known !== null;
+      this.#added.set(table, told ? new Set([...(known ?? []), ...keys]) : null);
+    }
+    return taken;
   }
 
   /** Rows that the statement's own conditions leave out stay away: what it changed itself is here already. */
@@ -391,7 +416,12 @@ export class WideWorkspace implements Workspace {
       return {
         descriptor,
         reads: reads.filter((read) => read.range === range),
-        writes: changesSchema ? WHOLE : writtenSpans(own, this.#appended, (table) => this.#ownerOf(table)),
+        writes: changesSchema
+          ? WHOLE
+          : [
+              ...writtenSpans(own, this.#appended, (table) => this.#ownerOf(table)),
+              ...addedSpans(own, this.#added),
+            ],
         changes: own,
         ran: ran.get(range),
       };
@@ -464,6 +494,32 @@ function asRunElsewhere(
       "this change of the schema cannot be replicated to many ranges",
     );
   return { ...statement, sql: text, params: [], vector: undefined, told: undefined };
+}
+
+/**
+ * What a statement that succeeded has to know of what constraints looked at: where only UNIQUE indexes were, that nobody
+ * adds to them what it has added.
+ */
+function narrowed(checks: readonly Span[], { uniqueChecks }: Analysis, added: Added): readonly Span[] {
+  return checks.flatMap((span) => {
+    const { table, low, high } = span;
+    if (low !== undefined || high !== undefined || uniqueChecks?.has(table) !== true) return [span];
+    return uniqueSpans(table, added) ?? [span];
+  });
+}
+
+/** What the tables of these changes got in their UNIQUE indexes. */
+function addedSpans(changes: readonly RowChange[], added: Added): readonly Span[] {
+  const tables = new Set(changes.map(({ table }) => lowerAscii(table)));
+  return [...tables].flatMap((table) => uniqueSpans(table, added) ?? [{ table, ...UNIQUE_KEYS }]);
+}
+
+/** Undefined when they are not known, or too many to be named. */
+function uniqueSpans(table: string, added: Added): readonly Span[] | undefined {
+  const keys = added.get(table);
+  if (keys === null) return undefined;
+  const spans = Array.from(keys ?? [], (key) => ({ table, low: key, high: key }));
+  return spans.length > MAX_POINTS ? undefined : spans;
 }
 
 function plain(sql: string, wallMs: number): StampedStatement {

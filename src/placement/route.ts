@@ -4,6 +4,7 @@
  * - "*" is the whole keyspace. "" is the schema, of which every range has a copy: reading it is reading any, so it lies
  *   nowhere in particular; who writes it has to see to it that all ranges do.
  * - A "rowid" table's spans are intervals of its keys. END_OF_TABLE is behind all of them: in the table's last range.
+ *   What is beyond, UNIQUE_KEYS, is in all of them.
  * - A "key" table's spans are the whole table.
  * - "home" tables lie together under HOME_TABLE_ID.
  * - A table that is not known (the schema at hand is older) may lie anywhere: the whole keyspace.
@@ -46,7 +47,7 @@ export function spanToKeys(span: Span, tables: readonly TableKey[]): readonly Ke
   if (span.table === EVERY_TABLE) return [EVERYWHERE];
   const table = byName(tables).get(span.table);
   if (table === undefined) return [EVERYWHERE];
-  if (table.shard !== "rowid") return [tableKeySpan(table)];
+  if (table.shard !== "rowid" || isOfUniqueKeys(span)) return [tableKeySpan(table)];
   return [{ start: rowidStart(table.id, span.low), end: rowidEnd(table.id, span.high) }];
 }
 
@@ -82,16 +83,22 @@ const SEQUENCES = "sqlite_sequence";
  * The spans of a footprint that say where it has to run. What a search found nothing under, or a range of keys, depends
  * also on rows that will come under keys that SQLite chooses (END_OF_TABLE): these come in the table's last range, with
  * keys of that range, so that they concern only what lies there, whose own span names it. And who makes such a row,
- * which it says by writing END_OF_TABLE, needs no more than that range to know which key is the next.
+ * which it says by writing END_OF_TABLE, needs no more than that range to know which key is the next. What is added to
+ * UNIQUE indexes is added with its rows.
  */
 export function rowsOf({ reads, writes, checks }: Footprint): readonly Span[] {
-  const rows = writes.filter(({ table }) => table !== SEQUENCES);
+  const rows = writes.filter((span) => span.table !== SEQUENCES && !isOfUniqueKeys(span));
   return [
     ...reads.filter((span) => !isOfChosenKeys(span)),
     ...checks.filter((span) => !isOfChosenKeys(span)),
     // Who writes nothing else means the sequences themselves.
     ...(rows.length > 0 ? rows : writes),
   ];
+}
+
+/** Of UNIQUE_KEYS. */
+export function isOfUniqueKeys({ low }: Span): boolean {
+  return low !== undefined && low > END_OF_TABLE;
 }
 
 /** It is read only because a key that is chosen depends on it. */

@@ -243,6 +243,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
     rowChangesOnly: writes && (about.touchesTemp || dependsOnScanOrder(tokens, hasLoops(frames))),
     footprint: footprintOf(touched, about.writesStatistics),
     probed: compileProbes(touched.probes),
+    uniqueChecks: touched.uniqueChecks,
   };
 }
 

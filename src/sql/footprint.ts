@@ -17,6 +17,8 @@
  *    validation and not only at apply. Where nothing runs again the key must still be the next one, whoever wrote
  *    what: all rows up to the end are among the checks (up to END_OF_TABLE, which tells them from a look at the whole
  *    table). In a trigger the key is not told and depends on every row: the whole table is read.
+ *    A UNIQUE index that a success shows to have lacked what was added depends on nobody adding the same. Writes name
+ *    what they add (UNIQUE_KEYS), so that whoever knows the values need not take the whole table for read.
  * 4. Rows that appear under chosen keys (others' appends write END_OF_TABLE only) did not exist before. A key that was
  *    found cannot be one of them; whatever looked for a key and may not have found it, or for a range, reads END_OF_TABLE
  *    as well. A key found and deleted since is a conflict on the key itself.
@@ -37,6 +39,7 @@ import {
   type SchemaOracle,
   type SeenOutcome,
   type Span,
+  UNIQUE_KEYS,
 } from "./types.js";
 import { shadowOwner, type VirtualTouch } from "./virtual-tables.js";
 
@@ -45,6 +48,8 @@ type Bound = { readonly value: bigint } | { readonly parameter: number } | undef
 
 type SpanTemplate =
   | { readonly kind: "whole"; readonly table: string }
+  /** UNIQUE_KEYS, any of them. */
+  | { readonly kind: "unique"; readonly table: string }
   | { readonly kind: "end"; readonly table: string }
   /** All rows, as far as a key that is chosen depends on them. */
   | { readonly kind: "up to end"; readonly table: string }
@@ -77,6 +82,8 @@ export interface Touched {
   readonly checks: readonly SpanTemplate[];
   /** Checks of tables that count as looked at whole, but are not: all of each such table's. */
   readonly probes: readonly Probe[];
+  /** See Analysis.uniqueChecks. */
+  readonly uniqueChecks: ReadonlySet<string>;
   readonly temp: boolean;
   /** The only read is one key, and an outcome with a row, or with a change, proves that it was there. */
   readonly provesItsKey: { readonly byRow: boolean; readonly byChange: boolean };
@@ -118,6 +125,9 @@ class Collector {
   readonly #probes: Probe[] = [];
   /** Tables of which a check may look at any row. */
   readonly #unprobed = new Set<string>();
+  /** Tables whose UNIQUE indexes are checked, and those that are looked at whole for foreign keys. */
+  readonly #unique = new Set<string>();
+  readonly #parents = new Set<string>();
   temp = false;
   readonly #oracle: SchemaOracle;
   readonly #options: TouchOptions;
@@ -162,6 +172,7 @@ class Collector {
       writes,
       checks: distinct(this.checks),
       probes: this.#probes.filter(({ table }) => !this.#unprobed.has(table)),
+      uniqueChecks: new Set([...this.#unique].filter((table) => !this.#parents.has(table))),
       temp: this.temp,
       provesItsKey: provesItsKey(frames, reads),
       written: new Set(writes.map((span) => span.table)),
@@ -271,6 +282,7 @@ class Collector {
     else if (target.keyed) this.#readKeyed(op, at, target);
     else if (PROBES.has(op.opcode) && this.#isCheck(op, at)) {
       this.checks.push({ kind: "whole", table: target.table });
+      (target.writable && target.root !== undefined ? this.#unique : this.#parents).add(target.table);
       const columns = target.root === undefined ? undefined : this.#oracle.keyColumns?.(target.root);
       const probe = columns && probeOf(this.#frame, op, at, target.table, columns);
       if (probe === undefined) this.#unprobed.add(target.table);
@@ -323,7 +335,10 @@ class Collector {
       const check = op.opcode === "NotExists" && this.#isCheck(op, at);
       for (const span of spans) {
         (check ? this.checks : this.reads).push(span);
-        if (check && span.kind === "whole") this.#unprobed.add(table);
+        if (check && span.kind === "whole") {
+          this.#unprobed.add(table);
+          this.#parents.add(table);
+        }
         // A check that goes on has found nothing to stand on.
         if (!check) this.#position(op.p1, span);
       }
@@ -371,6 +386,8 @@ class Collector {
         this.writes.push(...(this.#positions.get(op.p1) ?? [{ kind: "whole", table } as const]));
       } else if (!(opcode.startsWith("Idx") && this.#isIndexOf(table))) {
         this.writes.push({ kind: "whole", table });
+      } else if (opcode === "IdxInsert" && this.#isUnique(target)) {
+        this.writes.push({ kind: "unique", table });
       }
     }
   }
@@ -382,6 +399,10 @@ class Collector {
     return [...this.#cursors.values()].some((targets) =>
       targets.some((target) => target.table === table && target.keyed && target.writable),
     );
+  }
+
+  #isUnique({ root }: CursorTarget): boolean {
+    return root === undefined || this.#oracle.isUniqueIndex?.(root) !== false;
   }
 
   #spansOf(origins: readonly Origin[] | undefined, table: string): SpanTemplate[] {
@@ -561,6 +582,10 @@ function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Spa
   if (template.kind !== "keys") {
     if ("parameter" in template && params[template.parameter] !== null) return;
     const { kind } = template;
+    if (kind === "unique") {
+      spans.push({ table, ...UNIQUE_KEYS });
+      return;
+    }
     const end = kind === "end" || kind === "end if null";
     spans.push({
       table,
@@ -578,7 +603,8 @@ function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Spa
     // Text or a real may or may not be a key once affinity is applied.
     spans.push({ table, low: undefined, high: undefined });
   } else {
-    spans.push({ table, low, high });
+    // Rows have no keys beyond the end.
+    spans.push({ table, low, high: high ?? (low === undefined ? undefined : END_OF_TABLE) });
   }
 }
 

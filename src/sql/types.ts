@@ -73,6 +73,12 @@ export const SCHEMA = "";
  * be changed by a row that appears under an unforeseen key (a search that found nothing, a bounded range) reads it.
  */
 export const END_OF_TABLE: bigint = 1n << 63n;
+/**
+ * Beyond that: what a table's UNIQUE indexes hold, a key for each value or list of values, by their hash. Whoever adds
+ * some writes their keys, or all of these where the values are not known before; a constraint that nothing was found
+ * to break has read those of its own values. They lie where the rows lie, in all of the table's ranges.
+ */
+export const UNIQUE_KEYS = { low: END_OF_TABLE + 1n, high: (1n << 64n) - 1n } as const;
 
 /** See footprint.ts for what each part means and why it is enough for strict serializability. */
 export interface Footprint {
@@ -128,6 +134,11 @@ export interface Analysis {
    * succeed or fail. Undefined where all can.
    */
   readonly probed?: ((params: readonly SqlValue[]) => Probed) | undefined;
+  /**
+   * Tables, lower-case, that it looks at whole, and only to see that what it adds to their UNIQUE indexes is not there
+   * yet: when it has succeeded, nothing but the same values being added meanwhile could have made it fail.
+   */
+  readonly uniqueChecks?: ReadonlySet<string> | undefined;
   /** Analysed with foreign keys off, since it does not compile otherwise: what a session that has them on is told. */
   readonly withoutForeignKeys?: Error | undefined;
   /** Writes sqlite_stat tables directly: the schema must be loaded again at the same log position on every replica. */
@@ -157,6 +168,8 @@ export interface SchemaOracle {
   ): { readonly name: string; readonly table: string; readonly kind: "table" | "index" } | undefined;
   /** What the b-tree of an index, or of a table without rowid, is ordered by; undefined for others. */
   keyColumns?(rootPage: number): readonly KeyColumn[] | undefined;
+  /** Whether a b-tree is that of a UNIQUE index; without it any index may be. */
+  isUniqueIndex?(rootPage: number): boolean;
   table(name: string): TableFacts | undefined;
   /** The text that made a table, a view or an index of the shared database; automatic ones have none. */
   text?(name: string): string | undefined;

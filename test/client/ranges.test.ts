@@ -402,3 +402,73 @@ test("writes that each look at a unique constraint of all ranges get through sid
   const counted = await db.execute("select count(*), count(distinct v) from t");
   expect(counted.rows[0]).toMatchObject({ 0: 28, 1: 28 });
 });
+
+describe("transactions that add to a unique index of several ranges", () => {
+  beforeEach(async () => {
+    await db.exec(`drop table if exists t;
+      create table t (id integer primary key, v text collate nocase unique, n real unique);
+      insert into t values (1, 'a', 1), (10, 'b', 2), (20, 'c', 3)`);
+    await db.admin("range.split", { table: "t", at: ["10", "20"] });
+  });
+
+  /** Two at once, committed one after the other; answers what became of the second. */
+  async function both(first: string, second: string): Promise<string> {
+    const one = await db.begin();
+    const two = await db.begin();
+    await one.execute(first);
+    await two.execute(second);
+    await one.commit();
+    return two.commit().then(
+      () => "committed",
+      (error) => error.code,
+    );
+  }
+
+  test.each([
+    ["other values", "insert into t values (2, 'x', 10)", "insert into t values (12, 'y', 11)"],
+    ["NULL", "insert into t values (2, null, 10)", "insert into t values (12, null, null)"],
+    ["values for others", "update t set v = 'x' where id = 1", "update t set v = 'y' where id = 20"],
+  ])("do not meet: %s", async (_, first, second) => {
+    expect(await both(first, second)).toBe("committed");
+  });
+
+  test.each([
+    ["the same", "insert into t values (2, 'x', 10)", "insert into t values (12, 'x', 11)"],
+    ["the same by the collation", "insert into t values (2, 'x', 10)", "insert into t values (12, 'X', 11)"],
+    ["the same number", "insert into t values (2, 'x', 10)", "insert into t values (12, 'y', 10.0)"],
+    [
+      "one that was there for a while",
+      "insert into t values (2, 'x', 10)",
+      "insert into t values (12, 'x', 11), (12, 'w', 12) on conflict (id) do update set v = excluded.v",
+    ],
+    ["one that another row gets", "update t set v = 'x' where id = 1", "insert into t values (12, 'X', 11)"],
+  ])("meet: %s", async (_, first, second) => {
+    expect(await both(first, second)).toBe("OSTRAKA_RETRY");
+    const doubles = await db.execute("select count(*) - count(distinct v) from t where v is not null");
+    expect(doubles.rows[0]?.[0]).toBe(0);
+  });
+
+  test("meet also in what was undone since", async () => {
+    const one = await db.begin();
+    const two = await db.begin();
+    await one.execute("insert into t values (2, 'x', 10)");
+    await two.execute("savepoint s");
+    await two.execute("insert into t values (12, 'x', 11)");
+    await two.execute("rollback to s");
+    await two.execute("insert into t values (13, 'y', 12)");
+    await one.commit();
+    await expect(two.commit()).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+  });
+
+  test("meet where one of them was told of a failure", async () => {
+    const one = await db.begin();
+    const two = await db.begin();
+    await one.execute("delete from t where id = 20");
+    await expect(two.execute("insert into t values (2, 'c', 9)")).rejects.toMatchObject({
+      code: "SQLITE_CONSTRAINT_UNIQUE",
+    });
+    await two.execute("insert into t values (3, 'told', 9)");
+    await one.commit();
+    await expect(two.commit()).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+  });
+});

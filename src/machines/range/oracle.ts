@@ -94,6 +94,7 @@ class SqliteOracle implements SessionOracle {
   readonly #rootPages: (Map<number, RootPageEntry> | undefined)[] = [];
   readonly #tables = new Map<string, TableFacts | undefined>();
   readonly #keys = new Map<number, readonly KeyColumn[] | undefined>();
+  readonly #unique = new Map<number, boolean>();
   #tempFacts: SchemaOracle["temp"];
   #homes: ReadonlySet<string> | undefined;
 
@@ -185,6 +186,20 @@ class SqliteOracle implements SessionOracle {
       collation,
       real: hasRealAffinity(type ?? ""),
     }));
+  }
+
+  isUniqueIndex(rootPage: number): boolean {
+    let unique = this.#unique.get(rootPage);
+    if (unique === undefined) {
+      const object = this.objectByRootPage(0, rootPage);
+      unique =
+        object?.kind === "index" &&
+        this.#database
+          .prepare(`SELECT 1 FROM pragma_index_list(?, 'main') WHERE name = ? AND "unique"`)
+          .get(object.table, object.name) !== undefined;
+      this.#unique.set(rootPage, unique);
+    }
+    return unique;
   }
 
   objectByRootPage(database: number, rootPage: number): RootPageEntry | undefined {

@@ -5,7 +5,7 @@ import { encodeKey, encodeKeyAfter, tableEnd, tableStart } from "../../../src/ba
 import { covers, overlaps, type RangeDescriptor, type TableKey } from "../../../src/placement/descriptor.js";
 import { RangeDirectory } from "../../../src/placement/directory.js";
 import { FIRST_SPLIT_KEY, rangesOf, rowsOf, SliceCheck, spanToKeys } from "../../../src/placement/route.js";
-import { END_OF_TABLE, type Footprint, type Span } from "../../../src/sql/types.js";
+import { END_OF_TABLE, type Footprint, type Span, UNIQUE_KEYS } from "../../../src/sql/types.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
 
 const table = (name: string, id: number, shard: TableKey["shard"]): TableKey => ({
@@ -166,6 +166,17 @@ describe("a slice", () => {
     expect(ids([...rowsOf(append)])).toEqual([4]);
     expect(first.containsReads([upToEnd, span("a", 1n, 3n)])).toBe(true);
     expect(first.containsReads([whole("a")])).toBe(false);
+  });
+
+  it("takes what is added to unique indexes with the rows, and has to see all of the table to check it", () => {
+    const first = new SliceCheck(DIRECTORY.ranges[0]!, TABLES);
+    const row = span("a", 5n, 5n);
+    const added = span("a", UNIQUE_KEYS.low, UNIQUE_KEYS.high);
+    const value = span("a", UNIQUE_KEYS.low + 7n, UNIQUE_KEYS.low + 7n);
+    expect(first.contains({ reads: [], writes: [row, added], checks: [] })).toBe(true);
+    expect(ids([...rowsOf({ reads: [], writes: [row, added], checks: [] })])).toEqual(ids([row]));
+    expect(first.containsReads([value])).toBe(false);
+    expect(ids([value])).toEqual(ids([whole("a")]));
   });
 
   it("has its own sequences, unless they are what a statement is about", () => {

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { SqlValue } from "../../../src/base/values.js";
 import { AnalysisCache, analyse } from "../../../src/sql/analyse.js";
-import { END_OF_TABLE, type Span } from "../../../src/sql/types.js";
+import { END_OF_TABLE, type Span, UNIQUE_KEYS } from "../../../src/sql/types.js";
 import { OracleDouble } from "./oracle-double.js";
 
 const oracle = new OracleDouble();
@@ -29,7 +29,7 @@ beforeAll(() => {
   `);
 });
 
-/** Spans in short: t:5, t:5..9, t:.., t:end; the schema left out. */
+/** Spans in short: t:5, t:5..9, t:.., t:end, t:unique; the schema left out. */
 function short(spans: readonly Span[]): string {
   const key = (value: bigint | undefined): string =>
     value === undefined ? "" : value === END_OF_TABLE ? "end" : String(value);
@@ -37,7 +37,7 @@ function short(spans: readonly Span[]): string {
     .filter((span) => span.table !== "")
     .map(
       ({ table, low, high }) =>
-        `${table}:${low === high && low !== undefined ? key(low) : `${key(low)}..${key(high)}`}`,
+        `${table}:${low === UNIQUE_KEYS.low ? "unique" : low === high && low !== undefined ? key(low) : `${key(low)}..${key(high)}`}`,
     )
     .sort()
     .join(" ");
@@ -60,7 +60,7 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["select * from t where id=9223372036854775807", [], "t:9223372036854775807 t:end |  | "],
   ["select * from t where rowid=?2 and b=?1", [1n, 5n], "t:5 t:end |  | "],
   ["select * from t where id between ? and 10", [3n], "t:3..10 t:end |  | "],
-  ["select * from t where id>?", [3n], "t:3.. |  | "],
+  ["select * from t where id>?", [3n], "t:3..end |  | "],
   ["select * from t where id<5", [], "t:..5 t:end |  | "],
   ["select * from t where id<=5 and id>-3 order by id desc", [], "t:-3..5 t:end |  | "],
   ["select * from t where id in (1,?,3)", [2n], "t:1 t:2 t:3 t:end |  | "],
@@ -73,7 +73,7 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["select 1", [], " |  | "],
   ["update t set b=b+1 where id=?", [5n], "t:5 t:end | t:5 | "],
   ["update t set id=?1 where id=?2", [9n, 5n], "t:5 t:end | t:5 t:9 | t:9 t:end"],
-  ["update u set e='x' where id=5", [], "u:5 u:end | u:5 | u:.."],
+  ["update u set e='x' where id=5", [], "u:5 u:end | u:5 u:unique | u:.."],
   ["delete from t where id=?", [5n], "t:5 t:end | t:5 | "],
   ["delete from t where id between 3 and 5", [], "t:3..5 t:end | t:3..5 | "],
   ["delete from t", [], "t:.. | t:.. | "],
@@ -85,7 +85,7 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["insert into t values(1,2,3),(4,5,6)", [], " | t:1 t:4 | t:1 t:4 t:end"],
   ["insert into t values(1,2,3),(null,5,6)", [], "t:end | t:1 t:end | t:..end t:1 t:end"],
   ["insert into t values(?,2,3),(?,5,6)", [1n, 4n], " | t:1 t:4 | t:1 t:4 t:end"],
-  ["insert into u(e) values('x')", [], "u:end | u:end | u:.."],
+  ["insert into u(e) values('x')", [], "u:end | u:end u:unique | u:.."],
   ["insert into k values('a',1)", [], " | k:.. | k:.."],
   ["insert into plain values(1,2)", [], "plain:end | plain:end | plain:..end"],
   ["insert into plain select a,b from t where id=3", [], "plain:end t:3 t:end | plain:end | plain:..end"],
@@ -94,7 +94,7 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["insert into logged values(1,2)", [], "log:.. | log:end logged:1 | logged:1 logged:end"],
   ["insert or replace into t values(1,2,3)", [], "t:1 t:end | t:1 | "],
   ["insert into t values(1,2,3) on conflict(id) do update set b=b+1", [], "t:1 t:end | t:1 | "],
-  ["insert into u values(1,'x') on conflict do nothing", [], "u:.. | u:1 | "],
+  ["insert into u values(1,'x') on conflict do nothing", [], "u:.. | u:1 u:unique | "],
   ["delete from sqlite_sequence", [], "sqlite_sequence:.. | sqlite_sequence:.. | "],
   ["select value from json_each('[1]')", [], " |  | "],
   ["select * from docs where docs match 'x'", [], "docs:.. |  | "],

@@ -68,6 +68,12 @@ export class OracleDouble implements SchemaOracle {
     return row as { name: string; table: string; kind: "table" | "index" } | undefined;
   }
 
+  isUniqueIndex(rootPage: number): boolean {
+    const index = this.objectByRootPage(0, rootPage);
+    const unique = `select 1 from pragma_index_list(?) where name=? and "unique"`;
+    return index !== undefined && this.db.prepare(unique).get(index.table, index.name) !== undefined;
+  }
+
   virtualTables() {
     return this.db.prepare("select name, sql from sqlite_schema where sql like 'create virtual%'").all() as {
       name: string;

@@ -27,6 +27,7 @@
  */
 import { UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import { SessionFlag } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import { bindArguments, planParameters } from "../parameters.js";
@@ -37,9 +38,11 @@ import { SequenceWatch } from "./sequences.js";
 import { ShadowWatch } from "./shadows.js";
 import { shapeOf, type TableShape } from "./shapes.js";
 import type { SchemaDifference } from "./table-history.js";
+import { UniqueKeys } from "./unique-keys.js";
 
 const MAX_KEYS = 1_000_000;
 const TOUCH = `${INTERNAL_PREFIX}touch`;
+const ADDED = `${INTERNAL_PREFIX}added`;
 const TRIGGER_PREFIX = `${INTERNAL_PREFIX}capture_`;
 const WRITTEN = 0n;
 /** They write the schema, indexes and statistics; their text is what replicates them. */
@@ -83,6 +86,9 @@ export class Capture {
   readonly #programs = new Map<string, Program>();
   readonly #owners = new Map<number, { readonly name: string; readonly root: number }>();
   readonly sequences: SequenceWatch;
+  readonly uniqueKeys = new UniqueKeys();
+  /** Of the columns of each unique index, by the root page of its table. */
+  readonly #collations = new Map<number, readonly (readonly string[])[]>();
   /** Of a scratch database, which has all rows of the virtual tables that it writes and no others. */
   readonly shadows: ShadowWatch | undefined;
   /** The schema that programs and owners are of. */
@@ -97,6 +103,9 @@ export class Capture {
     this.shadows = connection.role === "scratch" ? new ShadowWatch(connection) : undefined;
     connection.database.function(TOUCH, { varargs: true, safeIntegers: true }, (...args: unknown[]) =>
       this.#touch(args as SqlValue[]),
+    );
+    connection.database.function(ADDED, { varargs: true, safeIntegers: true }, (...args: unknown[]) =>
+      this.#added(args as SqlValue[]),
     );
   }
 
@@ -240,6 +249,15 @@ export class Capture {
     return null;
   }
 
+  /** A row has these values in a unique index; without any, in one that cannot be looked into. */
+  #added([root, at, ...values]: readonly SqlValue[]): null {
+    const table = lowerAscii((this.#tables.get(Number(root)) as CapturedTable).name);
+    const collations = this.#collations.get(Number(root))?.[Number(at)];
+    if (collations === undefined) this.uniqueKeys.noteUnknown(table);
+    else this.uniqueKeys.note(table, Number(at), values, collations);
+    return null;
+  }
+
   #add(into: Keys, key: readonly SqlValue[]): void {
     if (this.#keys > MAX_KEYS) return;
     const id = keyId(key);
@@ -305,10 +323,19 @@ export class Capture {
     };
     const keyOf = (row: string): string => key.map((part) => `${row}.${part}`).join(", ");
     const wrote = (row: string): string => `SELECT ${TOUCH}(${root}, ${WRITTEN}, ${keyOf(row)});`;
-    create("AFTER INSERT", wrote("new"));
-    create("AFTER UPDATE", wrote("old") + wrote("new"));
-    create("AFTER DELETE", wrote("old"));
     const { indexes, blind } = uniqueIndexes(database, name);
+    this.#collations.set(
+      root,
+      indexes.map((columns) => columns.map(({ collation }) => collation)),
+    );
+    const added = indexes.map((columns, at) => {
+      const values = columns.map((column) => `new.${quoteName(column.name)}`);
+      return `SELECT ${ADDED}(${root}, ${at}, ${values.join(", ")});`;
+    });
+    if (blind) added.push(`SELECT ${ADDED}(${root}, -1);`);
+    create("AFTER INSERT", wrote("new") + added.join(""));
+    create("AFTER UPDATE", wrote("old") + wrote("new") + added.join(""));
+    create("AFTER DELETE", wrote("old"));
     for (const columns of indexes) {
       const matches = columns.map(
         (c) => `${quoteName(c.name)} = new.${quoteName(c.name)} COLLATE ${quoteName(c.collation)}`,

@@ -36,6 +36,7 @@ import {
   toWireLoad,
   toWireRun,
 } from "./protocol.js";
+import type { UniqueKeysOf } from "./unique-keys.js";
 
 /** A way to reach the code that runs statements. */
 export interface RunnerLink {
@@ -210,6 +211,15 @@ export class RunnerClient implements Runner {
     const bytes = await this.#value((id) => [id, Op.Captured]);
     assert(bytes instanceof Uint8Array, "row changes come as bytes");
     return bytes;
+  }
+
+  async takeUniqueKeys(): Promise<UniqueKeysOf> {
+    const answer = await this.#value((id) => [id, Op.TakeUniqueKeys]);
+    assert(
+      answer !== null && typeof answer === "object" && "uniqueKeys" in answer,
+      "unique keys were asked for",
+    );
+    return answer.uniqueKeys;
   }
 
   run(statement: StampedStatement, options: RunOptions): Promise<RowStream> {

@@ -173,6 +173,8 @@ export class RunnerHost {
         return this.#session.load(request[2], request[3].map(fromWireLoad), request[4]);
       case Op.Fill:
         return this.#session.fill(request[2], request[3], request[4]);
+      case Op.TakeUniqueKeys:
+        return { uniqueKeys: this.#session.takeUniqueKeys() };
       case Op.DropSources:
         this.#session.dropSources();
         this.#prepareScratch();

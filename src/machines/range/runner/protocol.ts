@@ -17,6 +17,7 @@ import type {
   StatementOutcome,
   SystemTable,
 } from "../types.js";
+import type { UniqueKeysOf } from "./unique-keys.js";
 
 export const Op = {
   Pin: 0,
@@ -36,6 +37,7 @@ export const Op = {
   Scan: 12,
   Fill: 13,
   DropSources: 14,
+  TakeUniqueKeys: 15,
 } as const;
 
 export type Ending = "commit" | "rollback";
@@ -50,7 +52,10 @@ export type Request =
   | [id: number, op: typeof Op.Load, source: number, loads: readonly WireLoad[], maxBytes: number]
   | [id: number, op: typeof Op.Scan, source: number, load: WireLoad, maxResultBytes: number]
   | [id: number, op: typeof Op.Fill, table: string, rows: Uint8Array, maxBytes: number]
-  | [id: number, op: typeof Op.Capture | typeof Op.Captured | typeof Op.DropSources];
+  | [
+      id: number,
+      op: typeof Op.Capture | typeof Op.Captured | typeof Op.DropSources | typeof Op.TakeUniqueKeys,
+    ];
 
 /** Bounds and parameters as vectors. */
 export type WireLoad = [
@@ -106,7 +111,12 @@ export const State = {
 
 export type End = readonly [changes: number, totalChanges: number, lastInsertRowid: bigint];
 
-export type AnswerValue = number | readonly [source: number, appliedIndex: number] | Uint8Array | null;
+export type AnswerValue =
+  | number
+  | readonly [source: number, appliedIndex: number]
+  | Uint8Array
+  | { readonly uniqueKeys: UniqueKeysOf }
+  | null;
 
 export type Answer =
   | [id: number, kind: typeof Kind.Ok, state: number, value: AnswerValue]

@@ -33,6 +33,7 @@ import { scanStatements } from "./source-rows.js";
 import { Sources } from "./sources.js";
 import { carryTemp, hasTempObjects } from "./temp-carry.js";
 import { TransactionWatch } from "./transaction-watch.js";
+import type { UniqueKeysOf } from "./unique-keys.js";
 
 type Mode = "none" | "pin" | "copy" | "scratch";
 
@@ -200,6 +201,12 @@ export class RunnerSession {
     assert(this.#watch !== undefined, "row changes were asked for that were not captured");
     this.#scratch?.settle();
     return this.#watch.capture.changes();
+  }
+
+  /** What rows written since they were last taken have in UNIQUE indexes. */
+  takeUniqueKeys(): UniqueKeysOf {
+    assert(this.#watch !== undefined, "unique keys were asked for that were not captured");
+    return this.#watch.capture.uniqueKeys.take();
   }
 
   /** Starts a statement; the caller pulls it to its end or closes it before anything else is asked of the session. */
