@@ -150,7 +150,10 @@ async function inDoubt(
   try {
     return await session.executeSlowly(request);
   } catch (error) {
-    throw error instanceof RetryError ? new AmbiguousError(first.message, autocommitId(key)) : error;
+    const stopped = error instanceof UserError && error.code === "SQLITE_INTERRUPT";
+    throw error instanceof RetryError || stopped
+      ? new AmbiguousError(first.message, autocommitId(key))
+      : error;
   }
 }
 

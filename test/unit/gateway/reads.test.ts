@@ -1,5 +1,6 @@
 /** Reads on a replica that is behind: never before it has applied what the leader said had been committed. */
 import { beforeEach, describe, expect, it } from "vitest";
+import { AmbiguousError, UserError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, groupId, logIndex, term, transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
@@ -119,6 +120,28 @@ describe("the fast path", () => {
     const context = { db, statements: new StatementCache() } as unknown as SessionContext;
     return executeFast(session, context, request)!;
   }
+
+  it("does not tell of a write that may have been applied that it was interrupted", async () => {
+    const lost = new AmbiguousError("the leader was lost", undefined);
+    const analyse = () => ({ ...replica.schema.analyse(""), readonly: false });
+    const leading = {
+      ...replica,
+      leader: { write: () => Promise.reject(lost) },
+      schema: { analyse },
+    } as unknown as Replica;
+    const session = {
+      executeSlowly: () => Promise.reject(new UserError("SQLITE_INTERRUPT", "interrupted")),
+    } as unknown as GatewaySession;
+    const db = { whole: leading, ranges: {}, counts: { single: 0 } } as unknown as GatewayDatabase;
+    const context = { db, statements: new StatementCache() } as unknown as SessionContext;
+    const key = { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: 1 };
+    const written = executeFast(session, context, {
+      ...request,
+      sql: "UPDATE t SET v = 1 WHERE id = 1",
+      key,
+    });
+    await expect(written).rejects.toThrow(AmbiguousError);
+  });
 
   it("reads at once where the replica has reached the point", async () => {
     catchUp();
