@@ -59,7 +59,10 @@ function sessionFlag(session: GatewaySession, pragma: PragmaClass): ExecuteResul
   }
   // As in SQLite, foreign_keys cannot change while a transaction is open, and says nothing.
   if (name !== "foreign_keys" || session.transaction === undefined) {
-    session.settings.set(flag, pragmaBoolean(unquoted(pragma.argument)) !== inverted);
+    const on = pragmaBoolean(unquoted(pragma.argument)) !== inverted;
+    if (session.pooled && on !== session.settings.has(flag))
+      throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${name} belongs to one session: use db.session()`);
+    session.settings.set(flag, on);
   }
   return emptyOutcome();
 }

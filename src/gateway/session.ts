@@ -16,9 +16,9 @@ import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
-import { SCHEMA } from "../txn/spans.js";
 import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
+import { analysed, refuseEndings } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
@@ -33,6 +33,7 @@ import { likesOtherwise, type StatementCache } from "./statements.js";
 import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { Transaction, type TransactionMode } from "./transaction.js";
+import { UNANALYSED_READ, UNANALYSED_SCHEMA } from "./unanalysed.js";
 
 export interface SessionContext {
   readonly db: GatewayDatabase;
@@ -69,6 +70,11 @@ export class GatewaySession implements Session {
 
   get transaction(): Transaction | undefined {
     return this.#transaction;
+  }
+
+  /** Its statements run at the same time and have nothing of their own between them. */
+  get pooled(): boolean {
+    return this.#kind === "autocommit";
   }
 
   /** In a transaction that may write. */
@@ -306,7 +312,14 @@ export class GatewaySession implements Session {
     const transaction = this.#open(kind, request.retry);
     this.#transaction = transaction;
     this.#explicit = true;
-    if (kind === "immediate") await transaction.begin(deadline);
+    if (kind !== "immediate") return emptyOutcome();
+    try {
+      await transaction.begin(deadline);
+    } catch (error) {
+      // As in SQLite, none has begun. Its leader may not answer, which is nobody's concern any more.
+      this.#endTransaction((unbegun) => unbegun.rollback()).catch(ignore);
+      throw error;
+    }
     return emptyOutcome();
   }
 
@@ -431,7 +444,7 @@ export class GatewaySession implements Session {
     const transaction = this.#transaction;
     if (
       transaction !== undefined &&
-      (transaction.readOnly || transaction.moved || transaction.history.hasWrites())
+      (rows || transaction.readOnly || transaction.moved || transaction.history.hasWrites())
     ) {
       return transaction.introspect(statement, analysis, this.settings, deadline);
     }
@@ -455,6 +468,7 @@ export class GatewaySession implements Session {
     deadline: Deadline,
   ): Promise<readonly StatementOutcome[]> {
     if (this.#failed !== undefined) throw this.#failed;
+    refuseEndings(statements.map(({ sql }) => this.#context.statements.get(sql).class));
     const key = request.key ?? this.#context.nextKey();
     const bounded =
       this.#transaction === undefined && !this.temp.inUse ? this.#boundedBatch(statements) : undefined;
@@ -472,7 +486,11 @@ export class GatewaySession implements Session {
       if (result.ok === "failed") return batchBefore(db, statements, request.key, result.failure, deadline);
       if (result.ok !== "move") {
         if (!result.ok) throw fromWireError(result.error);
-        return allOf(statements, result.outcomes, key);
+        const outcomes = allOf(statements, result.outcomes, key);
+        outcomes.forEach((outcome, i) => {
+          if (bounded[i]?.readonly === false) this.settings.wrote(outcome);
+        });
+        return outcomes;
       }
     }
     const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
@@ -506,7 +524,8 @@ export class GatewaySession implements Session {
   /** Undefined unless every statement is a plain read or write of bounded cost. */
   #boundedBatch(statements: readonly { readonly sql: string; readonly params: Params }[]) {
     const { db } = this.#context;
-    const bounded: { statement: Statement; flags: number; lastInsertRowid: bigint }[] = [];
+    const bounded: { statement: Statement; flags: number; lastInsertRowid: bigint; readonly: boolean }[] = [];
+    let wrote = false;
     for (const { sql: text, params } of statements) {
       const { sql, class: kind, readsSession } = this.#context.statements.get(text);
       if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
@@ -520,10 +539,14 @@ export class GatewaySession implements Session {
         analysis.systemTables.length > 0
       )
         return undefined;
+      // Each after the first has the last_insert_rowid() of the one before.
+      if (wrote && this.#kind === "session") return undefined;
+      wrote ||= !analysis.readonly;
       bounded.push({
         statement: this.#bind(sql, analysis, params),
         flags: this.settings.flags,
         lastInsertRowid: this.settings.lastInsertRowid,
+        readonly: analysis.readonly,
       });
     }
     return bounded;
@@ -572,15 +595,6 @@ export class GatewaySession implements Session {
   }
 }
 
-/** Undefined when it does not compile, as far as this replica knows. */
-function analysed(db: GatewayDatabase, sql: string): Analysis | undefined {
-  try {
-    return db.ranges.schema().analyse(sql);
-  } catch {
-    return undefined;
-  }
-}
-
 const MOVE = { ok: "move" } as const;
 /**
  * After so many losses a transaction reserves the whole database. That stops all others, the more so the longer the
@@ -593,26 +607,5 @@ const LOSSES_ACROSS_RANGES = 5;
 const LOSSES_IN_WORKSPACE = 2;
 const BATCH_SAVEPOINT = "_ostraka_batch";
 const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
-
-const UNANALYSED_READ: Analysis = {
-  class: { kind: "select" },
-  readonly: true,
-  returnsRows: true,
-  cost: "unknown",
-  parameters: [],
-  touchesTemp: false,
-  systemTables: [],
-  rowChangesOnly: false,
-  usesStamp: false,
-  writesStatistics: false,
-  footprint: () => ({ reads: WHOLE_DATABASE, writes: [], checks: [] }),
-  sql: "",
-};
-
-/** Looks at the schema alone. */
-const UNANALYSED_SCHEMA: Analysis = {
-  ...UNANALYSED_READ,
-  footprint: () => ({ reads: [SCHEMA], writes: [], checks: [] }),
-};
 
 function ignore(): void {}
