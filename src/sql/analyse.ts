@@ -236,7 +236,8 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
     return plain({ ...base, sql }, { ...about, cost: "unknown", footprint: CHANGES_STATISTICS });
   }
   if (base.class.kind === "ddl" || base.class.kind === "reindex") {
-    return analyseDdl({ ...base, sql }, aboutTemp(about, base.class, tokens, frames, oracle), tokens, frames);
+    const facts = aboutTemp(about, base.class, tokens, frames, oracle);
+    return analyseDdl({ ...base, sql }, facts, tokens, frames, touched);
   }
   return {
     ...plain({ ...base, sql }, { ...about, cost: costFrom(frames, oracle, touched), footprint: NOTHING }),
@@ -281,13 +282,16 @@ function aboutTemp(
 
 /**
  * A change of the schema conflicts with everything, since everything reads the schema. What it reads itself can only
- * make it succeed or fail (told, and compared when it runs again), but for CREATE TABLE … AS.
+ * make it succeed or fail (told, and compared when it runs again), but for CREATE TABLE … AS. Where rows of several
+ * ranges decide about that together (duplicates below a unique index, children of a table that is dropped), no range can
+ * tell by itself.
  */
 function analyseDdl(
   base: Base,
   { tempOnly, ...about }: DdlFacts,
   tokens: TokenList,
   frames: readonly Frame[],
+  { reads, writes }: Touched,
 ): Analysis {
   const copies =
     wordAt(tokens, 0) === "CREATE" && tokens.kinds.some((_, i) => wordAt(tokens, i) === "SELECT");
@@ -299,7 +303,12 @@ function analyseDdl(
   // An index may be over any expression: its functions count, its scan does not.
   const functions = frames.every((frame) => frame.ops.every((op) => !/^(Pure)?Func/.test(op.opcode)));
   const index = /INDEX/.test(`${wordAt(tokens, 1)} ${wordAt(tokens, 2)}`);
-  const footprint = tempOnly ? READS_SCHEMA : CHANGES_SCHEMA;
+  if (tempOnly)
+    return plain(base, { ...about, cost: index && !functions ? "unknown" : "scan", footprint: READS_SCHEMA });
+  const together = wordAt(tokens, 0) === "DROP" || wordAt(tokens, 1) === "UNIQUE";
+  const looked = new Set(together ? [...reads, ...writes].map(({ table }) => table) : []);
+  looked.delete(SCHEMA);
+  const footprint = { ...CHANGES_SCHEMA, checks: [...looked].map(whole) };
   return plain(base, { ...about, cost: index && !functions ? "unknown" : "scan", footprint });
 }
 
