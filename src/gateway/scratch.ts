@@ -10,6 +10,7 @@
  */
 import { RetryError } from "../base/errors.js";
 import type { Key } from "../base/keys.js";
+import { type SqlValue, ValueReader } from "../base/values.js";
 import type {
   RowStream,
   Runner,
@@ -26,6 +27,7 @@ import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "..
 import { shadowOwner } from "../sql/virtual-tables.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
+import { collect } from "./outcomes.js";
 import { runOptions } from "./run-options.js";
 import type { PinnedRange, Snapshot } from "./snapshot.js";
 
@@ -33,6 +35,7 @@ import type { PinnedRange, Snapshot } from "./snapshot.js";
 const SEQUENCES = "sqlite_sequence";
 /** A scratch that was filled in so many pieces has rows that nobody will ask for again. */
 const MANY_PARTS = 256;
+const MAX_KEY_BYTES = 1024;
 
 /** By table: rows that meet none of these are not needed. */
 export type Conditions = ReadonlyMap<string, readonly ScratchCondition[]>;
@@ -62,6 +65,8 @@ export class Scratch {
   readonly #whole = new Set<string>();
   readonly #parts = new Set<string>();
   readonly #tails = new Set<string>();
+  /** Tables of which statements have changed or deleted rows here: the last one may be gone. */
+  readonly #disturbed = new Set<string>();
 
   private constructor(db: GatewayDatabase, runner: Runner, snapshot: Snapshot) {
     this.#db = db;
@@ -206,21 +211,62 @@ export class Scratch {
    */
   async #ensureTail(name: string, deadline: Deadline): Promise<boolean> {
     const table = this.#tables.get(name);
-    if (table === undefined || this.#whole.has(name) || this.#tails.has(name)) return true;
+    if (table === undefined || this.#whole.has(name)) return true;
+    const disturbed = this.#disturbed.has(name) || this.#disturbed.has(EVERY_TABLE);
+    if (this.#tails.has(name) && !disturbed) return true;
     const { start } = tableKeySpan(table);
     let reached: Key | undefined;
-    for (const { descriptor, ...pin } of this.#pins.toReversed()) {
+    for (const pin of this.#pins.toReversed()) {
+      const { descriptor } = pin;
       const slice = sliceOf(table, descriptor);
       if (slice === undefined) continue;
       if (reached !== undefined && descriptor.end !== reached) return false;
-      const found = await this.#bring({ descriptor, ...pin }, [{ table: name, slice, last: true }], deadline);
+      const found = disturbed
+        ? await this.#bringTail(table, { pin, slice }, deadline)
+        : (await this.#bring(pin, [{ table: name, slice, last: true }], deadline)) > 0;
       reached = descriptor.start;
-      if (found > 0 || reached <= start) {
+      if (found || reached <= start) {
         this.#tails.add(name);
         return true;
       }
     }
     return false;
+  }
+
+  /**
+   * The same of a slice of whose rows some were deleted here: as many of the last ones as it takes for one to be left.
+   * Answers whether there is one.
+   */
+  async #bringTail(table: TableKey, { pin, slice }: PinnedSlice, deadline: Deadline): Promise<boolean> {
+    const name = quoteName(table.name);
+    const key = quoteName(table.keyColumns[0] ?? "rowid");
+    for (let count = 1; ; count *= 4) {
+      const query = { list: key, tail: `ORDER BY ${key} DESC LIMIT ${count}` };
+      const chunks = await this.scan({ pin, slice }, { table: table.name, query }, deadline);
+      const keys = await keysIn(chunks);
+      const lowest = keys.at(-1);
+      if (lowest === undefined) return false;
+      await this.#bring(
+        pin,
+        [{ table: table.name, slice: { ...slice, low: [lowest], lowAfter: false } }],
+        deadline,
+      );
+      const left = {
+        sql: `SELECT 1 FROM main.${name} WHERE ${key} >= ? LIMIT 1`,
+        params: [lowest],
+        flags: 0,
+        stamp: { wallMs: this.snapshot.wallMs, seed: 0, lastInsertRowid: 0n },
+        told: undefined,
+      };
+      const { rowCount } = await collect(await this.run(left, deadline, []), MAX_KEY_BYTES);
+      if (rowCount > 0) return true;
+      if (keys.length < count) return false;
+    }
+  }
+
+  /** Statements have changed or deleted rows of this table. */
+  disturbed(table: string): void {
+    this.#disturbed.add(table);
   }
 
   async #load(
@@ -279,6 +325,23 @@ export class Scratch {
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
   }
+}
+
+async function keysIn(chunks: Chunks): Promise<readonly SqlValue[]> {
+  const keys: SqlValue[] = [];
+  try {
+    for (let chunk = await chunks.next(); chunk !== undefined; chunk = await chunks.next()) {
+      const reader = new ValueReader(chunk.rows);
+      while (!reader.done) keys.push(reader.vector()[0]!);
+    }
+  } finally {
+    await chunks.close();
+  }
+  return keys;
+}
+
+function quoteName(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
 }
 
 function isWhole({ low, high }: Span): boolean {

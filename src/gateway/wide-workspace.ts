@@ -270,7 +270,10 @@ export class WideWorkspace implements Workspace {
       const adds = writes.some(isOfUniqueKeys) || (analysis.uniqueChecks?.size ?? 0) > 0;
       const added = adds && outcome !== undefined ? await this.#takeAdded() : NOTHING_ADDED;
       this.#read([...reads, ...(outcome === undefined ? checks : narrowed(checks, analysis, added))]);
-      for (const { table, low } of writes) if (low === END_OF_TABLE) this.#appended.add(table);
+      for (const span of writes) {
+        if (span.low === END_OF_TABLE) this.#appended.add(span.table);
+        else if (!isOfUniqueKeys(span)) this.#scratch.disturbed(span.table);
+      }
     }
     const kind = analysis.class.kind;
     if (kind === "ddl" || kind === "analyze") {
