@@ -206,7 +206,10 @@ export class WideWorkspace implements Workspace {
     this.#schemaTexts = this.#schemaTexts.filter(({ stamp }) => left.has(stamp));
     // What is left of TEMP objects the session knows.
     if (this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
-    else this.#forgetSchema();
+    else {
+      this.#forgetSchema();
+      this.#schemaStatements = this.#scratch.snapshot.schema.statements;
+    }
   }
 
   reads(): readonly RangeRead[] {
@@ -278,8 +281,9 @@ export class WideWorkspace implements Workspace {
     const kind = analysis.class.kind;
     if (kind === "ddl" || kind === "analyze") {
       const made = await this.#learnSchema(deadline);
-      if (changesDatabase(analysis, statement.params))
-        this.#schemaTexts.push(asRunElsewhere(statement, analysis, made));
+      const elsewhere = asRunElsewhere(statement, analysis, made);
+      if (elsewhere !== undefined && changesDatabase(analysis, statement.params))
+        this.#schemaTexts.push(elsewhere);
     }
     return outcome;
   }
@@ -482,16 +486,20 @@ async function allRanges({ ranges }: GatewayDatabase): Promise<RangeDirectory> {
   return directory;
 }
 
-/** As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. */
+/**
+ * As a schema change runs on every range: CREATE TABLE … AS without its rows, which go as row images. Undefined where
+ * there is nothing to run, as the table was there.
+ */
 function asRunElsewhere(
   statement: StampedStatement,
   analysis: Analysis,
   made: readonly string[],
-): StampedStatement {
+): StampedStatement | undefined {
   const copies = analysis.footprint(statement.params).reads.some((span) => span.table === EVERY_TABLE);
   if (!copies || analysis.class.kind !== "ddl") return { ...statement, told: undefined };
   const [text] = made;
-  if (text === undefined || made.length !== 1)
+  if (text === undefined) return undefined;
+  if (made.length !== 1)
     throw new UserError(
       "OSTRAKA_UNSUPPORTED",
       "this change of the schema cannot be replicated to many ranges",
