@@ -4,7 +4,7 @@
  *
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
-import { fromWireError, RetryError, UserError } from "../base/errors.js";
+import { fromWireError, RetryError } from "../base/errors.js";
 import type {
   CommandResult,
   IdempotencyKey,
@@ -25,6 +25,7 @@ import { ATTEMPTS, attemptId, autocommitId, committedBefore, keptOutcomes, notKe
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
 import { emptyOutcome } from "./outcomes.js";
+import { isOwnError } from "./pushed-reads.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import type { SessionContext } from "./session.js";
 import type { SessionSettings } from "./settings.js";
@@ -228,8 +229,7 @@ export class AutocommitStatements {
     key: IdempotencyKey,
     deadline: Deadline,
   ): Promise<unknown> {
-    const its = error instanceof UserError && error.code.startsWith("SQLITE_");
-    if (!its || error instanceof RolledBack || transaction.ended) return error;
+    if (!isOwnError(error) || error instanceof RolledBack || transaction.ended) return error;
     try {
       if (!(await transaction.leftChanges())) return error;
       const result = await transaction.commit(key, deadline);

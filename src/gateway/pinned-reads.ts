@@ -24,31 +24,40 @@ export class PinnedReads {
   readonly runner: Runner;
   readonly wallMs: number;
   readonly #scratch: Scratch | undefined;
+  readonly #temp: readonly string[];
   #draining: Promise<void> = Promise.resolve();
 
-  private constructor(db: GatewayDatabase, runner: Runner, wallMs: number, scratch: Scratch | undefined) {
+  private constructor(
+    db: GatewayDatabase,
+    runner: Runner,
+    wallMs: number,
+    scratch: Scratch | undefined,
+    temp: readonly string[],
+  ) {
     this.#db = db;
     this.runner = runner;
     this.wallMs = wallMs;
     this.#scratch = scratch;
+    this.#temp = temp;
   }
 
-  /** `spans`: all that will be read; by default everything may be. */
+  /** `temp`: the texts of the session's TEMP objects. `spans`: all that will be read; by default everything may be. */
   static async open(
     db: GatewayDatabase,
     runner: Runner,
     deadline: Deadline,
+    temp: readonly string[],
     spans: readonly Span[] = EVERYTHING,
   ): Promise<PinnedReads> {
     const { whole } = db;
     if (whole !== undefined) {
       const point = await reachReadPoint(whole, deadline);
       await runner.pin(whole.store.path);
-      return new PinnedReads(db, runner, point.wallMs, undefined);
+      return new PinnedReads(db, runner, point.wallMs, undefined, temp);
     }
     const everywhere = spans.some((span) => span.table === EVERY_TABLE);
     const snapshot = await takeSnapshot(db, runner, { spans, everywhere }, deadline);
-    return new PinnedReads(db, runner, snapshot.wallMs, await Scratch.open(db, runner, snapshot));
+    return new PinnedReads(db, runner, snapshot.wallMs, await Scratch.open(db, runner, snapshot), temp);
   }
 
   async run(
@@ -80,7 +89,7 @@ export class PinnedReads {
     const { schema } = scratch.snapshot;
     const footprint =
       systemTables.length > 0
-        ? { reads: tablesNamed(statement.sql, this.#db.tables), writes: [], checks: [] }
+        ? { reads: tablesNamed(statement.sql, schema, this.#temp), writes: [], checks: [] }
         : // What is known of it may not be true of the snapshot's schema: then it may read anything.
           outdated(analysis, schema.version)
           ? { reads: EVERYTHING, writes: [], checks: [] }
@@ -116,10 +125,10 @@ export class PinnedReads {
     return new SpooledRows(stream, this.#db.space, drained);
   }
 
-  /** What was written to TEMP objects stays. */
-  async close(): Promise<void> {
+  /** What was written to TEMP objects stays, unless they are rolled back. */
+  async close(how: "commit" | "rollback" = "commit"): Promise<void> {
     if (!this.runner.dead) await this.#draining;
-    if (this.#scratch !== undefined) await this.#scratch.close("commit");
-    else if (!this.runner.dead) await this.runner.unpin();
+    if (this.#scratch !== undefined) await this.#scratch.close(how);
+    else if (!this.runner.dead) await this.runner.unpin(how);
   }
 }

@@ -12,7 +12,7 @@ import type { RowStream, Runner, StampedStatement, SystemTable } from "../machin
 import { rowsOf } from "../placement/route.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Span, Statement } from "../sql/types.js";
-import { anyIntersect } from "../txn/spans.js";
+import { anyIntersect, SCHEMA } from "../txn/spans.js";
 import { type GatewayDatabase, moved, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
@@ -61,7 +61,11 @@ async function attempt(
   let descriptor = db.first;
   if (whole === undefined) {
     const footprint = analysis.footprint(statement.params);
-    spans = systemTables.length > 0 ? tablesNamed(statement.sql, db.tables) : rowsOf(footprint);
+    spans =
+      systemTables.length > 0
+        ? // Which tables these are is the schema's to say, and it may be about to change.
+          [SCHEMA, ...tablesNamed(statement.sql, db.ranges.schema().snapshot)]
+        : rowsOf(footprint);
     const touched = db.rangesOf(spans);
     if (touched.length > 1) return wideRead(db, request, spans, deadline);
     descriptor = touched[0] ?? db.first;

@@ -36,9 +36,17 @@ export interface SnapshotOptions {
   readonly spans: readonly Span[];
   /** Pins every range, whatever the spans. */
   readonly everywhere: boolean;
-  /** Opens this transaction at the leaders first, so that what is read can be validated when it commits. */
+  /**
+   * Opens this transaction at the leaders first, so that what is read can be validated when it commits; `begun` gets the
+   * ranges of those that may know of it.
+   */
   readonly transaction?:
-    | { readonly id: TransactionId; readonly ageMs: number; readonly fenced: boolean }
+    | {
+        readonly id: TransactionId;
+        readonly ageMs: number;
+        readonly begun: Set<GroupId>;
+        readonly fenced: boolean;
+      }
     | undefined;
 }
 
@@ -97,10 +105,11 @@ async function attempt(
   const ranges = touched.length === 0 ? [db.first] : touched;
   const { transaction } = options;
   if (transaction !== undefined) {
-    const { id, ageMs: age } = transaction;
+    const { id, ageMs: age, begun, fenced } = transaction;
+    for (const { range } of ranges) begun.add(range);
     const begin = { reserve: undefined, age };
     const points = await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, begin)));
-    if (!transaction.fenced) return pinEach(db, lent, ranges, points, schema, deadline);
+    if (!fenced) return pinEach(db, lent, ranges, points, schema, deadline);
   }
   const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
   const rows = options.spans.filter((span) => span.table !== SCHEMA);

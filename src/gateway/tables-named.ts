@@ -1,20 +1,46 @@
 /**
- * The tables that a statement's text names, for statements that SQLite cannot be asked about here: those on system
- * tables, which only a process has, and schema changes, whose program does not show the rows they look at. A view may
- * read any table.
+ * The tables that a statement's text names, itself or by the views that it names, for statements that SQLite cannot be
+ * asked about here: those on system tables, which only a process has, and schema changes, whose program does not show the
+ * rows they look at.
  */
-import type { TableKey } from "../placement/descriptor.js";
+import type { SchemaSnapshot } from "../machines/range/types.js";
 import { lowerAscii, nameAt, tokenize } from "../sql/tokenizer.js";
 import type { Span } from "../sql/types.js";
 
-export function tablesNamed(sql: string, tables: readonly TableKey[]): readonly Span[] {
+/** `temp`: the texts of the session's TEMP objects. */
+export function tablesNamed(
+  sql: string,
+  { tables, statements }: Pick<SchemaSnapshot, "tables" | "statements">,
+  temp: readonly string[] = [],
+): readonly Span[] {
+  const names = namesIn(sql);
+  const views = [...statements, ...temp].filter((text) => VIEW.test(text)).map(namesIn);
+  // A view may name another one.
+  for (let before = -1; before < names.size; ) {
+    before = names.size;
+    for (const view of views) if (names.has(nameOfView(view))) for (const name of view) names.add(name);
+  }
+  return tables
+    .filter(({ name }) => names.has(name))
+    .map(({ name }) => ({ table: name, low: undefined, high: undefined }));
+}
+
+const VIEW = /^\s*create\s+(temp\s+|temporary\s+)?view\b/i;
+const AHEAD_OF_NAME: ReadonlySet<string> = new Set(["create", "temp", "temporary", "view"]);
+
+/** The text is as SQLite keeps it: the name comes first. */
+function nameOfView(names: ReadonlySet<string>): string {
+  for (const name of names) if (!AHEAD_OF_NAME.has(name)) return name;
+  return "";
+}
+
+/** Lower-case, in order. */
+function namesIn(sql: string): Set<string> {
   const tokens = tokenize(sql);
   const names = new Set<string>();
   for (let i = 0; i < tokens.length; i++) {
     const name = nameAt(tokens, i);
     if (name !== undefined) names.add(lowerAscii(name));
   }
-  return tables
-    .filter(({ name }) => names.has(name))
-    .map(({ name }) => ({ table: name, low: undefined, high: undefined }));
+  return names;
 }

@@ -14,6 +14,7 @@ import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { PinnedReads } from "./pinned-reads.js";
+import { isOwnError } from "./pushed-reads.js";
 import { stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
@@ -56,7 +57,8 @@ export class TempSpace {
       giveBack: () => {
         this.#stale ||= this.#changed;
         this.#changed = false;
-        if (runner.dead || (!this.inUse && !this.#stale)) this.#drop();
+        // Whoever needs TEMP objects next is told that they are lost.
+        if (!this.inUse && (runner.dead || !this.#stale)) this.#drop();
       },
     };
   }
@@ -85,9 +87,9 @@ export class TempSpace {
 
   /** To be called before the next statement is analysed: what a transaction did to TEMP objects may have been undone. */
   async refresh(deadline: Deadline): Promise<void> {
-    if (!this.#stale) return;
+    if (!this.#stale || this.#runner?.dead) return;
     const runner = await this.#own(deadline);
-    const place = await PinnedReads.open(this.#db, runner, deadline, [SCHEMA]);
+    const place = await PinnedReads.open(this.#db, runner, deadline, this.#statements, [SCHEMA]);
     try {
       await this.#relearn(deadline);
       this.#stale = false;
@@ -126,7 +128,9 @@ export class TempSpace {
     const db = this.#db;
     const runner = await this.#own(deadline);
     const { reads, writes, checks } = analysis.footprint(statement.params);
-    const place = await PinnedReads.open(db, runner, deadline, [...reads, ...writes, ...checks]);
+    const spans = [...reads, ...writes, ...checks];
+    const place = await PinnedReads.open(db, runner, deadline, this.#statements, spans);
+    let failed = false;
     try {
       const stamped: StampedStatement = {
         sql: statement.sql,
@@ -142,8 +146,12 @@ export class TempSpace {
       if (analysis.class.kind === "write") settings.wrote(outcome);
       if (analysis.class.kind === "ddl") await this.#relearn(deadline);
       return { kind: "outcome", outcome };
+    } catch (error) {
+      // What was stopped may have come to its end.
+      failed = !isOwnError(error);
+      throw error;
     } finally {
-      await place.close();
+      await place.close(failed ? "rollback" : "commit");
       if (!this.inUse) this.#drop();
     }
   }

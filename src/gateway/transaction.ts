@@ -18,7 +18,7 @@
  */
 
 import { AmbiguousError, RetryError, toWireError, UserError, type WireError } from "../base/errors.js";
-import { type GroupId, type TransactionId, transactionId } from "../base/ids.js";
+import { type GroupId, type LogIndex, type TransactionId, transactionId } from "../base/ids.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
@@ -39,6 +39,7 @@ import { History, statementBytes } from "./history.js";
 import { asRetry, LightParts, outcomeOf, RolledBack } from "./light-parts.js";
 import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
+import { isOwnError } from "./pushed-reads.js";
 import { runOnPin } from "./reads.js";
 import { type Replica, reach, stampAt } from "./replica.js";
 import type { SessionSettings } from "./settings.js";
@@ -88,6 +89,8 @@ export class Transaction {
   #localReads: RangeRead[] = [];
   #loan: RunnerLoan | undefined;
   #workspace: Workspace | undefined;
+  /** It has gone on in a workspace: what it does goes on in one, and in another where that one is lost. */
+  #moved = false;
   #pinned: PinnedReads | undefined;
 
   constructor(db: GatewayDatabase, options: TransactionOptions) {
@@ -102,7 +105,7 @@ export class Transaction {
 
   /** It runs in a workspace of its own. */
   get moved(): boolean {
-    return this.#workspace !== undefined;
+    return this.#moved;
   }
 
   /** It changed the schema, or the session's TEMP objects: only its workspace knows what there is now. */
@@ -125,8 +128,10 @@ export class Transaction {
       this.#home ??= ranges[0]!;
       let point: ReadPoint | undefined;
       for (const range of ranges) {
-        const begun = await this.#db.client(range).begin(this.id, { reserve, age });
+        if (deadline.stopped) throw deadline.reason();
+        // Before it is asked: whoever gives up while it waits for its turn tells the leader so.
         this.#begun.add(range);
+        const begun = await this.#db.client(range).begin(this.id, { reserve, age });
         point ??= begun;
       }
       return point!;
@@ -167,7 +172,7 @@ export class Transaction {
     if (this.readOnly) return this.#runPinned(admitted, analysis, settings, deadline, systemTables);
     await this.#buryDeadWorkspace();
     if (
-      this.#workspace === undefined &&
+      !this.#moved &&
       !this.#options.needsCopy &&
       systemTables.length === 0 &&
       !analysis.touchesTemp &&
@@ -183,7 +188,11 @@ export class Transaction {
         const answer = await this.#runLight(at, statement, analysis, settings, deadline);
         if (answer !== undefined) return answer;
       } else if (whole !== undefined && analysis.readonly && !cheap && !this.history.hasWrites()) {
-        return this.#runLocally(whole, admitted, analysis, settings, deadline);
+        const answer = await this.#runLocally(whole, admitted, analysis, settings, deadline);
+        if (answer !== undefined) return answer;
+        // By the schema that it would have run on, which may read other tables.
+        const anew = settings.compiled(this.analyse(statement.sql));
+        return this.run(statement, anew, settings, deadline, systemTables);
       }
     }
     const before = this.#workspace;
@@ -269,24 +278,36 @@ export class Transaction {
     return { kind: "outcome", outcome };
   }
 
+  /** Undefined when it is not known what it has read. */
   async #runLocally(
     replica: Replica,
     statement: Statement,
     analysis: Analysis,
     settings: SessionSettings,
     deadline: Deadline,
-  ): Promise<ExecuteResult> {
+  ): Promise<ExecuteResult | undefined> {
     const point = await this.begin(deadline);
     await reach(replica, point.index, deadline);
     const stamped = this.#stamped(statement, analysis, settings, point);
-    const { stream, index } = await runOnPin(replica, this.#db.space, stamped, deadline, []);
+    const spans = [SCHEMA, ...analysis.footprint(statement.params).reads];
+    const read = (index: LogIndex): number =>
+      this.#localReads.push({ range: replica.range, index, term: point.term, spans });
+    let pinned: Awaited<ReturnType<typeof runOnPin>>;
+    try {
+      pinned = await runOnPin(replica, this.#db.space, stamped, deadline, []);
+    } catch (error) {
+      // Its error tells what it has read, on a state not before the point.
+      if (isOwnError(error)) read(point.index);
+      throw error;
+    }
+    const { stream, index } = pinned;
+    await reach(replica, index, deadline);
+    if (outdated(analysis, replica.schema.version)) {
+      await stream.close();
+      return undefined;
+    }
     this.#db.counts.single++;
-    this.#localReads.push({
-      range: replica.range,
-      index,
-      term: point.term,
-      spans: [SCHEMA, ...analysis.footprint(statement.params).reads],
-    });
+    read(index);
     return { kind: "stream", stream };
   }
 
@@ -307,9 +328,16 @@ export class Transaction {
 
   async #pin(deadline: Deadline): Promise<PinnedReads> {
     if (this.#pinned !== undefined) return this.#pinned;
-    this.#loan ??= await this.#options.borrow(deadline);
-    this.#pinned = await PinnedReads.open(this.#db, this.#loan.runner, deadline);
+    const runner = await this.#process(deadline);
+    this.#pinned = await PinnedReads.open(this.#db, runner, deadline, this.#options.temp ?? []);
     return this.#pinned;
+  }
+
+  /** A process that works: whoever could not open anything in one may have taken it with them. */
+  async #process(deadline: Deadline): Promise<Runner> {
+    if (this.#loan?.runner.dead === true) await this.#returnLoan();
+    this.#loan ??= await this.#options.borrow(deadline);
+    return this.#loan.runner;
   }
 
   async #runPinned(
@@ -331,29 +359,35 @@ export class Transaction {
     await this.#buryDeadWorkspace();
     if (this.#workspace !== undefined) return this.#workspace;
     const whole = this.#db.whole;
-    if (whole !== undefined && (this.#light.first ?? this.#home ?? whole.range) === whole.range) {
+    if (whole !== undefined && this.#hasBeenAt(whole.range)) {
       await this.begin(deadline);
-      this.#loan ??= await this.#options.borrow(deadline);
-      this.#workspace = await PrivateCopy.open(whole, this.#loan.runner, this.history, deadline);
+      const runner = await this.#process(deadline);
+      this.#workspace = await PrivateCopy.open(whole, runner, this.history, deadline);
     } else {
-      this.#loan ??= await this.#options.borrow(deadline);
+      const runner = await this.#process(deadline);
+      // Reserves everywhere first, once, if it reserves at all.
+      this.#moving = true;
+      if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
+      const transaction = { ...this.#options, begun: this.#begun };
       this.#workspace = await WideWorkspace.open(
         this.#db,
-        this.#loan.runner,
-        await this.#reserved(deadline),
+        runner,
+        transaction,
         this.history,
         spans,
         deadline,
       );
     }
+    this.#moved = true;
     return this.#workspace;
   }
 
-  /** Reserves everywhere first, once, if it reserves at all. */
-  async #reserved(deadline: Deadline): Promise<Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">> {
-    this.#moving = true;
-    if ((this.#options.reserve ?? this.#options.reserveMoved) !== undefined) await this.begin(deadline);
-    return this.#options;
+  /** And nowhere else: what was read of a range that has been merged into it since is not for its leader to validate. */
+  #hasBeenAt(range: GroupId): boolean {
+    const read = this.#localReads.map((local) => local.range);
+    const touched = [...this.#light.ran.keys(), ...read];
+    if (touched.length === 0 && this.#home !== undefined) touched.push(this.#home);
+    return touched.every((other) => other === range);
   }
 
   /**
@@ -371,7 +405,7 @@ export class Transaction {
 
   /** What ends or marks the transaction needs the workspace as a statement does. */
   async #revive(deadline: Deadline): Promise<void> {
-    if (this.#workspace?.runner.dead === true) await this.#move([], deadline);
+    if (this.#moved) await this.#move([], deadline);
   }
 
   async #runInWorkspace(
@@ -390,11 +424,11 @@ export class Transaction {
     try {
       outcome = await workspace.run(stamped, analysis, deadline, systemTables);
     } catch (error) {
+      // What stopped it may have come too late: only a workspace where it has not run is without what it did.
+      if (!isOwnError(error)) workspace.runner.kill();
       if (!(error instanceof UserError) || workspace.runner.dead) throw error;
       if (workspace.runner.rolledBack) throw new RolledBack(error);
-      if (error.code.startsWith("SQLITE_")) {
-        this.#did(stamped, analysis, toWireError(error));
-      }
+      this.#did(stamped, analysis, toWireError(error));
       throw error;
     }
     this.#did(stamped, analysis, outcome);
@@ -422,29 +456,44 @@ export class Transaction {
   }
 
   async savepoint(name: string, deadline: Deadline): Promise<void> {
-    await this.#revive(deadline);
+    await this.#mark(deadline);
     this.history.savepoint(name, this.#light.ordinal);
-    await this.#workspace?.control(`SAVEPOINT ${quoted(name)}`, deadline);
+    await this.#control(`SAVEPOINT ${quoted(name)}`, deadline);
   }
 
   async release(name: string, deadline: Deadline): Promise<void> {
-    await this.#revive(deadline);
+    await this.#mark(deadline);
     this.history.release(name);
-    await this.#workspace?.control(`RELEASE ${quoted(name)}`, deadline);
+    await this.#control(`RELEASE ${quoted(name)}`, deadline);
+  }
+
+  /** Whoever was cancelled before it came to them has marked nothing. */
+  async #mark(deadline: Deadline): Promise<void> {
+    await this.#revive(deadline);
+    if (deadline.signal.aborted) throw deadline.reason();
+  }
+
+  /** The history has it: where it is not known whether the workspace has, the next one does as the history says. */
+  async #control(sql: string, deadline: Deadline): Promise<void> {
+    const workspace = this.#workspace;
+    await workspace?.control(sql, deadline).catch((error: unknown) => {
+      workspace.runner.kill();
+      throw error;
+    });
   }
 
   async rollbackTo(name: string, deadline: Deadline): Promise<void> {
-    await this.#revive(deadline);
+    await this.#mark(deadline);
     const ordinal = this.history.rollbackTo(name);
     if (this.#workspace !== undefined) {
-      await this.#workspace.control(`ROLLBACK TO ${quoted(name)}`, deadline);
+      await this.#control(`ROLLBACK TO ${quoted(name)}`, deadline);
     } else if (ordinal < this.#light.ordinal) await this.#light.truncate(ordinal, deadline);
   }
 
   /** Commits, or says why not. A failed deferred constraint leaves the transaction open, as in SQLite. */
   async commit(key: IdempotencyKey, deadline: Deadline): Promise<CommandResult> {
     const { ran } = this.#light;
-    const untouched = ran.size === 0 && this.#localReads.length === 0 && this.#workspace === undefined;
+    const untouched = ran.size === 0 && this.#localReads.length === 0 && !this.#moved;
     if (this.readOnly || untouched) {
       await this.rollback();
       return { ok: true, outcomes: [], repeated: false };

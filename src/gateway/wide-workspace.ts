@@ -62,13 +62,16 @@ const SCHEMA_TEXTS =
 const TEMP_TEXTS =
   "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid";
 
+export interface WideTransaction extends Pick<TransactionOptions, "id" | "age" | "temp" | "fenced"> {
+  /** Ranges whose leaders know of it: every one that a snapshot was taken of. They are told when the transaction ends. */
+  readonly begun: Set<GroupId>;
+}
+
 export class WideWorkspace implements Workspace {
   readonly runner: Runner;
   readonly #db: GatewayDatabase;
-  readonly #transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">;
+  readonly #transaction: WideTransaction;
   readonly #history: History;
-  /** Every range that a snapshot of this transaction was taken of. */
-  readonly #opened = new Set<GroupId>();
   /** Tables that got rows under keys that SQLite chose. */
   readonly #appended = new Set<string>();
   /** What was added to UNIQUE indexes, by table; null where it cannot be told, or is much. */
@@ -80,13 +83,10 @@ export class WideWorkspace implements Workspace {
   #schemaTexts: StampedStatement[] = [];
   #schemaStatements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
+  /** The texts of the TEMP objects that the oracle knows. */
+  #temp: readonly string[] = [];
 
-  private constructor(
-    db: GatewayDatabase,
-    runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">,
-    history: History,
-  ) {
+  private constructor(db: GatewayDatabase, runner: Runner, transaction: WideTransaction, history: History) {
     this.#db = db;
     this.runner = runner;
     this.#transaction = transaction;
@@ -98,7 +98,7 @@ export class WideWorkspace implements Workspace {
   static async open(
     db: GatewayDatabase,
     runner: Runner,
-    transaction: Pick<TransactionOptions, "id" | "age" | "temp" | "fenced">,
+    transaction: WideTransaction,
     history: History,
     spans: readonly Span[],
     deadline: Deadline,
@@ -108,7 +108,6 @@ export class WideWorkspace implements Workspace {
       await self.#take([...self.#touchedBefore(), ...spans], deadline);
     } catch (error) {
       self.#forgetSchema();
-      self.#release();
       throw error;
     }
     return self;
@@ -126,17 +125,21 @@ export class WideWorkspace implements Workspace {
     const schema = this.#db.ranges.schema();
     return this.#history.events.flatMap((event) => {
       if (event.kind !== "write") return [];
-      const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
-      return rowsOf(analysis.footprint(event.stamped.params));
+      try {
+        const analysis = analyse(event.stamped.sql, schema.oracle(), { admitted: true });
+        return rowsOf(analysis.footprint(event.stamped.params));
+      } catch {
+        // It is about what the transaction has made itself, or about what is no more: doing it again tells.
+        return WHOLE;
+      }
     });
   }
 
   async #take(spans: readonly Span[], deadline: Deadline): Promise<void> {
-    const { id, age, fenced = true } = this.#transaction;
-    const transaction = { id, ageMs: age, fenced };
+    const { id, age, begun, fenced = true } = this.#transaction;
+    const transaction = { id, ageMs: age, begun, fenced };
     const everywhere = spans.some((span) => span.table === EVERY_TABLE);
     const snapshot = await takeSnapshot(this.#db, this.runner, { spans, everywhere, transaction }, deadline);
-    for (const range of snapshot.pins.keys()) this.#opened.add(range);
     this.#spans = spans;
     this.#scratch = await Scratch.open(this.#db, this.runner, snapshot);
     this.#schemaTexts = [];
@@ -221,11 +224,17 @@ export class WideWorkspace implements Workspace {
     const footprint = analysis.footprint(statement.params);
     if (analysis.systemTables.length > 0 && analysis.readonly) {
       // Not analysed by SQLite: whatever it names may be read.
-      return { reads: tablesNamed(analysis.sql, this.#tables()), writes: [], checks: [] };
+      return { reads: this.#tablesNamed(analysis), writes: [], checks: [] };
     }
     if (analysis.class.kind !== "ddl" || analysis.touchesTemp) return footprint;
     if (footprint.reads.some((span) => span.table === EVERY_TABLE)) return footprint;
-    return { ...footprint, checks: tablesNamed(analysis.sql, this.#tables()) };
+    return { ...footprint, checks: [...footprint.checks, ...this.#tablesNamed(analysis)] };
+  }
+
+  #tablesNamed({ sql }: Analysis): readonly Span[] {
+    const { schema } = this.#scratch.snapshot;
+    if (this.#oracle === undefined) return tablesNamed(sql, schema, this.#transaction.temp);
+    return tablesNamed(sql, { tables: schema.tables, statements: this.#schemaStatements }, this.#temp);
   }
 
   #tables(): readonly TableKey[] {
@@ -252,7 +261,13 @@ export class WideWorkspace implements Workspace {
   async #takeAnother(spans: readonly Span[], deadline: Deadline): Promise<void> {
     await this.#scratch.close("rollback");
     this.#forgetSchema();
-    await this.#take([...this.#spans, ...spans], deadline);
+    try {
+      await this.#take([...this.#spans, ...spans], deadline);
+    } catch (error) {
+      // There is nothing here to go on with.
+      this.runner.kill();
+      throw error;
+    }
   }
 
   async #execute(
@@ -310,7 +325,13 @@ export class WideWorkspace implements Workspace {
     const wide = this.#db.touched(footprint).length > 1;
     this.#db.counts[!wide ? "single" : conditions === undefined ? "gather" : "pushdown"]++;
     const probed = asAnalysed ? analysis.probed?.(statement.params) : undefined;
-    await this.#scratch.ensure(footprint, deadline, conditions, probed);
+    try {
+      await this.#scratch.ensure(footprint, deadline, conditions, probed);
+    } catch (error) {
+      // What could not be brought, or only in part, is asked for again in another one.
+      if (!deadline.stopped) this.runner.kill();
+      throw error;
+    }
   }
 
   #read(spans: readonly Span[]): void {
@@ -343,6 +364,7 @@ export class WideWorkspace implements Workspace {
     const temp = await this.#texts(TEMP_TEXTS, deadline);
     const before = new Set(this.#schemaStatements);
     this.#forgetSchema();
+    this.#temp = temp;
     this.#schemaStatements = statements;
     const { schema } = this.#scratch.snapshot;
     // What ANALYZE found, and that there is AUTOINCREMENT, is no text of the schema's own.
@@ -391,7 +413,8 @@ export class WideWorkspace implements Workspace {
       deadline,
     });
     // Those that took part have closed it.
-    if (result.ok) for (const { descriptor } of participants) this.#opened.delete(descriptor.range);
+    const { begun } = this.#transaction;
+    if (result.ok) for (const { descriptor } of participants) begun.delete(descriptor.range);
     this.#release();
     return result;
   }
@@ -463,15 +486,16 @@ export class WideWorkspace implements Workspace {
   async rollback(): Promise<void> {
     this.#forgetSchema();
     await this.#scratch.close("rollback");
-    this.#release();
   }
 
   #release(): void {
-    for (const range of this.#opened)
+    const { id, begun } = this.#transaction;
+    for (const range of begun)
       void this.#db
         .client(range)
-        .rollback(this.#transaction.id)
+        .rollback(id)
         .catch(() => {});
+    begun.clear();
   }
 }
 

@@ -1,0 +1,109 @@
+/** What a session is told of its statements, and what becomes of those that fail, as on a SQLite connection of its own. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import type * as Embedded from "../../src/embedded/index.js";
+
+const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
+
+const directory = mkdtempSync(join(tmpdir(), "ostraka-sessions-"));
+let db: Embedded.Database;
+let s: Embedded.Session;
+
+beforeAll(async () => {
+  db = await open(directory);
+});
+
+afterAll(async () => {
+  await db.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+beforeEach(async () => {
+  await s?.close();
+  s = await db.session();
+  await db.exec(`drop view if exists seen; drop table if exists t; drop table if exists other; drop table if exists log;
+    create table t (id integer primary key, v); insert into t (v) values ('1'), ('2');
+    create table other (x); insert into other values (1), (2), (3); create table log (x)`);
+});
+
+const FEW = "with recursive r(i) as (select 1 union all select i + 1 from r where i < 3) select i from r";
+
+async function one(executor: Pick<Embedded.Session, "execute">, sql: string): Promise<unknown> {
+  return (await executor.execute(sql)).rows[0]?.[0];
+}
+
+async function codeOf(work: Promise<unknown>): Promise<unknown> {
+  return work.then(
+    () => "done",
+    (error: { code?: unknown }) => error.code,
+  );
+}
+
+test("a BEGIN IMMEDIATE that fails begins nothing and keeps nobody waiting", async () => {
+  const holder = await db.session();
+  await holder.execute("begin immediate");
+  expect(await codeOf(s.execute("begin immediate", [], { timeoutMs: 50 }))).toBe("OSTRAKA_TIMEOUT");
+  expect(await codeOf(s.execute("rollback"))).toBe("SQLITE_ERROR");
+  await holder.execute("commit");
+  const startedMs = performance.now();
+  await db.execute("update t set v = 'x' where id = 1");
+  expect(performance.now() - startedMs).toBeLessThan(700);
+  await holder.close();
+});
+
+test("a batch counts among the session's changes", async () => {
+  await s.batch(["insert into t (v) values ('3'), ('4')"]);
+  expect(
+    Array.from((await s.execute("select changes(), total_changes(), last_insert_rowid()")).rows[0]!),
+  ).toEqual([2, 2, 4]);
+  await s.batch(["insert into t (v) values ('5')", "update t set v = 'x' where id < 3"]);
+  expect(await one(s, "select last_insert_rowid()")).toBe(5);
+  expect(await one(s, "select total_changes()")).toBe(5);
+});
+
+test("a batch is all or nothing, whatever is in it", async () => {
+  for (const begin of [undefined, "begin"]) {
+    if (begin !== undefined) await s.execute(begin);
+    for (const word of ["begin", "commit", "rollback"]) {
+      const batch = ["insert into log values (1)", word, "insert into log values (2)"];
+      expect(await codeOf(s.batch(batch))).toBe("OSTRAKA_UNSUPPORTED");
+    }
+    if (begin !== undefined) await s.execute("savepoint outer");
+    const undone = ["insert into log values (1)", "rollback to outer"];
+    expect(await codeOf(s.batch(undone))).toBe("SQLITE_ERROR");
+    await s.batch(["savepoint a", "insert into log values (3)", "rollback to a", "release a"]);
+    if (begin !== undefined) await s.execute("commit");
+    expect(await one(db, "select count(*) from log")).toBe(0);
+  }
+});
+
+test("the pool's settings are nobody's to change", async () => {
+  await db.execute("pragma foreign_keys = on");
+  expect(await codeOf(db.execute("pragma foreign_keys = off"))).toBe("OSTRAKA_UNSUPPORTED");
+  expect(await one(db, "pragma foreign_keys")).toBe(1);
+});
+
+test("an error that tells what was read is validated as what was read", async () => {
+  await db.execute("insert into t (v) values ('boom')");
+  await s.execute("begin");
+  const overflowing = `select abs(case when count(*) > 0 then -9223372036854775807 - 1 else 0 end) from t, (${FEW}) where v = 'boom'`;
+  expect(await codeOf(s.execute(overflowing))).toBe("SQLITE_ERROR");
+  await db.execute("delete from t where v = 'boom'");
+  await s.execute("insert into log values ('it was there')");
+  expect(await codeOf(s.execute("commit"))).toBe("OSTRAKA_RETRY");
+});
+
+test("a pragma that looks at rows is a part of the transaction", async () => {
+  await db.exec("create table p (id integer primary key); create table c (p references p)");
+  await s.execute("begin");
+  expect((await s.execute("pragma foreign_key_check")).rows).toHaveLength(0);
+  const careless = await db.session();
+  await careless.execute("pragma foreign_keys = off");
+  await careless.execute("insert into c values (1)");
+  await careless.close();
+  await s.execute("insert into log values ('all is well')");
+  expect(await codeOf(s.execute("commit"))).toBe("OSTRAKA_RETRY");
+  await db.exec("delete from c; drop table c; drop table p");
+});

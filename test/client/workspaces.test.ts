@@ -1,0 +1,224 @@
+/**
+ * What a transaction has done stays with it, and what it was told did not happen does not: when its workspace is lost or
+ * could not be opened, when ranges have gone, and when others change what only several ranges together can tell.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type * as Embedded from "../../src/embedded/index.js";
+
+const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
+
+const directory = mkdtempSync(join(tmpdir(), "ostraka-workspaces-"));
+let db: Embedded.Database;
+
+beforeAll(async () => {
+  db = await open(directory);
+  await db.exec("create table log (x)");
+});
+
+afterAll(async () => {
+  await db.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+type Executor = Pick<Embedded.Session, "execute">;
+
+const counting = (to: number): string =>
+  `with recursive r(i) as (select 1 union all select i + 1 from r where i < ${to}) select i from r`;
+const ENDLESS = `select count(*) from t, (${counting(1e9)}) where t.id = 1`;
+
+async function rows(executor: Executor, sql: string): Promise<unknown[][]> {
+  return (await executor.execute(sql)).rows.map((row) => Array.from(row));
+}
+
+async function one(executor: Executor, sql: string): Promise<unknown> {
+  return (await rows(executor, sql))[0]?.[0];
+}
+
+async function codeOf(work: Promise<unknown>): Promise<unknown> {
+  return work.then(
+    () => "done",
+    (error: { code?: unknown }) => error.code,
+  );
+}
+
+async function nine(at: readonly string[]): Promise<void> {
+  await db.exec(`drop table if exists t; create table t (id integer primary key, v);
+    insert into t (v) values ('1'), ('2'), ('3'), ('4'), ('5'), ('6'), ('7'), ('8'), ('9')`);
+  if (at.length > 0) await db.admin("range.split", { table: "t", at });
+}
+
+describe.each([
+  ["one range", []],
+  ["three ranges", ["4", "7"]],
+])("over %s", (_, at) => {
+  beforeAll(() => nine(at));
+
+  test("a transaction whose workspace was lost goes on with what it has done", async () => {
+    await db.execute("delete from log");
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute(`insert into log select i from (${counting(20)})`);
+    expect(await codeOf(s.execute(ENDLESS, [], { timeoutMs: 100 }))).toBe("OSTRAKA_TIMEOUT");
+    expect(await one(s, "select x from log where rowid = 20")).toBe(20);
+    expect(await codeOf(s.execute(ENDLESS, [], { timeoutMs: 100 }))).toBe("OSTRAKA_TIMEOUT");
+    // Neither does it lose anything where the next one cannot be opened in time.
+    await codeOf(s.execute("select count(*) from log", [], { timeoutMs: 1 }));
+    await s.execute("commit");
+    expect(await one(db, "select count(*) from log")).toBe(20);
+    await s.close();
+  });
+
+  test("a transaction goes on after a statement that could not open a workspace in time", async () => {
+    for (const timeoutMs of [1, 2, 3, 5, 8]) {
+      const s = await db.session();
+      await s.execute("begin");
+      await codeOf(s.execute(`select count(*) from t, (${counting(20)})`, [], { timeoutMs }));
+      expect(await one(s, `select count(*) from t, (${counting(20)})`)).toBe(180);
+      await s.execute("rollback");
+      await s.close();
+    }
+  });
+
+  test("what was stopped has not been done, also when it came to its end before it heard of that", async () => {
+    await db.execute("delete from log");
+    const long = `insert into log select count(*) from (${counting(600_000)})`;
+    const startedMs = performance.now();
+    await db.execute(long);
+    const tookMs = Math.max(60, performance.now() - startedMs);
+    let expected = 1;
+    for (const less of [20, 35, 50, 65, 80, 95]) {
+      const s = await db.session();
+      await s.execute("begin");
+      expect(await one(s, `select count(*) from log, (${counting(1)})`)).toBe(expected);
+      const code = await codeOf(s.execute(long, [], { timeoutMs: Math.max(5, Math.ceil(tookMs) - less) }));
+      if (code === "done") expected++;
+      expect(await one(s, `select count(*) from log, (${counting(1)})`)).toBe(expected);
+      await s.execute("commit");
+      expect(await one(db, "select count(*) from log")).toBe(expected);
+      await s.close();
+    }
+  });
+
+  test("a transaction that has changed the schema goes on in another workspace", async () => {
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute("create table mine (x)");
+    await s.execute("insert into mine values (1)");
+    expect(await codeOf(s.execute(ENDLESS, [], { timeoutMs: 100 }))).toBe("OSTRAKA_TIMEOUT");
+    expect(await one(s, "select x from mine")).toBe(1);
+    await s.execute("commit");
+    expect(await one(db, "select x from mine")).toBe(1);
+    await db.execute("drop table mine");
+    await s.close();
+  });
+
+  test("that TEMP objects went with a transaction's workspace is told", async () => {
+    const s = await db.session();
+    await s.execute("create temp table kept (x)");
+    await s.execute("begin");
+    await s.execute("insert into kept values (1)");
+    expect(await codeOf(s.execute(ENDLESS, [], { timeoutMs: 100 }))).toBe("OSTRAKA_TIMEOUT");
+    expect(await codeOf(s.execute("select * from kept"))).toBe("OSTRAKA_TEMP_LOST");
+    await s.execute("rollback");
+    expect(await codeOf(s.execute("select * from kept"))).toBe("SQLITE_ERROR");
+    await s.close();
+  });
+
+  test("a view is read whole beside a system table", async () => {
+    await db.exec("create view seen as select * from t; create view again as select * from seen");
+    const sql = "select count(*) from again, (select count(*) from ostraka_nodes)";
+    expect(await one(db, sql)).toBe(9);
+    const s = await db.session();
+    for (const begin of ["begin", "begin read only"]) {
+      await s.execute(begin);
+      expect(await one(s, sql)).toBe(9);
+      await s.execute("rollback");
+    }
+    await s.execute("create temp view own as select * from again");
+    const own = "select count(*) from own, (select count(*) from ostraka_nodes)";
+    expect(await one(s, own)).toBe(9);
+    await s.execute("begin");
+    expect(await one(s, own)).toBe(9);
+    await s.execute("rollback");
+    await s.close();
+    await db.exec("drop view again; drop view seen");
+  });
+
+  test("CREATE TABLE … AS is made once, also after it was undone or where the table is there", async () => {
+    await db.execute("create table if not exists t as select 1 as other");
+    expect(await one(db, "select count(*) from t")).toBe(9);
+    await db.transaction(async (tx) => {
+      await tx.execute("savepoint a");
+      await tx.execute("create table made as select * from t where id > 6");
+      await tx.execute("rollback to a");
+      await tx.execute("create table made as select * from t where id > 6");
+      expect(await one(tx, "select count(*) from made")).toBe(3);
+    });
+    expect(await one(db, "select count(*) from made")).toBe(3);
+    await db.execute("drop table made");
+  });
+
+  test("a unique index sees rows that come before COMMIT", async () => {
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute("create unique index once on t (v)");
+    await db.execute("insert into t (v) values ('1')");
+    expect(await codeOf(s.execute("commit"))).not.toBe("done");
+    await codeOf(s.execute("rollback"));
+    expect(await codeOf(db.execute("create unique index once on t (v)"))).toBe("SQLITE_CONSTRAINT_UNIQUE");
+    await db.execute("delete from t where id > 9");
+    await s.close();
+  });
+
+  test("a table is dropped as its children say", async () => {
+    await db.exec(`create table p (id integer primary key); insert into p select id from t;
+      create table c (id integer primary key, p references p (id)); insert into c select id, 10 - id from t`);
+    if (at.length > 0) await db.admin("range.split", { table: "c", at: ["5"] });
+    expect(await codeOf(db.execute("drop table p"))).toBe("SQLITE_CONSTRAINT_FOREIGNKEY");
+    await db.exec(`drop table c; create table c (id integer primary key, p references p (id) on delete cascade);
+      insert into c select id, 10 - id from t`);
+    if (at.length > 0) await db.admin("range.split", { table: "c", at: ["5"] });
+    await db.execute("drop table p");
+    expect(await one(db, "select count(*) from c")).toBe(0);
+    await db.execute("drop table c");
+  });
+
+  test("a key that SQLite chooses comes after the greatest row that is left", async () => {
+    await db.transaction(async (tx) => {
+      await tx.execute("update t set v = v || '!' where id in (1, 5, 9)");
+      await tx.execute("delete from t where id = 9");
+      expect(await one(tx, "insert into t (v) values ('new') returning id")).toBe(9);
+      await tx.execute("delete from t where id = 9");
+      await tx.execute("delete from t where id = 8");
+      await tx.execute("delete from t where id = 7");
+      expect(await one(tx, "insert into t (v) values ('new') returning id")).toBe(7);
+      await tx.execute("update t set v = 'newer' where id = 7");
+      expect(await one(tx, "insert into t (v) values ('last') returning id")).toBe(8);
+    });
+    expect(await rows(db, "select id, v from t where id > 5")).toEqual([
+      [6, "6"],
+      [7, "newer"],
+      [8, "last"],
+    ]);
+    await nine(at);
+  });
+});
+
+test("what was read of a range that was merged away since is not forgotten", async () => {
+  await nine(["5"]);
+  const s = await db.session();
+  await s.execute("begin");
+  expect(await one(s, "select v from t where id = 1")).toBe("1");
+  expect(await one(s, "select v from t where id = 7")).toBe("7");
+  await db.execute("update t set v = 'other' where id = 7");
+  const ranges = (await rows(db, "select distinct range_id from ostraka_ranges order by range_id")).flat();
+  for (let at = 1; at < ranges.length; at++) await db.admin("range.merge", { range: ranges[0] });
+  const insert = s.execute(`insert into log select v from t, (${counting(20)})`);
+  const told = [await codeOf(insert), await codeOf(s.execute("commit"))];
+  expect(told).toContain("OSTRAKA_RETRY");
+  await codeOf(s.execute("rollback"));
+  await s.close();
+});
