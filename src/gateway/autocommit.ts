@@ -4,7 +4,7 @@
  *
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
-import { fromWireError, RetryError } from "../base/errors.js";
+import { fromWireError, RetryError, UserError } from "../base/errors.js";
 import type {
   CommandResult,
   IdempotencyKey,
@@ -160,7 +160,9 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
-    const temp = this.#temp ?? new TempSpace(db);
+    const ofSession = this.#temp?.inUse || first.touchesTemp ? this.#temp : undefined;
+    const temp = ofSession ?? new TempSpace(db, db.gatherRunners);
+    const before = this.#settings.counted();
     const startedMs = db.clock.monotonicMs();
     let losses = 0;
     // What came of a state that never was is run again, and then not told.
@@ -194,6 +196,7 @@ export class AutocommitStatements {
           ? await this.#keepWhatItDid(transaction, failure, key, deadline)
           : failure;
         await transaction.rollback();
+        this.#settings.recount(before);
         if (attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
         if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") losses++;
         else if (fenced || !(error instanceof UserError)) throw error;

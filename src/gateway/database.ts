@@ -49,6 +49,7 @@ export class GatewayDatabase implements GatewayParts {
   readonly limits: GatewayLimits;
   readonly runners: RunnerPool;
   readonly heldRunners: RunnerPool;
+  readonly gatherRunners: RunnerPool;
   readonly ranges: RangesView;
   readonly space: SpoolSpace;
   readonly sources: RemoteSources;
@@ -65,6 +66,7 @@ export class GatewayDatabase implements GatewayParts {
     this.limits = options.limits;
     this.runners = options.runners;
     this.heldRunners = options.heldRunners;
+    this.gatherRunners = options.gatherRunners;
     this.ranges = options.ranges;
     this.space = options.space;
     this.sources = options.sources;
@@ -92,8 +94,8 @@ export class GatewayDatabase implements GatewayParts {
     }
     const known = this.#replicas.get(range);
     if (known?.local.store === local.store) return known.replica;
-    const { clock, random, limits, runners, heldRunners } = this;
-    const parts = { clock, random, limits, runners, heldRunners };
+    const { clock, random, limits, runners, heldRunners, gatherRunners } = this;
+    const parts = { clock, random, limits, runners, heldRunners, gatherRunners };
     const replica = { ...parts, range, ...local, leader: this.ranges.client(range) };
     this.#replicas.set(range, { local, replica });
     return replica;

@@ -51,6 +51,8 @@ export interface GatewayParts {
   readonly runners: RunnerPool;
   /** For what sessions hold on to: read-only transactions, private copies, TEMP objects. */
   readonly heldRunners: RunnerPool;
+  /** For statements alone that need a workspace or a scratch database: no session keeps them waiting. */
+  readonly gatherRunners: RunnerPool;
 }
 
 /** A range whose replica lies on this node. */

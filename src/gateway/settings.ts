@@ -5,6 +5,8 @@
 import type { StatementOutcome } from "../machines/range/types.js";
 import { type Analysis, SessionFlag, type SessionFlags } from "../sql/types.js";
 
+type SessionCounts = Pick<SessionSettings, "changes" | "totalChanges" | "lastInsertRowid">;
+
 export class SessionSettings {
   flags: SessionFlags = 0;
   changes = 0;
@@ -16,6 +18,16 @@ export class SessionSettings {
     this.changes = outcome.changes;
     this.totalChanges += outcome.totalChanges;
     this.lastInsertRowid = outcome.lastInsertRowid;
+  }
+
+  /** What is counted so far, for `recount`: a statement that is done again counts once. */
+  counted(): SessionCounts {
+    const { changes, totalChanges, lastInsertRowid } = this;
+    return { changes, totalChanges, lastInsertRowid };
+  }
+
+  recount(counts: SessionCounts): void {
+    Object.assign(this, counts);
   }
 
   /** Throws where a statement compiles only while foreign keys are off, and they are on. */

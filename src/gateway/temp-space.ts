@@ -5,7 +5,7 @@
  */
 import { UserError } from "../base/errors.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
-import type { Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
+import type { Runner, RunnerPool, StampedStatement, SystemTable } from "../machines/range/types.js";
 import type { ExecuteResult } from "../rpc/gateway.js";
 import { AnalysisCache } from "../sql/analyse.js";
 import type { Analysis, Statement } from "../sql/types.js";
@@ -26,6 +26,7 @@ const TEMP_SCHEMA =
 
 export class TempSpace {
   readonly #db: GatewayDatabase;
+  readonly #runners: RunnerPool;
   #runner: Runner | undefined;
   #statements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
@@ -36,8 +37,10 @@ export class TempSpace {
   /** That transaction has ended, perhaps undone: see `refresh`. */
   #stale = false;
 
-  constructor(db: GatewayDatabase) {
+  /** `runners`: where its process comes from. */
+  constructor(db: GatewayDatabase, runners = db.heldRunners) {
     this.#db = db;
+    this.#runners = runners;
   }
 
   /** The session has TEMP objects. */
@@ -73,12 +76,12 @@ export class TempSpace {
           "the session's TEMP objects were lost with a statement that had to be killed",
         );
     }
-    this.#runner ??= await this.#db.heldRunners.acquire(deadline.signal);
+    this.#runner ??= await this.#runners.acquire(deadline.signal);
     return this.#runner;
   }
 
   #drop(): void {
-    if (this.#runner !== undefined) this.#db.heldRunners.release(this.#runner);
+    if (this.#runner !== undefined) this.#runners.release(this.#runner);
     this.#runner = undefined;
     this.#changed = false;
     this.#stale = false;

@@ -37,6 +37,7 @@ import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { History, statementBytes } from "./history.js";
 import { asRetry, LightParts, outcomeOf, RolledBack } from "./light-parts.js";
+import { collect } from "./outcomes.js";
 import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
 import { isOwnError } from "./pushed-reads.js";
@@ -351,7 +352,11 @@ export class Transaction {
       throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
     const pinned = await this.#pin(deadline);
     const stamped = this.#stamped(statement, analysis, settings, pinned);
-    return { kind: "stream", stream: await pinned.run(stamped, analysis, deadline, systemTables) };
+    const stream = await pinned.run(stamped, analysis, deadline, systemTables);
+    if (analysis.class.kind !== "write") return { kind: "stream", stream };
+    const outcome = await collect(stream, this.#db.limits.maxTransactionBytes);
+    settings.wrote(outcome);
+    return { kind: "outcome", outcome };
   }
 
   /** Opens the workspace; `spans` are those of the statement that needs it. */

@@ -58,7 +58,7 @@ export class WarmScratches {
       }
       await this.#discard(kept.scratch);
     }
-    const runner = await this.#db.heldRunners.acquire(deadline.signal);
+    const runner = await this.#db.gatherRunners.acquire(deadline.signal);
     let scratch: Scratch | undefined;
     try {
       const everywhere = spans.some((span) => span.table === "*");
@@ -66,7 +66,7 @@ export class WarmScratches {
       scratch = await Scratch.open(this.#db, runner, snapshot);
       return this.#loan(scratch);
     } catch (error) {
-      if (scratch === undefined) this.#db.heldRunners.release(runner);
+      if (scratch === undefined) this.#db.gatherRunners.release(runner);
       else await this.#discard(scratch);
       throw error;
     }
@@ -118,7 +118,7 @@ export class WarmScratches {
 
   async #discard(scratch: Scratch): Promise<void> {
     await scratch.close("rollback").catch(() => scratch.runner.kill());
-    this.#db.heldRunners.release(scratch.runner);
+    this.#db.gatherRunners.release(scratch.runner);
   }
 
   async close(): Promise<void> {

@@ -66,6 +66,9 @@ async function run(
     return new SpooledRows(source, db.space, () => loan.giveBack());
   } catch (error) {
     await loan.discard();
+    // What was lost is this snapshot, and nobody was told anything of it: another one is taken.
+    if (error instanceof RetryError && error.code === "OSTRAKA_RETRY")
+      throw new RetryError("OSTRAKA_UNAVAILABLE", error.message, { cause: error });
     throw error;
   }
 }

@@ -66,7 +66,7 @@ export interface NodeParts {
   readonly openStores: () => StoreWorker;
   /** Among which the ranges are divided; one if not given. */
   readonly storeWorkers?: number;
-  /** Processes for single statements, those that sessions hold on to, and those that serve other nodes' snapshots. */
+  /** Processes for single statements, those that sessions hold on to, those in which single ones gather rows, and those that serve other nodes' snapshots. */
   readonly openRunners: (purpose: RunnerPurpose) => RunnerPool;
   /** Keeps a second process out of the data directory; undefined where there cannot be one. */
   readonly lock: DirectoryLock | undefined;
@@ -80,7 +80,7 @@ export interface NodeParts {
   readonly onHosting?: (hosting: RangeHosting) => void;
 }
 
-export type RunnerPurpose = "statements" | "sessions" | "sources";
+export type RunnerPurpose = "statements" | "sessions" | "gathering" | "sources";
 
 export interface NodeTuning {
   readonly segmentBytes?: number;
@@ -317,12 +317,13 @@ class NodeAssembly {
   #database({ view, ranges }: RangeHosting, network: NodeNetwork, self: NodeId): GatewayDatabase {
     const runners = this.#parts.openRunners("statements");
     const heldRunners = this.#parts.openRunners("sessions");
+    const gatherRunners = this.#parts.openRunners("gathering");
     const sourceRunners = this.#parts.openRunners("sources");
-    this.#pools = [runners, heldRunners, sourceRunners];
+    this.#pools = [runners, heldRunners, gatherRunners, sourceRunners];
     this.#walGuard = new WalGuard(
       this.#clock,
       () => storesOf(ranges),
-      [heldRunners, sourceRunners, runners],
+      [heldRunners, gatherRunners, sourceRunners, runners],
       MAX_WAL_BYTES,
       this.#logger,
     );
@@ -333,6 +334,7 @@ class NodeAssembly {
       limits: { ...DEFAULT_LIMITS, ...this.#parts.tuning?.gateway },
       runners,
       heldRunners,
+      gatherRunners,
     };
     this.#sources = new SourceServer(parts, sourceRunners, (range) => view.local(range));
     this.#sources.serve(network.calls);

@@ -18,6 +18,8 @@ const RUNNERS: Readonly<Record<RunnerPurpose, Omit<RunnerPoolOptions, "clock">>>
   statements: { size: 4, warm: 1 },
   /** Sessions with a read-only transaction, a private copy or TEMP objects open at once. */
   sessions: { size: 32, warm: 0 },
+  /** Single statements over several ranges, and writes that may take long. */
+  gathering: { size: 32, warm: 0 },
   /** Snapshots of other nodes, whose fences stand for a second: who would wait longer asks another node. */
   sources: { size: 32, warm: 0, maxWaitMs: 1_000 },
 };

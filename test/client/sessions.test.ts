@@ -107,3 +107,33 @@ test("a pragma that looks at rows is a part of the transaction", async () => {
   expect(await codeOf(s.execute("commit"))).toBe("OSTRAKA_RETRY");
   await db.exec("delete from c; drop table c; drop table p");
 });
+
+test("a statement that lost a race and was done again counts once", async () => {
+  await db.exec("insert into t (v) values ('3'), ('4'), ('5'), ('6'), ('7'), ('8'), ('9')");
+  await db.admin("range.split", { table: "t", at: ["4", "7"] });
+  const other = await db.session();
+  const update = `update t set v = v || (select count(*) from (${FEW}))`;
+  for (let i = 0; i < 6; i++) await Promise.all([s.execute(update), other.execute(update)]);
+  expect(await one(s, "select total_changes()")).toBe(54);
+  await other.close();
+});
+
+test("what is written to TEMP objects in a transaction that only reads is counted", async () => {
+  await s.execute("create temp table own (x)");
+  await s.execute("begin read only");
+  expect((await s.execute("insert into own values (1), (2)")).rowsAffected).toBe(2);
+  expect(await one(s, "select changes()")).toBe(2);
+  await s.execute("commit");
+});
+
+test("sessions that hold on to processes keep no statement waiting", async () => {
+  await db.admin("range.split", { table: "other", at: ["2"] });
+  const sessions = await Promise.all(Array.from({ length: 32 }, () => db.session()));
+  for (const session of sessions) await session.execute("create temp table own (x)");
+  const options = { timeoutMs: 5_000 };
+  const { rows } = await db.execute("select count(*) from other a join other b using (x)", [], options);
+  expect(rows[0]?.[0]).toBe(3);
+  await db.execute("insert into log select x from other a join other b using (x)", [], options);
+  expect(await one(db, "select count(*) from log")).toBe(3);
+  for (const session of sessions) await session.close();
+});

@@ -28,6 +28,7 @@ const RESTART_AFTER_FAILURE_MS = 500;
 const RUNNERS = {
   statements: { size: 4 },
   sessions: { size: 8 },
+  gathering: { size: 8 },
   sources: { size: 4, maxWaitMs: 1_000 },
 } as const;
 const LOG_LINES = 400;

@@ -1,6 +1,6 @@
 /** Reads on a replica that is behind: never before it has applied what the leader said had been committed. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { AmbiguousError, UserError } from "../../../src/base/errors.js";
+import { AmbiguousError, RetryError, UserError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, groupId, logIndex, term, transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
@@ -12,6 +12,7 @@ import type { GatewaySession, SessionContext } from "../../../src/gateway/sessio
 import type { SessionSettings } from "../../../src/gateway/settings.js";
 import type { SpoolSpace } from "../../../src/gateway/spool.js";
 import { StatementCache } from "../../../src/gateway/statements.js";
+import { wideRead } from "../../../src/gateway/wide-reads.js";
 import { encodeCommands } from "../../../src/machines/range/command.js";
 import type { Command, RowStream, StatementOutcome } from "../../../src/machines/range/types.js";
 import { RangeDirectory } from "../../../src/placement/directory.js";
@@ -315,5 +316,35 @@ describe("a read on a pin", () => {
     const { index } = await runOnPin(made, space, statement, deadline, [], [ROW_1]);
     expect(did).toEqual(["pin", "unpin", "wait", "pin"]);
     expect(index).toBe(COMMITTED + 2);
+  });
+});
+
+describe("a read over several ranges", () => {
+  it("takes another snapshot where another node has given this one up", async () => {
+    let discarded = 0;
+    const scratch = {
+      snapshot: { schema: { version: 1 }, wallMs: 1 },
+      ensure: () => Promise.reject(new RetryError("OSTRAKA_RETRY", "the snapshot was given up")),
+    };
+    const db = {
+      random: new SeededRandom(1),
+      counts: { single: 0, pushdown: 0, gather: 0 },
+      rangesOf: () => [ONLY],
+      scratches: { borrow: async () => ({ scratch, discard: async () => void discarded++ }) },
+    } as unknown as GatewayDatabase;
+    const sql = "SELECT v FROM t WHERE id = 1";
+    const read = wideRead(
+      db,
+      {
+        statement: { sql, params: [] },
+        analysis: replica.schema.analyse(sql),
+        settings: { flags: 0, lastInsertRowid: 0n } as SessionSettings,
+        systemTables: [],
+      },
+      [ROW_1],
+      new Deadline(clock, undefined, 1_000, { signal: undefined }),
+    );
+    await expect(read).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+    expect(discarded).toBe(1);
   });
 });
