@@ -11,6 +11,7 @@ import type {
   CommandResult,
   RowStream,
   Runner,
+  Stamp,
   StampedStatement,
   StatementOutcome,
   SystemTable,
@@ -42,9 +43,12 @@ export class PrivateCopy implements Workspace {
   /** What constraints looked at; counts as read where nothing runs again. */
   readonly #checks = new SpanBag();
   #ranMs = 0;
-  #rowsNeeded = false;
-  /** Not only that of TEMP objects. */
-  #schemaChanged = false;
+  /** Of statements that only row changes can replicate; those that were undone are no longer in the history. */
+  readonly #needingRows = new Set<Stamp>();
+  /** Of those that change the schema, and not only that of TEMP objects. */
+  readonly #changingSchema = new Set<Stamp>();
+  /** Until COMMIT or ROLLBACK. */
+  #open = true;
   #oracle: SessionOracle | undefined;
 
   private constructor(
@@ -135,7 +139,7 @@ export class PrivateCopy implements Workspace {
       if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
     }
     if (analysis.class.kind === "ddl") {
-      this.#schemaChanged ||= changesDatabase(analysis, statement.params);
+      if (changesDatabase(analysis, statement.params)) this.#changingSchema.add(statement.stamp);
       await this.#learnSchema(deadline);
     }
     return outcome;
@@ -166,7 +170,7 @@ export class PrivateCopy implements Workspace {
         feedsOnTemp(analysis, statement.params) ||
         likesOtherwise(analysis, statement.flags, schema.snapshot))
     )
-      this.#rowsNeeded = true;
+      this.#needingRows.add(statement.stamp);
     return this.#runner.run(statement, runOptions(this.#replica, deadline, systemTables));
   }
 
@@ -224,6 +228,7 @@ export class PrivateCopy implements Workspace {
   async commit({ transaction, key, history, earlier, ran }: WorkspaceCommit): Promise<CommandResult> {
     const body = await this.#body(history);
     await this.#runner.closeCopy("commit");
+    this.#open = false;
     this.#forgetSchema();
     await this.#releaseFile();
     const { leader } = this.#replica;
@@ -248,9 +253,12 @@ export class PrivateCopy implements Workspace {
   }
 
   async #body(history: History): Promise<CopyCommit["body"]> {
-    const expensive = this.#ranMs > this.#replica.limits.replayTextMs && !this.#schemaChanged;
-    if (!this.#rowsNeeded && !expensive) return { kind: "statements", statements: history.writes };
-    if (this.#schemaChanged) {
+    const { writes } = history;
+    const schemaChanged = writes.some(({ stamp }) => this.#changingSchema.has(stamp));
+    const rowsNeeded = writes.some(({ stamp }) => this.#needingRows.has(stamp));
+    const expensive = this.#ranMs > this.#replica.limits.replayTextMs && !schemaChanged;
+    if (!rowsNeeded && !expensive) return { kind: "statements", statements: writes };
+    if (schemaChanged) {
       throw new UserError(
         "OSTRAKA_UNSUPPORTED",
         "this transaction changes the schema and also does what only row changes can replicate; split it in two",
@@ -262,6 +270,8 @@ export class PrivateCopy implements Workspace {
 
   async rollback(): Promise<void> {
     this.#forgetSchema();
+    if (!this.#open) return;
+    this.#open = false;
     if (!this.#runner.dead) await this.#runner.closeCopy("rollback").catch(() => this.#runner.kill());
     await this.#releaseFile();
   }

@@ -65,6 +65,7 @@ export class Scratch {
   readonly #whole = new Set<string>();
   readonly #parts = new Set<string>();
   readonly #tails = new Set<string>();
+  #closed = false;
   /** Tables of which statements have changed or deleted rows here: the last one may be gone. */
   readonly #disturbed = new Set<string>();
 
@@ -314,6 +315,7 @@ export class Scratch {
 
   /** `commit` fails as COMMIT would, and then the scratch stays open. */
   async close(how: "commit" | "rollback"): Promise<void> {
+    if (this.#closed) return;
     if (!this.runner.dead) {
       try {
         await this.runner.closeCopy(how);
@@ -322,6 +324,7 @@ export class Scratch {
         this.runner.kill();
       }
     }
+    this.#closed = true;
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
   }

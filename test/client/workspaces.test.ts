@@ -161,6 +161,25 @@ describe.each([
     await db.execute("drop table made");
   });
 
+  test("what was undone does not say how the rest is committed", async () => {
+    const s = await db.session();
+    for (const [undone, done] of [
+      ["create table made (x)", "delete from t where v > '7' limit 1"],
+      ["delete from t where v > '7' limit 1", "create table made (x)"],
+    ] as const) {
+      await s.execute("begin");
+      await s.execute("savepoint a");
+      await s.execute(undone);
+      await s.execute("rollback to a");
+      await s.execute(done);
+      await s.execute("commit");
+    }
+    expect(await one(db, "select count(*) from t")).toBe(8);
+    await s.close();
+    await db.execute("drop table made");
+    await nine(at);
+  });
+
   test("a unique index sees rows that come before COMMIT", async () => {
     const s = await db.session();
     await s.execute("begin");

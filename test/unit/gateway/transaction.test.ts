@@ -1,5 +1,6 @@
 /** A transaction as its gateway runs it, on a replica and a process that do as the test says. */
 import { beforeEach, describe, expect, it } from "vitest";
+import { AmbiguousError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, logIndex, term, transactionId } from "../../../src/base/ids.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
@@ -28,6 +29,8 @@ let onRun: (options: RunOptions) => void;
 /** What COMMIT was to validate. */
 let validated: readonly LocalRead[];
 let transaction: Transaction;
+/** What is left in the process: the copy, or a scratch database. */
+let opened: boolean;
 
 function deadline(signal?: AbortSignal): Deadline {
   return new Deadline(clock, undefined, 1_000, { signal });
@@ -71,9 +74,14 @@ beforeEach(() => {
       return logIndex(7);
     },
     unpin: async () => undefined,
-    openCopy: async () => undefined,
+    openCopy: async () => {
+      opened = true;
+    },
     capture: async () => undefined,
-    closeCopy: async () => undefined,
+    closeCopy: async () => {
+      if (!opened) throw new Error("there is no copy");
+      opened = false;
+    },
     run: async ({ sql }: StampedStatement, options: RunOptions) => {
       ran.push(sql);
       onRun(options);
@@ -85,6 +93,7 @@ beforeEach(() => {
     begin: async () => POINT,
     readPoint: async () => POINT,
     rollback: async () => undefined,
+    commitCopy: () => Promise.reject(new AmbiguousError("the leader was lost", undefined)),
     commit: async (_: unknown, __: unknown, reads: readonly LocalRead[]) => {
       validated = reads;
       return { ok: true, outcomes: [], repeated: false };
@@ -120,6 +129,7 @@ beforeEach(() => {
     space: { maxResultBytes: 1024 },
     ranges: { schema: () => schema },
     client: () => leader,
+    outcome: async () => "aborted",
     persist: (_: Deadline, attempt: (tries: number) => Promise<unknown>) => attempt(0),
   } as unknown as GatewayDatabase;
   transaction = new Transaction(db, {
@@ -179,4 +189,11 @@ describe("a savepoint in a workspace", () => {
     // Nothing more is asked of the workspace that may still have it.
     expect(runner.dead).toBe(true);
   });
+});
+
+it("leaves the process with the session's TEMP objects alone where COMMIT's answer was lost", async () => {
+  await transaction.scratch(deadline());
+  await expect(transaction.commit(KEY, deadline())).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+  await transaction.rollback();
+  expect(runner.dead).toBe(false);
 });
