@@ -266,7 +266,8 @@ export class Transaction {
     const { flags, lastInsertRowid } = settings;
     const fresh = this.#localReads.length === 0;
     const reserveAgeMs = lost && reserve === undefined ? age : undefined;
-    if (reserveAgeMs !== undefined) this.#begun.add(range);
+    // Whoever gives up while it runs tells the leader so.
+    this.#begun.add(range);
     const request = { statement, flags, lastInsertRowid, reserveAgeMs };
     const answer = await this.#light.run(range, request, deadline, fresh);
     if (answer.kind === "move") return undefined;
@@ -500,7 +501,7 @@ export class Transaction {
     const { ran } = this.#light;
     const untouched = ran.size === 0 && this.#localReads.length === 0 && !this.#moved;
     if (this.readOnly || untouched) {
-      await this.rollback();
+      await this.#end("commit");
       return { ok: true, outcomes: [], repeated: false };
     }
     await this.#revive(deadline);
@@ -547,21 +548,26 @@ export class Transaction {
   }
 
   async rollback(): Promise<void> {
+    await this.#end("rollback");
+  }
+
+  /** `how`: what becomes of TEMP objects that were written beside a snapshot. */
+  async #end(how: "commit" | "rollback"): Promise<void> {
     await this.#close();
     await this.#workspace?.rollback();
-    await this.#giveBack();
+    await this.#giveBack(how);
   }
 
-  async #giveBack(): Promise<void> {
+  async #giveBack(how: "commit" | "rollback" = "rollback"): Promise<void> {
     this.ended = true;
-    await this.#returnLoan();
+    await this.#returnLoan(how);
   }
 
-  async #returnLoan(): Promise<void> {
+  async #returnLoan(how: "commit" | "rollback" = "rollback"): Promise<void> {
     const pinned = this.#pinned;
     this.#pinned = undefined;
     this.#workspace = undefined;
-    await pinned?.close().catch(() => pinned.runner.kill());
+    await pinned?.close(how).catch(() => pinned.runner.kill());
     this.#loan?.giveBack();
     this.#loan = undefined;
   }

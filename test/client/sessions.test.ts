@@ -118,12 +118,17 @@ test("a statement that lost a race and was done again counts once", async () => 
   await other.close();
 });
 
-test("what is written to TEMP objects in a transaction that only reads is counted", async () => {
+test("what is written to TEMP objects in a transaction that only reads is counted, and rolled back with it", async () => {
   await s.execute("create temp table own (x)");
   await s.execute("begin read only");
   expect((await s.execute("insert into own values (1), (2)")).rowsAffected).toBe(2);
   expect(await one(s, "select changes()")).toBe(2);
   await s.execute("commit");
+  expect(await one(s, "select count(*) from own")).toBe(2);
+  await s.execute("begin read only");
+  await s.execute("delete from own");
+  await s.execute("rollback");
+  expect(await one(s, "select count(*) from own")).toBe(2);
 });
 
 test("sessions that hold on to processes keep no statement waiting", async () => {

@@ -1,7 +1,13 @@
 /** A transaction as its gateway runs it, on a replica and a process that do as the test says. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { AmbiguousError } from "../../../src/base/errors.js";
-import { FIRST_RANGE_GROUP, logIndex, term, transactionId } from "../../../src/base/ids.js";
+import {
+  FIRST_RANGE_GROUP,
+  logIndex,
+  type TransactionId,
+  term,
+  transactionId,
+} from "../../../src/base/ids.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import { DEFAULT_LIMITS, type Replica } from "../../../src/gateway/replica.js";
@@ -31,6 +37,8 @@ let validated: readonly LocalRead[];
 let transaction: Transaction;
 /** What is left in the process: the copy, or a scratch database. */
 let opened: boolean;
+/** What the leader was told to forget. */
+let forgotten: TransactionId[];
 
 function deadline(signal?: AbortSignal): Deadline {
   return new Deadline(clock, undefined, 1_000, { signal });
@@ -55,6 +63,7 @@ beforeEach(() => {
   version = 1;
   ran = [];
   validated = [];
+  forgotten = [];
   onPin = () => undefined;
   onRun = () => undefined;
   const stream = {
@@ -92,7 +101,8 @@ beforeEach(() => {
   const leader = {
     begin: async () => POINT,
     readPoint: async () => POINT,
-    rollback: async () => undefined,
+    run: () => new Promise(() => undefined),
+    rollback: async (id: TransactionId) => void forgotten.push(id),
     commitCopy: () => Promise.reject(new AmbiguousError("the leader was lost", undefined)),
     commit: async (_: unknown, __: unknown, reads: readonly LocalRead[]) => {
       validated = reads;
@@ -130,7 +140,7 @@ beforeEach(() => {
     ranges: { schema: () => schema },
     client: () => leader,
     outcome: async () => "aborted",
-    persist: (_: Deadline, attempt: (tries: number) => Promise<unknown>) => attempt(0),
+    persist: (of: Deadline, attempt: (tries: number) => Promise<unknown>) => of.race(attempt(0)),
   } as unknown as GatewayDatabase;
   transaction = new Transaction(db, {
     id: ID,
@@ -196,4 +206,15 @@ it("leaves the process with the session's TEMP objects alone where COMMIT's answ
   await expect(transaction.commit(KEY, deadline())).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
   await transaction.rollback();
   expect(runner.dead).toBe(false);
+});
+
+it("is forgotten by a leader whose answer to its first statement nobody waited for", async () => {
+  const write = { ...analysis(), class: { kind: "write" }, readonly: false, cost: "bounded" } as Analysis;
+  const short = new Deadline(clock, 100, 1_000, { signal: undefined });
+  const run = transaction.run(STATEMENT, write, new SessionSettings(), short, []);
+  const failed = expect(run).rejects.toMatchObject({ code: "OSTRAKA_TIMEOUT" });
+  await clock.advance(200);
+  await failed;
+  await transaction.commit(KEY, deadline());
+  expect(forgotten).toEqual([ID]);
 });
