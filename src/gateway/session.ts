@@ -15,7 +15,7 @@ import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machine
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
-import type { Analysis, Span, Statement, StatementClass } from "../sql/types.js";
+import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
 import { analysed, refuseEndings } from "./batches.js";
@@ -24,8 +24,10 @@ import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
 import { executeFast } from "./fast-path.js";
 import { RolledBack } from "./light-parts.js";
+import { reservationsOf } from "./losses.js";
 import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
+import { isOwnError } from "./pushed-reads.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
 import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
@@ -327,14 +329,11 @@ export class GatewaySession implements Session {
     this.#explicit = false;
     const across = this.#context.db.whole === undefined;
     const losses = mode === "read only" ? 0 : (retry?.attempt ?? 0);
-    const all = mode === "immediate" || losses >= (across ? LOSSES_ACROSS_RANGES : LOSSES);
     return new Transaction(this.#context.db, {
       id: this.#context.nextTransactionId(),
       mode,
       age: retry?.ageMs ?? 0,
-      reserve: all ? WHOLE_DATABASE : undefined,
-      reserveMoved: losses >= LOSSES_IN_WORKSPACE ? WHOLE_DATABASE : undefined,
-      lost: across && losses > 0,
+      ...reservationsOf(losses, mode === "immediate", across),
       needsCopy: this.temp.inUse,
       temp: this.temp.statements,
       borrow: (deadline) => this.temp.borrow(deadline),
@@ -393,6 +392,20 @@ export class GatewaySession implements Session {
       return this.#autocommit.toldBefore(kind, request.key, error, deadline);
     }
     const statement = this.#bind(sql, analysis, request.params);
+    try {
+      return await this.#run(statement, analysis, request, deadline);
+    } catch (error) {
+      if (kind.kind === "write" && isOwnError(error)) this.settings.failed();
+      throw error;
+    }
+  }
+
+  async #run(
+    statement: Statement,
+    analysis: Analysis,
+    request: ExecuteRequest,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
     const transaction = this.#transaction;
     if (transaction !== undefined) {
       const result = await transaction.run(
@@ -596,16 +609,6 @@ export class GatewaySession implements Session {
 }
 
 const MOVE = { ok: "move" } as const;
-/**
- * After so many losses a transaction reserves the whole database. That stops all others, the more so the longer the
- * transaction takes: across ranges, whose commits take several rounds, others would lose because of it, and reserve too.
- * There it first reserves what each of its statements touches, which stops only those who touch the same.
- */
-const LOSSES = 1;
-const LOSSES_ACROSS_RANGES = 5;
-/** What runs in a workspace touches more, and is not reserved statement by statement. */
-const LOSSES_IN_WORKSPACE = 2;
 const BATCH_SAVEPOINT = "_ostraka_batch";
-const WHOLE_DATABASE: readonly Span[] = [{ table: "*", low: undefined, high: undefined }];
 
 function ignore(): void {}

@@ -20,6 +20,11 @@ export class SessionSettings {
     this.lastInsertRowid = outcome.lastInsertRowid;
   }
 
+  /** After one that has run and failed. What OR FAIL has kept of it is not told. */
+  failed(): void {
+    this.changes = 0;
+  }
+
   /** What is counted so far, for `recount`: a statement that is done again counts once. */
   counted(): SessionCounts {
     const { changes, totalChanges, lastInsertRowid } = this;

@@ -63,6 +63,17 @@ test("a batch counts among the session's changes", async () => {
   expect(await one(s, "select total_changes()")).toBe(5);
 });
 
+test("a write that has failed has changed nothing", async () => {
+  await db.execute("create unique index if not exists only on t (v)");
+  for (const begin of [undefined, "begin"]) {
+    if (begin !== undefined) await s.execute(begin);
+    expect((await s.execute("update t set v = v || '.'")).rowsAffected).toBe(2);
+    expect(await codeOf(s.execute("insert into t (v) values ('a'), ('a')"))).toBe("SQLITE_CONSTRAINT_UNIQUE");
+    expect(await one(s, "select changes()")).toBe(0);
+  }
+  await s.execute("rollback");
+});
+
 test("a batch is all or nothing, whatever is in it", async () => {
   for (const begin of [undefined, "begin"]) {
     if (begin !== undefined) await s.execute(begin);
