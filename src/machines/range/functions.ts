@@ -179,9 +179,14 @@ export function defineFunctions(database: Database.Database, clock: StampClock):
       ? builtins().call("strftime", [])
       : dateFunction(clock, "strftime", args as SqlValue[], 1),
   );
-  database.function("timediff", fixed, (a: unknown, b: unknown) =>
-    builtins().call("timediff", [timeValue(clock, a as SqlValue), timeValue(clock, b as SqlValue)]),
-  );
+  database.function("timediff", fixed, (a: unknown, b: unknown) => {
+    const values = [asText(a as SqlValue), asText(b as SqlValue)];
+    if (values.some(isNow)) clock.admit("timediff");
+    return builtins().call(
+      "timediff",
+      values.map((value) => (isNow(value) ? clock.now() : value)),
+    );
+  });
   for (const name of ["printf", "format"])
     database.function(name, variable, (...args: unknown[]) => formatFunction(name, args as SqlValue[]));
 }
@@ -205,34 +210,40 @@ function randomBytes(clock: StampClock, length: SqlValue): Buffer {
   return bytes;
 }
 
-function timeValue(clock: StampClock, value: SqlValue): SqlValue {
-  return typeof value === "string" && value.length === 3 && value.toLowerCase() === "now"
-    ? clock.now()
-    : value;
+const NOW = /^(now|subsec(ond)?)$/i;
+const TIME_ZONE = /^(localtime|utc)$/i;
+
+/** As the date functions read what is no number: up to the first NUL, and a blob's bytes as text. */
+function asText(value: SqlValue): SqlValue {
+  if (value === null || typeof value === "bigint" || typeof value === "number") return value;
+  const text = typeof value === "string" ? value : Buffer.from(value).toString();
+  const nul = text.indexOf("\0");
+  return nul < 0 ? text : text.slice(0, nul);
+}
+
+function isNow(value: SqlValue | undefined): boolean {
+  return typeof value === "string" && NOW.test(value);
+}
+
+function isTimeZone(modifier: SqlValue): boolean {
+  return typeof modifier === "string" && TIME_ZONE.test(modifier);
 }
 
 /** `first`: position of the time value; the modifiers follow it. */
-function dateFunction(clock: StampClock, name: string, args: SqlValue[], first: number): SqlValue {
-  if (clock.timeless !== undefined && asksForTime(args, first)) clock.admit(name);
+function dateFunction(clock: StampClock, name: string, given: SqlValue[], first: number): SqlValue {
+  const args = given.map((arg, i) => (i < first ? arg : asText(arg)));
+  const value = args[first];
+  const modifiers = args.slice(first + 1);
+  const asks = value === undefined || isNow(value);
+  if (asks || modifiers.some(isTimeZone)) clock.admit(name);
   return clock.memo(name, args, () => {
     const passed = args.slice(0, first);
-    const value = args[first];
-    if (value === undefined) passed.push(clock.now());
-    else if (typeof value === "string" && /^subsec(ond)?$/i.test(value)) passed.push(clock.now(), value);
-    else passed.push(timeValue(clock, value));
-    for (const modifier of args.slice(first + 1))
-      if (typeof modifier !== "string" || !/^\s*(localtime|utc)\s*$/i.test(modifier)) passed.push(modifier);
+    passed.push(asks ? clock.now() : value);
+    // As a time value it says how the time is to be shown, too.
+    if (asks && value !== undefined && !/^now$/i.test(value as string)) passed.push(value);
+    for (const modifier of modifiers) if (!isTimeZone(modifier)) passed.push(modifier);
     return builtins().call(name, passed);
   });
-}
-
-function asksForTime(args: readonly SqlValue[], first: number): boolean {
-  const value = args[first];
-  if (value === undefined) return true;
-  if (typeof value === "string" && /^(now|subsec(ond)?)$/i.test(value)) return true;
-  return args
-    .slice(first + 1)
-    .some((modifier) => typeof modifier === "string" && /^\s*(localtime|utc)\s*$/i.test(modifier));
 }
 
 /**

@@ -8,11 +8,14 @@
  */
 import type { OpcodeRow } from "../../sql/types.js";
 
-const DATE = /^(date|time|datetime|julianday|unixepoch|strftime|current_(?:date|time|timestamp))\(/;
-/** Texts of schema objects that may hold one where it matters. DEFAULT is not such a place. */
+const DATE = /^(date|time|datetime|julianday|unixepoch|strftime|timediff|current_(?:date|time|timestamp))\(/;
+/**
+ * Texts of schema objects that may hold one where it matters. DEFAULT is not such a place. Quotes and comments may stand
+ * between a name and its parenthesis.
+ */
 const IN_SQL =
-  /\b(?:date|time|datetime|julianday|unixepoch|strftime)\s*\(|\bcurrent_(?:date|time|timestamp)\b/i;
-const COMPUTED = /\b(?:check|as)\s*\(/i;
+  /\b(?:date|time|datetime|julianday|unixepoch|strftime|timediff|current_(?:date|time|timestamp))\b/i;
+const COMPUTED = /\b(?:check|as)\b/i;
 
 /** SQLite's NC_IsCheck and NC_GenCol, as P5 of PureFunc tells them. */
 const IN_CHECK = 0x04;
@@ -50,6 +53,9 @@ function asksByItself(program: readonly OpcodeRow[], at: number, name: string): 
   const count = Number(/\((\d+)\)$/.exec(call.p4 ?? "")?.[1] ?? -1);
   const first = name === "strftime" ? 1 : 0;
   if (name.startsWith("current_") || (count >= 0 && count <= first)) return true;
-  const register = call.p2 + first;
-  return program.some((op) => op.opcode === "String8" && op.p2 === register && /^now$/i.test(op.p4 ?? ""));
+  const values = name === "timediff" ? 2 : 1;
+  const from = call.p2 + first;
+  return program.some(
+    (op) => op.opcode === "String8" && op.p2 >= from && op.p2 < from + values && /^now$/i.test(op.p4 ?? ""),
+  );
 }

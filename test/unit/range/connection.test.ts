@@ -91,6 +91,34 @@ describe("values", () => {
 });
 
 describe("stamps", () => {
+  it("decide what time it is for whatever the date functions take for 'now'", () => {
+    const c = scratch();
+    const now = "2023-11-14 22:13:20";
+    const zones = "x'6c6f63616c74696d65', ?2, 'utc'";
+    expect(
+      rows(
+        c,
+        `select datetime(x'6e6f77'), datetime(?1), datetime(x'6e6f7700ff'), datetime(x'737562736563'), date('NOW', ${zones}),
+           strftime('%Y', x'6e6f77'), timediff('subsec', ?1), timediff(x'6e6f77', 'subsecond')`,
+        ["now\0 and then", "localtime\0"],
+      ),
+    ).toEqual([
+      [
+        now,
+        now,
+        now,
+        `${now}.123`,
+        "2023-11-14",
+        "2023",
+        "+0000-00-00 00:00:00.000",
+        "+0000-00-00 00:00:00.000",
+      ],
+    ]);
+    expect(
+      rows(c, "select date('2020-01-01', ' localtime'), date('2020-01-01', 'utc '), date(' now')"),
+    ).toEqual([[null, null, null]]);
+  });
+
   it("decide what time it is, everywhere", () => {
     const c = scratch();
     rows(
@@ -253,6 +281,14 @@ describe("execution", () => {
     );
     expect(() => run("insert into e values (julianday('now') - 1)")).toThrow(
       "non-deterministic use of julianday()",
+    );
+    run("create table g(a check (timediff('now', a) > '+'))");
+    run("create table h(b check (\"date\"/**/(b) <> ''))");
+    expect(() => run("insert into g(a) values ('2020-01-01')")).toThrow(
+      "non-deterministic use of timediff() in a CHECK constraint",
+    );
+    expect(() => run("insert into h(b) values (x'6e6f77')")).toThrow(
+      "non-deterministic use of date() in a CHECK constraint",
     );
     run("create table f(a, at default (datetime('now')))");
     run("insert into f(a) values (1)");
