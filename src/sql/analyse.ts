@@ -14,7 +14,14 @@ import { parameterLayout } from "./parameters.js";
 import { pragmaTreatment } from "./pragmas.js";
 import { compileProbes } from "./probes.js";
 import { type Frame, framesOf } from "./program.js";
-import { dependsOnScanOrder, refuse, SYSTEM_PREFIX, SYSTEM_TABLES, unsupported } from "./refuse.js";
+import {
+  dependsOnScanOrder,
+  ROOT_PAGES,
+  refuse,
+  SYSTEM_PREFIX,
+  SYSTEM_TABLES,
+  unsupported,
+} from "./refuse.js";
 import { hideSchemaTable } from "./rewrite.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import {
@@ -241,7 +248,9 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
   }
   return {
     ...plain({ ...base, sql }, { ...about, cost: costFrom(frames, oracle, touched), footprint: NOTHING }),
-    rowChangesOnly: writes && (about.touchesTemp || dependsOnScanOrder(tokens, hasLoops(frames))),
+    rowChangesOnly:
+      writes &&
+      (about.touchesTemp || dependsOnScanOrder(tokens, hasLoops(frames)) || frames.some(readsRootPages)),
     footprint: footprintOf(touched, about.writesStatistics),
     probed: compileProbes(touched.probes),
     uniqueChecks: touched.uniqueChecks,
@@ -297,6 +306,8 @@ function analyseDdl(
     wordAt(tokens, 0) === "CREATE" && tokens.kinds.some((_, i) => wordAt(tokens, i) === "SELECT");
   const stored = /^(VIEW|TRIGGER)$/.test(wordAt(tokens, 1)) || /^(VIEW|TRIGGER)$/.test(wordAt(tokens, 2));
   if (base.class.kind === "ddl" && copies && !stored) {
+    // The rows are found by each replica for itself.
+    if (!tempOnly && frames.some(readsRootPages)) throw unsupported(ROOT_PAGES);
     const footprint = tempOnly ? READS_EVERYTHING : READS_ALL_CHANGES_SCHEMA;
     return plain(base, { ...about, cost: "unknown", footprint });
   }
@@ -310,6 +321,21 @@ function analyseDdl(
   looked.delete(SCHEMA);
   const footprint = { ...CHANGES_SCHEMA, checks: [...looked].map(whole) };
   return plain(base, { ...about, cost: index && !functions ? "unknown" : "scan", footprint });
+}
+
+const ROOT_PAGE_COLUMN = 3;
+
+/** Root pages of the schema are read: by `*`, or by what a view or trigger says. */
+function readsRootPages({ ops }: Frame): boolean {
+  const cursors = new Set<number>();
+  for (const op of ops) if (op.opcode === "OpenRead" && op.p2 === 1 && op.p3 === 0) cursors.add(op.p1);
+  if (cursors.size === 0) return false;
+  return ops.some(
+    ({ opcode, p1, p2 }) =>
+      (opcode === "Column" && p2 === ROOT_PAGE_COLUMN && cursors.has(p1)) ||
+      (opcode === "RowData" && cursors.has(p1)) ||
+      (opcode === "RowCell" && cursors.has(p2)),
+  );
 }
 
 function costFrom(frames: readonly Frame[], oracle: SchemaOracle, touched: Touched): Cost {

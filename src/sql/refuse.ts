@@ -5,7 +5,7 @@
 import { UserError } from "../base/errors.js";
 import { closingParen, mainVerb } from "./classify.js";
 import { isReadablePragmaFunction } from "./pragmas.js";
-import { schemaTableAt } from "./rewrite.js";
+import { identifierAt, schemaTableAt } from "./rewrite.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, tokenText, wordAt } from "./tokenizer.js";
 import type { StatementClass } from "./types.js";
 
@@ -23,6 +23,9 @@ export const SYSTEM_TABLES: ReadonlySet<string> = new Set([
   "ostraka_trace",
   "ostraka_settings",
 ]);
+
+export const ROOT_PAGES =
+  "root pages are not the same on every replica: rootpage of sqlite_schema cannot be used";
 
 export function unsupported(message: string): UserError {
   return new UserError("OSTRAKA_UNSUPPORTED", message);
@@ -47,9 +50,9 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
   }
   const writes = statementClass.kind === "write" || statementClass.kind === "ddl";
   for (let i = 0; i < tokens.length; i++) {
-    const kind = tokens.kinds[i];
-    if (kind !== TokenKind.Word && kind !== TokenKind.QuotedName) continue;
-    const name = lowerAscii(nameAt(tokens, i)!);
+    const given = identifierAt(tokens, i);
+    if (given === undefined) continue;
+    const name = lowerAscii(given);
     if (name.startsWith(INTERNAL_PREFIX)) throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
     if (name === "load_extension" && tokens.kinds[i + 1] === TokenKind.LeftParen) {
       throw unsupported("load_extension() is not supported");
@@ -58,9 +61,7 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
     if (name === "dbstat" && writes)
       throw unsupported("dbstat differs between replicas: it cannot feed a write");
     if (name === "rootpage" && (writes || namesSchemaTable(tokens))) {
-      throw unsupported(
-        "root pages are not the same on every replica: rootpage of sqlite_schema cannot be used",
-      );
+      throw unsupported(ROOT_PAGES);
     }
   }
   if (tokens.kinds.some((_, i) => ROWID.test(nameAt(tokens, i) ?? ""))) refuseRowidBesideStar(tokens);
@@ -97,15 +98,19 @@ function refusePragmaFunction(name: string, writes: boolean): void {
 
 function refuseDdl(tokens: TokenList): void {
   const name = createdOrChangedName(tokens);
-  if (name !== undefined && lowerAscii(name).startsWith(SYSTEM_PREFIX)) {
+  const lower = lowerAscii(name ?? "");
+  if (lower.startsWith(SYSTEM_PREFIX) || lower.startsWith(INTERNAL_PREFIX)) {
     throw new UserError("SQLITE_ERROR", `object name reserved for internal use: ${name}`);
   }
 }
 
 function refuseSystemTable(tokens: TokenList): void {
   const name = writtenName(tokens);
-  if (name !== undefined && SYSTEM_TABLES.has(lowerAscii(name)))
+  if (name === undefined) return;
+  if (SYSTEM_TABLES.has(lowerAscii(name)))
     throw new UserError("SQLITE_ERROR", `table ${name} may not be modified`);
+  if (lowerAscii(name).startsWith(INTERNAL_PREFIX))
+    throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
 }
 
 /** The table that INSERT, REPLACE, UPDATE or DELETE names. */

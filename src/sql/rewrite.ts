@@ -37,10 +37,26 @@ function applyEdits(sql: string, edits: readonly Edit[]): string {
 
 const SCHEMA_TABLE = /^sqlite_(temp_)?(master|schema)$/i;
 
+/** Tables and functions of which it matters that they are named, in quotes. Where a string stands takes long to tell. */
+const NOTABLE = /^'(sqlite_|_ostraka_|pragma_|dbstat)/i;
+
+/**
+ * The name that stands at a token. SQLite takes a string for one where only a table can be named: FROM 'sqlite_master'.
+ * Of such strings only those are answered that name something special.
+ */
+export function identifierAt(tokens: TokenList, i: number): string | undefined {
+  if (tokens.kinds[i] !== TokenKind.String) return nameAt(tokens, i);
+  if (!NOTABLE.test(tokenText(tokens, i))) return undefined;
+  const qualifies = tokens.kinds[i + 1] === TokenKind.Dot;
+  const qualified = tokens.kinds[i - 1] === TokenKind.Dot;
+  if (qualifies || qualified || tablePlace(tokens, i) !== undefined) return nameAt(tokens, i);
+  return undefined;
+}
+
 /** Which schema's table of contents is named at a token: SQLite takes sqlite_master of temp for sqlite_temp_master. */
 export function schemaTableAt(tokens: TokenList, i: number): "main" | "temp" | undefined {
-  const name = nameAt(tokens, i);
-  if (name === undefined || tokens.kinds[i] === TokenKind.String) return undefined;
+  const name = identifierAt(tokens, i);
+  if (name === undefined) return undefined;
   const match = SCHEMA_TABLE.exec(name);
   if (match === null) return undefined;
   if (tokens.kinds[i - 1] !== TokenKind.Dot) return match[1] === undefined ? "main" : "temp";
@@ -89,9 +105,14 @@ export function hideSchemaTable(tokens: TokenList): string {
 /** Whether a name stands where a table is read: in FROM, or (as an operand) behind IN. */
 function tablePosition(tokens: TokenList, first: number, last: number): "source" | "operand" | undefined {
   if (tokens.kinds[last + 1] === TokenKind.LeftParen) return undefined;
+  return wordAt(tokens, first - 2) === "DELETE" ? undefined : tablePlace(tokens, first);
+}
+
+/** The same for whatever begins at a token: tables that are deleted from, and functions that answer tables, too. */
+function tablePlace(tokens: TokenList, first: number): "source" | "operand" | undefined {
   switch (wordAt(tokens, first - 1)) {
     case "FROM":
-      return wordAt(tokens, first - 2) === "DELETE" ? undefined : "source";
+      return wordAt(tokens, first - 2) === "DISTINCT" ? undefined : "source";
     case "JOIN":
       return "source";
     case "IN":

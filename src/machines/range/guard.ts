@@ -3,6 +3,8 @@
  * replicas, is refused here even if every check before the log let it pass. Refusing is deterministic.
  */
 import { UserError } from "../../base/errors.js";
+import { identifierAt } from "../../sql/rewrite.js";
+import { lowerAscii, TokenKind, tokenize } from "../../sql/tokenizer.js";
 import { firstWord } from "./parameters.js";
 
 /** Verbs that act on more than rows and schema. What SQLite does not know at all gets its own syntax error. */
@@ -19,13 +21,10 @@ const CONTROL = new Set([
   "pragma",
 ]);
 
-/**
- * What depends on this connection's or this file's past: how many rows it has changed, where pages lie. The pragmas
- * as table functions (`pragma_...`) answer from the connection, and some of them act.
- */
-const LOCAL = /\b(total_changes\s*\(|pragma_[a-z_]+|dbstat\b)/i;
+/** Any text that has none of these is let pass without a closer look. */
+const SUSPECT = /total_changes|pragma_|dbstat|_ostraka_/i;
 /** Our own tables; the views that stand for sqlite_schema may be read. */
-const HIDDEN = /_ostraka_(?!schema_(rowid_)?view\b)\w+/i;
+const HIDDEN = /^_ostraka_(?!schema_(rowid_)?view$)/;
 const checked = new Map<string, UserError | undefined>();
 const MAX_CHECKED = 1024;
 
@@ -63,14 +62,26 @@ function judge(sql: string): UserError | undefined {
   const word = firstWord(sql);
   if (CONTROL.has(word) || word === "explain")
     return new UserError("OSTRAKA_UNSUPPORTED", `${word.toUpperCase()} cannot be applied`);
-  if (!LOCAL.test(sql) && !HIDDEN.test(sql)) return undefined;
-  const code = withoutQuotes(sql);
-  const hidden = HIDDEN.exec(code);
-  if (hidden !== null) return new UserError("SQLITE_ERROR", `no such table: ${hidden[0]}`);
-  const local = LOCAL.exec(code);
-  if (local === null) return undefined;
-  return new UserError(
-    "OSTRAKA_UNSUPPORTED",
-    `${local[1]!.replace(/\s*\($/, "()")} differs between replicas and cannot be used in a write`,
-  );
+  if (!SUSPECT.test(sql)) return undefined;
+  const tokens = tokenize(sql);
+  for (let i = 0; i < tokens.length; i++) {
+    const name = lowerAscii(identifierAt(tokens, i) ?? "");
+    if (HIDDEN.test(name)) return new UserError("SQLITE_ERROR", `no such table: ${name}`);
+    const local = localName(name, tokens.kinds[i + 1] === TokenKind.LeftParen);
+    if (local !== undefined)
+      return new UserError(
+        "OSTRAKA_UNSUPPORTED",
+        `${local} differs between replicas and cannot be used in a write`,
+      );
+  }
+  return undefined;
+}
+
+/**
+ * What depends on this connection's or this file's past: how many rows it has changed, where pages lie. The pragmas
+ * as table functions (`pragma_...`) answer from the connection, and some of them act.
+ */
+function localName(name: string, called: boolean): string | undefined {
+  if (name === "total_changes" && called) return "total_changes()";
+  return name === "dbstat" || /^pragma_[a-z_]/.test(name) ? name : undefined;
 }

@@ -225,6 +225,27 @@ describe("other facts", () => {
       expect(analyse(sql, oracle).rowChangesOnly, sql).toBe(expected);
   });
 
+  it("replicates rows where root pages are read", () => {
+    oracle.db.exec(`create view roots as select * from sqlite_schema;
+      create table pages(type text, name text, tbl_name text, page int, sql text);
+      create trigger copied after insert on plain begin insert into pages select * from sqlite_schema; end`);
+    for (const sql of [
+      "insert into pages select * from sqlite_schema",
+      "insert into pages(type, page) select 1, d from (with z(a,b,c,d,e) as (select * from sqlite_master) select * from z)",
+      "insert into pages select * from roots",
+      "insert into plain values (1, 2)",
+    ])
+      expect(analyse(sql, oracle).rowChangesOnly, sql).toBe(true);
+    expect(analyse("insert into pages(name) select name from sqlite_schema", oracle).rowChangesOnly).toBe(
+      false,
+    );
+    expect(analyse("create table named as select name from sqlite_schema", oracle).rowChangesOnly).toBe(
+      false,
+    );
+    expect(() => analyse("create table x as select * from roots", oracle)).toThrow(/root pages/);
+    oracle.db.exec("drop trigger copied; drop table pages; drop view roots");
+  });
+
   it("tells TEMP and system tables", () => {
     expect(analyse("create temp table x(a)", oracle).touchesTemp).toBe(true);
     expect(analyse("select * from sqlite_temp_master", oracle).touchesTemp).toBe(true);
@@ -256,8 +277,16 @@ describe("other facts", () => {
     ["select * from pragma_optimize", "OSTRAKA_UNSUPPORTED"],
     ["insert into t select cid,name,1 from pragma_table_info('t')", "OSTRAKA_UNSUPPORTED"],
     ["insert into plain select rootpage, 1 from sqlite_schema", "OSTRAKA_UNSUPPORTED"],
+    ["insert into plain select rootpage, 1 from 'sqlite_schema'", "OSTRAKA_UNSUPPORTED"],
+    ["create table x as select * from sqlite_schema", "OSTRAKA_UNSUPPORTED"],
+    ["select * from 'pragma_optimize'", "OSTRAKA_UNSUPPORTED"],
+    ["insert into t select 1, 2, page_count from 'pragma_page_count'", "OSTRAKA_UNSUPPORTED"],
+    ["insert into t select 1, 2, pageno from main.'dbstat'", "OSTRAKA_UNSUPPORTED"],
     ["delete from sqlite_master", "SQLITE_ERROR"],
     ["select * from _ostraka_meta", "SQLITE_ERROR"],
+    ["delete from '_ostraka_prime'", "SQLITE_ERROR"],
+    ["create table '_ostraka_x'(a)", "SQLITE_ERROR"],
+    ["create trigger main.'_ostraka_x' after insert on t begin select 1; end", "SQLITE_ERROR"],
     ["create table ostraka_x(a)", "SQLITE_ERROR"],
     ["alter table t rename to ostraka_x", "SQLITE_ERROR"],
     ["select * from nowhere", "SQLITE_ERROR"],

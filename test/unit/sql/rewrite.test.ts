@@ -160,6 +160,15 @@ describe("the schema table", () => {
       "select sqlite_master.name from _ostraka_schema_view AS sqlite_master",
     ],
     ["select 1 where 'a' in sqlite_master", "select 1 where 'a' in _ostraka_schema_view"],
+    ["select 1 where 'a' in 'sqlite_master'", "select 1 where 'a' in _ostraka_schema_view"],
+    [
+      "select 'sqlite_master'.name from t, main.'sqlite_master' where a = 'sqlite_master'",
+      "select 'sqlite_master'.name from t, _ostraka_schema_view AS 'sqlite_master' where a = 'sqlite_master'",
+    ],
+    [
+      "select 1 from t where a in (1, 'sqlite_master') and a is not distinct from 'sqlite_master'",
+      "select 1 from t where a in (1, 'sqlite_master') and a is not distinct from 'sqlite_master'",
+    ],
     ["select * from temp.sqlite_master", "select * from _ostraka_temp_schema_view AS sqlite_master"],
     [
       "select 'sqlite_master', sqlite_master.name from (sqlite_master)",
