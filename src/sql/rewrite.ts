@@ -213,11 +213,12 @@ export function bindSession(sql: string, values: SessionValues): string {
   const aliased = new Map<number, Edit>();
   const ordered = tokens.kinds.some((_, i) => wordAt(tokens, i) === "BY");
   for (let i = from; i + 2 < tokens.length; i++) {
-    const value = sessionValue(tokens, i, values);
-    if (value === undefined) continue;
+    const end = emptyCallEnd(tokens, i);
+    const value = end === undefined ? undefined : sessionValue(tokens, i, values);
+    if (end === undefined || value === undefined) continue;
     // Parentheses keep `--5` from coming about; alone in ORDER BY or GROUP BY a literal would number a column.
     const text = ordered ? `(${value}|0)` : value.startsWith("-") ? `(${value})` : value;
-    edits.push({ at: tokens.starts[i]!, until: tokens.ends[i + 2]!, text });
+    edits.push({ at: tokens.starts[i]!, until: tokens.ends[end]!, text });
     for (const column of resultColumnsAround(tokens, i, from)) aliased.set(column.at, column);
   }
   return applyEdits(sql, [...edits, ...aliased.values()]);
@@ -229,14 +230,22 @@ export function readsSessionValues(tokens: TokenList): boolean {
   const from = bindableFrom(tokens);
   if (from === undefined) return false;
   const none: SessionValues = { changes: 0, totalChanges: 0, lastInsertRowid: 0n };
-  return tokens.kinds.some((_, i) => i >= from && sessionValue(tokens, i, none) !== undefined);
+  return tokens.kinds.some(
+    (_, i) =>
+      i >= from && emptyCallEnd(tokens, i) !== undefined && sessionValue(tokens, i, none) !== undefined,
+  );
+}
+
+/** The last token of a call without arguments whose name is at `i`: f(), f(*), f(ALL), f(DISTINCT). */
+function emptyCallEnd(tokens: TokenList, i: number): number | undefined {
+  if (tokens.kinds[i] !== TokenKind.Word && tokens.kinds[i] !== TokenKind.QuotedName) return undefined;
+  if (tokens.kinds[i + 1] !== TokenKind.LeftParen || tokens.kinds[i - 1] === TokenKind.Dot) return undefined;
+  const inside = tokenText(tokens, i + 2);
+  const end = inside === "*" || /^(all|distinct)$/i.test(inside) ? i + 3 : i + 2;
+  return tokens.kinds[end] === TokenKind.RightParen ? end : undefined;
 }
 
 function sessionValue(tokens: TokenList, i: number, values: SessionValues): string | undefined {
-  if (tokens.kinds[i] !== TokenKind.Word && tokens.kinds[i] !== TokenKind.QuotedName) return undefined;
-  if (tokens.kinds[i + 1] !== TokenKind.LeftParen || tokens.kinds[i + 2] !== TokenKind.RightParen)
-    return undefined;
-  if (tokens.kinds[i - 1] === TokenKind.Dot) return undefined;
   switch (lowerAscii(nameAt(tokens, i)!)) {
     case "changes":
       return String(values.changes);

@@ -94,6 +94,11 @@ describe("the lexer", () => {
 describe("session values", () => {
   it.each([
     ["select changes()", 'select 7 AS "changes()"'],
+    ["select changes(*), total_changes ( all ) as t", 'select 7 AS "changes(*)", 70 as t'],
+    [
+      "insert into t values (last_insert_rowid(distinct), changes(1))",
+      "insert into t values ((-5), changes(1))",
+    ],
     ["select Changes ( ) + 1, total_changes() as t", 'select 7 + 1 AS "Changes ( ) + 1", 70 as t'],
     ["select last_insert_rowid() id", "select (-5) id"],
     ["select 1 from t where a=last_insert_rowid()", "select 1 from t where a=(-5)"],
