@@ -27,7 +27,7 @@ export interface ParameterPlan {
 const NO_PARAMETERS: readonly (string | undefined)[] = [];
 
 export function planParameters(sql: string): ParameterPlan {
-  if (!/[?:@$]/.test(sql)) return { sql, count: 0, names: NO_PARAMETERS };
+  if (!/[?:@$#]/.test(sql)) return { sql, count: 0, names: NO_PARAMETERS };
   const names: (string | undefined)[] = [];
   const numbers = new Map<string, number>();
   const occurrences: Occurrence[] = [];
@@ -104,7 +104,7 @@ function* parameterTokens(sql: string): Generator<readonly [start: number, end: 
       while (end < sql.length && isDigit(sql.charCodeAt(end))) end++;
       yield [at, end];
       at = end;
-    } else if (c === 36 /* $ */ || c === 58 /* : */ || c === 64 /* @ */) {
+    } else if (c === 36 /* $ */ || c === 58 /* : */ || c === 64 /* @ */ || c === 35 /* # */) {
       let end = at + 1;
       while (end < sql.length && isIdentifier(sql.charCodeAt(end))) end++;
       if (end > at + 1) yield [at, end];

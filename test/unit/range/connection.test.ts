@@ -47,6 +47,7 @@ describe("parameters", () => {
     ["select ?, ?1, :x", [1n, 2n], [1n, 1n, 2n]],
     ["select :a, @a, $a, :a", [1n, 2n, 3n], [1n, 2n, 3n, 1n]],
     ["select ?002, ?2", [1n, 2n], [2n, 2n]],
+    ["select #a, @a, #a", [1n, 2n], [1n, 2n, 1n]],
     ["select 1 as [a?], ?", [7n], [1n, 7n]],
     ["select /* ? */ ?", [7n], [7n]],
   ])("binds %s", (sql, params, expected) => {
