@@ -3,9 +3,11 @@
  * and the savepoints between them. Those that only wrote TEMP objects are done again too, and never proposed. Pure
  * bookkeeping; savepoint names compare as SQLite's do, without case.
  */
+
 import { isWireError, UserError, type WireError } from "../base/errors.js";
 import { MAX_TOLD_OUTCOMES } from "../machines/range/told.js";
 import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";
+import { lowerAscii } from "../sql/tokenizer.js";
 import type { SessionFlags } from "../sql/types.js";
 
 export type HistoryEvent =
@@ -88,7 +90,7 @@ export class History {
 
   /** `ordinal`: statements the transaction had run at the leader when the savepoint was set. */
   savepoint(name: string, ordinal: number): void {
-    this.#push({ kind: "savepoint", name: name.toLowerCase(), ordinal });
+    this.#push({ kind: "savepoint", name: lowerAscii(name), ordinal });
   }
 
   /** Whether the savepoint was the first event of all. Throws when there is none of that name. */
@@ -110,7 +112,7 @@ export class History {
   }
 
   #find(name: string): number {
-    const lower = name.toLowerCase();
+    const lower = lowerAscii(name);
     for (let i = this.#events.length - 1; i >= 0; i--) {
       const event = this.#events[i]!;
       if (event.kind === "savepoint" && event.name === lower) return i;

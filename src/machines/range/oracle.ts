@@ -12,8 +12,10 @@
  *
  * Left out: caching (the analysis caches by text and version), and rows, so estimates rest on sqlite_stat alone.
  */
+
 import Database from "better-sqlite3";
 import { FatalError, UserError } from "../../base/errors.js";
+import { lowerAscii } from "../../sql/tokenizer.js";
 import {
   type KeyColumn,
   type OpcodeRow,
@@ -216,7 +218,7 @@ class SqliteOracle implements SessionOracle {
   }
 
   table(name: string): TableFacts | undefined {
-    const key = name.toLowerCase();
+    const key = lowerAscii(name);
     if (!this.#tables.has(key)) this.#tables.set(key, this.#readTable(name));
     return this.#tables.get(key);
   }
@@ -315,7 +317,7 @@ class SqliteOracle implements SessionOracle {
   }
 
   #readTable(name: string): TableFacts | undefined {
-    if (SCHEMA_TABLES.has(name.toLowerCase())) return SCHEMA_TABLE;
+    if (SCHEMA_TABLES.has(lowerAscii(name))) return SCHEMA_TABLE;
     const found = this.#database
       .prepare("SELECT schema, name, type, wr FROM pragma_table_list(?)")
       .raw()

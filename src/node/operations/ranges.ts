@@ -1,9 +1,11 @@
 /** `ostraka range list|split|merge|move|transfer`. */
+
 import { RetryError, UserError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, groupId, type NodeId, nodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
 import type { AdminVerb } from "../../gateway/gateway.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { lowerAscii } from "../../sql/tokenizer.js";
 import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
 import { atLeader, leaderOf } from "./leader-call.js";
 import { mergeRight } from "./merge.js";
@@ -109,7 +111,7 @@ async function split(view: ClusterView, name: string, at: readonly string[]) {
   const deadline = new Deadline(clock, undefined, SPLIT_MS, { signal: undefined });
   await deadline.persist(() => hosting.view.refreshSchema());
   const schema = hosting.view.schema();
-  const table = schema.snapshot.tables.find((one) => one.name === name.toLowerCase());
+  const table = schema.snapshot.tables.find((one) => one.name === lowerAscii(name));
   if (table === undefined) throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
   const keys = at.flatMap((text) => splitKeys(table, text, schema.oracle()));
   const ranges: { readonly range: number; readonly at: string; readonly existed: boolean }[] = [];

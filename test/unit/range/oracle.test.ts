@@ -175,7 +175,12 @@ describe("facts of tables", () => {
       "CREATE TABLE named(id INTEGER PRIMARY KEY, \"autoincrement\" DEFAULT 'autoincrement')",
       "CREATE TRIGGER tr AFTER INSERT ON plain BEGIN SELECT 1; END",
       "CREATE VIEW v AS SELECT * FROM plain",
+      "CREATE TABLE É(id INTEGER PRIMARY KEY)",
+      "CREATE TABLE é(k PRIMARY KEY) WITHOUT ROWID",
     );
+    // SQLite folds ASCII letters only.
+    expect(o.table("É")).toMatchObject({ name: "É", withoutRowid: false });
+    expect(o.table("é")).toMatchObject({ name: "é", withoutRowid: true });
     expect(o.table("plain")).toEqual({
       name: "plain",
       kind: "table",

@@ -136,6 +136,10 @@ const SHAPES = `
   CREATE TABLE nocase(k TEXT COLLATE NOCASE, v, PRIMARY KEY(k COLLATE RTRIM DESC)) WITHOUT ROWID;
   CREATE TABLE strict(i INT, r REAL, t TEXT, b BLOB, a ANY) STRICT;
   CREATE TABLE checked(a CHECK (a > 0), b UNIQUE);
+  CREATE TABLE É(id INTEGER PRIMARY KEY, v);
+  CREATE TABLE é(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+  INSERT INTO É VALUES (8, 'a rowid'), (9, 2);
+  INSERT INTO é VALUES ('8', 'a key'), ('k', 3);
   INSERT INTO hidden(rowid, a, b, c) VALUES (10, 1, 'x', 1.5), (-5, 2, 'y', x'00ff'), (9223372036854775807, NULL, NULL, 'z'), (3, 9007199254740993, 'é' || char(0) || 'é', 2.0);
   INSERT INTO alias VALUES (1, 'one'), (-9223372036854775808, 'least');
   INSERT INTO noalias(rowid, id, v) VALUES (5, 1, 'a'), (2, 2, 'b'), (7, NULL, 'c');
@@ -162,13 +166,15 @@ const SHAPED = [
   "nocase",
   "strict",
   "checked",
+  "É",
+  "é",
 ];
 
 function everything(database: { all(sql: string): SqlValue[][] }): Record<string, unknown> {
   const contents: Record<string, unknown> = {};
   for (const table of SHAPED) {
     const from = `"${table.replaceAll('"', '""')}"`;
-    const row = ["wr", "nocase"].includes(table) ? "" : ", oid";
+    const row = ["wr", "nocase", "é"].includes(table) ? "" : ", oid";
     const columns = database.all(`SELECT name FROM pragma_table_xinfo('${table}') WHERE hidden <> 1`).flat();
     const types = columns.map((column) => `typeof("${String(column).replaceAll('"', '""')}")`).join(", ");
     contents[table] = database.all(

@@ -25,6 +25,7 @@
  * Too many keys are told by `changes`, as is everything that cannot be seen: writes to statistics, to virtual tables of
  * a private copy, and REPLACE on a table with a unique index over expressions or part of the rows.
  */
+
 import { UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";
@@ -158,7 +159,7 @@ export class Capture {
   /** Whether the row with this key must be left as it is: the transaction has written, perhaps deleted it. */
   writtenKeys(table: string): ((key: readonly SqlValue[]) => boolean) | undefined {
     for (const { name, written, victims } of this.#tables.values()) {
-      if (name.toLowerCase() !== table.toLowerCase() || written.size + victims.size === 0) continue;
+      if (lowerAscii(name) !== lowerAscii(table) || written.size + victims.size === 0) continue;
       return (key) => {
         const id = keyId(key);
         return written.has(id) || victims.has(id);
@@ -410,7 +411,7 @@ export class Capture {
     let statistics = false;
     for (const page of pages) {
       const owner = this.#owner(page);
-      const name = owner?.name.toLowerCase() ?? "sqlite_schema";
+      const name = (owner && lowerAscii(owner.name)) ?? "sqlite_schema";
       if (name === "sqlite_sequence") sequence = true;
       else if (name.startsWith("sqlite_stat")) statistics = true;
       else if (!name.startsWith("sqlite_") && !name.startsWith(INTERNAL_PREFIX)) roots.add(owner!.root);

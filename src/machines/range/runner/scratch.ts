@@ -15,8 +15,10 @@
  * Rows brought before the first statement are committed by themselves, without foreign keys in force; later ones are
  * part of the transaction (see uncounted-keys.ts for what that takes).
  */
+
 import { type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import { type SqlValue, ValueReader } from "../../../base/values.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import { SessionFlag, type SessionFlags } from "../../../sql/types.js";
 import { openConnection, type RangeConnection } from "../connection.js";
 import { buildSchema } from "../oracle.js";
@@ -255,7 +257,7 @@ export class ScratchDatabase implements Follower {
   }
 
   #insertInto(name: string, rows: readonly SqlValue[][]): number {
-    if (name.toLowerCase() === "sqlite_sequence") return this.#mergeSequences(rows);
+    if (lowerAscii(name) === "sqlite_sequence") return this.#mergeSequences(rows);
     const { kind } = this.#shapeOf(name);
     if (kind === "virtual") return this.#insertShadows(rows);
     if (kind === "shadow") return this.#insertShadows(rows.map((row) => [name, ...row]));
@@ -317,7 +319,7 @@ export class ScratchDatabase implements Follower {
   }
 
   #sink(name: string): RowSink {
-    const key = name.toLowerCase();
+    const key = lowerAscii(name);
     let sink = this.#sinks.get(key);
     if (sink === undefined) {
       sink = new RowSink(
@@ -331,7 +333,7 @@ export class ScratchDatabase implements Follower {
   }
 
   #shapeOf(name: string): TableShape {
-    const key = name.toLowerCase();
+    const key = lowerAscii(name);
     let shape = this.#shapes.get(key);
     if (shape === undefined) {
       shape = shapeOf(this.connection.database, name);
@@ -344,7 +346,7 @@ export class ScratchDatabase implements Follower {
 
   /** Triggers of the table, of whatever schema, are away until `settle`. */
   #takeTriggers(name: string): void {
-    const key = name.toLowerCase();
+    const key = lowerAscii(name);
     if (this.#bare.has(key)) return;
     this.#bare.add(key);
     const { database } = this.connection;

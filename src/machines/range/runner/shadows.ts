@@ -12,9 +12,11 @@
  * 2. Only what is noted is told. Where a transaction makes a virtual table the rows that it is made with count as noted:
  *    they are the same wherever its text runs.
  */
+
 import { createHash } from "node:crypto";
 import { UserError } from "../../../base/errors.js";
 import { encodeVector, type SqlValue } from "../../../base/values.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import type { RangeConnection } from "../connection.js";
 import { quoteName } from "../temp-objects.js";
 import type { RowChange } from "../types.js";
@@ -56,7 +58,7 @@ export class ShadowWatch {
   /** After rows of the table were brought: it is noted anew. */
   brought(name: string): void {
     for (const [root, shadow] of this.#shadows())
-      if (shadow.toLowerCase() === name.toLowerCase()) this.#forget(root);
+      if (lowerAscii(shadow) === lowerAscii(name)) this.#forget(root);
   }
 
   /** The page of a table that was dropped may come to be another's. */

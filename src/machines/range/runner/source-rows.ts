@@ -7,9 +7,11 @@
  * longer than they are and begins with the table's value in sqlite_sequence. sqlite_sequence itself may be asked for as
  * any table.
  */
+
 import { RetryError, UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
 import { sliceCondition } from "../../../placement/slice.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import { SessionFlag } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import { bindArguments, planParameters } from "../parameters.js";
@@ -118,7 +120,7 @@ export function shadowTables(source: Source, virtual: string): readonly TableSha
 }
 
 function hasPrefix(name: string, prefix: string): boolean {
-  return name.slice(0, prefix.length).toLowerCase() === prefix.toLowerCase();
+  return lowerAscii(name.slice(0, prefix.length)) === lowerAscii(prefix);
 }
 
 function shapeOfLoad(source: Source, table: string): TableShape {

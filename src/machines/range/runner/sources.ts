@@ -4,8 +4,10 @@
  *
  * Invariant: everything read from a source until `drop` is of one state of its range.
  */
+
 import { assert } from "../../../base/assert.js";
 import type { SqlValue } from "../../../base/values.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import { openConnection, type RangeConnection } from "../connection.js";
 import { identity, openIdentified } from "./file-identity.js";
 import { shapeOf, type TableShape } from "./shapes.js";
@@ -58,7 +60,7 @@ export class Source {
   }
 
   shape(table: string): TableShape | undefined {
-    const name = table.toLowerCase();
+    const name = lowerAscii(table);
     if (!this.#shapes.has(name)) this.#shapes.set(name, shapeOf(this.connection.database, table));
     return this.#shapes.get(name);
   }

@@ -8,7 +8,9 @@
  *
  * Nothing is looked at before the first change of the schema: `begin` comes before each.
  */
+
 import type Database from "better-sqlite3";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import { tablesByRoot } from "./shapes.js";
 
 export interface TrackedTable {
@@ -56,7 +58,7 @@ export class TableHistory {
         origin: { name, columns: columns.map((column) => [column, column]) },
       });
     this.#tables = tables;
-    for (const { name } of tables.values()) this.#first.add(name.toLowerCase());
+    for (const { name } of tables.values()) this.#first.add(lowerAscii(name));
   }
 
   /** After it, whether or not it has failed. */
@@ -89,17 +91,17 @@ export class TableHistory {
    * (virtual tables, their shadow tables and SQLite's own are not), undefined when the transaction has made it.
    */
   originOf(name: string): TableOrigin | "unchanged" | undefined {
-    const lower = name.toLowerCase();
+    const lower = lowerAscii(name);
     for (const table of this.#tables?.values() ?? [])
-      if (table.name.toLowerCase() === lower) return table.origin;
+      if (lowerAscii(table.name) === lower) return table.origin;
     return "unchanged";
   }
 
   /** The name now of the table that the ranges' files have under this name; undefined when it was dropped. */
   currentName(originName: string): string | undefined {
-    const lower = originName.toLowerCase();
+    const lower = lowerAscii(originName);
     for (const { name, origin } of this.#tables?.values() ?? [])
-      if (origin?.name.toLowerCase() === lower) return name;
+      if (origin !== undefined && lowerAscii(origin.name) === lower) return name;
     return this.#tables !== undefined && this.#first.has(lower) ? undefined : originName;
   }
 }

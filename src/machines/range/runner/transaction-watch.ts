@@ -2,7 +2,9 @@
  * What is kept beside a transaction on a private copy or scratch database while its statements run: captured changes,
  * what became of the tables, and open savepoints, whose rollback takes both back to where they were.
  */
+
 import { classify } from "../../../sql/classify.js";
+import { lowerAscii } from "../../../sql/tokenizer.js";
 import type { SessionFlags } from "../../../sql/types.js";
 import type { RangeConnection } from "../connection.js";
 import type { Leading } from "../leading-words.js";
@@ -83,7 +85,7 @@ export class TransactionWatch {
     const statement = classify(sql);
     if (statement.kind === "savepoint") {
       this.#savepoints.push({
-        name: statement.name.toLowerCase(),
+        name: lowerAscii(statement.name),
         capture: this.capture.mark(),
         history: this.history.mark(),
         follower: this.#follower?.mark(),
@@ -91,7 +93,7 @@ export class TransactionWatch {
       return;
     }
     if (statement.kind !== "release" && statement.kind !== "rollback to") return;
-    const name = statement.name.toLowerCase();
+    const name = lowerAscii(statement.name);
     const at = this.#savepoints.findLastIndex((savepoint) => savepoint.name === name);
     const savepoint = this.#savepoints[at];
     if (savepoint === undefined) return;
