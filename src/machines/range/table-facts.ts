@@ -237,19 +237,24 @@ function parents(database: Database.Database, table: string): string[] {
 
 /** What SQLite says that writing rows of a table, or of a view with INSTEAD OF triggers, writes. */
 function programWrites(database: Database.Database, table: string, type: string): Set<string> {
-  const columns = (
-    database
+  const written = new Set<string>();
+  let columns: string[];
+  try {
+    const found = database
       .prepare("SELECT name FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0 ORDER BY cid")
       .pluck(true)
-      .all(table) as string[]
-  ).map(quoteName);
+      .all(table) as string[];
+    columns = found.map(quoteName);
+  } catch {
+    // A view of what is gone.
+    return written;
+  }
   const name = `main.${quoteName(table)}`;
   const texts = [
     `INSERT INTO ${name}(${columns.join(", ")}) VALUES (${columns.map(() => "NULL").join(", ")})`,
     `UPDATE ${name} SET ${columns.map((column) => `${column} = ${column}`).join(", ")}`,
     `DELETE FROM ${name}`,
   ];
-  const written = new Set<string>();
   for (const text of texts) {
     let program: { opcode: string; p2: number; p3: number }[];
     try {

@@ -139,6 +139,21 @@ describe("shard keys", () => {
     });
   });
 
+  it("are told beside views of tables that are gone", () => {
+    const store = openStore();
+    applySql(
+      store,
+      "create table t(x)",
+      "create table u(x)",
+      "create virtual table f using fts5(x)",
+      "create view v as select x from t",
+      "create trigger v_i instead of insert on v begin insert into f values (new.x); end",
+      "drop table t",
+      "create table w(x)",
+    );
+    expect(keys(store)).toMatchObject({ u: "rowid 2 rowid", w: expect.stringMatching(/^rowid/) });
+  });
+
   it("are none where rows feed a virtual table: by triggers, views, other tables, foreign keys", () => {
     const store = openStore();
     applySql(
