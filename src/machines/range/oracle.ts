@@ -324,10 +324,7 @@ class SqliteOracle implements SessionOracle {
       .all(name) as [string, string, TableFacts["kind"], number][];
     const [schema, actual, kind, withoutRowid] = found.find(([s]) => s === "temp") ?? found[0] ?? [];
     if (schema === undefined || actual === undefined || kind === undefined) return undefined;
-    const columns = this.#database
-      .prepare("SELECT name, type, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid")
-      .raw()
-      .all(actual, schema) as [string, string, number][];
+    const columns = this.#readColumns(schema, actual);
     const rowidAlias =
       withoutRowid === 1 || kind === "view" ? undefined : this.#rowidAlias(schema, actual, columns);
     return {
@@ -339,6 +336,19 @@ class SqliteOracle implements SessionOracle {
       columns: columns.map(([column]) => column),
       hasTriggers: this.#hasTriggers(actual),
     };
+  }
+
+  /** None of a view of what is gone. */
+  #readColumns(schema: string, table: string): [name: string, type: string, key: number][] {
+    try {
+      return this.#database
+        .prepare("SELECT name, type, pk FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid")
+        .raw()
+        .all(table, schema) as [string, string, number][];
+    } catch (error) {
+      if (error instanceof Database.SqliteError) return [];
+      throw error;
+    }
   }
 
   /** INTEGER PRIMARY KEY DESC is not an alias: it has an index of its own. */

@@ -175,6 +175,7 @@ describe("facts of tables", () => {
       "CREATE TABLE named(id INTEGER PRIMARY KEY, \"autoincrement\" DEFAULT 'autoincrement')",
       "CREATE TRIGGER tr AFTER INSERT ON plain BEGIN SELECT 1; END",
       "CREATE VIEW v AS SELECT * FROM plain",
+      "CREATE VIEW broken AS SELECT * FROM gone",
       "CREATE TABLE É(id INTEGER PRIMARY KEY)",
       "CREATE TABLE é(k PRIMARY KEY) WITHOUT ROWID",
     );
@@ -196,6 +197,7 @@ describe("facts of tables", () => {
     expect(o.table("auto")).toMatchObject({ integerPrimaryKey: "id", autoincrement: true });
     expect(o.table("named")?.autoincrement).toBe(false);
     expect(o.table("v")).toMatchObject({ kind: "view", hasTriggers: false });
+    expect(o.table("broken")).toMatchObject({ kind: "view", columns: [] });
     expect(o.table("sqlite_sequence")?.kind).toBe("table");
     expect(o.table("sqlite_schema")?.kind).toBe("table");
     expect(o.table("none")).toBeUndefined();
