@@ -22,6 +22,7 @@ import { defineFunctions, defineLike, StampClock } from "./functions.js";
 import { bindArguments, firstWord, type ParameterPlan, planParameters } from "./parameters.js";
 import { mayHoldPureDates, pureDatesOf } from "./pure-dates.js";
 import { classifySqliteError } from "./sqlite-errors.js";
+import { settleStatistics } from "./statistics.js";
 import type { Stamp, StampedStatement, StatementOutcome } from "./types.js";
 
 /**
@@ -86,6 +87,7 @@ interface Prepared {
   readonly plan: ParameterPlan;
   readonly readonly: boolean;
   readonly changesSchema: boolean;
+  readonly analyses: boolean;
   /** The text itself asks for last_insert_rowid() or changes(). */
   readonly asksSession: boolean;
   /** It may write a virtual table, by itself or by triggers. Undefined until asked. */
@@ -407,6 +409,10 @@ export class RangeConnection {
       this.#lastInsertRowid = rowid;
       did = { changes: Number(changes), totalChanges: Number(changes), lastInsertRowid: rowid };
     } else did = this.#finish(prepared, before);
+    if (prepared.analyses) {
+      settleStatistics(this.database);
+      this.disturbed();
+    }
     return {
       columns: NO_COLUMNS,
       columnTypes: NO_COLUMNS,
@@ -464,6 +470,7 @@ export class RangeConnection {
       plan,
       readonly: statement.readonly,
       changesSchema: SCHEMA_WORDS.has(firstWord(sql)),
+      analyses: firstWord(sql) === "analyze",
       asksSession: /changes|last_insert_rowid/i.test(sql),
       feedsVirtual: undefined,
       timeless: this.#timeless(sql, plan),
