@@ -240,7 +240,8 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
     writesStatistics: base.class.kind === "analyze" || touched.written.has("sqlite_stat1"),
   };
   if (base.class.kind === "analyze") {
-    return plain({ ...base, sql }, { ...about, cost: "unknown", footprint: CHANGES_STATISTICS });
+    const touchesTemp = analysesTemp(tokens, oracle);
+    return plain({ ...base, sql }, { ...about, touchesTemp, cost: "unknown", footprint: CHANGES_STATISTICS });
   }
   if (base.class.kind === "ddl" || base.class.kind === "reindex") {
     const facts = aboutTemp(about, base.class, tokens, frames, oracle);
@@ -373,6 +374,13 @@ function namesTemp(tokens: TokenList): boolean {
     if (name === "temp" && tokens.kinds[i + 1] === TokenKind.Dot) return true;
   }
   return false;
+}
+
+/** ANALYZE by itself is for the shared tables, though it looks at the session's as well. */
+function analysesTemp(tokens: TokenList, { temp }: SchemaOracle): boolean {
+  const name = lowerAscii(nameAt(tokens, 1) ?? "");
+  if (name === "temp") return true;
+  return tokens.kinds[2] !== TokenKind.Dot && temp !== undefined && temp.names.has(name);
 }
 
 /** TEMP views and triggers need not open TEMP tables. */

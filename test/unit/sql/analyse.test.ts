@@ -266,6 +266,17 @@ describe("other facts", () => {
     expect(analyse("select * from tt", oracle).touchesTemp).toBe(true);
     expect(analyse("insert into tt select a from t", oracle).touchesTemp).toBe(true);
     oracle.db.exec("drop table tt");
+    const session = Object.assign(new OracleDouble(), { temp: { names: new Set(["tt"]), triggers: true } });
+    session.exec("create table t(a); create temp table tt(a)");
+    for (const [sql, expected] of [
+      ["analyze", false],
+      ["analyze main", false],
+      ["analyze t", false],
+      ["analyze tt", true],
+      ["analyze temp", true],
+      ["analyze temp.tt", true],
+    ] as const)
+      expect(analyse(sql, session).touchesTemp, sql).toBe(expected);
   });
 
   it.each([
