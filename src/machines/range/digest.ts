@@ -9,9 +9,11 @@
  * Reads a snapshot on a connection of its own and lets others run between slices.
  */
 import { createHash, type Hash } from "node:crypto";
+import { UserError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
 import { type SqlValue, ValueWriter } from "../../base/values.js";
 import { openConnection, type RangeConnection } from "./connection.js";
+import { classifySqliteError } from "./sqlite-errors.js";
 import { RangeState } from "./state.js";
 
 const SLICE_ROWS = 2000;
@@ -33,7 +35,14 @@ export async function digestDatabase(path: string, pause: () => Promise<void>): 
     const hash = createHash("sha256");
     for (const query of queries(connection)) {
       hash.update(`\n${query}\n`);
-      await hashRows(connection, query, hash, pause);
+      try {
+        await hashRows(connection, query, hash, pause);
+      } catch (error) {
+        // A virtual table that cannot be read, as what has its content is gone, fails alike everywhere.
+        const failure = classifySqliteError(error);
+        if (!(failure instanceof UserError)) throw error;
+        hash.update(`\n${failure.code} ${failure.message}\n`);
+      }
     }
     return { appliedIndex, digest: hash.digest("hex") };
   } finally {

@@ -281,6 +281,20 @@ describe("speculation", () => {
   });
 });
 
+it("has a digest also where a virtual table cannot be read any more", async () => {
+  const store = openStore();
+  applySql(
+    store,
+    "create table c(id integer primary key, x)",
+    "create virtual table f using fts5(x, content=c)",
+    "drop table c",
+  );
+  const { digest } = await store.digest();
+  expect((await store.digest()).digest).toBe(digest);
+  applySql(store, "create table c(id integer primary key, x)");
+  expect((await store.digest()).digest).not.toBe(digest);
+});
+
 describe("the schema", () => {
   it("is told with a version that counts its changes", () => {
     const store = openStore();
