@@ -410,25 +410,15 @@ export const MAKE_SEQUENCE: readonly string[] = [
  * them, and statistics are rows put into the tables that ANALYZE makes.
  */
 export function buildSchema(database: Database.Database, statements: readonly string[]): void {
-  const exists = existing(database, "main.sqlite_schema");
   const statistics: string[] = [];
+  const objects: string[] = [];
   for (const statement of statements) {
-    if (MAKE_SEQUENCE.includes(statement)) {
-      database.exec(statement);
-      continue;
-    }
-    if (!/^\s*CREATE\b/i.test(statement) || /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement)) {
+    if (MAKE_SEQUENCE.includes(statement)) database.exec(statement);
+    else if (!/^\s*CREATE\b/i.test(statement) || /^\s*CREATE\s+TABLE\s+["']?sqlite_stat/i.test(statement))
       statistics.push(statement);
-      continue;
-    }
-    const name = createdName(statement);
-    if (
-      name !== undefined &&
-      (/^sqlite_/i.test(name) || exists.get(name, TRIGGER.test(statement) ? 1 : 0) !== undefined)
-    )
-      continue;
-    database.exec(statement);
+    else objects.push(statement);
   }
+  createObjects(database, objects);
   if (statistics.length === 0) return;
   database.exec("ANALYZE");
   for (const statement of statistics)
@@ -437,6 +427,45 @@ export function buildSchema(database: Database.Database, statements: readonly st
   database.exec("ANALYZE sqlite_schema");
   for (const statement of statistics) if (/^\s*DROP\b/i.test(statement)) database.exec(statement);
 }
+
+/**
+ * A virtual table may not be made any more, or not yet: FTS4 takes its columns from the table that has its content, and
+ * that was dropped, or made anew behind it. Then it comes last, what may be its shadow tables behind it; and is left out
+ * if nobody could use it.
+ */
+function createObjects(database: Database.Database, statements: readonly string[]): void {
+  const exists = existing(database, "main.sqlite_schema");
+  const late: string[] = [];
+  const lateNames: string[] = [];
+  for (const statement of statements) {
+    const name = createdName(statement);
+    if (name !== undefined) {
+      if (/^sqlite_/i.test(name) || exists.get(name, TRIGGER.test(statement) ? 1 : 0) !== undefined) continue;
+      if (lateNames.some((other) => name.startsWith(`${other}_`))) {
+        late.push(statement);
+        continue;
+      }
+    }
+    try {
+      database.exec(statement);
+    } catch (error) {
+      if (name === undefined || !VIRTUAL.test(statement) || !(error instanceof Database.SqliteError))
+        throw error;
+      late.push(statement);
+      lateNames.push(name);
+    }
+  }
+  for (const statement of late) {
+    if (exists.get(createdName(statement), 0) !== undefined) continue;
+    try {
+      database.exec(statement);
+    } catch (error) {
+      if (!(error instanceof Database.SqliteError)) throw error;
+    }
+  }
+}
+
+const VIRTUAL = /^\s*CREATE\s+VIRTUAL\b/i;
 
 const CREATED =
   /^\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?(?:TABLE|VIEW|TRIGGER|VIRTUAL\s+TABLE|(?:UNIQUE\s+)?INDEX)\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|[^\s("'`[.]+)/i;

@@ -217,6 +217,18 @@ describe("facts of tables", () => {
     expect(o.explain("INSERT INTO f VALUES ('x')").some((row) => row.opcode === "VUpdate")).toBe(true);
   });
 
+  it("leaves virtual tables out whose content is gone, and makes them where it came later", () => {
+    const f = "CREATE VIRTUAL TABLE f USING fts4(content='c')";
+    const shadow = "CREATE TABLE 'f_segments'(blockid INTEGER PRIMARY KEY, block BLOB)";
+    const gone = oracle(f, shadow, "CREATE TABLE t(a)");
+    expect(gone.table("f")).toBeUndefined();
+    expect(gone.table("t")?.kind).toBe("table");
+    const again = oracle(f, shadow, "CREATE TABLE t(a)", "CREATE TABLE c(x, y)");
+    expect(again.table("f")).toMatchObject({ kind: "virtual" });
+    expect(again.table("f_segments")).toMatchObject({ kind: "shadow" });
+    expect(again.prepare("SELECT x, y FROM f").columns).toEqual(["x", "y"]);
+  });
+
   it("lets TEMP objects hide main ones, and skips those that no longer fit", () => {
     const o = oracle("CREATE TABLE t(a)").withTemp([
       "CREATE TABLE t(b, c)",
