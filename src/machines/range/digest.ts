@@ -95,12 +95,18 @@ function queries({ database }: RangeConnection): string[] {
 }
 
 function rowsQuery(database: RangeConnection["database"], { name, withoutRowid }: Listed): string {
-  const columns = database
-    .prepare("SELECT name, pk FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0 ORDER BY cid")
-    .raw(true)
-    .all(name) as [string, bigint][];
-  const quoted = columns.map(([column]) => quote(column));
   const from = `FROM main.${quote(name)}`;
+  let columns: [name: string, key: bigint][];
+  try {
+    columns = database
+      .prepare("SELECT name, pk FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0 ORDER BY cid")
+      .raw(true)
+      .all(name) as typeof columns;
+  } catch {
+    // A virtual table that cannot be opened: why is told by the query.
+    return `SELECT * ${from}`;
+  }
+  const quoted = columns.map(([column]) => quote(column));
   if (withoutRowid) {
     const key = columns.filter(([, pk]) => pk > 0n).sort((a, b) => Number(a[1] - b[1]));
     return `SELECT ${quoted.join(", ")} ${from} ORDER BY ${key.map(([column]) => quote(column)).join(", ")}`;

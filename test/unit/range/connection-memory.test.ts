@@ -140,6 +140,39 @@ it("a change of the schema that finds nothing to do tells the session's last row
     ]);
 });
 
+it("a virtual table whose columns are another table's is what that is now", async () => {
+  const made = (store: StoreCore): void =>
+    applySql(
+      store,
+      "create table c(x, y)",
+      "create virtual table f using fts4(content='c')",
+      "create table t(a)",
+      "create trigger t_i after insert on t begin insert into f(docid, x) values (new.a, 'q'); end",
+      "insert into t values (1)",
+    );
+  const tried = (store: StoreCore): unknown => [
+    applyCommands(
+      store,
+      execute("insert into t values (2)"),
+      execute("insert into f(docid, z) values (3, 'z')"),
+    ),
+    store.schema().tables.map(({ name, id, shard }) => [name, id, shard]),
+  ];
+  const gone = (store: StoreCore): void => {
+    made(store);
+    applySql(store, "drop table c");
+  };
+  expect(alike(gone, tried)).toMatchObject([[{ ok: false }, { ok: false }], expect.anything()]);
+  const wider = (store: StoreCore): void => {
+    made(store);
+    applySql(store, "alter table c add column z");
+  };
+  expect(alike(wider, tried)).toMatchObject([[{ ok: true }, { ok: true }], expect.anything()]);
+  const store = openStore();
+  gone(store);
+  expect(await store.digest()).toEqual(await store.digest());
+});
+
 it("an answer of a date function is told for its own arguments only", () => {
   const asked = alike(
     (store) => applySql(store, "create table a(x)", "insert into a select date('2024-01-01', '+1 day')"),
