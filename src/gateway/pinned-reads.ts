@@ -10,7 +10,7 @@ import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
 import { isOwnError, runForm } from "./pushed-reads.js";
-import { reachReadPoint } from "./replica.js";
+import { isStillWhole, reach, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
@@ -52,8 +52,10 @@ export class PinnedReads {
     const { whole } = db;
     if (whole !== undefined) {
       const point = await reachReadPoint(whole, deadline);
-      await runner.pin(whole.store.path);
-      return new PinnedReads(db, runner, point.wallMs, undefined, temp);
+      const index = await runner.pin(whole.store.path);
+      await reach(whole, index, deadline);
+      if (isStillWhole(whole)) return new PinnedReads(db, runner, point.wallMs, undefined, temp);
+      await runner.unpin();
     }
     const everywhere = spans.some((span) => span.table === EVERY_TABLE);
     const snapshot = await takeSnapshot(db, runner, { spans, everywhere }, deadline);

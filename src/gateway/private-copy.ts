@@ -4,7 +4,7 @@
  * a process of its own, and is validated by the leader when it commits.
  */
 
-import { UserError } from "../base/errors.js";
+import { RetryError, UserError } from "../base/errors.js";
 import type { LogIndex, Term } from "../base/ids.js";
 import { createOracle, type SessionOracle } from "../machines/range/oracle.js";
 import type {
@@ -24,7 +24,7 @@ import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { replay } from "./replay.js";
-import { type Replica, reachReadPoint } from "./replica.js";
+import { isStillWhole, type Replica, reach, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import { changesDatabase, likesOtherwise } from "./statements.js";
 import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
@@ -75,6 +75,14 @@ export class PrivateCopy implements Workspace {
   ): Promise<PrivateCopy> {
     const point = await reachReadPoint(replica, deadline);
     const copy = await deadline.race(replica.store.copy(), (late) => void late.release().catch(() => {}));
+    try {
+      await reach(replica, copy.appliedIndex, deadline);
+      if (!isStillWhole(replica))
+        throw new RetryError("OSTRAKA_RETRY", "the range has been split since the transaction began");
+    } catch (error) {
+      await copy.release().catch(() => {});
+      throw error;
+    }
     const self = new PrivateCopy(replica, runner, point, copy);
     try {
       await runner.openCopy(copy.path);

@@ -7,6 +7,7 @@ import type { GroupId, LogIndex } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import type { RangeStore, RunnerPool, Stamp } from "../machines/range/types.js";
 import type { GroupHandle } from "../multiraft/types.js";
+import { isWhole } from "../placement/descriptor.js";
 import type { Schema } from "../range/schema.js";
 import type { RangeService, ReadPoint } from "../range/types.js";
 import type { Span } from "../sql/types.js";
@@ -85,6 +86,11 @@ export async function reachReadPoint(
 }
 
 /** Waits until the local replica has applied `index`, as long as a quorum would be looked for. */
+/** The range has all keys, as far as the state goes that this thread has reached. */
+export function isStillWhole({ store }: Replica): boolean {
+  return isWhole(store.state().descriptor);
+}
+
 export async function reach(replica: Replica, index: LogIndex, deadline: Deadline): Promise<void> {
   if (replica.store.appliedIndex() >= index) return;
   const { clock } = replica;

@@ -42,7 +42,7 @@ import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
 import { isOwnError } from "./pushed-reads.js";
 import { runOnPin } from "./reads.js";
-import { type Replica, reach, stampAt } from "./replica.js";
+import { isStillWhole, type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import type { SessionSettings } from "./settings.js";
 import { changesDatabase, likesOtherwise } from "./statements.js";
 import { WideWorkspace } from "./wide-workspace.js";
@@ -191,7 +191,7 @@ export class Transaction {
       } else if (whole !== undefined && analysis.readonly && !cheap && !this.history.hasWrites()) {
         const answer = await this.#runLocally(whole, admitted, analysis, settings, deadline);
         if (answer !== undefined) return answer;
-        // By the schema that it would have run on, which may read other tables.
+        // By the schema that it would have run on, which may read other tables, and in all ranges that there are by now.
         const anew = settings.compiled(this.analyse(statement.sql));
         return this.run(statement, anew, settings, deadline, systemTables);
       }
@@ -298,13 +298,16 @@ export class Transaction {
     try {
       pinned = await runOnPin(replica, this.#db.space, stamped, deadline, []);
     } catch (error) {
-      // Its error tells what it has read, on a state not before the point.
-      if (isOwnError(error)) read(point.index);
+      if (!isOwnError(error)) throw error;
+      // Which state it was on is not known: not before the point, and not after what is applied by now.
+      await reachReadPoint(replica, deadline);
+      if (!isStillWhole(replica)) return undefined;
+      read(point.index);
       throw error;
     }
     const { stream, index } = pinned;
     await reach(replica, index, deadline);
-    if (outdated(analysis, replica.schema.version)) {
+    if (outdated(analysis, replica.schema.version) || !isStillWhole(replica)) {
       await stream.close();
       return undefined;
     }

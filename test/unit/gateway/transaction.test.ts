@@ -1,6 +1,6 @@
 /** A transaction as its gateway runs it, on a replica and a process that do as the test says. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { AmbiguousError } from "../../../src/base/errors.js";
+import { AmbiguousError, UserError } from "../../../src/base/errors.js";
 import {
   FIRST_RANGE_GROUP,
   logIndex,
@@ -27,6 +27,8 @@ const STATEMENT = { sql: "SELECT * FROM v", params: [] };
 let clock: ManualClock;
 /** Of the schema that this node's replica has. */
 let version: number;
+/** Where this node's replica ends: at the end of all keys, until it is split. */
+let end: string;
 /** What the process has been asked to run. */
 let ran: string[];
 let runner: Runner;
@@ -61,6 +63,7 @@ function analysis(): Analysis {
 beforeEach(() => {
   clock = new ManualClock();
   version = 1;
+  end = "";
   ran = [];
   validated = [];
   forgotten = [];
@@ -125,6 +128,7 @@ beforeEach(() => {
     store: {
       path: "range.db",
       appliedIndex: () => logIndex(9),
+      state: () => ({ descriptor: { start: "", end } }),
       size: () => ({ databaseBytes: 1 << 30, walBytes: 0 }),
       copy: async () => ({ path: "copy.db", appliedIndex: logIndex(9), release: async () => undefined }),
     },
@@ -170,6 +174,26 @@ describe("a read on the gateway's replica", () => {
     await transaction.commit(KEY, deadline());
     expect(ran).toHaveLength(2);
     expect(tables()).toEqual([["", "of_2"]]);
+  });
+
+  it.each(["rows", "a failure"])("is not told %s of half a database", async (what) => {
+    let tries = 0;
+    onPin = () => {
+      const split = ++tries < 3;
+      end = split ? "k" : "";
+      onRun = () => {
+        if (split && what === "a failure") throw new UserError("SQLITE_ERROR", "integer overflow");
+      };
+    };
+    await read();
+    await transaction.commit(KEY, deadline());
+    expect(tries).toBe(3);
+    expect(tables()).toEqual([["", "of_1"]]);
+  });
+
+  it("has no private copy of half a database", async () => {
+    end = "k";
+    await expect(transaction.scratch(deadline())).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
   });
 });
 
