@@ -53,6 +53,8 @@ interface CommitPlan {
   readonly writes: readonly Span[];
   /** What is looked at again when texts run again; no more is known of it than that it has to be at rest. */
   readonly checks?: readonly Span[];
+  /** That rows are of, and what was read of them. */
+  readonly schemaVersion?: number;
   /** Undefined when there is nothing to write. */
   readonly command: (() => Command) | undefined;
 }
@@ -390,6 +392,7 @@ export class OpenTransactions {
       reads: transaction.reads.flatMap((read) => read.spans),
       checks,
       writes,
+      schemaVersion: commit.schemaVersion,
       command: nothing ? undefined : command,
     };
     return this.#commitOnce(leadership, transaction, [...reads, copied], plan);
@@ -466,6 +469,9 @@ export class OpenTransactions {
   ): string | undefined {
     if (elsewhere.some((read) => read.term !== leadership.term))
       return "leadership changed since the transaction began";
+    const { schemaVersion = this.#context.deps.schema.version } = plan;
+    if (schemaVersion !== this.#context.deps.schema.version)
+      return "the schema has changed since the transaction began";
     if (this.#context.restricted) {
       this.#context.serving();
       const { reads, writes } = plan;

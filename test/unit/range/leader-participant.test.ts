@@ -161,6 +161,29 @@ describe("votes", () => {
     expect(await prepare(made, { id: "e", reads })).toEqual(YES);
   });
 
+  it("are not asked for where a copy of another schema is to be committed", async () => {
+    const made = await world();
+    const { leader, schema } = made;
+    const commit = async (name: string, schemaVersion: number) => {
+      const { index: readAt, term: readTerm } = await leader.begin(id(name), { reserve: undefined, age: 0 });
+      return leader.commitCopy(
+        {
+          transaction: id(name),
+          key: key(made),
+          readAt,
+          readTerm,
+          reads: [],
+          writes: [],
+          schemaVersion,
+          body: { kind: "rows", changes: [], outcomes: [] },
+        },
+        [],
+      );
+    };
+    expect(await commit("a", schema.version + 1)).toMatchObject({ ok: false });
+    expect(await commit("b", schema.version)).toMatchObject({ ok: true });
+  });
+
   it("count what the transaction read at the leader itself", async () => {
     const made = await world();
     const read = { transaction: id("a"), ordinal: 0, flags: 0, lastInsertRowid: 0n };
