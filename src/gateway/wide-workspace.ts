@@ -54,7 +54,6 @@ const LAST_ROWID = (1n << 63n) - 1n;
 const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 /** To UNIQUE indexes, by table; null where it cannot be told. */
 type Added = ReadonlyMap<string, Iterable<bigint> | null>;
-const NOTHING_ADDED: Added = new Map();
 /** Beyond this a table's changed rows are held as one interval. */
 const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
@@ -285,9 +284,12 @@ export class WideWorkspace implements Workspace {
       );
     } finally {
       const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
-      const adds = writes.some(isOfUniqueKeys) || (analysis.uniqueChecks?.size ?? 0) > 0;
-      const added = adds && outcome !== undefined ? await this.#takeAdded() : NOTHING_ADDED;
-      this.#read([...reads, ...(outcome === undefined ? checks : narrowed(checks, analysis, added))]);
+      const { uniqueChecks } = analysis;
+      const adds = uniqueChecks !== undefined || writes.some(isOfUniqueKeys);
+      const added = adds && outcome !== undefined ? await this.#takeAdded() : undefined;
+      this.#read(reads);
+      if (added === undefined || uniqueChecks === undefined) this.#read(checks);
+      else this.#read([...uniqueChecks.others(statement.params), ...notAdded(uniqueChecks.tables, added)]);
       for (const span of writes) {
         if (span.low === END_OF_TABLE) this.#appended.add(span.table);
         else if (!isOfUniqueKeys(span)) this.#scratch.disturbed(span.table);
@@ -531,16 +533,11 @@ function asRunElsewhere(
   return { ...statement, sql: text, params: [], vector: undefined, told: undefined };
 }
 
-/**
- * What a statement that succeeded has to know of what constraints looked at: where only UNIQUE indexes were, that nobody
- * adds to them what it has added.
- */
-function narrowed(checks: readonly Span[], { uniqueChecks }: Analysis, added: Added): readonly Span[] {
-  return checks.flatMap((span) => {
-    const { table, low, high } = span;
-    if (low !== undefined || high !== undefined || uniqueChecks?.has(table) !== true) return [span];
-    return uniqueSpans(table, added) ?? [span];
-  });
+/** What nobody else may have added for what was added not to have been there. */
+function notAdded(tables: Iterable<string>, added: Added): readonly Span[] {
+  return [...tables].flatMap(
+    (table) => uniqueSpans(table, added) ?? [{ table, low: undefined, high: undefined }],
+  );
 }
 
 /** What the tables of these changes got in their UNIQUE indexes. */

@@ -9,7 +9,7 @@
  */
 import { classifyTokens, explainedFrom, singleStatement } from "./classify.js";
 import { costOf, functionName } from "./cost.js";
-import { compileFootprint, type Touched, touchedBy } from "./footprint.js";
+import { compileFootprint, compileUniqueChecks, type Touched, touchedBy } from "./footprint.js";
 import { parameterLayout } from "./parameters.js";
 import { pragmaTreatment } from "./pragmas.js";
 import { compileProbes } from "./probes.js";
@@ -254,7 +254,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
       (about.touchesTemp || dependsOnScanOrder(tokens, hasLoops(frames)) || frames.some(readsRootPages)),
     footprint: footprintOf(touched, about.writesStatistics),
     probed: compileProbes(touched.probes),
-    uniqueChecks: touched.uniqueChecks,
+    uniqueChecks: compileUniqueChecks(touched),
   };
 }
 

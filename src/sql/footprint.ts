@@ -40,6 +40,7 @@ import {
   type SeenOutcome,
   type Span,
   UNIQUE_KEYS,
+  type UniqueChecks,
 } from "./types.js";
 import { shadowOwner, type VirtualTouch } from "./virtual-tables.js";
 
@@ -82,8 +83,9 @@ export interface Touched {
   readonly checks: readonly SpanTemplate[];
   /** Checks of tables that count as looked at whole, but are not: all of each such table's. */
   readonly probes: readonly Probe[];
-  /** See Analysis.uniqueChecks. */
-  readonly uniqueChecks: ReadonlySet<string>;
+  /** See Analysis.uniqueChecks: tables, and all other checks. */
+  readonly uniqueTables: ReadonlySet<string>;
+  readonly otherChecks: readonly SpanTemplate[];
   readonly temp: boolean;
   /** The only read is one key, and an outcome with a row, or with a change, proves that it was there. */
   readonly provesItsKey: { readonly byRow: boolean; readonly byChange: boolean };
@@ -125,9 +127,8 @@ class Collector {
   readonly #probes: Probe[] = [];
   /** Tables of which a check may look at any row. */
   readonly #unprobed = new Set<string>();
-  /** Tables whose UNIQUE indexes are checked, and those that are looked at whole for foreign keys. */
+  /** Tables whose UNIQUE indexes are checked. */
   readonly #unique = new Set<string>();
-  readonly #parents = new Set<string>();
   temp = false;
   readonly #oracle: SchemaOracle;
   readonly #options: TouchOptions;
@@ -167,12 +168,14 @@ class Collector {
   finish(frames: readonly Frame[]): Touched {
     const reads = distinct(this.reads);
     const writes = distinct(this.writes);
+    const unique = [...this.#unique].map((table) => ({ kind: "whole", table }) as const);
     return {
       reads,
       writes,
-      checks: distinct(this.checks),
+      checks: distinct([...this.checks, ...unique]),
       probes: this.#probes.filter(({ table }) => !this.#unprobed.has(table)),
-      uniqueChecks: new Set([...this.#unique].filter((table) => !this.#parents.has(table))),
+      uniqueTables: this.#unique,
+      otherChecks: distinct(this.checks),
       temp: this.temp,
       provesItsKey: provesItsKey(frames, reads),
       written: new Set(writes.map((span) => span.table)),
@@ -281,8 +284,8 @@ class Collector {
     else if (this.#isSequenceBookkeeping(target)) return;
     else if (target.keyed) this.#readKeyed(op, at, target);
     else if (PROBES.has(op.opcode) && this.#isCheck(op, at)) {
-      this.checks.push({ kind: "whole", table: target.table });
-      (target.writable && target.root !== undefined ? this.#unique : this.#parents).add(target.table);
+      if (target.writable && target.root !== undefined) this.#unique.add(target.table);
+      else this.checks.push({ kind: "whole", table: target.table });
       const columns = target.root === undefined ? undefined : this.#oracle.keyColumns?.(target.root);
       const probe = columns && probeOf(this.#frame, op, at, target.table, columns);
       if (probe === undefined) this.#unprobed.add(target.table);
@@ -335,10 +338,7 @@ class Collector {
       const check = op.opcode === "NotExists" && this.#isCheck(op, at);
       for (const span of spans) {
         (check ? this.checks : this.reads).push(span);
-        if (check && span.kind === "whole") {
-          this.#unprobed.add(table);
-          this.#parents.add(table);
-        }
+        if (check && span.kind === "whole") this.#unprobed.add(table);
         // A check that goes on has found nothing to stand on.
         if (!check) this.#position(op.p1, span);
       }
@@ -540,6 +540,14 @@ export function compileFootprint(
     const existed = seen !== undefined && ((byRow && seen.rowCount > 0) || (byChange && seen.changes > 0));
     return { reads: (existed ? found : reads)(params), writes: writes(params), checks: checks(params) };
   };
+}
+
+/** What is checked besides UNIQUE indexes; undefined where none is. */
+export function compileUniqueChecks({
+  uniqueTables: tables,
+  otherChecks,
+}: Pick<Touched, "uniqueTables" | "otherChecks">): UniqueChecks | undefined {
+  return tables.size === 0 ? undefined : { tables, others: compileSpans(otherChecks, true) };
 }
 
 /** `withEnd`: a search that may find nothing, or a range, depends on rows yet to come. */

@@ -106,6 +106,17 @@ export interface SeenOutcome {
  */
 export type Cost = "bounded" | "scan" | "unknown";
 
+/**
+ * What a statement looks at to see that what it adds to UNIQUE indexes is not there yet. When it has succeeded, nothing
+ * but the same values being added meanwhile could have made it fail.
+ */
+export interface UniqueChecks {
+  /** Lower-case; the checks of a footprint have each of them whole. */
+  readonly tables: ReadonlySet<string>;
+  /** All other checks, for these parameter values. */
+  others(params: readonly SqlValue[]): readonly Span[];
+}
+
 export interface Analysis {
   readonly class: StatementClass;
   readonly readonly: boolean;
@@ -134,11 +145,8 @@ export interface Analysis {
    * succeed or fail. Undefined where all can.
    */
   readonly probed?: ((params: readonly SqlValue[]) => Probed) | undefined;
-  /**
-   * Tables, lower-case, that it looks at whole, and only to see that what it adds to their UNIQUE indexes is not there
-   * yet: when it has succeeded, nothing but the same values being added meanwhile could have made it fail.
-   */
-  readonly uniqueChecks?: ReadonlySet<string> | undefined;
+  /** Of the checks, those of UNIQUE indexes; undefined where there are none. */
+  readonly uniqueChecks?: UniqueChecks | undefined;
   /** Analysed with foreign keys off, since it does not compile otherwise: what a session that has them on is told. */
   readonly withoutForeignKeys?: Error | undefined;
   /** Writes sqlite_stat tables directly: the schema must be loaded again at the same log position on every replica. */

@@ -441,6 +441,8 @@ describe("transactions that add to a unique index of several ranges", () => {
       "insert into t values (2, 'x', 10)",
       "insert into t values (12, 'x', 11), (12, 'w', 12) on conflict (id) do update set v = excluded.v",
     ],
+    ["with the same rowid", "insert into t values (2, 'x', 10)", "insert into t values (2, 'y', 11)"],
+    ["with rowids that SQLite chooses", "insert into t (v) values ('x')", "insert into t (v) values ('y')"],
     ["one that another row gets", "update t set v = 'x' where id = 1", "insert into t values (12, 'X', 11)"],
   ])("meet: %s", async (_, first, second) => {
     expect(await both(first, second)).toBe("OSTRAKA_RETRY");

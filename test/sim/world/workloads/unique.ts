@@ -25,9 +25,11 @@ export class Unique implements Workload {
     tools.doing(`claim ${claim.k}`);
     this.#claims.push(claim);
     const orIgnore = random.chance(0.3);
+    // Some say where the row is to lie, which may be taken.
+    const id = claim.owner % 3 === 0 ? 1 + ((claim.owner * 31) % (2 * KEYS)) : null;
     const end = await client.write(
-      `INSERT ${orIgnore ? "OR IGNORE " : ""}INTO uniq(k, owner) VALUES (?, ?)`,
-      [claim.k, claim.owner],
+      `INSERT ${orIgnore ? "OR IGNORE " : ""}INTO uniq(id, k, owner) VALUES (?, ?, ?)`,
+      [id, claim.k, claim.owner],
     );
     tools.settle(end, (outcome) => {
       claim.outcome = addOutcome(outcome);
