@@ -9,7 +9,7 @@
  */
 import { classifyTokens, explainedFrom, singleStatement } from "./classify.js";
 import { costOf, functionName } from "./cost.js";
-import { compileFootprint, compileUniqueChecks, type Touched, touchedBy } from "./footprint.js";
+import { type Touched, touchedBy } from "./footprint.js";
 import { parameterLayout } from "./parameters.js";
 import { pragmaTreatment } from "./pragmas.js";
 import { compileProbes } from "./probes.js";
@@ -23,6 +23,7 @@ import {
   unsupported,
 } from "./refuse.js";
 import { hideSchemaTable } from "./rewrite.js";
+import { compileFootprint, compileUniqueChecks } from "./span-templates.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import {
   type Analysis,
