@@ -4,7 +4,7 @@
  *
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
-import { fromWireError, RetryError, UserError } from "../base/errors.js";
+import { AmbiguousError, fromWireError, RetryError } from "../base/errors.js";
 import type {
   CommandResult,
   IdempotencyKey,
@@ -199,8 +199,9 @@ export class AutocommitStatements {
         this.#settings.recount(before);
         if (attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
         if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") losses++;
-        else if (fenced || !(error instanceof UserError)) throw error;
-        else fenced = true;
+        else if (fenced || error instanceof RetryError || error instanceof AmbiguousError) throw error;
+        // It waits for what is decided, and perhaps told, and not everywhere yet.
+        fenced = true;
       }
     }
   }
