@@ -77,12 +77,14 @@ export class Reservations {
 
   /** Joins the line; `sinceMs` is when the transaction was first tried. A second call for the same id changes nothing. */
   reserve(id: TransactionId, spans: readonly Span[], sinceMs: number, nowMs: number): Granted {
+    this.#expire(nowMs);
     if (this.#of(id).length === 0) this.#join(id, spans, sinceMs);
     return this.advance(nowMs);
   }
 
   /** Reserves what is not reserved for it yet. */
   more(id: TransactionId, spans: readonly Span[], sinceMs: number, nowMs: number): Granted {
+    this.#expire(nowMs);
     const own = this.#of(id);
     const missing = spans.filter(
       (span) => !own.some((other) => other.spans.some((has) => covers(has, span))),

@@ -42,6 +42,15 @@ describe("reservations", () => {
     expect(line.renew(a, 191)).toBe(false);
   });
 
+  it("are made anew by who comes back after they have expired", () => {
+    const line = new Reservations(100);
+    line.reserve(a, at(1), 0, 0);
+    expect(line.reserve(a, at(1, 5), 0, 200).reservations).toEqual([a]);
+    expect(line.isGranted(a)).toBe(true);
+    expect(line.more(a, at(2), 0, 400).reservations).toEqual([a]);
+    expect(line.isGranted(a)).toBe(true);
+  });
+
   it("keep others waiting in the order in which they came, the holder not", () => {
     const line = new Reservations(100);
     line.reserve(a, at(1), 0, 0);
