@@ -4,20 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type * as Embedded from "../../src/embedded/index.js";
+import { open, openForFile } from "./embedded-database.js";
 
-const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
-
-const directory = mkdtempSync(join(tmpdir(), "ostraka-ranges-"));
-let db: Embedded.Database;
-
-beforeAll(async () => {
-  db = await open(directory);
-});
-
-afterAll(async () => {
-  await db.close();
-  rmSync(directory, { recursive: true, force: true });
-});
+const db = await openForFile();
 
 async function ids(executor: Pick<Embedded.Database, "execute">): Promise<unknown[]> {
   return (await executor.execute("select id from t order by id")).rows.map(({ id }) => id);

@@ -1,24 +1,10 @@
 /** What a session is told of its statements, and what becomes of those that fail, as on a SQLite connection of its own. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import type * as Embedded from "../../src/embedded/index.js";
+import { openForFile } from "./embedded-database.js";
 
-const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
-
-const directory = mkdtempSync(join(tmpdir(), "ostraka-sessions-"));
-let db: Embedded.Database;
+const db = await openForFile();
 let s: Embedded.Session;
-
-beforeAll(async () => {
-  db = await open(directory);
-});
-
-afterAll(async () => {
-  await db.close();
-  rmSync(directory, { recursive: true, force: true });
-});
 
 beforeEach(async () => {
   await s?.close();

@@ -2,25 +2,11 @@
  * Sessions and transactions as a client sees them, on a real database of one node inside this process: what runs at the
  * leader, on a pin, and on a private copy has to look the same from here.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import type * as Embedded from "../../src/embedded/index.js";
+import { openForFile } from "./embedded-database.js";
 
-const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
-
-const directory = mkdtempSync(join(tmpdir(), "ostraka-tx-"));
-let db: Embedded.Database;
-
-beforeAll(async () => {
-  db = await open(directory);
-});
-
-afterAll(async () => {
-  await db.close();
-  rmSync(directory, { recursive: true, force: true });
-});
+const db = await openForFile();
 
 beforeEach(async () => {
   await db.exec(

@@ -2,25 +2,14 @@
  * What a transaction has done stays with it, and what it was told did not happen does not: when its workspace is lost or
  * could not be opened, when ranges have gone, and when others change what only several ranges together can tell.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type * as Embedded from "../../src/embedded/index.js";
+import { openForFile } from "./embedded-database.js";
 
-const { open } = (await import("../../dist/embedded/index.js" as string)) as typeof Embedded;
-
-const directory = mkdtempSync(join(tmpdir(), "ostraka-workspaces-"));
-let db: Embedded.Database;
+const db = await openForFile();
 
 beforeAll(async () => {
-  db = await open(directory);
   await db.exec("create table log (x)");
-});
-
-afterAll(async () => {
-  await db.close();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 type Executor = Pick<Embedded.Session, "execute">;
