@@ -2,7 +2,6 @@
  * The agreement engine of one node with its durable log, opened in one place for all that host groups on it: the
  * database node (node.ts) and replicated services (raft.ts).
  */
-
 import { join } from "node:path";
 import { FatalError, type OstrakaError } from "../base/errors.js";
 import type { NodeId } from "../base/ids.js";

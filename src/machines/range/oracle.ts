@@ -12,7 +12,6 @@
  *
  * Left out: caching (the analysis caches by text and version), and rows, so estimates rest on sqlite_stat alone.
  */
-
 import Database from "better-sqlite3";
 import { FatalError, UserError } from "../../base/errors.js";
 import { lowerAscii } from "../../sql/tokenizer.js";

@@ -4,6 +4,7 @@
  * fewer where a batch ends. So its rows are put into an order of their own, without those of our tables.
  */
 import type Database from "better-sqlite3";
+import { HIDDEN_PREFIX } from "./connection-setup.js";
 
 const COLUMNS: readonly (readonly [table: string, columns: string])[] = [
   ["sqlite_stat1", "tbl, idx, stat"],
@@ -17,7 +18,7 @@ export function settleStatistics(database: Database.Database): void {
     if (exists.get(table) === undefined) continue;
     const rows = database
       .prepare(
-        `SELECT ${columns} FROM main.${table} WHERE tbl IS NULL OR substr(tbl, 1, 9) <> '_ostraka_'
+        `SELECT ${columns} FROM main.${table} WHERE tbl IS NULL OR substr(tbl, 1, 9) <> '${HIDDEN_PREFIX}'
          ORDER BY tbl, idx, rowid`,
       )
       .raw(true)

@@ -286,7 +286,8 @@ class RemoteStore implements RangeStore {
 
   onStatus(status: StoreStatus): void {
     this.#status = status;
-    this.#keepLog(status.making !== undefined && this.#state === "open");
+    if (status.making !== undefined && this.#state === "open") this.#keepLog();
+    else this.letLogGo();
     if (status.range !== undefined) this.#reader.generationTold(status.range.state.descriptor.generation);
     if (status.schema !== undefined) {
       this.#reader.schemaTold(status.schema.version);
@@ -300,12 +301,11 @@ class RemoteStore implements RangeStore {
   }
 
   /** The worker does so as well when it closes the file, and says what is wrong if it cannot. */
-  #keepLog(keep: boolean): void {
+  #keepLog(): void {
     try {
-      if (keep) this.#logKeeper.keep(this.path);
-      else this.#logKeeper.letGo();
+      this.#logKeeper.keep(this.path);
     } catch {
-      this.#logKeeper.letGo();
+      // Not here then.
     }
   }
 
@@ -358,7 +358,7 @@ class RemoteStore implements RangeStore {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
     this.closeReader();
-    if (wasOpen) await this.#link.call(this.#id, { op: "close" }).finally(() => this.#keepLog(false));
+    if (wasOpen) await this.#link.call(this.#id, { op: "close" }).finally(() => this.letLogGo());
   }
 
   appliedIndex(): LogIndex {

@@ -1,5 +1,4 @@
 /** `ostraka range list|split|merge|move|transfer`. */
-
 import { RetryError, UserError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, groupId, type NodeId, nodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";

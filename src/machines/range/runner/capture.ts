@@ -25,7 +25,6 @@
  * Too many keys are told by `changes`, as is everything that cannot be seen: writes to statistics, to virtual tables of
  * a private copy, and REPLACE on a table with a unique index over expressions or part of the rows.
  */
-
 import { UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";
@@ -67,6 +66,13 @@ interface Program {
   readonly sequence: boolean;
 }
 
+interface Watched {
+  /** REPLACE may delete there what cannot be looked up. */
+  readonly blind: boolean;
+  /** Of the columns of each unique index. */
+  readonly collations: readonly (readonly string[])[];
+}
+
 export interface CaptureMark {
   readonly tables: readonly {
     readonly root: number;
@@ -82,14 +88,12 @@ export class Capture {
   readonly #connection: RangeConnection;
   /** By root page. */
   #tables = new Map<number, CapturedTable>();
-  /** Root pages of the tables that triggers watch, and whether REPLACE may delete there what cannot be looked up. */
-  readonly #watched = new Map<number, { readonly blind: boolean }>();
+  /** By the root page of the table that triggers watch. */
+  readonly #watched = new Map<number, Watched>();
   readonly #programs = new Map<string, Program>();
   readonly #owners = new Map<number, { readonly name: string; readonly root: number }>();
   readonly sequences: SequenceWatch;
   readonly uniqueKeys = new UniqueKeys();
-  /** Of the columns of each unique index, by the root page of its table. */
-  readonly #collations = new Map<number, readonly (readonly string[])[]>();
   /** Of a scratch database, which has all rows of the virtual tables that it writes and no others. */
   readonly shadows: ShadowWatch | undefined;
   /** The schema that programs and owners are of. */
@@ -253,7 +257,7 @@ export class Capture {
   /** A row has these values in a unique index; without any, in one that cannot be looked into. */
   #added([root, at, ...values]: readonly SqlValue[]): null {
     const table = lowerAscii((this.#tables.get(Number(root)) as CapturedTable).name);
-    const collations = this.#collations.get(Number(root))?.[Number(at)];
+    const collations = this.#watched.get(Number(root))?.collations[Number(at)];
     if (collations === undefined) this.uniqueKeys.noteUnknown(table);
     else this.uniqueKeys.note(table, Number(at), values, collations);
     return null;
@@ -301,12 +305,12 @@ export class Capture {
     return table;
   }
 
-  #watch(root: number): { readonly blind: boolean } {
+  #watch(root: number): Watched {
     let watched = this.#watched.get(root);
     if (watched !== undefined) return watched;
     const owner = this.#owner(root);
     const shape = owner && this.#shape(owner.name);
-    if (shape === undefined || shape.kind !== "table") watched = { blind: false };
+    if (shape === undefined || shape.kind !== "table") watched = { blind: false, collations: [] };
     else {
       this.#table(root, shape.name);
       watched = this.#createTriggers(root, shape);
@@ -315,7 +319,7 @@ export class Capture {
     return watched;
   }
 
-  #createTriggers(root: number, { name, key }: TableShape): { readonly blind: boolean } {
+  #createTriggers(root: number, { name, key }: TableShape): Watched {
     const { database } = this.#connection;
     let count = 0;
     const create = (event: string, body: string): void => {
@@ -325,10 +329,6 @@ export class Capture {
     const keyOf = (row: string): string => key.map((part) => `${row}.${part}`).join(", ");
     const wrote = (row: string): string => `SELECT ${TOUCH}(${root}, ${WRITTEN}, ${keyOf(row)});`;
     const { indexes, blind } = uniqueIndexes(database, name);
-    this.#collations.set(
-      root,
-      indexes.map((columns) => columns.map(({ collation }) => collation)),
-    );
     const added = indexes.map((columns, at) => {
       const values = columns.map((column) => `new.${quoteName(column.name)}`);
       return `SELECT ${ADDED}(${root}, ${at}, ${values.join(", ")});`;
@@ -345,7 +345,7 @@ export class Capture {
       create("BEFORE INSERT", body);
       create(`BEFORE UPDATE OF ${columns.map((c) => quoteName(c.name)).join(", ")}`, body);
     }
-    return { blind };
+    return { blind, collations: indexes.map((columns) => columns.map(({ collation }) => collation)) };
   }
 
   /** Drops the triggers: they come again, in the present shape, with the next statement that writes. */

@@ -15,7 +15,6 @@
  * Rows brought before the first statement are committed by themselves, without foreign keys in force; later ones are
  * part of the transaction (see uncounted-keys.ts for what that takes).
  */
-
 import { type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import { type SqlValue, ValueReader } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";

@@ -12,7 +12,6 @@
  * 2. Only what is noted is told. Where a transaction makes a virtual table the rows that it is made with count as noted:
  *    they are the same wherever its text runs.
  */
-
 import { createHash } from "node:crypto";
 import { UserError } from "../../../base/errors.js";
 import { encodeVector, type SqlValue } from "../../../base/values.js";

@@ -7,7 +7,6 @@
  * longer than they are and begins with the table's value in sqlite_sequence. sqlite_sequence itself may be asked for as
  * any table.
  */
-
 import { RetryError, UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
 import { sliceCondition } from "../../../placement/slice.js";

@@ -4,7 +4,6 @@
  *
  * Invariant: everything read from a source until `drop` is of one state of its range.
  */
-
 import { assert } from "../../../base/assert.js";
 import type { SqlValue } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";

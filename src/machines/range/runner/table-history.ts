@@ -8,7 +8,6 @@
  *
  * Nothing is looked at before the first change of the schema: `begin` comes before each.
  */
-
 import type Database from "better-sqlite3";
 import { lowerAscii } from "../../../sql/tokenizer.js";
 import { tablesByRoot } from "./shapes.js";

@@ -2,7 +2,6 @@
  * What is kept beside a transaction on a private copy or scratch database while its statements run: captured changes,
  * what became of the tables, and open savepoints, whose rollback takes both back to where they were.
  */
-
 import { classify } from "../../../sql/classify.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";
 import type { SessionFlags } from "../../../sql/types.js";
