@@ -13,17 +13,11 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
-import {
-  type Analysis,
-  type Footprint,
-  SCHEMA,
-  type Span,
-  type Statement,
-  type StatementClass,
-} from "../sql/types.js";
+import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import { ATTEMPTS, attemptId, autocommitId, committedBefore, keptOutcomes, notKept } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
+import { reservedBy } from "./losses.js";
 import { emptyOutcome } from "./outcomes.js";
 import { isOwnError } from "./pushed-reads.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
@@ -35,7 +29,6 @@ import { TempSpace } from "./temp-space.js";
 import { Transaction } from "./transaction.js";
 
 const MOVE = { ok: "move" } as const;
-const LOSSES_OF_ROWS = 3;
 /** In a statement, a constraint or a trigger. */
 const FAIL = /\bfail\b/i;
 
@@ -173,7 +166,7 @@ export class AutocommitStatements {
         id: attemptId(key, attempt),
         mode: "deferred",
         age: db.clock.monotonicMs() - startedMs,
-        reserve: reserveFor(losses, analysis.footprint(statement.params)),
+        reserve: losses === 0 ? undefined : reservedBy(analysis.footprint(statement.params), losses),
         needsCopy: true,
         fenced,
         borrow: (wait) => temp.borrow(wait),
@@ -261,16 +254,6 @@ export class AutocommitStatements {
       await this.systemTables(analysis),
     );
   }
-}
-
-/**
- * What a write keeps others from after it has lost: what it writes, and what constraints look at; what it reads besides,
- * which may be much more, once that was not enough.
- */
-function reserveFor(losses: number, { reads, writes, checks }: Footprint): readonly Span[] | undefined {
-  if (losses === 0) return undefined;
-  const rows = [...writes, ...checks];
-  return losses < LOSSES_OF_ROWS ? rows : [...rows, ...reads.filter(({ table }) => table !== SCHEMA)];
 }
 
 function told(

@@ -3,8 +3,8 @@
  * the batch itself has done.
  */
 import { UserError } from "../base/errors.js";
-import type { Analysis, StatementClass } from "../sql/types.js";
-import type { GatewayDatabase } from "./database.js";
+import { lowerAscii } from "../sql/tokenizer.js";
+import type { StatementClass } from "../sql/types.js";
 
 export function refuseEndings(classes: Iterable<StatementClass>): void {
   const savepoints: string[] = [];
@@ -18,25 +18,16 @@ export function refuseEndings(classes: Iterable<StatementClass>): void {
           `${kind.kind.toUpperCase()} cannot be part of a batch, which is all or nothing by itself`,
         );
       case "savepoint":
-        savepoints.push(kind.name.toLowerCase());
+        savepoints.push(lowerAscii(kind.name));
         break;
       case "release":
       case "rollback to": {
-        const at = savepoints.lastIndexOf(kind.name.toLowerCase());
+        const at = savepoints.lastIndexOf(lowerAscii(kind.name));
         if (at < 0) throw new UserError("SQLITE_ERROR", `no such savepoint: ${kind.name}`);
         savepoints.length = kind.kind === "release" ? at : at + 1;
         break;
       }
       default:
     }
-  }
-}
-
-/** Undefined when it does not compile, as far as this replica knows. */
-export function analysed(db: GatewayDatabase, sql: string): Analysis | undefined {
-  try {
-    return db.ranges.schema().analyse(sql);
-  } catch {
-    return undefined;
   }
 }

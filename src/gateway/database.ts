@@ -114,6 +114,15 @@ export class GatewayDatabase implements GatewayParts {
     return this.ranges.schema().snapshot.tables;
   }
 
+  /** By the schema that all share, and not by a session's own; undefined when it does not compile, as far as is known here. */
+  analysed(sql: string): Analysis | undefined {
+    try {
+      return this.ranges.schema().analyse(sql);
+    } catch {
+      return undefined;
+    }
+  }
+
   /** The ranges that a statement touches, in key order; none for what touches no rows. */
   touched(footprint: Footprint): readonly RangeDescriptor[] {
     return this.rangesOf(rowsOf(footprint));

@@ -40,7 +40,7 @@ export async function explain(
   const ran = await session.runHere({ sql: `${sql.slice(0, start)}${analysis.sql}`, params }, deadline);
   if (!queryPlan) return ran;
   const outcome = await collectResult(ran, db.limits.maxTransactionBytes);
-  const shared = analysis === sharedAnalysis(db, explained);
+  const shared = analysis === db.analysed(explained);
   const plan = shared ? pushdownOf(analysis, db.ranges.schema().oracle(), db.tables) : undefined;
   // A transaction's own changes are in no range: those may only leave out rows.
   const inForce = plan && session.writing ? { ...plan, form: undefined } : plan;
@@ -76,13 +76,4 @@ function howItRuns(
   const ranges = `${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
   const what = plan && described(plan, params);
   return what === undefined ? `GATHER FROM ${ranges}` : `PUSHDOWN ${what} TO ${ranges}`;
-}
-
-/** By the schema that all share, and not by a session's own. */
-function sharedAnalysis(db: GatewayDatabase, sql: string): Analysis | undefined {
-  try {
-    return db.ranges.schema().analyse(sql);
-  } catch {
-    return undefined;
-  }
 }

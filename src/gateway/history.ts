@@ -3,7 +3,6 @@
  * and the savepoints between them. Those that only wrote TEMP objects are done again too, and never proposed. Pure
  * bookkeeping; savepoint names compare as SQLite's do, without case.
  */
-
 import { isWireError, UserError, type WireError } from "../base/errors.js";
 import { MAX_TOLD_OUTCOMES } from "../machines/range/told.js";
 import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";

@@ -1,5 +1,6 @@
-/** What a transaction reserves that has lost before, so that it does not lose for ever. */
-import { EVERY_TABLE, type Span } from "../sql/types.js";
+/** What a transaction, or a write by itself, reserves that has lost before, so that it does not lose for ever. */
+import type { Footprint, Span } from "../sql/types.js";
+import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 import type { TransactionOptions } from "./transaction.js";
 
 /**
@@ -11,7 +12,9 @@ const LOSSES = 1;
 const LOSSES_ACROSS_RANGES = 5;
 /** What runs in a workspace touches more, and is not reserved statement by statement. */
 const LOSSES_IN_WORKSPACE = 2;
-const WHOLE_DATABASE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
+const WHOLE_DATABASE: readonly Span[] = [EVERYTHING];
+/** Of a write by itself, as long as it reserves rows alone. */
+const LOSSES_OF_ROWS = 3;
 
 /** `across`: there are several ranges. */
 export function reservationsOf(
@@ -25,4 +28,13 @@ export function reservationsOf(
     reserveMoved: losses >= LOSSES_IN_WORKSPACE ? WHOLE_DATABASE : undefined,
     lost: across && losses > 0,
   };
+}
+
+/**
+ * What a write by itself keeps others from after it has lost: what it writes, and what constraints look at; what it reads
+ * besides, which may be much more, once that was not enough.
+ */
+export function reservedBy({ reads, writes, checks }: Footprint, losses: number): readonly Span[] {
+  const rows = [...writes, ...checks];
+  return losses < LOSSES_OF_ROWS ? rows : [...rows, ...reads.filter(({ table }) => table !== SCHEMA.table)];
 }

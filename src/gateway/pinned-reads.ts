@@ -6,6 +6,7 @@
 import { RetryError } from "../base/errors.js";
 import type { RowStream, Runner, StampedStatement, SystemTable } from "../machines/range/types.js";
 import { type Analysis, EVERY_TABLE, type Span } from "../sql/types.js";
+import { EVERYTHING } from "../txn/spans.js";
 import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
@@ -16,8 +17,6 @@ import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
 import { SpooledRows } from "./spool.js";
 import { tablesNamed } from "./tables-named.js";
-
-const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 
 export class PinnedReads {
   readonly #db: GatewayDatabase;
@@ -47,7 +46,7 @@ export class PinnedReads {
     runner: Runner,
     deadline: Deadline,
     temp: readonly string[],
-    spans: readonly Span[] = EVERYTHING,
+    spans: readonly Span[] = [EVERYTHING],
   ): Promise<PinnedReads> {
     const { whole } = db;
     if (whole !== undefined) {
@@ -94,7 +93,7 @@ export class PinnedReads {
         ? { reads: tablesNamed(statement.sql, schema, this.#temp), writes: [], checks: [] }
         : // What is known of it may not be true of the snapshot's schema: then it may read anything.
           outdated(analysis, schema.version)
-          ? { reads: EVERYTHING, writes: [], checks: [] }
+          ? { reads: [EVERYTHING], writes: [], checks: [] }
           : analysis.footprint(statement.params);
     const asAnalysed = systemTables.length === 0 && analysis.readonly && statement.sql === analysis.sql;
     const plan = asAnalysed

@@ -23,6 +23,7 @@ import { SpanBag } from "../txn/span-bag.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { plainStatement } from "./plain-statement.js";
 import { replay } from "./replay.js";
 import { isStillWhole, type Replica, reach, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
@@ -185,13 +186,7 @@ export class PrivateCopy implements Workspace {
   /** Savepoint statements: not replicated, nothing to analyse. */
   async control(sql: string, deadline: Deadline): Promise<void> {
     const stream = await this.#runner.run(
-      {
-        sql,
-        params: [],
-        flags: 0,
-        stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
-        told: undefined,
-      },
+      plainStatement(sql, this.wallMs),
       runOptions(this.#replica, deadline, []),
     );
     await stream.close();
@@ -221,13 +216,7 @@ export class PrivateCopy implements Workspace {
 
   async #texts(sql: string, deadline: Deadline): Promise<string[]> {
     const stream = await this.#runner.run(
-      {
-        sql,
-        params: [],
-        flags: 0,
-        stamp: { wallMs: this.wallMs, seed: 0, lastInsertRowid: 0n },
-        told: undefined,
-      },
+      plainStatement(sql, this.wallMs),
       runOptions(this.#replica, deadline, []),
     );
     return collectTexts(stream);

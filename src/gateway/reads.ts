@@ -16,6 +16,7 @@ import { anyIntersect, SCHEMA } from "../txn/spans.js";
 import { type GatewayDatabase, moved, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
+import { plainStatement } from "./plain-statement.js";
 import { type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
 import type { SessionSettings } from "./settings.js";
@@ -171,13 +172,7 @@ export async function runOnPin(
 
 /** What transactions that are prepared in the pinned state may yet change. */
 async function heldOn(replica: Replica, runner: Runner, deadline: Deadline): Promise<readonly Span[]> {
-  const statement = {
-    sql: "SELECT command FROM main._ostraka_prepared",
-    params: [],
-    flags: 0,
-    stamp: { wallMs: 0, seed: 0, lastInsertRowid: 0n },
-    told: undefined,
-  };
+  const statement = plainStatement("SELECT command FROM main._ostraka_prepared");
   const stream = await runner.run(statement, runOptions(replica, deadline, []));
   const { rows } = await collect(stream, replica.limits.maxResultBytes);
   return decodeRows(rows).flatMap(([bytes]) =>

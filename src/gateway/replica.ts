@@ -85,12 +85,12 @@ export async function reachReadPoint(
   }
 }
 
-/** Waits until the local replica has applied `index`, as long as a quorum would be looked for. */
 /** The range has all keys, as far as the state goes that this thread has reached. */
 export function isStillWhole({ store }: Replica): boolean {
   return isWhole(store.state().descriptor);
 }
 
+/** Waits until the local replica has applied `index`, as long as a quorum would be looked for. */
 export async function reach(replica: Replica, index: LogIndex, deadline: Deadline): Promise<void> {
   if (replica.store.appliedIndex() >= index) return;
   const { clock } = replica;

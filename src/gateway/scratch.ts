@@ -11,6 +11,7 @@
 import { RetryError } from "../base/errors.js";
 import type { Key } from "../base/keys.js";
 import { type SqlValue, ValueReader } from "../base/values.js";
+import { quoteName } from "../machines/range/temp-objects.js";
 import type {
   RowStream,
   Runner,
@@ -28,6 +29,7 @@ import { shadowOwner } from "../sql/virtual-tables.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
+import { plainStatement } from "./plain-statement.js";
 import { runOptions } from "./run-options.js";
 import type { PinnedRange, Snapshot } from "./snapshot.js";
 
@@ -252,13 +254,11 @@ export class Scratch {
         [{ table: table.name, slice: { ...slice, low: [lowest], lowAfter: false } }],
         deadline,
       );
-      const left = {
-        sql: `SELECT 1 FROM main.${name} WHERE ${key} >= ? LIMIT 1`,
-        params: [lowest],
-        flags: 0,
-        stamp: { wallMs: this.snapshot.wallMs, seed: 0, lastInsertRowid: 0n },
-        told: undefined,
-      };
+      const left = plainStatement(
+        `SELECT 1 FROM main.${name} WHERE ${key} >= ? LIMIT 1`,
+        this.snapshot.wallMs,
+        [lowest],
+      );
       const { rowCount } = await collect(await this.run(left, deadline, []), MAX_KEY_BYTES);
       if (rowCount > 0) return true;
       if (keys.length < count) return false;
@@ -341,10 +341,6 @@ async function keysIn(chunks: Chunks): Promise<readonly SqlValue[]> {
     await chunks.close();
   }
   return keys;
-}
-
-function quoteName(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
 }
 
 function isWhole({ low, high }: Span): boolean {

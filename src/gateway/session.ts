@@ -18,7 +18,7 @@ import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import { allOf, autocommitId, batchBefore } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
-import { analysed, refuseEndings } from "./batches.js";
+import { refuseEndings } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
@@ -542,7 +542,7 @@ export class GatewaySession implements Session {
     for (const { sql: text, params } of statements) {
       const { sql, class: kind, readsSession } = this.#context.statements.get(text);
       if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
-      const analysis = analysed(db, sql);
+      const analysis = db.analysed(sql);
       if (
         analysis === undefined ||
         (db.whole === undefined ? analysis.cost !== "bounded" : !runsInWorker(db.whole, analysis)) ||

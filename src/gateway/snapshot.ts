@@ -9,7 +9,7 @@
  *
  * Invariants:
  * 1. A pin counts only where the range was still what the directory said (same generation), and had the schema that
- *    statements are analysed by.
+ *    statements are analysed by; without fences the commit is refused where it had another.
  * 2. Nothing of a snapshot with fences that was not confirmed whole is ever read.
  */
 import { RetryError } from "../base/errors.js";
@@ -17,7 +17,8 @@ import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Runner, SchemaSnapshot } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import type { FencePoint, ReadPoint } from "../range/types.js";
-import { EVERY_TABLE, SCHEMA, type Span } from "../sql/types.js";
+import type { Span } from "../sql/types.js";
+import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { type Replica, reach } from "./replica.js";
@@ -56,9 +57,6 @@ export interface Snapshot {
   /** The latest of the leaders' clocks. */
   readonly wallMs: number;
 }
-
-const SCHEMA_SPAN: Span = { table: SCHEMA, low: undefined, high: undefined };
-const EVERYTHING: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 
 /** The process for the pins, as an attempt has it that is not waited for any more when it is stopped. */
 interface Lent {
@@ -112,9 +110,9 @@ async function attempt(
     if (!fenced) return pinEach(db, lent, ranges, points, schema, deadline);
   }
   const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
-  const rows = options.spans.filter((span) => span.table !== SCHEMA);
+  const rows = options.spans.filter((span) => span.table !== SCHEMA.table);
   // A change of the schema that is decided, and told, may not be applied everywhere yet.
-  const spans = options.everywhere ? EVERYTHING : [SCHEMA_SPAN, ...rows];
+  const spans = options.everywhere ? [EVERYTHING] : [SCHEMA, ...rows];
   const fences = await Promise.allSettled(
     ranges.map(({ range, generation }) => db.client(range).fence(id, spans, generation)),
   );

@@ -4,7 +4,7 @@
  * rows they look at.
  */
 import type { SchemaSnapshot } from "../machines/range/types.js";
-import { lowerAscii, nameAt, tokenize } from "../sql/tokenizer.js";
+import { namesIn, tokenize } from "../sql/tokenizer.js";
 import type { Span } from "../sql/types.js";
 
 /** `temp`: the texts of the session's TEMP objects. */
@@ -13,8 +13,10 @@ export function tablesNamed(
   { tables, statements }: Pick<SchemaSnapshot, "tables" | "statements">,
   temp: readonly string[] = [],
 ): readonly Span[] {
-  const names = namesIn(sql);
-  const views = [...statements, ...temp].filter((text) => VIEW.test(text)).map(namesIn);
+  const names = namesIn(tokenize(sql));
+  const views = [...statements, ...temp]
+    .filter((text) => VIEW.test(text))
+    .map((text) => namesIn(tokenize(text)));
   // A view may name another one.
   for (let before = -1; before < names.size; ) {
     before = names.size;
@@ -32,15 +34,4 @@ const AHEAD_OF_NAME: ReadonlySet<string> = new Set(["create", "temp", "temporary
 function nameOfView(names: ReadonlySet<string>): string {
   for (const name of names) if (!AHEAD_OF_NAME.has(name)) return name;
   return "";
-}
-
-/** Lower-case, in order. */
-function namesIn(sql: string): Set<string> {
-  const tokens = tokenize(sql);
-  const names = new Set<string>();
-  for (let i = 0; i < tokens.length; i++) {
-    const name = nameAt(tokens, i);
-    if (name !== undefined) names.add(lowerAscii(name));
-  }
-  return names;
 }

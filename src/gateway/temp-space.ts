@@ -14,6 +14,7 @@ import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { PinnedReads } from "./pinned-reads.js";
+import { plainStatement } from "./plain-statement.js";
 import { isOwnError } from "./pushed-reads.js";
 import { stampAt } from "./replica.js";
 import { runOptions } from "./run-options.js";
@@ -173,14 +174,7 @@ export class TempSpace {
   }
 
   async #relearn(deadline: Deadline): Promise<void> {
-    const statement: StampedStatement = {
-      sql: TEMP_SCHEMA,
-      params: [],
-      flags: 0,
-      stamp: { wallMs: 0, seed: 0, lastInsertRowid: 0n },
-      told: undefined,
-    };
-    const stream = await this.#runner!.run(statement, runOptions(this.#db, deadline, []));
+    const stream = await this.#runner!.run(plainStatement(TEMP_SCHEMA), runOptions(this.#db, deadline, []));
     const texts = await collectTexts(stream);
     this.#forget(texts);
   }

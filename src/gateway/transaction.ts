@@ -19,6 +19,7 @@
 
 import { AmbiguousError, RetryError, toWireError, UserError, type WireError } from "../base/errors.js";
 import { type GroupId, type LogIndex, type TransactionId, transactionId } from "../base/ids.js";
+import { quoteName } from "../machines/range/temp-objects.js";
 import { toldDigest } from "../machines/range/told.js";
 import type {
   CommandResult,
@@ -467,13 +468,13 @@ export class Transaction {
   async savepoint(name: string, deadline: Deadline): Promise<void> {
     await this.#mark(deadline);
     this.history.savepoint(name, this.#light.ordinal);
-    await this.#control(`SAVEPOINT ${quoted(name)}`, deadline);
+    await this.#control(`SAVEPOINT ${quoteName(name)}`, deadline);
   }
 
   async release(name: string, deadline: Deadline): Promise<void> {
     await this.#mark(deadline);
     this.history.release(name);
-    await this.#control(`RELEASE ${quoted(name)}`, deadline);
+    await this.#control(`RELEASE ${quoteName(name)}`, deadline);
   }
 
   /** Whoever was cancelled before it came to them has marked nothing. */
@@ -495,7 +496,7 @@ export class Transaction {
     await this.#mark(deadline);
     const ordinal = this.history.rollbackTo(name);
     if (this.#workspace !== undefined) {
-      await this.#control(`ROLLBACK TO ${quoted(name)}`, deadline);
+      await this.#control(`ROLLBACK TO ${quoteName(name)}`, deadline);
     } else if (ordinal < this.#light.ordinal) await this.#light.truncate(ordinal, deadline);
   }
 
@@ -574,8 +575,4 @@ export class Transaction {
     this.#loan?.giveBack();
     this.#loan = undefined;
   }
-}
-
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
 }

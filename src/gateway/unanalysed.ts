@@ -1,5 +1,6 @@
 /** What is known of statements that are not analysed: introspection and EXPLAIN. */
-import { type Analysis, EVERY_TABLE, SCHEMA } from "../sql/types.js";
+import type { Analysis } from "../sql/types.js";
+import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 
 /** May look at any row. */
 export const UNANALYSED_READ: Analysis = {
@@ -13,16 +14,12 @@ export const UNANALYSED_READ: Analysis = {
   rowChangesOnly: false,
   usesStamp: false,
   writesStatistics: false,
-  footprint: () => ({
-    reads: [{ table: EVERY_TABLE, low: undefined, high: undefined }],
-    writes: [],
-    checks: [],
-  }),
+  footprint: () => ({ reads: [EVERYTHING], writes: [], checks: [] }),
   sql: "",
 };
 
 /** Looks at the schema alone. */
 export const UNANALYSED_SCHEMA: Analysis = {
   ...UNANALYSED_READ,
-  footprint: () => ({ reads: [{ table: SCHEMA, low: undefined, high: undefined }], writes: [], checks: [] }),
+  footprint: () => ({ reads: [SCHEMA], writes: [], checks: [] }),
 };

@@ -34,10 +34,12 @@ import {
   UNIQUE_KEYS,
 } from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
+import { EVERYTHING } from "../txn/spans.js";
 import { type GatewayDatabase, outdated } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
+import { plainStatement } from "./plain-statement.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
 import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
@@ -51,7 +53,6 @@ import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
 const SEQUENCES = "sqlite_sequence";
 const LAST: Key = tableStart(0xffff_ffff);
 const LAST_ROWID = (1n << 63n) - 1n;
-const WHOLE: readonly Span[] = [{ table: EVERY_TABLE, low: undefined, high: undefined }];
 /** To UNIQUE indexes, by table; null where it cannot be told. */
 type Added = ReadonlyMap<string, Iterable<bigint> | null>;
 /** Beyond this a table's changed rows are held as one interval. */
@@ -129,7 +130,7 @@ export class WideWorkspace implements Workspace {
         return rowsOf(analysis.footprint(event.stamped.params));
       } catch {
         // It is about what the transaction has made itself, or about what is no more: doing it again tells.
-        return WHOLE;
+        return [EVERYTHING];
       }
     });
   }
@@ -202,7 +203,7 @@ export class WideWorkspace implements Workspace {
   }
 
   async control(sql: string, deadline: Deadline): Promise<void> {
-    await (await this.#scratch.run(plain(sql, this.wallMs), deadline, [])).close();
+    await (await this.#scratch.run(plainStatement(sql, this.wallMs), deadline, [])).close();
     if (!sql.startsWith("ROLLBACK") || this.#oracle === undefined) return;
     const left = new Set(this.#history.writes.map(({ stamp }) => stamp));
     this.#schemaTexts = this.#schemaTexts.filter(({ stamp }) => left.has(stamp));
@@ -387,7 +388,7 @@ export class WideWorkspace implements Workspace {
   }
 
   async #texts(sql: string, deadline: Deadline): Promise<string[]> {
-    return collectTexts(await this.#scratch.run(plain(sql, this.wallMs), deadline, []));
+    return collectTexts(await this.#scratch.run(plainStatement(sql, this.wallMs), deadline, []));
   }
 
   async commit({
@@ -449,7 +450,7 @@ export class WideWorkspace implements Workspace {
         descriptor,
         reads: reads.filter((read) => read.range === range),
         writes: changesSchema
-          ? WHOLE
+          ? [EVERYTHING]
           : [
               ...writtenSpans(own, this.#appended, (table) => this.#ownerOf(table)),
               ...addedSpans(own, this.#added),
@@ -552,10 +553,6 @@ function uniqueSpans(table: string, added: Added): readonly Span[] | undefined {
   if (keys === null) return undefined;
   const spans = Array.from(keys ?? [], (key) => ({ table, low: key, high: key }));
   return spans.length > MAX_POINTS ? undefined : spans;
-}
-
-function plain(sql: string, wallMs: number): StampedStatement {
-  return { sql, params: [], flags: 0, stamp: { wallMs, seed: 0, lastInsertRowid: 0n }, told: undefined };
 }
 
 /** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */

@@ -24,7 +24,7 @@ import {
 } from "./refuse.js";
 import { hideSchemaTable } from "./rewrite.js";
 import { compileFootprint, compileUniqueChecks } from "./span-templates.js";
-import { lowerAscii, nameAt, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
+import { lowerAscii, nameAt, namesIn, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import {
   type Analysis,
   type Cost,
@@ -358,15 +358,6 @@ function isTemp(statementClass: StatementClass): boolean {
 }
 
 /** Names that a statement uses, lower-case: bare and quoted words alike. */
-function namesIn(tokens: TokenList): Set<string> {
-  const names = new Set<string>();
-  for (let i = 0; i < tokens.length; i++) {
-    const name = nameAt(tokens, i);
-    if (name !== undefined) names.add(lowerAscii(name));
-  }
-  return names;
-}
-
 function namesTemp(tokens: TokenList): boolean {
   for (let i = 0; i < tokens.length; i++) {
     if (tokens.kinds[i] !== TokenKind.Word && tokens.kinds[i] !== TokenKind.QuotedName) continue;

@@ -335,6 +335,16 @@ export function nameAt(tokens: TokenList, i: number): string | undefined {
   }
 }
 
+/** All of them, lower-case, in the order in which they come. */
+export function namesIn(tokens: TokenList): Set<string> {
+  const names = new Set<string>();
+  for (let i = 0; i < tokens.length; i++) {
+    const name = nameAt(tokens, i);
+    if (name !== undefined) names.add(lowerAscii(name));
+  }
+  return names;
+}
+
 /** Strips quotes and undoubles them; other text is answered as it is. */
 export function unquote(text: string): string {
   const first = text[0];
