@@ -34,7 +34,13 @@ export interface PackedEntries extends Packed {
 
 export type StoreCall =
   | { readonly op: "open"; readonly path: string }
-  | { readonly op: "apply"; readonly entries: PackedEntries; readonly upTo: LogIndex }
+  /** `failures`: applies of this store that had failed, as far as was known when this one was sent. */
+  | {
+      readonly op: "apply";
+      readonly entries: PackedEntries;
+      readonly upTo: LogIndex;
+      readonly failures: number;
+    }
   | { readonly op: "checkpoint" }
   | { readonly op: "copy" }
   | { readonly op: "digest" }

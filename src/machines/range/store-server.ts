@@ -3,7 +3,8 @@
  * message. Requests that take time (copies, digests, checkpoints that must wait for the disk) answer later.
  *
  * Applies of one store that come one after the other in a message become one batch. After one that failed, those that
- * were sent behind it are refused: they would leave a gap.
+ * were sent behind it are refused: they would leave a gap. What is sent once the failure is known follows on what is
+ * applied, be it the same entries again, others with them, or what comes after a snapshot.
  */
 import { RetryError, toWireError } from "../../base/errors.js";
 import type { LogIndex } from "../../base/ids.js";
@@ -29,8 +30,8 @@ const TRANSFER_BYTES = 16 * 1024;
 
 export class StoreServer {
   readonly #options: StoreOptions;
-  /** Stores that had no disk space at this index: whatever follows it is refused until it was tried again. */
-  readonly #full = new Map<number, { readonly index: LogIndex; readonly error: unknown }>();
+  /** Stores whose last apply failed: what was sent before that was known is refused. */
+  readonly #failed = new Map<number, { readonly failures: number; readonly error: unknown }>();
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
   readonly #awake: Awake;
@@ -93,13 +94,13 @@ export class StoreServer {
   #apply(run: readonly ApplyRequest[]): void {
     const { store, call } = run[0]!;
     this.#touched.add(store);
-    const first = (call.entries.indexes[0] ?? call.upTo) as LogIndex;
-    const full = this.#full.get(store);
-    if (full !== undefined && first > full.index) {
-      for (const { id } of run) this.#answers.push({ id, error: toWireError(full.error) });
+    const { failures } = call;
+    const failed = this.#failed.get(store);
+    if (failed !== undefined && failures <= failed.failures) {
+      for (const { id } of run) this.#answers.push({ id, error: toWireError(failed.error) });
       return;
     }
-    this.#full.delete(store);
+    this.#failed.delete(store);
     try {
       const core = this.#store(run[0]!);
       const entries = run.map(({ call }) => unpackEntries(call.entries));
@@ -112,7 +113,7 @@ export class StoreServer {
         this.#answers.push({ id, value });
       });
     } catch (error) {
-      this.#full.set(store, { index: first, error });
+      this.#failed.set(store, { failures, error });
       for (const { id } of run) this.#answers.push({ id, error: toWireError(error) });
     }
   }

@@ -265,6 +265,8 @@ class RemoteStore implements RangeStore {
   #status: StoreStatus;
   #state: "new" | "open" | "closed" = "new";
   #reads: WaitingRead[] = [];
+  /** Applies that have failed: those under way are refused behind the first, and what comes next is not. */
+  #failures = 0;
   readonly #reader: MainReader;
   /** While a range that was split off is made: also where the process ends without closing anything in order. */
   readonly #logKeeper = new LogKeeper();
@@ -325,7 +327,13 @@ class RemoteStore implements RangeStore {
   async apply(entries: readonly Entry[], upTo: LogIndex): Promise<readonly Uint8Array[]> {
     const packed = packEntries(entries);
     const transfer = [packed.bytes.buffer as ArrayBuffer];
-    return unpack(await this.#link.call(this.#id, { op: "apply", entries: packed, upTo }, transfer));
+    const call = { op: "apply" as const, entries: packed, upTo, failures: this.#failures };
+    try {
+      return unpack(await this.#link.call(this.#id, call, transfer));
+    } catch (error) {
+      this.#failures++;
+      throw error;
+    }
   }
 
   mayWait(data: Uint8Array): boolean {
