@@ -298,7 +298,12 @@ export class StoreCore {
 
   /** Right after a split was committed: there is more in the log than in the file, or everything is in the file. */
   #splitOff(child: NewChild): void {
-    const complete = !this.#copying && this.#checkpoint();
+    let complete = false;
+    try {
+      complete = !this.#copying && this.#checkpoint();
+    } catch {
+      // Of a full disk, perhaps. The split is committed, and what the file lacks is in the log.
+    }
     this.#children.begin(child, complete ? 0 : fileSize(`${this.path}-wal`));
   }
 

@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { COORDINATOR_GROUP, transactionId } from "../../../src/base/ids.js";
 import { encodeKey, encodeKeyAfter, tableStart } from "../../../src/base/keys.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
@@ -388,6 +388,21 @@ describe("a crash during a split", () => {
 });
 
 describe("a child that a full disk keeps from being made", () => {
+  it("is made although the log could not be moved into the file at its split", async () => {
+    const root = temporaryDirectory();
+    const store = openRange(root);
+    applySql(store, "create table t(id integer primary key, a)", "insert into t values (1, 1), (5, 5)");
+    const pragma = vi.spyOn(Database.prototype, "pragma").mockImplementationOnce(() => {
+      throw new Database.SqliteError("database or disk is full", "SQLITE_FULL");
+    });
+    expect(applyCommands(store, split(encodeKey(1, [5n]), 8))).toMatchObject([{ ok: true }]);
+    expect(pragma).toHaveBeenCalledWith("wal_checkpoint(PASSIVE)");
+    pragma.mockRestore();
+    applySql(store, "insert into t values (2, 'after')");
+    await childOf(store);
+    expect(query(openRange(root, 8), "select id from t")).toEqual([[1n], [5n]]);
+  });
+
   const full: FileWork = {
     ...SYSTEM_FILES,
     copy: async () => {
