@@ -72,7 +72,6 @@ export interface SplitWatcher {
 export interface Applied {
   /** One for each entry given. */
   readonly results: Uint8Array[];
-  readonly schemaChanged: boolean;
 }
 
 export class Applier {
@@ -144,7 +143,6 @@ export class Applier {
 
   /** Entries at or below the applied index, when a batch is tried again, are not run: they answer what they did. */
   apply(entries: readonly Entry[], upTo: LogIndex): Applied {
-    const schemaBefore = this.state.schemaVersion;
     const tasksOf = entries.map((entry) => this.#tasks(entry));
     try {
       const fresh = tasksOf.flat().filter((task) => task.index > this.state.appliedIndex);
@@ -153,10 +151,7 @@ export class Applier {
       this.#undo();
       throw error;
     }
-    return {
-      results: tasksOf.map((tasks) => encodeResults(tasks.map((task) => task.result!))),
-      schemaChanged: this.state.schemaVersion !== schemaBefore,
-    };
+    return { results: tasksOf.map((tasks) => encodeResults(tasks.map((task) => task.result!))) };
   }
 
   /** Takes the file's word for everything, after a batch was undone or destroyed. */

@@ -82,6 +82,8 @@ interface Opened {
 interface Reading {
   readonly connection: RangeConnection;
   readonly rows: RowCounts;
+  /** That the connection knows of; what an apply has done that failed further on counts too. */
+  schemaVersion: number;
 }
 
 /** What a resting store still knows. */
@@ -185,9 +187,7 @@ export class StoreCore {
     this.#children.settle();
     this.#size = undefined;
     try {
-      const applied = applier.apply(entries, upTo);
-      if (applied.schemaChanged) this.#reading?.connection.schemaChanged();
-      return applied;
+      return applier.apply(entries, upTo);
     } catch (error) {
       throw fatal(classifySqliteError(error));
     }
@@ -414,10 +414,15 @@ export class StoreCore {
     if (this.#reading === undefined) {
       try {
         const connection = openConnection(this.path, { readonly: true, role: "read" });
-        this.#reading = { connection, rows: new RowCounts(connection) };
+        const { schemaVersion } = this;
+        this.#reading = { connection, rows: new RowCounts(connection), schemaVersion };
       } catch (error) {
         throw classifySqliteError(error);
       }
+    }
+    if (this.#reading.schemaVersion !== this.schemaVersion) {
+      this.#reading.schemaVersion = this.schemaVersion;
+      this.#reading.connection.schemaChanged();
     }
     return this.#reading;
   }

@@ -1,9 +1,11 @@
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { FatalError } from "../../../src/base/errors.js";
 import { transactionId } from "../../../src/base/ids.js";
 import { decodeRows } from "../../../src/base/values.js";
+import { Answers } from "../../../src/machines/range/answers.js";
 import { openConnection } from "../../../src/machines/range/connection.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
@@ -12,6 +14,7 @@ import type {
   StampedStatement,
   StatementOutcome,
 } from "../../../src/machines/range/types.js";
+import { SessionFlag } from "../../../src/sql/types.js";
 import {
   applyCommands,
   applySql,
@@ -306,11 +309,8 @@ describe("the schema", () => {
       "create view v as select 1",
     );
     expect(store.schemaVersion).toBe(first + 3);
-    const created = store.apply(
-      [entry(2, [execute("create trigger x after insert on t begin select 1; end")])],
-      at(2),
-    );
-    expect(created.schemaChanged).toBe(true);
+    store.apply([entry(2, [execute("create trigger x after insert on t begin select 1; end")])], at(2));
+    expect(store.schemaVersion).toBe(first + 4);
     applySql(store, "insert into t(a) values (1)", "analyze");
     const schema = store.schema();
     expect(schema).toMatchObject({ version: first + 5, appliedIndex: 3 });
@@ -322,4 +322,27 @@ describe("the schema", () => {
     expect(applyCommands(store, execute("create table t(a)"))).toMatchObject([{ ok: false }]);
     expect(store.schemaVersion).toBe(first + 5);
   });
+});
+
+it("reads by the schema that an apply has left that failed further on", () => {
+  const store = openStore();
+  applySql(store, "create table t(a)", "insert into t values (1)");
+  expect(query(store, "select * from t")).toEqual([[1n]]);
+  const log = [
+    entry(3, [execute("alter table t add column b default 2", [], { flags: SessionFlag.ForeignKeysOff })]),
+    entry(4, [execute("insert into t values (3, 4)")]),
+  ];
+  const endEntry = Answers.prototype.endEntry;
+  let entries = 0;
+  const spy = vi.spyOn(Answers.prototype, "endEntry").mockImplementation(function (this: Answers) {
+    if (++entries === 2) throw new FatalError("OSTRAKA_DISK_FULL", "no room");
+    endEntry.call(this);
+  });
+  expect(() => store.apply(log, at(4))).toThrow("no room");
+  spy.mockRestore();
+  expect(store.appliedIndex).toBe(3);
+  const read = () => store.read({ statement: statement("select * from t"), maxBytes: 1000 });
+  expect(read()).toMatchObject({ columns: ["a", "b"] });
+  store.apply(log.slice(1), at(4));
+  expect(read()).toMatchObject({ columns: ["a", "b"], rowCount: 2 });
 });
