@@ -12,7 +12,7 @@
  */
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { FatalError } from "../../base/errors.js";
+import { FatalError, RetryError } from "../../base/errors.js";
 import { type GroupId, type LogIndex, logIndex, type TransactionId } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import type { Key } from "../../base/keys.js";
@@ -403,8 +403,10 @@ export class StoreCore {
   }
 
   #use(): Opened {
-    if (this.#resting !== undefined && !this.#closing) this.#awaken(this.#resting);
-    if (this.#opened === undefined || this.#closing)
+    if (this.#closing)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", `the range's storage ${this.path} is being closed`);
+    if (this.#resting !== undefined) this.#awaken(this.#resting);
+    if (this.#opened === undefined)
       throw new FatalError("OSTRAKA_CLOSED", `the range's storage ${this.path} is not open`);
     return this.#opened;
   }

@@ -34,6 +34,8 @@ export class StoreServer {
   readonly #failed = new Map<number, { readonly failures: number; readonly error: unknown }>();
   readonly #post: (reply: StoreReply, transfer: ArrayBuffer[]) => void;
   readonly #stores = new Map<number, StoreCore>();
+  /** Stores that end once what is under way in them has. */
+  readonly #closing = new Set<number>();
   readonly #awake: Awake;
   readonly #schemaTold = new Map<number, number>();
   readonly #rangeTold = new Map<number, RangeState>();
@@ -194,7 +196,8 @@ export class StoreServer {
         return core.restore(call.file);
       case "close":
         this.#awake.delete(store);
-        return core.close().finally(() => this.#stores.delete(store));
+        this.#closing.add(store);
+        return core.close().finally(() => this.#forget(store));
       default:
         throw new Error(`unknown request ${call.op}`);
     }
@@ -220,10 +223,15 @@ export class StoreServer {
   #store({ store }: StoreRequest): StoreCore {
     const core = this.#stores.get(store);
     // The node is stopping, or the replica has left it; whoever asked can ask elsewhere.
-    if (core === undefined)
+    if (core === undefined || this.#closing.has(store))
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the replica on this node has been closed");
     this.#awake.use(store, core);
     return core;
+  }
+
+  #forget(store: number): void {
+    for (const known of [this.#stores, this.#closing, this.#failed, this.#schemaTold, this.#rangeTold])
+      known.delete(store);
   }
 
   #flush(): void {

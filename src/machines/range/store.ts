@@ -190,6 +190,11 @@ class StoreLink {
     return store;
   }
 
+  /** It is closed: whoever had it may hold on to it, and nobody else. */
+  forget(store: number): void {
+    this.#stores.delete(store);
+  }
+
   async closeStores(): Promise<void> {
     await Promise.allSettled([...this.#stores.values()].map((store) => store.close()));
   }
@@ -366,7 +371,13 @@ class RemoteStore implements RangeStore {
     const wasOpen = this.#state === "open";
     this.#state = "closed";
     this.closeReader();
-    if (wasOpen) await this.#link.call(this.#id, { op: "close" }).finally(() => this.letLogGo());
+    if (!wasOpen) return;
+    try {
+      await this.#link.call(this.#id, { op: "close" });
+    } finally {
+      this.letLogGo();
+      this.#link.forget(this.#id);
+    }
   }
 
   appliedIndex(): LogIndex {
