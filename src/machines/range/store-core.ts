@@ -33,6 +33,7 @@ import {
   SYSTEM_FILES,
 } from "./files.js";
 import { refuseAtRead } from "./guard.js";
+import { LogExtent } from "./log-extent.js";
 import { LogKeeper } from "./log-keeper.js";
 import { MAKE_SEQUENCE } from "./oracle.js";
 import { type CountedState, RowCounts } from "./row-counts.js";
@@ -112,6 +113,7 @@ export class StoreCore {
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
   readonly #children: Children;
+  readonly #logExtent: LogExtent;
   #copyCount = 0;
   #nextCheckpointBytes = CHECKPOINT_BYTES;
   #pageBytes = 0;
@@ -125,6 +127,7 @@ export class StoreCore {
     this.path = path;
     this.#options = options;
     this.#files = options.files ?? SYSTEM_FILES;
+    this.#logExtent = new LogExtent(path);
     this.#children = new Children(
       path,
       this.#files,
@@ -304,7 +307,7 @@ export class StoreCore {
     } catch {
       // Of a full disk, perhaps. The split is committed, and what the file lacks is in the log.
     }
-    this.#children.begin(child, complete ? 0 : fileSize(`${this.path}-wal`));
+    this.#children.begin(child, complete ? 0 : this.#committedLog());
   }
 
   async snapshot(): Promise<MachineSnapshot> {
@@ -324,7 +327,7 @@ export class StoreCore {
     const { appliedIndex } = this;
     const path = `${this.path}.copy-${++this.#copyCount}`;
     const complete = !this.#copying && this.#checkpoint();
-    const walBytes = complete ? 0 : fileSize(`${this.path}-wal`);
+    const walBytes = complete ? 0 : this.#committedLog();
     await this.#tracked(this.#copies, copyDatabase(this.path, path, walBytes, this.#files));
     return { path, appliedIndex };
   }
@@ -440,6 +443,14 @@ export class StoreCore {
     this.#opened.writer.close();
     this.#opened = undefined;
     keeper.letGo();
+  }
+
+  #committedLog(): number {
+    try {
+      return this.#logExtent.committed();
+    } catch (error) {
+      throw diskTrouble(error);
+    }
   }
 
   /** Moves the log into the file as far as readers allow; true when all of it is there, durably. */

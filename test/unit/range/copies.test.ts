@@ -1,10 +1,14 @@
 /** Copies of a range's file made while others are under way and the writer goes on. */
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { transactionId } from "../../../src/base/ids.js";
+import { encodeKey } from "../../../src/base/keys.js";
 import { SYSTEM_FILES } from "../../../src/machines/range/files.js";
 import { StoreCore } from "../../../src/machines/range/store-core.js";
-import { applySql, temporaryDirectory } from "./helpers.js";
+import { applyCommands, applySql, statement, temporaryDirectory } from "./helpers.js";
+import { childOf, rangePath, split } from "./ranges.js";
 
 it("shows in every copy the very state it is said to be of", async () => {
   const held: (() => void)[] = [];
@@ -71,4 +75,86 @@ it("keeps checkpoints out of the file while it is copied", async () => {
   expect(database.prepare("select applied_index from _ostraka_state").pluck().get()).toBe(appliedIndex);
   database.close();
   await store.close();
+});
+
+describe("while the log holds what was never committed", () => {
+  /** File copies take until they are let go. */
+  function slow(root: string): {
+    readonly store: StoreCore;
+    readonly proceed: (count: number) => Promise<void>;
+  } {
+    const held: (() => void)[] = [];
+    const store = new StoreCore(rangePath(root, 3), {
+      monotonicMs: () => 0,
+      pause: () => Promise.resolve(),
+      files: {
+        ...SYSTEM_FILES,
+        copy: async (from, to) => {
+          await SYSTEM_FILES.copy(from, to);
+          await new Promise<void>((resolve) => held.push(resolve));
+        },
+      },
+    });
+    store.open();
+    applySql(store, "create table t(id integer primary key, a)");
+    const proceed = async (count: number): Promise<void> => {
+      while (held.length < count) await new Promise((resolve) => setImmediate(resolve));
+      for (const one of held) one();
+    };
+    return { store, proceed };
+  }
+
+  /** Keeps the log from being in the file whole. */
+  function pinned(store: StoreCore): Database.Database {
+    const pin = new Database(store.path, { readonly: true });
+    pin.exec("begin");
+    pin.prepare("select count(*) from t").get();
+    applySql(store, "insert into t(a) values (zeroblob(1000))");
+    return pin;
+  }
+
+  /** More than the connection's memory for pages takes. */
+  function speculate(store: StoreCore): void {
+    for (let position = 0; position < 24; position++)
+      store.speculate({
+        transaction: transactionId("large"),
+        position,
+        earlier: position === 0 ? [] : undefined,
+        statement: statement("insert into t(a) values (zeroblob(1000000))"),
+        maxBytes: 1000,
+      });
+    expect(statSync(`${store.path}-wal`).size).toBeGreaterThan(4_000_000);
+  }
+
+  it.each(["open", "rolled back"])("a copy has nothing of what is applied in its place (%s)", async (how) => {
+    const { store, proceed } = slow(temporaryDirectory());
+    const pin = pinned(store);
+    const first = store.copy();
+    speculate(store);
+    if (how === "rolled back") store.forget(transactionId("large"));
+    const second = store.copy();
+    applySql(store, "insert into t(a) values (zeroblob(1000))");
+    await proceed(2);
+    for (const { path, appliedIndex } of [await first, await second]) {
+      const database = new Database(path, { readonly: true });
+      const applied = database.prepare("select applied_index from _ostraka_state").pluck().get();
+      expect(applied).toBe(appliedIndex);
+      expect(database.prepare("select count(*) from t").pluck().get()).toBe(1);
+      database.close();
+    }
+    pin.close();
+    await store.close();
+  });
+
+  it("the child of a split is made as of its entry", async () => {
+    const { store, proceed } = slow(temporaryDirectory());
+    const pin = pinned(store);
+    speculate(store);
+    applyCommands(store, split(encodeKey(1, [1n]), 8));
+    applySql(store, "insert into t(id, a) values (-1, zeroblob(1000))");
+    await proceed(1);
+    expect(await childOf(store)).toMatchObject({ index: 3 });
+    pin.close();
+    await store.close();
+  });
 });
