@@ -335,7 +335,8 @@ export class StoreCore {
   async restore(file: string): Promise<LogIndex> {
     this.#use();
     await prepareRestore(file, this.path, this.#files);
-    await this.#quiet();
+    // No copy may begin between the end of the last one and this.
+    while (this.#busy) await this.#settled();
     this.#children.drop();
     this.#closeConnections();
     finishRestore(this.path);
@@ -349,7 +350,7 @@ export class StoreCore {
 
   async close(): Promise<void> {
     this.#closing = true;
-    await this.#quiet();
+    while (this.#busy) await this.#settled();
     this.#children.abandon();
     this.#closeConnections();
   }
@@ -487,9 +488,12 @@ export class StoreCore {
     }
   }
 
-  async #quiet(): Promise<void> {
-    while (this.#copies.size + this.#digests.size > 0)
-      await Promise.allSettled([...this.#copies, ...this.#digests]);
+  get #busy(): boolean {
+    return this.#copies.size + this.#digests.size > 0;
+  }
+
+  #settled(): Promise<unknown> {
+    return Promise.allSettled([...this.#copies, ...this.#digests]);
   }
 }
 

@@ -7,7 +7,7 @@ import { transactionId } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import { SYSTEM_FILES } from "../../../src/machines/range/files.js";
 import { StoreCore } from "../../../src/machines/range/store-core.js";
-import { applyCommands, applySql, statement, temporaryDirectory } from "./helpers.js";
+import { applyCommands, applySql, openStore, statement, temporaryDirectory } from "./helpers.js";
 import { childOf, rangePath, split } from "./ranges.js";
 
 it("shows in every copy the very state it is said to be of", async () => {
@@ -157,4 +157,43 @@ describe("while the log holds what was never committed", () => {
     pin.close();
     await store.close();
   });
+});
+
+it("replaces the file under no copy that begins when another one ends", async () => {
+  const held: (() => void)[] = [];
+  const hold = (): Promise<void> => new Promise((resolve) => held.push(resolve));
+  const store = new StoreCore(join(temporaryDirectory(), "range.db"), {
+    monotonicMs: () => 0,
+    pause: () => Promise.resolve(),
+    files: {
+      ...SYSTEM_FILES,
+      copy: async (from, to) => {
+        if (to.includes(".copy-")) await hold();
+        await SYSTEM_FILES.copy(from, to);
+      },
+    },
+  });
+  store.open();
+  applySql(store, "create table t(a)", "insert into t values (1)");
+  const other = openStore();
+  applySql(other, "create table t(a)");
+  for (let i = 0; i < 8; i++) applySql(other, "insert into t values (1)");
+  const received = await other.copy();
+  let done = false;
+  const copies = [store.copy(), store.copy()];
+  const all = Promise.all([...copies, store.restore(received.path)]).finally(() => {
+    done = true;
+  });
+  for (let turns = 0; !done; turns++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    // The file to be restored is ready by then.
+    if (turns > 50) held.shift()?.();
+  }
+  await all;
+  for (const { path, appliedIndex } of await Promise.all(copies)) {
+    const database = new Database(path, { readonly: true });
+    expect(database.prepare("select applied_index from _ostraka_state").pluck().get()).toBe(appliedIndex);
+    database.close();
+  }
+  await store.close();
 });
