@@ -191,7 +191,9 @@ async function copyPrefix(from: string, to: string, bytes: number): Promise<void
       const { bytesRead } = await source.read(buffer, 0, Math.min(buffer.length, bytes - at), at);
       if (bytesRead === 0)
         throw new FatalError("OSTRAKA_INVARIANT", `${from} became shorter while it was copied`);
-      await target.write(buffer, 0, bytesRead, at);
+      // Where there is hardly any room less may be written than is asked for.
+      for (let written = 0; written < bytesRead; )
+        written += (await target.write(buffer, written, bytesRead - written, at + written)).bytesWritten;
       at += bytesRead;
     }
   } finally {
