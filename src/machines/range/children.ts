@@ -15,8 +15,9 @@
  * 4. Before anybody is told that a child is complete its note says so: a child that leaves is not made again, from a
  *    state that is another by then.
  *
- * A machine that loses power may lose the split with the end of the log; then the note speaks of a state that is not
- * there, and is forgotten: the split will be applied again.
+ * A machine that loses power may lose the split with the end of the log; then the note speaks of a state that has yet to
+ * come, and is forgotten: the split will be applied again. It never will where the file has gone on past it; the child's
+ * state is lost then, and the range is not opened (invariant 1).
  */
 import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
@@ -36,6 +37,7 @@ import {
 } from "./files.js";
 import { writeBeginning } from "./slice-state.js";
 import { type Note, readNotes, removeNote, writeNote } from "./split-notes.js";
+import { classifySqliteError } from "./sqlite-errors.js";
 import { RangeState } from "./state.js";
 import type { NewChild, SplitChild } from "./types.js";
 
@@ -109,8 +111,34 @@ export class Children {
       if (made) {
         if (!note.made) this.#noteMade(note);
         this.#tell(note);
-      } else removeNote(this.#path, note);
+      } else {
+        if (!note.made && this.#isPast(note)) throw this.#lost(note);
+        removeNote(this.#path, note);
+      }
     }
+  }
+
+  /** The file has the split applied: it will not be applied again. */
+  #isPast({ index }: Note): boolean {
+    if (!existsSync(this.#path)) return false;
+    try {
+      const database = new Database(this.#path, { readonly: true });
+      try {
+        return RangeState.reached(database, index);
+      } finally {
+        database.close();
+      }
+    } catch (error) {
+      throw classifySqliteError(error);
+    }
+  }
+
+  #lost({ descriptor: { range }, index }: Note): FatalError {
+    return new FatalError(
+      "OSTRAKA_CORRUPT",
+      `${this.#path} is past its entry ${index}, and what range ${range}, split off there, begins with is not to be found: if ` +
+        `other replicas of that range have it, remove this one's note (.split-${range}), and it will be sent here`,
+    );
   }
 
   /** Before the split is committed. */
@@ -158,7 +186,7 @@ export class Children {
 
   /** The parent's file is about to be another one: what was to be copied is gone. */
   drop(): void {
-    for (const { child } of this.#pending) removeNote(this.#path, child);
+    for (const note of readNotes(this.#path)) if (note.made !== true) removeNote(this.#path, note);
     this.#pending.clear();
   }
 

@@ -158,6 +158,12 @@ export class RangeState {
     );
   }
 
+  /** Whether the file has applied this entry, all of it. A file that has no state yet has applied nothing. */
+  static reached(database: Database.Database, index: LogIndex): boolean {
+    if (storedVersion(database) === undefined) return false;
+    return RangeState.appliedIndexOf(database) >= index;
+  }
+
   /** Read through any connection to the file, for pins. */
   static appliedIndexOf(database: Database.Database): LogIndex {
     return logIndex(

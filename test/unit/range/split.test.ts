@@ -2,11 +2,14 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, tru
 import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, vi } from "vitest";
-import { COORDINATOR_GROUP, transactionId } from "../../../src/base/ids.js";
+import { FatalError } from "../../../src/base/errors.js";
+import { COORDINATOR_GROUP, groupId, term, transactionId } from "../../../src/base/ids.js";
 import { encodeKey, encodeKeyAfter, tableStart } from "../../../src/base/keys.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
 import { type FileWork, SYSTEM_FILES } from "../../../src/machines/range/files.js";
 import { LogKeeper } from "../../../src/machines/range/log-keeper.js";
+import { writeNote } from "../../../src/machines/range/split-notes.js";
+import { RangeState } from "../../../src/machines/range/state.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
 import type { Command } from "../../../src/machines/range/types.js";
 import { SimRandom } from "../../sim/sim-random.js";
@@ -421,6 +424,57 @@ describe("a child that a full disk keeps from being made", () => {
     const again = openRange(root);
     expect(again.takeChildren()).toMatchObject([{ descriptor: { range: 8 } }]);
     expect(query(openRange(root, 8), "select id from t where id > 4")).toEqual([[5n]]);
+  });
+
+  it("is missed aloud where what it begins with is gone", async () => {
+    const root = temporaryDirectory();
+    const store = openRange(root, 3, full);
+    applySql(store, "create table t(id integer primary key, a)", "insert into t values (1, 1), (5, 5)");
+    applyCommands(store, split(encodeKey(1, [5n]), 8));
+    applySql(store, "insert into t values (2, 'after')");
+    store.abandon();
+    // Whoever opens the file like any other has the log moved into it.
+    const other = new Database(rangePath(root, 3));
+    expect(other.pragma("wal_checkpoint(TRUNCATE)")).toMatchObject([{ busy: 0 }]);
+    other.close();
+    for (let i = 0; i < 2; i++)
+      expect(() => openRange(root)).toThrow(
+        expect.objectContaining({ code: "OSTRAKA_CORRUPT", message: expect.stringContaining("range 8") }),
+      );
+    rmSync(`${rangePath(root, 3)}.split-8`);
+    expect(openRange(root).appliedIndex).toBe(3);
+  });
+
+  it("is not missed where the parent's state was replaced by a later one", async () => {
+    const [root, whole] = [temporaryDirectory(), openRange(temporaryDirectory())];
+    const log = [
+      entry(1, [execute("create table t(id integer primary key, a)")]),
+      entry(2, [split(encodeKey(1, [5n]), 8)]),
+      entry(3, [execute("insert into t values (1, 1)")]),
+    ];
+    whole.apply(log, at(3));
+    const received = await whole.copy();
+    const store = openRange(root);
+    store.apply(log.slice(0, 1), at(1));
+    const commit = vi.spyOn(RangeState.prototype, "store").mockImplementationOnce(() => {
+      // What is said of the split is on the disk by then, and nothing else is.
+      writeNote(rangePath(root, 3), { ...told, walBytes: null });
+      throw new FatalError("OSTRAKA_DISK_FULL", "no room");
+    });
+    const told = {
+      descriptor: { range: groupId(8), start: encodeKey(1, [5n]), end: "", generation: 2 },
+      rightNeighbour: undefined,
+      parent: groupId(3),
+      index: at(2),
+      term: term(1),
+      conf: CONF,
+    };
+    expect(() => store.apply(log.slice(1, 2), at(2))).toThrow("no room");
+    commit.mockRestore();
+    expect(await store.restore(received.path)).toBe(3);
+    await store.close();
+    expect(openRange(root).appliedIndex).toBe(3);
+    expect(existsSync(rangePath(root, 8))).toBe(false);
   });
 
   it("has the log that it is made from kept, whoever closes the file first", () => {
