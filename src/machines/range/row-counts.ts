@@ -12,7 +12,7 @@ import { type RegisteredTable, readTables } from "./table-keys.js";
 import { quoteName } from "./temp-objects.js";
 import type { RangeState } from "./types.js";
 
-/** In larger files counting stops at as many rows of a table, and the rest is estimated. */
+/** In larger files counting stops at as many rows of a table, and the rest is estimated where keys are numbers. */
 const SMALL_BYTES = 256 * 1024 * 1024;
 const COUNTED_ROWS = 100_000;
 /** Rows are not stepped over one by one beyond this; the middle of the rowids has to do. */
@@ -99,13 +99,14 @@ export class RowCounts {
       return this.#number(`SELECT count(*) ${all}`, where.params);
     }
     const rows = this.#number(`SELECT count(*) FROM (SELECT 1 ${from} LIMIT ${COUNTED_ROWS})`, where.params);
-    return rows < COUNTED_ROWS || table.shard === "key" ? rows : this.#estimate(table, from, where.params);
+    if (rows < COUNTED_ROWS) return rows;
+    if (table.rowKey.length === 1 && !table.withoutRowid) return this.#estimate(table, from, where.params);
+    return this.#number(`SELECT count(*) ${from}`, where.params);
   }
 
   /** As if rowids were as dense everywhere as among the first that were counted. */
   #estimate(table: RegisteredTable, from: string, params: readonly SqlValue[]): number {
-    const rowid = table.rowKey.map(quoteName)[0];
-    if (rowid === undefined) return COUNTED_ROWS;
+    const [rowid] = table.rowKey.map(quoteName);
     const [low, high] = this.#reader.database
       .prepare(`SELECT (SELECT min(${rowid}) ${from}), (SELECT max(${rowid}) ${from})`)
       .raw(true)

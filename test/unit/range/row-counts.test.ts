@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { decodeKey, encodeKey, tableStart } from "../../../src/base/keys.js";
+import { openConnection } from "../../../src/machines/range/connection.js";
+import { RowCounts } from "../../../src/machines/range/row-counts.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
 import type { Command } from "../../../src/machines/range/types.js";
 import {
@@ -81,6 +83,27 @@ describe("the key to split at", () => {
     expect(store.splitKey()).toBe(encodeKey(2, ["b", 6n]));
     applySql(store, "create table e(x)", "drop table b", series("e", 1, 3));
     expect(store.splitKey()).toBe(encodeKey(1, [7n]));
+  });
+
+  it.each(["k", "h"])("counts the rows of a large table whose keys are no numbers (%s)", (name) => {
+    const store = openRange(temporaryDirectory());
+    const rows = 150_000;
+    applySql(
+      store,
+      "create table k(a text primary key) without rowid",
+      "create table h(a collate nocase primary key) without rowid",
+      `with recursive n(i) as (values (1) union all select i + 1 from n where i < ${rows})
+       insert into ${name} select printf('%07d', i) from n`,
+    );
+    const connection = openConnection(store.path, { readonly: true, role: "read" });
+    const { rangeState: range, appliedIndex, schemaVersion } = store;
+    const state = { range: range!, appliedIndex, schemaVersion, databaseBytes: 2 ** 30 };
+    const counted = new RowCounts(connection);
+    expect(counted.counts(state).get(name)).toBe(rows);
+    expect(counted.splitKey(state)).toBe(
+      name === "k" ? encodeKey(1, [String(rows / 2 + 1).padStart(7, "0")]) : undefined,
+    );
+    connection.close();
   });
 
   it("is never in what stays whole", () => {
