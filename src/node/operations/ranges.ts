@@ -129,7 +129,8 @@ async function splitAt(view: ClusterView, key: string) {
   return deadline.persist(async (tries) => {
     if (tries > 0) await hosting.view.refresh();
     const parent = hosting.view.directory().at(key);
-    if (parent === undefined) throw new UserError("OSTRAKA_UNAVAILABLE", "the directory of ranges has a gap");
+    if (parent === undefined)
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the directory of ranges has a gap");
     if (parent.start === key) return { range: parent.range, existed: parent.range !== child };
     // By hand: it is not merged again by itself.
     await metaClient.command({ kind: "wish", wish: { ...wishOf(view, child), apart: true } });
