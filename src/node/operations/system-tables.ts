@@ -139,7 +139,13 @@ function atCoordinator<T>({ clock }: ClusterView, ask: () => Promise<T>): Promis
 async function statementRows(view: ClusterView): Promise<Rows> {
   const perNode = await onEveryNode(view, "node.statements", view.running.list());
   return perNode.flatMap(({ id, answer }) =>
-    answer.map((item) => [BigInt(id), BigInt(item.id), item.kind, item.sql, Math.round(item.runningMs)]),
+    answer.map(({ id: statement, kind, sql, runningMs }) => [
+      BigInt(id),
+      BigInt(statement),
+      kind,
+      sql,
+      BigInt(Math.round(runningMs)),
+    ]),
   );
 }
 
