@@ -110,42 +110,53 @@ export class OpenTransactions {
     const { transactions } = leadership;
     const { store } = this.#context.deps;
     const { statement, ordinal, transaction: id } = request;
-    const analysis = await this.#admitted(leadership, request);
-    if (analysis === undefined) return { kind: "move" };
+    const admitted = await this.#admitted(leadership, request);
+    if (admitted === undefined) return { kind: "move" };
+    const { analysis, version } = admitted;
     if (ordinal === 0 && transactions.get(id) === undefined) {
       // The memory has to reach back to before the first read; everything applied here and on its way is known.
       this.#open(id, store.appliedIndex(), leadership);
     }
     const transaction = this.#known(leadership, id, ordinal);
     const stamped = this.#context.stamped(analysis, statement.params, request.flags, request.lastInsertRowid);
-    if (analysis.readonly && transaction.writes.length === 0)
-      return this.#readInTransaction(leadership, transaction, analysis, stamped);
-    return this.#speculate(leadership, transaction, analysis, stamped);
+    const answer =
+      analysis.readonly && transaction.writes.length === 0
+        ? await this.#readInTransaction(leadership, transaction, analysis, stamped)
+        : await this.#speculate(leadership, transaction, analysis, stamped);
+    // Changes are told before the answers that come after them: it may have touched anything else than it was taken for.
+    if (this.#context.deps.schema.version !== version)
+      throw this.#lost(leadership, id, "the schema has changed while the statement ran");
+    return answer;
   }
 
   /** Undefined when it is not for this leader's worker. Waits for what held transactions may change of what it reads. */
-  async #admitted(leadership: Leadership, request: TransactionStatement): Promise<Analysis | undefined> {
+  async #admitted(
+    leadership: Leadership,
+    request: TransactionStatement,
+  ): Promise<{ readonly analysis: Analysis; readonly version: number } | undefined> {
     const { schema } = this.#context.deps;
     const { sql, params } = request.statement;
     for (let waited = false; ; waited = true) {
+      const { version } = schema;
       const analysis = await this.#context.analyse(leadership, sql);
+      if (schema.version !== version) continue;
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return undefined;
       if (!waited && (request.reserveAgeMs !== undefined || !leadership.line.empty)) {
         await this.#waitInLine(leadership, request, analysis.footprint(params));
         continue;
       }
       const { gate } = leadership.admission;
-      if (gate.holds.size === 0 && !this.#context.restricted) return analysis;
+      const admitted = { analysis, version };
+      if (gate.holds.size === 0 && !this.#context.restricted) return admitted;
       const { reads, writes, checks } = analysis.footprint(params);
       const looked = [...reads, ...checks];
       if (gate.holds.meets(looked, [])) {
-        const { version } = schema;
         await leadership.admission.pass({ kind: "read", reads: looked }, () => undefined);
         if (this.#context.leading() !== leadership) throw this.#context.notLeading();
         if (schema.version !== version) continue;
       }
       this.#context.admit(looked, writes);
-      return (await this.#appendsWrongly(writes)) ? undefined : analysis;
+      return (await this.#appendsWrongly(writes)) ? undefined : admitted;
     }
   }
 
