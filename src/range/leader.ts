@@ -199,12 +199,15 @@ export class RangeLeader implements RangeService {
     const leadership = this.#context.serving();
     const statements: StampedStatement[] = [];
     const footprints: Footprint[] = [];
+    const { version } = this.#deps.schema;
     for (const { statement, flags, lastInsertRowid } of request.statements) {
       const analysis = await this.#context.analyse(leadership, statement.sql);
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return MOVE;
       statements.push(this.#context.stamped(analysis, statement.params, flags, lastInsertRowid));
       footprints.push(analysis.footprint(statement.params));
     }
+    // What was looked at first may touch more by now.
+    if (this.#deps.schema.version !== version) return this.batch(request);
     const command: Command = {
       kind: "transaction",
       key: request.key,

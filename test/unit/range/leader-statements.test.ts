@@ -1,7 +1,8 @@
 /** Statements of open transactions at a leader whose schema changes under them. */
 import { afterEach, expect, it } from "vitest";
 import type { RangeStore } from "../../../src/machines/range/types.js";
-import { closeWorlds, id, key, newWorld, rows, run, write } from "./leader-fixture.js";
+import { statement } from "./helpers.js";
+import { closeWorlds, id, key, newWorld, now, prepare, rows, run, whole, write } from "./leader-fixture.js";
 
 afterEach(closeWorlds);
 
@@ -32,8 +33,8 @@ it.each([
       "insert into t values (1, 1)",
       "insert into u values (1, 1)",
     );
-    const statement = { sql, params: [] };
-    const first = { transaction: id("x"), ordinal: 0, statement, flags: 0, lastInsertRowid: 0n };
+    const asked = { sql, params: [] };
+    const first = { transaction: id("x"), ordinal: 0, statement: asked, flags: 0, lastInsertRowid: 0n };
     before(store, call, () =>
       run(
         world,
@@ -55,3 +56,37 @@ it.each([
     expect(await rows(world, "select a from l")).toEqual([]);
   },
 );
+
+it("of a batch are looked at by one schema", async () => {
+  const world = await newWorld();
+  const { leader, log } = world;
+  await run(world, "create table t(id integer primary key)", "create table l(a)");
+  const statements = [
+    statement("create table n(a)"),
+    statement("create trigger g after insert on t begin insert into l values (new.id); end"),
+  ];
+  const body = { kind: "schema" as const, statements, changes: [] };
+  expect(await prepare(world, { id: "p", writes: [{ ...whole("*") }], body })).toMatchObject({ vote: "yes" });
+  const texts = ["insert into t values (5)", "insert into n values (1)"];
+  const batch = leader.batch({
+    key: key(world),
+    transaction: id("batch"),
+    statements: texts.map((sql) => ({ statement: { sql, params: [] }, flags: 0, lastInsertRowid: 0n })),
+  });
+  expect(await now(batch)).toBe("waits");
+  log.held = true;
+  const resolved = leader.resolve(id("p"), "committed");
+  expect(await now(resolved)).toBe("waits");
+  log.deliver();
+  await resolved;
+  expect(await now(batch)).toBe("waits");
+  const reader = id("reader");
+  await leader.begin(reader, { reserve: undefined, age: 0 });
+  const read = { sql: "select count(*) from l", params: [] };
+  const first = { transaction: reader, ordinal: 0, statement: read, flags: 0, lastInsertRowid: 0n };
+  // What it reads is about to be written.
+  await expect(leader.run(first)).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
+  log.deliver();
+  expect(await batch).toMatchObject({ ok: true });
+  expect(await rows(world, "select a from l")).toEqual([[5n]]);
+});
