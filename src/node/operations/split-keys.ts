@@ -10,8 +10,8 @@ const REAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 /**
  * The keys at which to split, of a list of values separated by commas: values of one key that has several columns; of a
- * key that has one, each is a place of its own. Values are converted as SQLite converts what is stored in the columns;
- * 'text' and X'blob' are taken literally.
+ * key that has one, each is a place of its own. Values are converted as SQLite converts what is stored in the columns,
+ * and so are those in quotes: what is never stored is not in the order of what is. X'blob' is taken literally.
  */
 export function splitKeys(table: TableKey, text: string, oracle: SchemaOracle): Key[] {
   if (table.shard === "home")
@@ -76,15 +76,16 @@ function declaredTypes(table: TableKey, oracle: SchemaOracle): string[] {
 }
 
 /** Column affinity (SQLite's "Determination Of Column Affinity"), as far as a text is converted by it. */
-function convert({ text, exact }: Literal, type: string): SqlValue {
-  if (exact !== undefined) return exact;
+function convert({ text: plain, exact = plain }: Literal, type: string): SqlValue {
   const numeric = type.includes("INT") || !(/CHAR|CLOB|TEXT|BLOB/.test(type) || type === "");
-  if (!numeric) return text;
+  if (!numeric || typeof exact !== "string") return exact;
+  // SQLite's white space.
+  const text = exact.replace(/^[ \t\n\v\f\r]+|[ \t\n\v\f\r]+$/g, "");
   if (INTEGER.test(text)) {
     const number = BigInt(text);
     return BigInt.asIntN(64, number) === number ? number : Number(text);
   }
-  if (!REAL.test(text)) return text;
+  if (!REAL.test(text)) return exact;
   const number = Number(text);
   return Number.isSafeInteger(number) && !/REAL|FLOA|DOUB/.test(type) ? BigInt(number) : number;
 }

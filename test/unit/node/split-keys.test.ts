@@ -50,6 +50,11 @@ describe("places to split at", () => {
     expect(values(PAIRS, "x,12")).toEqual([["x", 12n]]);
     expect(values(PAIRS, "x")).toEqual([["x"]]);
     expect(values(PAIRS, "5,abc")).toEqual([["5", "abc"]]);
+    expect(values(PAIRS, "x,'12'")).toEqual([["x", 12n]]);
+    expect(values(PAIRS, "x,' 1e2 '")).toEqual([["x", 100n]]);
+    expect(values(PAIRS, "x,' 1x '")).toEqual([["x", " 1x "]]);
+    expect(values(PAIRS, "x,'1.5'")).toEqual([["x", 1.5]]);
+    expect(values(NAMES, "' 7 '")).toEqual([[" 7 "]]);
     expect(() => values(PAIRS, "a,1,2")).toThrow(/2 columns, and 3 values/);
   });
 
