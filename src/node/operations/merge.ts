@@ -68,10 +68,10 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun
       `range ${left.range} is the last one: it has no right neighbour`,
     );
   const both = [left.range, right.range];
-  // Placement keeps its hands off while they have to stay together.
-  for (const range of both) await markMerging(view, range, true);
   const waiting: Waiting = { frozen: begun, silentSinceMs: undefined };
   try {
+    // Placement keeps its hands off while they have to stay together.
+    for (const range of both) await markMerging(view, range, true);
     const merged = await retried(view, MERGE_MS, async () => {
       const done = takenIn(view, left.range, right);
       if (done !== undefined) return done;

@@ -1,9 +1,11 @@
 import { describe, expect, it } from "vitest";
+import { RetryError } from "../../../src/base/errors.js";
 import { groupId } from "../../../src/base/ids.js";
 import { encodeMetaCommand, type MetaCommand, MetaMachine } from "../../../src/machines/meta/meta.js";
 import type { ClusterView } from "../../../src/node/operations/cluster-view.js";
-import { markMerging } from "../../../src/node/operations/merge.js";
+import { markMerging, mergeRight } from "../../../src/node/operations/merge.js";
 import { MergeKeeper } from "../../../src/node/operations/merge-keeper.js";
+import { RangeDirectory } from "../../../src/placement/directory.js";
 import { ManualClock } from "../../sim/manual-clock.js";
 
 const QUIET = { debug() {}, info() {}, warn() {}, error() {} };
@@ -35,6 +37,24 @@ describe("the mark of a merge", () => {
     await markMerging(view, RANGE, false);
     expect(meta.wish(RANGE)).toMatchObject({ merging: false, leader: 2 });
     await metaClient.command({ kind: "wish", wish: { ...wish, leader: undefined, merging: false } });
+    expect(meta.wish(RANGE)).toBeUndefined();
+  });
+
+  it("goes where a merge ends before it has begun", async () => {
+    const { meta, metaClient, view } = cluster();
+    const ranges = [
+      { range: RANGE, start: "", end: "m", generation: 2, replicas: [] },
+      { range: groupId(5), start: "m", end: "", generation: 2, replicas: [] },
+    ];
+    const directory = new RangeDirectory(ranges);
+    (view.hosting as { view?: unknown }).view = { directory: () => directory };
+    const { command } = metaClient;
+    let commands = 0;
+    metaClient.command = async (asked) => {
+      if (++commands === 2) throw new RetryError("OSTRAKA_UNAVAILABLE", "meta does not answer");
+      await command(asked);
+    };
+    await expect(mergeRight(view, ranges[0]!)).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
     expect(meta.wish(RANGE)).toBeUndefined();
   });
 
