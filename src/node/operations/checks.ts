@@ -46,12 +46,20 @@ export async function checkDigests(view: ClusterView) {
   const waiting = [META_GROUP, COORDINATOR_GROUP, ...ranges];
   const groups: GroupCheck[] = [];
   const checkNext = async (): Promise<void> => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-      groups.push(await checkGroup(view, next, membersOf(view, reports, next)));
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const group = await checkGroup(view, next, membersOf(view, reports, next));
+      if (group.equal || !(await isMerged(view, next))) groups.push(group);
+    }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, checkNext));
   groups.sort((a, b) => a.group - b.group);
   return { equal: groups.every((group) => group.equal), groups };
+}
+
+/** Its replicas may have left while they were asked. */
+async function isMerged(view: ClusterView, group: GroupId): Promise<boolean> {
+  await view.hosting.view.refresh().catch(() => undefined);
+  return view.meta.isMerged(group);
 }
 
 /** Its members as its leader knows them; without one, those that are known to have a replica. */
