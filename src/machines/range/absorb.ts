@@ -75,6 +75,9 @@ export function absorbRange(
 }
 
 function checkFrozen(source: Database.Database, right: RangeDescriptor): void {
+  // A file that is being made has no tables yet.
+  const made = source.prepare("SELECT 1 FROM sqlite_schema WHERE name = '_ostraka_range'").get();
+  if (made === undefined) throw tooEarly(`the replica of range ${right.range} on this node has no state`);
   const frozen = source
     .prepare(
       `SELECT 1 FROM _ostraka_range WHERE range_id = ? AND start_key = ? AND end_key = ? AND generation = ?

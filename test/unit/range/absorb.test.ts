@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync } from "node:fs";
+import { copyFileSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { describe, expect, it } from "vitest";
 import { groupId, transactionId } from "../../../src/base/ids.js";
@@ -192,6 +192,25 @@ describe("a merge", () => {
     expect(applyCommands(left, { ...fits, key: freshKey() })).toMatchObject([retry]);
     applyCommands(left, resolve("p", "aborted"));
     expect(applyCommands(left, { ...fits, key: freshKey() })).toMatchObject([{ ok: true }]);
+  });
+
+  it("waits for a replica whose file is only being made", async () => {
+    const root = temporaryDirectory();
+    const { left, right } = await halves(root);
+    applyCommands(right, freeze(2, 3));
+    const command = absorb(left, right);
+    await right.close();
+    renameSync(dirname(right.path), `${root}/aside`);
+    mkdirSync(dirname(right.path));
+    writeFileSync(right.path, "");
+    const before = await left.digest();
+    expect(() => applyCommands(left, command)).toThrow(
+      expect.objectContaining({ code: "OSTRAKA_TOO_EARLY" }),
+    );
+    expect(await left.digest()).toEqual(before);
+    rmSync(dirname(right.path), { recursive: true });
+    renameSync(`${root}/aside`, dirname(right.path));
+    expect(applyCommands(left, command)).toMatchObject([{ ok: true }]);
   });
 
   it("goes on at the next one when the range that the right one was frozen for has been split", async () => {
