@@ -32,7 +32,17 @@ export class ReservationLine {
   /** Resolves when it is the transaction's turn; `ageMs` is how long ago it was first tried. */
   reserve(id: TransactionId, spans: readonly Span[], ageMs: number): Promise<void> {
     const nowMs = this.#clock.monotonicMs();
-    return new Promise((pass, refuse) => {
+    return new Promise((resolve, reject) => {
+      // Asked for again, as its answer was lost: whoever asked first waits for the same turn.
+      const before = this.#reserving.get(id);
+      const pass = (): void => {
+        before?.pass();
+        resolve();
+      };
+      const refuse = (error: Error): void => {
+        before?.refuse(error);
+        reject(error);
+      };
       this.#reserving.set(id, { pass, refuse });
       this.#passOn(this.#reservations.reserve(id, spans, nowMs - ageMs, nowMs));
       if (this.#reservations.isGranted(id)) this.#grant(id);

@@ -11,6 +11,7 @@ import {
   now,
   prepare,
   run,
+  whole,
   write,
 } from "./leader-fixture.js";
 
@@ -71,6 +72,19 @@ describe("a transaction that lost before", () => {
       vote: "no",
       error: ["retry", "OSTRAKA_RETRY", expect.anything(), null],
     });
+  });
+
+  it("has its turn told to whoever asked for it, however often", async () => {
+    const made = await world();
+    const begin = (name: string) => made.leader.begin(id(name), { reserve: [whole("*")], age: 0 });
+    await begin("first");
+    const asked = [begin("second"), begin("second")];
+    for (const one of asked) expect(await now(one)).toBe("waits");
+    await made.leader.rollback(id("first"));
+    for (const one of asked) expect(await now(one)).toMatchObject({ term: 1 });
+    const late = [begin("third"), begin("third")].map((one) => expect(one).rejects.toThrow(/ended while/));
+    await made.leader.rollback(id("third"));
+    await Promise.all(late);
   });
 
   it("reserves nothing any more once it is prepared, rolled back or gone", async () => {
