@@ -81,7 +81,7 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun
       );
       waiting.frozen = true;
       const ready = await untilAllApplied(view, right, left.range);
-      return view.hosting.view.client(left.range).absorb(frozen, ready);
+      return view.hosting.view.client(left.range).absorb(frozen, ready).catch(unavailable);
     });
     view.hosting.view.learn(JSON.stringify([merged]));
     await view.metaClient.command({ kind: "report", ranges: [merged] });
@@ -105,6 +105,12 @@ function takenIn(
   if (now?.end !== right.start)
     throw new RetryError("OSTRAKA_RETRY", `range ${right.range} is not next to ${left} any more`);
   return undefined;
+}
+
+/** Whatever the left range is busy with passes, and keys wait for it. */
+function unavailable(error: unknown): never {
+  if (!(error instanceof RetryError)) throw error;
+  throw new RetryError("OSTRAKA_UNAVAILABLE", error.message, { cause: error });
 }
 
 /** Should this node die before it ends, the keeper of merges (merge-keeper.ts) takes the mark away. */
