@@ -312,6 +312,12 @@ export class Applier {
   #runAlone(task: Task): void {
     this.#openBatch(this.#aloneFlags(task.command));
     task.result = this.#perform(task);
+    if (this.#connection.inTransaction && this.#executor.mustWatchRowids()) {
+      // It has taken the last rowid itself, and may have had another one chosen since.
+      this.#undo();
+      this.#openBatch(this.#aloneFlags(task.command));
+      task.result = this.#perform(task);
+    }
     let refused: UserError | undefined;
     if (this.#connection.inTransaction) {
       refused = this.#commitAlone(task);

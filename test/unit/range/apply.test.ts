@@ -232,6 +232,41 @@ describe("applying", () => {
     expect(query(store, "select a from w")).toEqual([[7n], [1n]]);
   });
 
+  it.each([
+    ["with others", [], {}],
+    ["under settings of its own", [], { flags: SessionFlag.ForeignKeysOff }],
+    [
+      "because of a deferred constraint",
+      ["create table c(x references t deferrable initially deferred)"],
+      {},
+    ],
+  ])(
+    "never lets SQLite choose a rowid at random within a command that takes the last (%s)",
+    async (_, more, flags) => {
+      const log = [
+        ...["create table t(id integer primary key, a)", "create table w(a)", ...more].map((sql) =>
+          execute(sql),
+        ),
+        execute("insert into t(id) values (9223372036854775807), (null)", [], flags),
+        transaction("b", [
+          statement("insert into t(id) values (9223372036854775807)", [], flags),
+          statement("insert into t(a) values (1)", [], flags),
+        ]),
+        execute("insert into t(id) values (1)"),
+      ];
+      const full = { error: ["user", "SQLITE_FULL", expect.anything(), null] };
+      const digests: string[] = [];
+      for (let replica = 0; replica < 2; replica++) {
+        const store = openStore();
+        const [results] = store.apply([entry(1, log)], at(1)).results;
+        expect(decodeResults(results!).slice(-3)).toMatchObject([full, full, { ok: true }]);
+        expect(query(store, "select id from t")).toEqual([[1n]]);
+        digests.push((await store.digest()).digest);
+      }
+      expect(digests[0]).toBe(digests[1]);
+    },
+  );
+
   it("never lets SQLite choose a rowid at random", () => {
     const store = openStore();
     const last = 9223372036854775807n;
