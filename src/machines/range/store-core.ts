@@ -60,6 +60,8 @@ import type {
 const CHECKPOINT_BYTES = 16 * 1024 * 1024;
 /** While readers keep the log from starting over, checkpoints are tried each time it has grown by this much more. */
 const RETRY_BYTES = 4 * 1024 * 1024;
+/** And where it does not grow any more, after this long. */
+const RETRY_MS = 1_000;
 
 export interface StoreOptions {
   /** For telling how long a replay took. */
@@ -119,6 +121,10 @@ export class StoreCore {
   #pageBytes = 0;
   /** The last checkpoint moved all of the log into the file. */
   #logMayStartOver = true;
+  /** And nothing was written since: of the log nothing is needed. */
+  #logInFile = false;
+  #checkpointing: Timer | undefined;
+  #onNews: () => void = () => {};
   /** Until something changes it. */
   #size: StoreSize | undefined;
   #closing = false;
@@ -136,11 +142,12 @@ export class StoreCore {
     );
   }
 
-  /** Called when a range that was split off has its file. */
-  set onChild(listener: () => void) {
-    this.#children.onComplete = () => {
+  /** Called when a range that was split off has its file, or the log that had grown large is in the file. */
+  set onNews(listener: () => void) {
+    this.#onNews = () => {
       if ((this.#opened ?? this.#resting) !== undefined && !this.#closing) listener();
     };
+    this.#children.onComplete = this.#onNews;
   }
 
   /** Ranges split off whose files are being made. */
@@ -189,6 +196,7 @@ export class StoreCore {
     speculator.close();
     this.#children.settle();
     this.#size = undefined;
+    this.#logInFile = false;
     try {
       return applier.apply(entries, upTo);
     } catch (error) {
@@ -203,7 +211,24 @@ export class StoreCore {
       this.#children.retry().catch(() => {});
       return;
     }
-    if (this.size().walBytes >= this.#nextCheckpointBytes) this.#checkpoint();
+    if (this.size().walBytes < this.#nextCheckpointBytes) return;
+    if (this.#checkpoint()) this.#onNews();
+    else this.#checkpointLater();
+  }
+
+  /** Those who read now may be gone before anything is written again. */
+  #checkpointLater(): void {
+    this.#checkpointing ??= this.#options.later?.(RETRY_MS, () => {
+      this.#checkpointing = undefined;
+      if (this.#opened === undefined || this.#closing || this.#logInFile) return;
+      try {
+        const free = !this.#copying && !this.#opened.speculator.open;
+        if (free && this.#checkpoint()) this.#onNews();
+        else this.#checkpointLater();
+      } catch {
+        // SQLite reports the same trouble to the next apply or checkpoint.
+      }
+    });
   }
 
   read({ statement, maxBytes }: BoundedRead): StatementOutcome {
@@ -273,7 +298,7 @@ export class StoreCore {
       const { all, free } = this.#use().applier.state.pages();
       this.#size = {
         databaseBytes: all * this.#pageBytes,
-        walBytes: fileSize(`${this.path}-wal`),
+        walBytes: this.#logInFile ? 0 : fileSize(`${this.path}-wal`),
         liveBytes: (all - free) * this.#pageBytes,
       };
     }
@@ -376,6 +401,7 @@ export class StoreCore {
         speculator,
       };
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
+      this.#logInFile = false;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
       this.#size = undefined;
       return applier.state.appliedIndex;
@@ -435,6 +461,8 @@ export class StoreCore {
 
   #closeConnections(): void {
     this.#resting = undefined;
+    this.#checkpointing?.cancel();
+    this.#checkpointing = undefined;
     if (this.#opened === undefined) return;
     const keeper = new LogKeeper();
     if (this.#children.pendingSince !== undefined) keeper.keep(this.path);
@@ -467,6 +495,7 @@ export class StoreCore {
       }[];
       const complete = row !== undefined && row.busy === 0n && row.log === row.checkpointed;
       this.#logMayStartOver = complete;
+      this.#logInFile = complete;
       const walBytes = fileSize(`${this.path}-wal`);
       this.#nextCheckpointBytes = complete
         ? CHECKPOINT_BYTES

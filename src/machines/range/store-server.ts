@@ -154,7 +154,7 @@ export class StoreServer {
     const { call, store } = request;
     if (call.op === "open") {
       const core = new StoreCore(call.path, this.#options);
-      core.onChild = () => {
+      core.onNews = () => {
         this.#touched.add(store);
         this.#flushSoon();
       };

@@ -7,7 +7,7 @@ import { transactionId } from "../../../src/base/ids.js";
 import { decodeRows } from "../../../src/base/values.js";
 import { Answers } from "../../../src/machines/range/answers.js";
 import { openConnection } from "../../../src/machines/range/connection.js";
-import type { StoreCore } from "../../../src/machines/range/store-core.js";
+import { StoreCore } from "../../../src/machines/range/store-core.js";
 import { toldDigest } from "../../../src/machines/range/told.js";
 import type {
   SpeculationAnswer,
@@ -15,6 +15,7 @@ import type {
   StatementOutcome,
 } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
+import { ManualClock } from "../../sim/manual-clock.js";
 import {
   applyCommands,
   applySql,
@@ -159,6 +160,42 @@ describe("checkpoints", () => {
       store.maintain();
     }
     expect(store.size().walBytes).toBeLessThan(10_000_000);
+  });
+});
+
+describe("a log that readers kept from being moved into the file", () => {
+  it("is moved, and told to be, once they are gone and though nothing is written", async () => {
+    const clock = new ManualClock();
+    const store = new StoreCore(join(temporaryDirectory(), "range.db"), {
+      monotonicMs: () => clock.monotonicMs(),
+      pause: () => Promise.resolve(),
+      later: (delayMs, run) => clock.setTimer(delayMs, run),
+    });
+    let news = 0;
+    store.onNews = () => void news++;
+    store.open();
+    applySql(store, "create table t(a)");
+    const pin = openConnection(store.path, { readonly: true, role: "read" });
+    pin.database.exec("begin; select count(*) from t");
+    for (let i = 0; i < 20; i++) {
+      applySql(store, "insert into t select randomblob(1000000)");
+      store.maintain();
+    }
+    await clock.advance(5_000);
+    expect(store.size().walBytes).toBeGreaterThan(20_000_000);
+    expect(news).toBe(0);
+    pin.close();
+    await clock.advance(5_000);
+    expect(store.size().walBytes).toBe(0);
+    expect(news).toBe(1);
+    applySql(store, "insert into t values (1)");
+    expect(store.size().walBytes).toBeGreaterThan(0);
+    expect(store.size().walBytes).toBeLessThan(1_000_000);
+    applySql(store, "insert into t select randomblob(20000000)");
+    store.maintain();
+    expect(store.size().walBytes).toBe(0);
+    expect(news).toBe(2);
+    await store.close();
   });
 });
 
