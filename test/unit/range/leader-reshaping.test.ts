@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { groupId, nodeId } from "../../../src/base/ids.js";
 import { encodeKey, tableStart } from "../../../src/base/keys.js";
+import { encodeResults } from "../../../src/machines/range/command.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
 import { settle } from "../../sim/manual-clock.js";
 import { statement } from "./helpers.js";
@@ -170,6 +171,22 @@ describe("a split", () => {
     await expect(made.leader.split(keyAt(made, 8), groupId(21))).rejects.toMatchObject({
       code: "OSTRAKA_ROUTE",
     });
+  });
+
+  it("goes on where it is not known what a trim has done", async () => {
+    const made = await world({ trimRows: 2, trimPauseMs: 20 });
+    const { store } = made;
+    const apply = store.apply.bind(store);
+    await made.leader.split(keyAt(made, 4), CHILD);
+    store.apply = async (entries, upTo) => {
+      store.apply = apply;
+      await apply(entries, upTo);
+      // As after a disk was full when the entry had been applied.
+      return [encodeResults([{ ok: true, outcomes: [], repeated: true }])];
+    };
+    for (let i = 0; i < 10; i++) await made.clock.advance(20);
+    expect(store.state().untrimmed).toBe(false);
+    expect(await rows(made, "SELECT count(*) FROM t")).toEqual([[3n]]);
   });
 
   it("is followed by small deletions of what is the other's, until nothing is left", async () => {
