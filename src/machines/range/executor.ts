@@ -26,7 +26,7 @@ import { refuseAtApply } from "./guard.js";
 import { NO_OUTCOME } from "./no-outcome.js";
 import { firstWord } from "./parameters.js";
 import type { PreparedTransactions } from "./prepared.js";
-import { LAST_ROWID, RowidLimit, TableFull } from "./rowid-limit.js";
+import { RowidLimit, TableFull } from "./rowid-limit.js";
 import type { SliceState } from "./slice-state.js";
 import { MAX_APPLY_RESULT_BYTES, type RangeState } from "./state.js";
 import { TableRegistry } from "./table-keys.js";
@@ -190,19 +190,20 @@ export class Executor {
   }
 
   #run(statement: StampedStatement, changesSchema: boolean): StatementOutcome {
+    const full = this.rowidsRunOut && !changesSchema ? this.#rowids.fullPages() : [];
     let outcome: StatementOutcome;
     try {
       outcome = this.#connection.leavesWrites(statement.sql)
         ? this.#executeToFile(statement)
         : this.#connection.execute(statement, LIMITS);
     } catch (error) {
-      const full = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
-      throw full && this.#rowids.explainsFull() ? new TableFull() : error;
+      const diskFull = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
+      throw diskFull && this.#rowids.explainsFull() ? new TableFull() : error;
     }
-    if (outcome.lastInsertRowid === LAST_ROWID || this.#rowids.mayBeRandom(statement, outcome))
+    if (this.#rowids.takesLast(statement, outcome) || this.#rowids.mayBeRandom(statement, outcome))
       this.#lastRowidUsed = true;
     if (changesSchema) this.#afterSchemaChange();
-    else if (this.rowidsRunOut) this.#rowids.check(statement, outcome);
+    else if (this.rowidsRunOut) this.#rowids.check(statement, outcome, full);
     return outcome;
   }
 

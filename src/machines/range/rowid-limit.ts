@@ -5,7 +5,8 @@
  *
  * The tables are looked at once a batch, in a query over all of them, and where a rowid looks like a random one, since the
  * row that was at the limit may be gone by the end of the batch; statements only when one was found. What goes unnoticed
- * is a rowid chosen within a trigger while a row that an UPDATE or a trigger has brought there comes and goes in one batch.
+ * is a rowid chosen while a row comes and goes in one batch that a trigger has brought there, or an UPDATE that does not
+ * name the limit.
  */
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
@@ -17,7 +18,8 @@ import { readTableFacts } from "./table-facts.js";
 import { quoteName } from "./temp-objects.js";
 import type { StampedStatement, StatementOutcome } from "./types.js";
 
-export const LAST_ROWID = 9223372036854775807n;
+const LAST_ROWID = 9223372036854775807n;
+const LAST_ROWID_TEXT = String(LAST_ROWID);
 /** SQLite allows 500 terms in a compound SELECT. */
 const TERMS = 400;
 /** With this much room the disk is not what is full. */
@@ -61,6 +63,12 @@ export class RowidLimit {
     return this.#queries.some((query) => query.get() !== undefined);
   }
 
+  /** Whether the statement has brought a row to the limit, where it need not stay. */
+  takesLast({ sql, params }: StampedStatement, { lastInsertRowid }: StatementOutcome): boolean {
+    if (lastInsertRowid === LAST_ROWID) return true;
+    return (sql.includes(LAST_ROWID_TEXT) || params.includes(LAST_ROWID)) && this.reached();
+  }
+
   /** Whether SQLite may have chosen a rowid at random, as it does while some table is at the limit. */
   mayBeRandom({ sql, params, stamp }: StampedStatement, { lastInsertRowid }: StatementOutcome): boolean {
     if (lastInsertRowid < UNLIKELY_ROWID || lastInsertRowid === stamp.lastInsertRowid) return false;
@@ -69,10 +77,10 @@ export class RowidLimit {
 
   /**
    * Throws when a statement that has run may have had a rowid chosen at random. To be asked after each statement,
-   * inside its savepoint, when a table was at the limit before it or is now.
+   * inside its savepoint, when a table was at the limit before it (`before`) or is now.
    */
-  check({ sql, params }: StampedStatement, outcome: StatementOutcome): void {
-    const full = new Set(this.#fullPages());
+  check({ sql, params }: StampedStatement, outcome: StatementOutcome, before: readonly bigint[]): void {
+    const full = new Set([...before, ...this.fullPages()]);
     if (full.size === 0) return;
     const program = this.#explain(sql);
     if (!program.some(({ opcode }) => opcode === "NewRowid")) return;
@@ -103,7 +111,8 @@ export class RowidLimit {
     return (most! - pages!) * pageBytes! > ROOM_BYTES;
   }
 
-  #fullPages(): bigint[] {
+  /** Root pages of the tables at the limit. */
+  fullPages(): bigint[] {
     this.#queries ??= this.#prepare();
     return this.#queries.flatMap((query) => query.all() as bigint[]);
   }

@@ -267,6 +267,25 @@ describe("applying", () => {
     },
   );
 
+  it.each(["alone", "with what brought the last one there"])(
+    "never lets SQLite choose a rowid at random in place of the last one (%s)",
+    (how) => {
+      const store = openStore();
+      applySql(store, "create table t(id integer primary key, a unique)", "insert into t values (4, 3)");
+      const move = execute("update t set id = 9223372036854775807 where id = 4");
+      const replace = execute("insert or replace into t(id, a) values (0, 2), (null, 3)");
+      const results =
+        how === "alone"
+          ? [...applyCommands(store, move), ...applyCommands(store, replace)]
+          : applyCommands(store, move, replace);
+      expect(results).toMatchObject([
+        { ok: true },
+        { error: ["user", "SQLITE_FULL", expect.anything(), null] },
+      ]);
+      expect(query(store, "select id, a from t")).toEqual([[9223372036854775807n, 3n]]);
+    },
+  );
+
   it("never lets SQLite choose a rowid at random", () => {
     const store = openStore();
     const last = 9223372036854775807n;
