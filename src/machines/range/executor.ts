@@ -62,6 +62,8 @@ export class Executor {
   rowidsRunOut: boolean;
   /** In this batch. */
   #lastRowidUsed = false;
+  /** In this batch, or before. */
+  #autoincrementMade = false;
   /** The statements that run are a part of a schema change of all ranges. */
   #changingSchema = false;
   /** Of tables by id, before the statement that changes the schema; where the range is one of several. */
@@ -198,12 +200,14 @@ export class Executor {
         : this.#connection.execute(statement, LIMITS);
     } catch (error) {
       const diskFull = error instanceof FatalError && error.code === "OSTRAKA_DISK_FULL";
-      throw diskFull && this.#rowids.explainsFull() ? new TableFull() : error;
+      throw diskFull && this.#rowids.explainsFull(this.#autoincrementMade) ? new TableFull() : error;
     }
     if (this.#rowids.takesLast(statement, outcome) || this.#rowids.mayBeRandom(statement, outcome))
       this.#lastRowidUsed = true;
-    if (changesSchema) this.#afterSchemaChange();
-    else if (this.rowidsRunOut) this.#rowids.check(statement, outcome, full);
+    if (changesSchema) {
+      this.#autoincrementMade ||= /autoincrement/i.test(statement.sql);
+      this.#afterSchemaChange();
+    } else if (this.rowidsRunOut) this.#rowids.check(statement, outcome, full);
     return outcome;
   }
 

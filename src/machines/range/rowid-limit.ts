@@ -90,14 +90,17 @@ export class RowidLimit {
     if (!alone || !isGiven(rowid, sql, params)) throw new TableFull();
   }
 
-  /** Whether SQLITE_FULL can only have come from an AUTOINCREMENT table at the limit. */
-  explainsFull(): boolean {
+  /**
+   * Whether SQLITE_FULL can only have come from an AUTOINCREMENT table at the limit. The error may have undone the batch,
+   * and the table with it, if it was made there (`made`).
+   */
+  explainsFull(made: boolean): boolean {
     const found = this.#connection.database
       .prepare(
         "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND instr(lower(sql), 'autoincrement') > 0",
       )
       .get();
-    if (found === undefined || !this.#mayGrow()) return false;
+    if ((found === undefined && !made) || !this.#mayGrow()) return false;
     const { bavail, bsize } = statfsSync(dirname(this.#connection.path));
     return bavail * bsize > ROOM_BYTES;
   }

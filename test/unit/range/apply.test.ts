@@ -286,6 +286,32 @@ describe("applying", () => {
     },
   );
 
+  it("tells a table that is full from a disk that is, also where the table is as new as that", () => {
+    const full = { error: ["user", "SQLITE_FULL", "database or disk is full", null] };
+    const make = "create table a(id integer primary key autoincrement, b)";
+    const texts = ["insert into a values (9223372036854775807, 1)", "insert into a(b) values (2)"];
+    const store = openStore();
+    expect(applyCommands(store, ...[make, ...texts].map((sql) => execute(sql)))).toMatchObject([
+      { ok: true },
+      { ok: true },
+      full,
+    ]);
+    const within = [
+      make.replace("table a", "table n"),
+      ...texts.map((sql) => sql.replace("into a", "into n")),
+    ];
+    const other = openStore();
+    const results = applyCommands(
+      other,
+      transaction(
+        "x",
+        within.map((sql) => statement(sql)),
+      ),
+      execute("create table n(a)"),
+    );
+    expect(results).toMatchObject([{ ...full, statement: 2 }, { ok: true }]);
+  });
+
   it("never lets SQLite choose a rowid at random", () => {
     const store = openStore();
     const last = 9223372036854775807n;
