@@ -3,8 +3,8 @@
  *
  * A copy is consistent because nothing writes to the database file but checkpoints, and none runs while one is made.
  * What the write-ahead log holds at that moment is either in the file already (the checkpoint before the copy was
- * complete), or the log's bytes are copied too and folded in afterwards: a log that is not in the file whole only
- * grows, unless there is a checkpoint.
+ * complete), or the log's bytes are copied too, as far as they are committed (log-extent.ts), and folded in afterwards:
+ * of a log that is not in the file whole, what is committed stays, unless there is a checkpoint.
  *
  * A database is replaced in two steps that survive a crash at any point: `X.restore` is complete and durable under
  * that name before X is touched; whoever opens X and finds `X.restore` finishes the replacement first.
