@@ -24,6 +24,7 @@ import type { Deadline } from "./deadline.js";
 import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { plainStatement } from "./plain-statement.js";
+import { TableNamesNow } from "./renamed.js";
 import { replay } from "./replay.js";
 import { isStillWhole, type Replica, reach, reachReadPoint } from "./replica.js";
 import { runOptions } from "./run-options.js";
@@ -51,6 +52,7 @@ export class PrivateCopy implements Workspace {
   /** Until COMMIT or ROLLBACK. */
   #open = true;
   #oracle: SessionOracle | undefined;
+  readonly #names = new TableNamesNow();
 
   private constructor(
     replica: Replica,
@@ -141,9 +143,10 @@ export class PrivateCopy implements Workspace {
     } finally {
       // A statement that failed told its client what its checks found.
       const { reads, writes, checks } = analysis.footprint(statement.params, outcome);
-      this.#reads.addAll(reads);
-      if (outcome === undefined) this.#reads.addAll(checks);
-      this.#checks.addAll(checks);
+      const checked = this.#names.spansBefore(checks);
+      this.#reads.addAll(this.#names.spansBefore(reads));
+      if (outcome === undefined) this.#reads.addAll(checked);
+      this.#checks.addAll(checked);
       if (changesDatabase(analysis, statement.params)) this.#writes.addAll(writes);
       if (!analysis.readonly) this.#ranMs += this.#replica.clock.monotonicMs() - startedMs;
     }
@@ -161,7 +164,7 @@ export class PrivateCopy implements Workspace {
     deadline: Deadline,
     systemTables: readonly SystemTable[],
   ): Promise<RowStream> {
-    this.#reads.addAll(analysis.footprint(statement.params).reads);
+    this.#reads.addAll(this.#names.spansBefore(analysis.footprint(statement.params).reads));
     return this.#start(statement, analysis, deadline, systemTables);
   }
 
@@ -202,6 +205,7 @@ export class PrivateCopy implements Workspace {
       "SELECT sql FROM sqlite_temp_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' ORDER BY rowid",
       deadline,
     );
+    await this.#names.learn(this.#runner);
     this.#forgetSchema();
     this.#oracle = createOracle(
       { version: -1, statements, appliedIndex: this.readAt, tables: this.#replica.schema.snapshot.tables },

@@ -41,6 +41,7 @@ import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { plainStatement } from "./plain-statement.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
+import { TableNamesNow } from "./renamed.js";
 import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
 import { takeSnapshot } from "./snapshot.js";
@@ -83,6 +84,7 @@ export class WideWorkspace implements Workspace {
   #schemaTexts: StampedStatement[] = [];
   #schemaStatements: readonly string[] = [];
   #oracle: SessionOracle | undefined;
+  readonly #names = new TableNamesNow();
   /** The texts of the TEMP objects that the oracle knows. */
   #temp: readonly string[] = [];
 
@@ -143,6 +145,7 @@ export class WideWorkspace implements Workspace {
     this.#spans = spans;
     this.#scratch = await Scratch.open(this.#db, this.runner, snapshot);
     this.#schemaTexts = [];
+    this.#names.forget();
     this.#schemaStatements = snapshot.schema.statements;
     try {
       await this.#replay(deadline);
@@ -211,6 +214,7 @@ export class WideWorkspace implements Workspace {
     if (this.#schemaTexts.length > 0) await this.#learnSchema(deadline);
     else {
       this.#forgetSchema();
+      this.#names.forget();
       this.#schemaStatements = this.#scratch.snapshot.schema.statements;
     }
   }
@@ -337,7 +341,8 @@ export class WideWorkspace implements Workspace {
     }
   }
 
-  #read(spans: readonly Span[]): void {
+  #read(spansNow: readonly Span[]): void {
+    const spans = this.#names.spansBefore(spansNow);
     for (const { descriptor, index, term } of this.#scratch.snapshot.pins.values()) {
       const here = spans.filter((span) => span.table === SCHEMA || this.#touches(descriptor, span));
       if (here.length > 0) this.#reads.push({ range: descriptor.range, index, term, spans: here });
@@ -365,6 +370,7 @@ export class WideWorkspace implements Workspace {
   async #learnSchema(deadline: Deadline): Promise<readonly string[]> {
     const statements = await this.#texts(SCHEMA_TEXTS, deadline);
     const temp = await this.#texts(TEMP_TEXTS, deadline);
+    await this.#names.learn(this.runner);
     const before = new Set(this.#schemaStatements);
     this.#forgetSchema();
     this.#temp = temp;
@@ -468,10 +474,13 @@ export class WideWorkspace implements Workspace {
 
   #keyOf({ table, key, row }: RowChange): Key {
     const name = lowerAscii(table);
-    const find = (wanted: string) => this.#tables().find((other) => other.name === wanted);
+    const find = (now: string) => {
+      const before = this.#names.before(now);
+      return this.#tables().find((other) => other.name === before);
+    };
     if (name === SEQUENCES) {
       // AUTOINCREMENT goes on where the table ends.
-      const counted = find(lowerAscii(String(row?.[0])));
+      const counted = find(String(row?.[0]));
       return counted === undefined ? LAST : encodeKey(counted.id, [LAST_ROWID]);
     }
     const known = find(name);

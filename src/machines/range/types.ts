@@ -12,6 +12,7 @@ import type { GroupMachine } from "../../multiraft/types.js";
 import type { RangeDescriptor, TableKey, TableSlice } from "../../placement/descriptor.js";
 import type { ConfState } from "../../raft/types.js";
 import type { SessionFlags, Span } from "../../sql/types.js";
+import type { TableNames } from "./runner/table-history.js";
 import type { UniqueKeysOf } from "./runner/unique-keys.js";
 
 /** Decided by the leader before the log; the only source of time, randomness and connection state at apply. */
@@ -532,6 +533,8 @@ export interface Runner {
   capturedBytes(): Promise<Uint8Array>;
   /** What rows written since it was last asked have in UNIQUE indexes, also those of statements that were undone. */
   takeUniqueKeys(): Promise<UniqueKeysOf>;
+  /** Tables that the transaction has given another name, or made, on a copy whose changes are captured. */
+  tableNames(): Promise<TableNames>;
   /**
    * A statement ended the whole transaction (OR ROLLBACK, RAISE(ROLLBACK)): told by the time its error is. Statements
    * are refused until the next pin or copy.

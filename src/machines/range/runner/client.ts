@@ -36,6 +36,7 @@ import {
   toWireLoad,
   toWireRun,
 } from "./protocol.js";
+import type { TableNames } from "./table-history.js";
 import type { UniqueKeysOf } from "./unique-keys.js";
 
 /** A way to reach the code that runs statements. */
@@ -220,6 +221,15 @@ export class RunnerClient implements Runner {
       "unique keys were asked for",
     );
     return answer.uniqueKeys;
+  }
+
+  async tableNames(): Promise<TableNames> {
+    const answer = await this.#value((id) => [id, Op.TableNames]);
+    assert(
+      answer !== null && typeof answer === "object" && "tableNames" in answer,
+      "names of tables were asked for",
+    );
+    return answer.tableNames;
   }
 
   run(statement: StampedStatement, options: RunOptions): Promise<RowStream> {

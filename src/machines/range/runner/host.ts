@@ -175,6 +175,8 @@ export class RunnerHost {
         return this.#session.fill(request[2], request[3], request[4]);
       case Op.TakeUniqueKeys:
         return { uniqueKeys: this.#session.takeUniqueKeys() };
+      case Op.TableNames:
+        return { tableNames: this.#session.tableNames() };
       case Op.DropSources:
         this.#session.dropSources();
         this.#prepareScratch();

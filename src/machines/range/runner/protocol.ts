@@ -17,6 +17,7 @@ import type {
   StatementOutcome,
   SystemTable,
 } from "../types.js";
+import type { TableNames } from "./table-history.js";
 import type { UniqueKeysOf } from "./unique-keys.js";
 
 export const Op = {
@@ -38,6 +39,7 @@ export const Op = {
   Fill: 13,
   DropSources: 14,
   TakeUniqueKeys: 15,
+  TableNames: 16,
 } as const;
 
 export type Ending = "commit" | "rollback";
@@ -54,7 +56,12 @@ export type Request =
   | [id: number, op: typeof Op.Fill, table: string, rows: Uint8Array, maxBytes: number]
   | [
       id: number,
-      op: typeof Op.Capture | typeof Op.Captured | typeof Op.DropSources | typeof Op.TakeUniqueKeys,
+      op:
+        | typeof Op.Capture
+        | typeof Op.Captured
+        | typeof Op.DropSources
+        | typeof Op.TakeUniqueKeys
+        | typeof Op.TableNames,
     ];
 
 /** Bounds and parameters as vectors. */
@@ -116,6 +123,7 @@ export type AnswerValue =
   | readonly [source: number, appliedIndex: number]
   | Uint8Array
   | { readonly uniqueKeys: UniqueKeysOf }
+  | { readonly tableNames: TableNames }
   | null;
 
 export type Answer =

@@ -31,6 +31,7 @@ import type { Ending } from "./protocol.js";
 import { ScratchDatabase } from "./scratch.js";
 import { scanStatements } from "./source-rows.js";
 import { Sources } from "./sources.js";
+import type { TableNames } from "./table-history.js";
 import { carryTemp, hasTempObjects } from "./temp-carry.js";
 import { TransactionWatch } from "./transaction-watch.js";
 import type { UniqueKeysOf } from "./unique-keys.js";
@@ -207,6 +208,11 @@ export class RunnerSession {
   takeUniqueKeys(): UniqueKeysOf {
     assert(this.#watch !== undefined, "unique keys were asked for that were not captured");
     return this.#watch.capture.uniqueKeys.take();
+  }
+
+  /** Tables that the transaction has made or given another name. */
+  tableNames(): TableNames {
+    return this.#watch?.history.names() ?? [];
   }
 
   /** Starts a statement; the caller pulls it to its end or closes it before anything else is asked of the session. */

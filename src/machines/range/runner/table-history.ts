@@ -25,6 +25,9 @@ export interface TableOrigin {
   readonly columns: readonly (readonly [name: string, now: string | undefined])[];
 }
 
+/** What tables are called now, and in the ranges' files; null where they are not there. */
+export type TableNames = readonly (readonly [now: string, before: string | null])[];
+
 export interface SchemaDifference {
   /** Root pages. */
   readonly made: readonly number[];
@@ -74,6 +77,16 @@ export class TableHistory {
     }
     this.#tables = after;
     return { made, dropped: [...before.keys()].filter((root) => !after.has(root)), renamed };
+  }
+
+  /** Tables that go by another name than in the ranges' files, and those made here, which are not there: lower-case. */
+  names(): TableNames {
+    return [...(this.#tables?.values() ?? [])]
+      .map(
+        ({ name, origin }) =>
+          [lowerAscii(name), origin === undefined ? null : lowerAscii(origin.name)] as const,
+      )
+      .filter(([now, before]) => now !== before);
   }
 
   mark(): HistoryMark {
