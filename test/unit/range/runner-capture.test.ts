@@ -133,6 +133,33 @@ function applied(
   }
 }
 
+/**
+ * Runs a transaction on all rows; answers what it captured, after seeing that texts and changes give its state.
+ */
+function changesOf(
+  schema: readonly string[],
+  content: string,
+  steps: readonly string[],
+  texts: readonly string[] = [],
+): string[] {
+  const path = rangeFile(`${schema.join(";")}; ${content}`);
+  const session = newSession();
+  session.openScratch(snapshot(schema));
+  session.addSource(path);
+  const tables = schema.flatMap((sql) => /^CREATE TABLE (\w+)/.exec(sql)?.[1] ?? []);
+  session.load(
+    0,
+    tables.map((table) => ({ table, slice: WHOLE })),
+    LIMIT,
+  );
+  for (const sql of steps) rowsOf(session, sql);
+  const changes = [...session.captured()];
+  const found = dump((sql) => rowsOf(session, sql));
+  session.closeCopy("rollback");
+  expect(applied(schema, content, texts, changes)).toEqual(found);
+  return changes.map(({ table, key, row }) => [table, ...key, "→", ...(row ?? ["gone"])].join(" ")).sort();
+}
+
 describe("row changes beside changes of the schema", () => {
   const SCHEMA = [
     "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT)",
@@ -144,25 +171,8 @@ describe("row changes beside changes of the schema", () => {
     INSERT INTO p VALUES (1, 'x'), (2, 'y'); INSERT INTO c VALUES (5, 1), (6, 1), (7, 2);
     INSERT INTO w VALUES ('a', 1), ('b', 2)`;
 
-  /** Runs a transaction on all rows; answers what it captured, after seeing that texts and changes give its state. */
-  function check(steps: readonly string[], texts: readonly string[]): string[] {
-    const path = rangeFile(`${SCHEMA.join(";")}; ${ROWS}`);
-    const session = newSession();
-    session.openScratch(snapshot(SCHEMA));
-    session.addSource(path);
-    const tables = ["t", "p", "c", "w"];
-    session.load(
-      0,
-      tables.map((table) => ({ table, slice: WHOLE })),
-      LIMIT,
-    );
-    for (const sql of steps) rowsOf(session, sql);
-    const changes = [...session.captured()];
-    const found = dump((sql) => rowsOf(session, sql));
-    session.closeCopy("rollback");
-    expect(applied(SCHEMA, ROWS, texts, changes)).toEqual(found);
-    return changes.map(({ table, key, row }) => [table, ...key, "→", ...(row ?? ["gone"])].join(" ")).sort();
-  }
+  const check = (steps: readonly string[], texts: readonly string[]): string[] =>
+    changesOf(SCHEMA, ROWS, steps, texts);
 
   it("are as of the last schema", () => {
     const add = "ALTER TABLE t ADD COLUMN c DEFAULT 'new'";
@@ -363,6 +373,22 @@ describe("row changes beside changes of the schema", () => {
     expect(changes()).toEqual(["a 8 → gone", "sqlite_sequence  → a 8"]);
     rowsOf(session, "DELETE FROM sqlite_sequence WHERE name = 'b'");
     expect(changes()).toEqual(["a 8 → gone", "sqlite_sequence  → a 8", "sqlite_sequence  → b 0"]);
+  });
+});
+
+describe("rows that REPLACE deletes", () => {
+  const U = ["CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)"];
+
+  it("are told where the value comes of a generated column", () => {
+    for (const kind of ["VIRTUAL", "STORED"]) {
+      const schema = [`CREATE TABLE t(id INTEGER PRIMARY KEY, a, g AS (a * 2) ${kind} UNIQUE)`];
+      const rows = "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)";
+      expect(changesOf(schema, rows, ["UPDATE OR REPLACE t SET a = 2 WHERE id = 3"])).toEqual([
+        "t 2 → gone",
+        "t 3 → 3 2",
+      ]);
+    }
+    expect(changesOf(U, "INSERT INTO t VALUES (1, 1, 1)", ["UPDATE t SET v = 2"])).toEqual(["t 1 → 1 1 2"]);
   });
 });
 

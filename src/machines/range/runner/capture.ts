@@ -343,7 +343,11 @@ export class Capture {
       );
       const body = `SELECT ${TOUCH}(${root}, 1, ${key.join(", ")}) FROM main.${quoteName(name)} WHERE ${matches.join(" AND ")};`;
       create("BEFORE INSERT", body);
-      create(`BEFORE UPDATE OF ${columns.map((c) => quoteName(c.name)).join(", ")}`, body);
+      // SET names no generated columns, which change all the same.
+      const of = columns.some((c) => c.generated)
+        ? ""
+        : ` OF ${columns.map((c) => quoteName(c.name)).join(", ")}`;
+      create(`BEFORE UPDATE${of}`, body);
     }
     return { blind, collations: indexes.map((columns) => columns.map(({ collation }) => collation)) };
   }
@@ -447,6 +451,7 @@ function truncate(keys: Keys, size: number): void {
 interface IndexColumn {
   readonly name: string;
   readonly collation: string;
+  readonly generated: boolean;
 }
 
 /** Those on which REPLACE may find victims with another key; `blind` when there are some that cannot be looked up. */
@@ -463,12 +468,22 @@ function uniqueIndexes(
   let blind = false;
   for (const [index, partial] of listed) {
     const columns = database
-      .prepare("SELECT cid, name, coll FROM pragma_index_xinfo(?, 'main') WHERE key = 1 ORDER BY seqno")
+      .prepare(
+        `SELECT i.cid, i.name, i.coll, c.hidden FROM pragma_index_xinfo(?, 'main') i
+         LEFT JOIN pragma_table_xinfo(?, 'main') c ON c.cid = i.cid WHERE i.key = 1 ORDER BY i.seqno`,
+      )
       .raw()
       .safeIntegers(false)
-      .all(index) as [number, string | null, string][];
+      .all(index, table) as [number, string | null, string, number | null][];
     if (partial === 1 || columns.some(([cid]) => cid < 0)) blind = true;
-    else indexes.push(columns.map(([, name, collation]) => ({ name: name as string, collation })));
+    else
+      indexes.push(
+        columns.map(([, name, collation, hidden]) => ({
+          name: name as string,
+          collation,
+          generated: hidden !== 0,
+        })),
+      );
   }
   return { indexes, blind };
 }
