@@ -377,8 +377,6 @@ describe("row changes beside changes of the schema", () => {
 });
 
 describe("rows that REPLACE deletes", () => {
-  const U = ["CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)"];
-
   it("are told where the value comes of a generated column", () => {
     for (const kind of ["VIRTUAL", "STORED"]) {
       const schema = [`CREATE TABLE t(id INTEGER PRIMARY KEY, a, g AS (a * 2) ${kind} UNIQUE)`];
@@ -388,7 +386,38 @@ describe("rows that REPLACE deletes", () => {
         "t 3 → 3 2",
       ]);
     }
-    expect(changesOf(U, "INSERT INTO t VALUES (1, 1, 1)", ["UPDATE t SET v = 2"])).toEqual(["t 1 → 1 1 2"]);
+  });
+
+  it("are told where the value is a default in place of NULL", () => {
+    const rows = "INSERT INTO t VALUES (1, 1, 'a'), (2, '5', 'b'), (3, 3, 'c')";
+    for (const type of ["INTEGER", "TEXT COLLATE NOCASE", "BLOB"]) {
+      const schema = [`CREATE TABLE t(id INTEGER PRIMARY KEY, u ${type} NOT NULL DEFAULT '5' UNIQUE, v)`];
+      const five = type === "INTEGER" ? 5 : "5";
+      expect(changesOf(schema, rows, ["INSERT OR REPLACE INTO t VALUES (9, NULL, 'new')"])).toEqual([
+        "t 2 → gone",
+        `t 9 → 9 ${five} new`,
+      ]);
+      expect(changesOf(schema, rows, ["UPDATE OR REPLACE t SET u = NULL WHERE id = 3"])).toEqual([
+        "t 2 → gone",
+        `t 3 → 3 ${five} c`,
+      ]);
+    }
+    for (const [instead, value] of [
+      ["five", "'five'"],
+      ['"fi""v\'e"', `'fi"v''e'`],
+      ["[a b]", "'a b'"],
+      ["('a' || 'b')", "'ab'"],
+      ["TRUE", "1"],
+      ["CURRENT_DATE", "'1970-01-01'"],
+      ["-5.0", "-5.0"],
+      ["x'00'", "x'00'"],
+    ]) {
+      const schema = [`CREATE TABLE t(id INTEGER PRIMARY KEY, u NOT NULL DEFAULT ${instead} UNIQUE)`];
+      const changes = changesOf(schema, `INSERT INTO t VALUES (1, ${value})`, [
+        "INSERT OR REPLACE INTO t VALUES (9, NULL)",
+      ]);
+      expect(changes.map((change) => change.slice(0, 5))).toEqual(["t 1 →", "t 9 →"]);
+    }
   });
 });
 

@@ -38,6 +38,7 @@ import { SequenceWatch } from "./sequences.js";
 import { ShadowWatch } from "./shadows.js";
 import { shapeOf, type TableShape } from "./shapes.js";
 import type { SchemaDifference } from "./table-history.js";
+import { uniqueIndexes } from "./unique-indexes.js";
 import { UniqueKeys } from "./unique-keys.js";
 
 const MAX_KEYS = 1_000_000;
@@ -339,7 +340,7 @@ export class Capture {
     create("AFTER DELETE", wrote("old"));
     for (const columns of indexes) {
       const matches = columns.map(
-        (c) => `${quoteName(c.name)} = new.${quoteName(c.name)} COLLATE ${quoteName(c.collation)}`,
+        (c) => `${quoteName(c.name)} = ${c.added} COLLATE ${quoteName(c.collation)}`,
       );
       const body = `SELECT ${TOUCH}(${root}, 1, ${key.join(", ")}) FROM main.${quoteName(name)} WHERE ${matches.join(" AND ")};`;
       create("BEFORE INSERT", body);
@@ -446,44 +447,4 @@ export class Capture {
 function truncate(keys: Keys, size: number): void {
   let at = 0;
   for (const id of keys.keys()) if (at++ >= size) keys.delete(id);
-}
-
-interface IndexColumn {
-  readonly name: string;
-  readonly collation: string;
-  readonly generated: boolean;
-}
-
-/** Those on which REPLACE may find victims with another key; `blind` when there are some that cannot be looked up. */
-function uniqueIndexes(
-  database: RangeConnection["database"],
-  table: string,
-): { readonly indexes: readonly (readonly IndexColumn[])[]; readonly blind: boolean } {
-  const listed = database
-    .prepare(`SELECT name, partial FROM pragma_index_list(?, 'main') WHERE "unique" = 1`)
-    .raw()
-    .safeIntegers(false)
-    .all(table) as [string, number][];
-  const indexes: IndexColumn[][] = [];
-  let blind = false;
-  for (const [index, partial] of listed) {
-    const columns = database
-      .prepare(
-        `SELECT i.cid, i.name, i.coll, c.hidden FROM pragma_index_xinfo(?, 'main') i
-         LEFT JOIN pragma_table_xinfo(?, 'main') c ON c.cid = i.cid WHERE i.key = 1 ORDER BY i.seqno`,
-      )
-      .raw()
-      .safeIntegers(false)
-      .all(index, table) as [number, string | null, string, number | null][];
-    if (partial === 1 || columns.some(([cid]) => cid < 0)) blind = true;
-    else
-      indexes.push(
-        columns.map(([, name, collation, hidden]) => ({
-          name: name as string,
-          collation,
-          generated: hidden !== 0,
-        })),
-      );
-  }
-  return { indexes, blind };
 }
