@@ -115,8 +115,14 @@ export function shapeOf(connection: RangeConnection, table: string): TableShape 
   const shadow = listed[0] === "shadow";
   const names = columns.map(([column]) => quote(column));
   if (listed[1] === 1n) {
-    const key = columns.filter(([, , pk]) => pk > 0n).sort((a, b) => Number(a[2] - b[2]));
-    const where = key.map(([column]) => `${quote(column)} IS ?`).join(" AND ");
+    // By the key's own collations, which need not be those of its columns: only by these it is one row's.
+    const key = connection
+      .internal(
+        `SELECT x.name, x.coll FROM pragma_index_list(?, 'main') l JOIN pragma_index_xinfo(l.name, 'main') x
+         WHERE l.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`,
+      )
+      .all(table) as unknown as [string, string][];
+    const where = key.map(([column, coll]) => `${quote(column)} COLLATE ${quote(coll)} IS ?`).join(" AND ");
     return {
       name: table,
       remove: `DELETE FROM ${name} WHERE ${where}`,

@@ -376,6 +376,24 @@ describe("row changes beside changes of the schema", () => {
   });
 });
 
+it("rows are told apart as their key does, whatever the collations of its columns", () => {
+  const schema = [
+    "CREATE TABLE w(k TEXT COLLATE NOCASE, v, PRIMARY KEY (k COLLATE BINARY)) WITHOUT ROWID",
+    "CREATE TABLE n(k TEXT, v, PRIMARY KEY (k COLLATE NOCASE)) WITHOUT ROWID",
+    "CREATE TABLE both(v, k TEXT, PRIMARY KEY (k COLLATE NOCASE, k COLLATE BINARY)) WITHOUT ROWID",
+  ];
+  const rows =
+    "INSERT INTO w VALUES ('A', 1), ('a', 2), ('b', 3); INSERT INTO n VALUES ('A', 1), ('b', 2); INSERT INTO both VALUES (1, 'A'), (2, 'a')";
+  expect(
+    changesOf(schema, rows, [
+      "UPDATE w SET v = v + 10 WHERE k = 'a' COLLATE BINARY",
+      "UPDATE n SET k = lower(k)",
+      "UPDATE both SET v = v + 10 WHERE v = 2",
+      "DELETE FROM w WHERE k = 'b'",
+    ]),
+  ).toEqual(["both a a → 12 a", "n A → gone", "n a → a 1", "n b → b 2", "w a → a 12", "w b → gone"]);
+});
+
 describe("rows that REPLACE deletes", () => {
   it("are told where the value comes of a generated column", () => {
     for (const kind of ["VIRTUAL", "STORED"]) {

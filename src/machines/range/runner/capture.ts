@@ -226,7 +226,7 @@ export class Capture {
     const read = this.#connection.database
       .prepare(
         `SELECT ${shape.columns.map(quoteName).join(", ")} FROM main.${quoteName(shape.name)}
-         WHERE ${shape.key.map((part) => `${part} = ?`).join(" AND ")}`,
+         WHERE ${shape.hasKey}`,
       )
       .raw()
       .safeIntegers();

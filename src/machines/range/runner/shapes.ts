@@ -15,10 +15,12 @@ export interface TableShape {
   readonly withoutRowid: boolean;
   /** The row's key as SQL, quoted: a name of the rowid, or the primary key's columns. */
   readonly key: readonly string[];
-  /** Names of the primary key's columns of a table without rowid, in key order. */
+  /** Names of the primary key's columns of a table without rowid, in key order; twice where it has one in two collations. */
   readonly keyColumns: readonly string[];
-  /** The key as the target of ON CONFLICT, with its collations. */
+  /** The key as the target of ON CONFLICT, with its collations, which need not be those of its columns. */
   readonly conflictTarget: string;
+  /** SQL that finds the row with a key. */
+  readonly hasKey: string;
   /** Names of all columns that are not generated, in table order. */
   readonly columns: readonly string[];
   /** A row's vector as SQL, quoted: the rowid first unless a column stands for it. */
@@ -57,18 +59,22 @@ export function shapeOf(database: Database.Database, table: string): TableShape 
       key: [],
       keyColumns: [],
       conflictTarget: "",
+      hasKey: "",
       vector,
       hiddenRowid: false,
       keyAt: [],
     };
   if (withoutRowid === 1n) {
-    const keyColumns = primaryKey(all).map(([column]) => column);
+    const primary = collatedKey(database, name);
+    const keyColumns = primary.map(([column]) => column);
+    const collated = primary.map(([column, coll]) => `${quoteName(column)} COLLATE ${quoteName(coll)}`);
     return {
       ...common,
       withoutRowid: true,
       key: keyColumns.map(quoteName),
       keyColumns,
-      conflictTarget: collatedKey(database, name),
+      conflictTarget: collated.join(", "),
+      hasKey: collated.map((part) => `${part} = ?`).join(" AND "),
       vector,
       hiddenRowid: false,
       keyAt: keyColumns.map((column) => columns.indexOf(column)),
@@ -89,6 +95,7 @@ export function shapeOf(database: Database.Database, table: string): TableShape 
     key: [rowid],
     keyColumns: [],
     conflictTarget: rowid,
+    hasKey: `${rowid} = ?`,
     vector: alias === undefined ? [rowid, ...vector] : vector,
     hiddenRowid: alias === undefined,
     keyAt: [alias === undefined ? 0 : columns.indexOf(alias)],
@@ -141,16 +148,13 @@ function rowidAlias(
   return indexed === undefined ? only[0] : undefined;
 }
 
-/** A conflict target names an index only with the index's own collations. */
-function collatedKey(database: Database.Database, table: string): string {
-  const columns = database
+/** A conflict target names an index only with the index's own collations, and only by these a key is one row's. */
+function collatedKey(database: Database.Database, table: string): [column: string, collation: string][] {
+  return database
     .prepare(
       `SELECT x.name, x.coll FROM pragma_index_list(?, 'main') l JOIN pragma_index_xinfo(l.name, 'main') x
        WHERE l.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`,
     )
     .raw()
     .all(table) as [string, string][];
-  return columns
-    .map(([column, collation]) => `${quoteName(column)} COLLATE ${quoteName(collation)}`)
-    .join(", ");
 }
