@@ -484,6 +484,35 @@ describe("statements on a scratch database", () => {
     expect(run(session, "SELECT count(*) FROM t")).toEqual([[4n]]);
   });
 
+  it("of virtual tables are told also after a savepoint has brought such a table back, or undone another", () => {
+    const { session } = scratchOn(`CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f VALUES ('old');
+      CREATE TABLE t(id INTEGER PRIMARY KEY)`);
+    session.load(0, [{ table: "f", slice: WHOLE }], LIMIT);
+    run(session, "INSERT INTO f VALUES ('new')");
+    const told = changesOf(session);
+    expect(told).toContain("f_content 2 → 2 new");
+    run(session, "SAVEPOINT s");
+    run(session, "DROP TABLE f");
+    run(session, "ROLLBACK TO s");
+    expect(changesOf(session)).toEqual(told);
+    run(session, "CREATE VIRTUAL TABLE box USING rtree(id, x0, x1)");
+    run(session, "INSERT INTO box VALUES (1, 2, 3)");
+    run(session, "ROLLBACK TO s");
+    run(session, "CREATE VIRTUAL TABLE g USING fts5(x)");
+    run(session, "INSERT INTO g VALUES ('a'), ('b')");
+    const made = changesOf(session).filter((change) => !told.includes(change));
+    expect(made.map((change) => change.split(" ")[0])).toEqual([
+      "g_content",
+      "g_content",
+      "g_data",
+      "g_data",
+      "g_data",
+      "g_docsize",
+      "g_docsize",
+      "g_idx",
+    ]);
+  });
+
   it("judge deferred constraints by what they did, not by what was brought", () => {
     const schema = `
       CREATE TABLE p(id INTEGER PRIMARY KEY);

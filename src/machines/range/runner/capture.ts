@@ -35,7 +35,7 @@ import { INTERNAL_PREFIX, quoteName } from "../temp-objects.js";
 import type { RowChange, StampedStatement } from "../types.js";
 import { keyId } from "./key-id.js";
 import { SequenceWatch } from "./sequences.js";
-import { ShadowWatch } from "./shadows.js";
+import { type NotedShadows, ShadowWatch } from "./shadows.js";
 import { shapeOf, type TableShape } from "./shapes.js";
 import type { SchemaDifference } from "./table-history.js";
 import { uniqueIndexes } from "./unique-indexes.js";
@@ -82,6 +82,7 @@ export interface CaptureMark {
     readonly written: number;
     readonly victims: number;
   }[];
+  readonly shadows: NotedShadows | undefined;
   readonly failure: string | undefined;
 }
 
@@ -181,13 +182,14 @@ export class Capture {
       written: table.written.size,
       victims: table.victims.size,
     }));
-    return { tables, failure: this.#failure };
+    return { tables, shadows: this.shadows?.mark(), failure: this.#failure };
   }
 
   /** After the database has been rolled back to where it was marked. */
-  restore({ tables, failure }: CaptureMark): void {
+  restore({ tables, shadows, failure }: CaptureMark): void {
     // The rollback has brought back triggers of then.
     this.#dropTriggers();
+    if (shadows !== undefined) this.shadows?.restore(shadows);
     this.#failure = failure;
     this.#tables = new Map();
     this.#keys = 0;

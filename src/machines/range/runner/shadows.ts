@@ -9,7 +9,8 @@
  * Invariants:
  * 1. A shadow table is noted after its rows were brought (all at once, before the first statement that may write them)
  *    and before anything was written to it.
- * 2. Only what is noted is told. Where a transaction makes a virtual table the rows that it is made with count as noted:
+ * 2. What is noted is taken back with the savepoint since which it was noted, or forgotten.
+ * 3. Only what is noted is told. Where a transaction makes a virtual table the rows that it is made with count as noted:
  *    they are the same wherever its text runs.
  */
 import { createHash } from "node:crypto";
@@ -27,10 +28,12 @@ const MAX_ROWS = 2_000_000;
 /** Rows not longer than a hash stand for themselves. */
 const HASH_BYTES = 32;
 
+/** By root page, which a table keeps for life: what its rows were, by key. */
+export type NotedShadows = ReadonlyMap<number, ReadonlyMap<KeyId, string>>;
+
 export class ShadowWatch {
   readonly #connection: RangeConnection;
-  /** By root page, which a table keeps for life: what its rows were, by key. */
-  readonly #noted = new Map<number, ReadonlyMap<KeyId, string>>();
+  #noted = new Map<number, ReadonlyMap<KeyId, string>>();
   #rows = 0;
 
   constructor(connection: RangeConnection) {
@@ -65,6 +68,17 @@ export class ShadowWatch {
     if (this.#noted.size === 0) return;
     const roots = new Set(this.#shadows().map(([root]) => root));
     for (const root of this.#noted.keys()) if (!roots.has(root)) this.#forget(root);
+  }
+
+  mark(): NotedShadows {
+    return new Map(this.#noted);
+  }
+
+  /** After ROLLBACK TO: what was noted since is as it was then, and tables that were dropped since are back. */
+  restore(mark: NotedShadows): void {
+    this.#noted = new Map(mark);
+    this.#rows = 0;
+    for (const rows of mark.values()) this.#rows += rows.size;
   }
 
   *changes(): Generator<RowChange> {
