@@ -350,6 +350,9 @@ function isWhole({ low, high }: Span): boolean {
 /** What JSON does not know, told apart from what it does. */
 function plainJson(_: string, value: unknown): unknown {
   if (typeof value === "bigint") return { integer: String(value) };
+  // JSON has null for infinities, and no zero below zero.
+  if (Object.is(value, -0)) return { real: "-0" };
+  if (typeof value === "number" && !Number.isFinite(value)) return { real: String(value) };
   return value instanceof Uint8Array ? { blob: [...value] } : value;
 }
 

@@ -101,6 +101,28 @@ describe("a scratch database", () => {
       expect(brought).toEqual(["5 of 3", "9 of 3", "10 of 4", "11 of 4"]);
     });
 
+    it("brings rows for each condition, also where only values differ that JSON does not know", async () => {
+      const scratch = await scratchOver([left, right], [left, right], load);
+      const values = [
+        null,
+        Number.POSITIVE_INFINITY,
+        Number.NEGATIVE_INFINITY,
+        0,
+        -0,
+        0n,
+        "0",
+        new Uint8Array(1),
+      ];
+      for (const value of values) {
+        const where = [{ sql: "v IS ?", params: [value] }];
+        for (const expected of [ITS_OWN, []]) {
+          brought = [];
+          await scratch.ensure({ reads: whole, writes: [], checks: [] }, deadline, new Map([["t", where]]));
+          expect(brought).toEqual(expected);
+        }
+      }
+    });
+
     it("lets each range answer for its own rows, of those that have any", async () => {
       const scratch = await scratchOver([left, right], [left, right], load);
       for (const part of scratch.slices("t", whole)) await scratch.bring(part, { table: "t" }, deadline);
