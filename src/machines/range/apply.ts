@@ -450,19 +450,22 @@ export class Applier {
    * only results beyond the limit, found after the changes, need a savepoint.
    */
   #execute(statement: StampedStatement): CommandResult {
-    if (statement.told !== undefined || /\breturning\b/i.test(statement.sql)) {
-      return this.#guarded(() => this.#executor.statements([statement]));
-    }
-    if (this.#executor.rowidsRunOut) this.#savepoint.run();
+    if (statement.told !== undefined) return this.#guarded(() => this.#executor.statements([statement]));
+    const guarded = this.#executor.rowidsRunOut || /\breturning\b/i.test(statement.sql);
+    if (guarded) this.#savepoint.run();
     let result: CommandResult;
     try {
       result = { ok: true, outcomes: [this.#executor.run(statement)], repeated: false };
     } catch (error) {
-      result = failure(userError(error), 0);
-      if (error instanceof TableFull && this.#executor.rowidsRunOut && this.#connection.inTransaction)
+      const failed = userError(error);
+      result = failure(failed, 0);
+      const ours = error instanceof TableFull || !failed.code.startsWith("SQLITE_");
+      if (guarded && ours && this.#connection.inTransaction) {
         this.#rollbackTo.run();
+        this.#executor.schemaUndone();
+      }
     }
-    if (this.#executor.rowidsRunOut && this.#connection.inTransaction) this.#release.run();
+    if (guarded && this.#connection.inTransaction) this.#release.run();
     return result;
   }
 

@@ -98,6 +98,9 @@ describe("applying", () => {
     const [result] = applyCommands(store, execute("insert or fail into t values (1), (3), (5)"));
     expect(result!.ok).toBe(false);
     expect(query(store, "select a from t order by a")).toEqual([[1n], [3n]]);
+    const [told] = applyCommands(store, execute("insert or fail into t values (2), (3), (5) returning a"));
+    expect(told!.ok).toBe(false);
+    expect(query(store, "select a from t order by a")).toEqual([[1n], [2n], [3n]]);
   });
 
   it.each([

@@ -600,6 +600,25 @@ describe("statements on a scratch database", () => {
     expect(session.rolledBack).toBe(false);
   });
 
+  it("keep of a statement that fails what SQLite keeps, and nothing of one whose rows are too many", () => {
+    const { session } = scratchOn(
+      "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (3, 'there')",
+    );
+    session.load(0, [{ table: "t", slice: WHOLE }], LIMIT);
+    for (const [sql, kept] of [
+      ["INSERT INTO t VALUES (1, 'x'), (3, 'x')", [3n]],
+      ["INSERT OR FAIL INTO t VALUES (1, 'x'), (3, 'x'), (5, 'x')", [1n, 3n]],
+      ["INSERT OR FAIL INTO t VALUES (2, 'x'), (3, 'x'), (5, 'x') RETURNING id", [1n, 2n, 3n]],
+      ["INSERT INTO t VALUES (7, 'x'), (3, 'x') RETURNING id", [1n, 2n, 3n]],
+    ] as const) {
+      expect(codeOf(() => run(session, sql))).toBe("SQLITE_CONSTRAINT_PRIMARYKEY");
+      expect(run(session, "SELECT id FROM t").flat()).toEqual(kept);
+    }
+    const large = statement("INSERT INTO t VALUES (8, hex(zeroblob(1000))) RETURNING v");
+    expect(codeOf(() => session.start(large, 1_000, []).next())).toBe("OSTRAKA_TOO_LARGE");
+    expect(run(session, "SELECT id FROM t").flat()).toEqual([1n, 2n, 3n]);
+  });
+
   it("find nothing of an earlier one, whether or not it was made ahead", () => {
     const { session, path } = scratchOn(SHOP);
     const schema = schemaOf(path);

@@ -8,7 +8,8 @@
  *    because the next pin is likely to be on the same file.
  * 2. A pin is a read transaction: everything run on it sees the state at the applied index that `pin` answered.
  * 3. Statements never end the transaction but by OR ROLLBACK and RAISE(ROLLBACK), which `rolledBack` tells.
- * 4. A statement that fails, or whose rows are too many, leaves nothing behind.
+ * 4. A statement that fails leaves nothing behind but what SQLite leaves (OR FAIL); one whose rows are too many, or that
+ *    is stopped, nothing.
  */
 import { assert } from "../../../base/assert.js";
 import { FatalError, type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
@@ -224,7 +225,7 @@ export class RunnerSession {
     if (this.#rolledBack) throw rolledBackEarlier();
     const guarded = /\breturning\b/i.test(statement.sql);
     let savepoint = false;
-    const finish = (failed: boolean): void => this.#finish(systemTables, savepoint, failed, leading.word);
+    const finish = (undo: boolean): void => this.#finish(systemTables, savepoint, undo, leading.word);
     try {
       this.#watch?.settle();
       this.#begin(connection, statement);
@@ -240,8 +241,9 @@ export class RunnerSession {
       this.#watch?.ran(statement.sql, leading);
       return guardCursor(cursor, finish);
     } catch (error) {
-      finish(true);
-      throw asRunnerError(error);
+      const failure = asRunnerError(error);
+      finish(!isSqlitesOwn(failure));
+      throw failure;
     }
   }
 
@@ -288,11 +290,11 @@ export class RunnerSession {
     return (flags & ~fixed) | (connection.flags & fixed);
   }
 
-  #finish(systemTables: readonly SystemTable[], savepoint: boolean, failed: boolean, word: string): void {
+  #finish(systemTables: readonly SystemTable[], savepoint: boolean, undo: boolean, word: string): void {
     const { database } = this.#connection as RangeConnection;
     if (!database.inTransaction) this.#rolledBack = true;
     else if (savepoint)
-      database.exec(failed ? `ROLLBACK TO ${SAVEPOINT}; RELEASE ${SAVEPOINT}` : `RELEASE ${SAVEPOINT}`);
+      database.exec(undo ? `ROLLBACK TO ${SAVEPOINT}; RELEASE ${SAVEPOINT}` : `RELEASE ${SAVEPOINT}`);
     for (const { name } of systemTables) database.exec(`DROP TABLE IF EXISTS temp.${quoteName(name)}`);
     if (!this.#rolledBack) this.#watch?.ended();
     if (this.#rolledBack || MAY_CHANGE_TEMP.has(word)) this.#learnTemp();
@@ -414,13 +416,18 @@ function concatenated(starts: readonly (() => RowCursor)[]): RowCursor {
   };
 }
 
-/** Calls `finish` once, when the rows have ended, failed or were given up. */
-function guardCursor(cursor: RowCursor, finish: (failed: boolean) => void): RowCursor {
+/** SQLite has undone what the statement did, but for what OR FAIL and RAISE(FAIL) keep. */
+function isSqlitesOwn({ family, code }: OstrakaError): boolean {
+  return family === "user" && code.startsWith("SQLITE_");
+}
+
+/** Calls `finish` once, when the rows have ended, failed or were given up; says whether it is to undo what was done. */
+function guardCursor(cursor: RowCursor, finish: (undo: boolean) => void): RowCursor {
   let open = true;
-  const end = (failed: boolean): void => {
+  const end = (undo: boolean): void => {
     if (!open) return;
     open = false;
-    finish(failed);
+    finish(undo);
   };
   return {
     columns: cursor.columns,
@@ -431,8 +438,9 @@ function guardCursor(cursor: RowCursor, finish: (failed: boolean) => void): RowC
         if (chunk === undefined) end(false);
         return chunk;
       } catch (error) {
-        end(true);
-        throw asRunnerError(error);
+        const failure = asRunnerError(error);
+        end(!isSqlitesOwn(failure));
+        throw failure;
       }
     },
     summary: () => cursor.summary(),
