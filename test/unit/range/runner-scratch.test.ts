@@ -557,6 +557,21 @@ describe("statements on a scratch database", () => {
     expect(commits(SessionFlag.ForeignKeysOff, all("c"), immediate)).toBe("committed");
   });
 
+  it("mind no foreign key that names no key, but where it is written", () => {
+    const { session } = scratchOn(`CREATE TABLE p(id INTEGER PRIMARY KEY, v);
+      CREATE TABLE wrong(v REFERENCES p(v) DEFERRABLE INITIALLY DEFERRED);
+      CREATE TABLE d(id INTEGER PRIMARY KEY, p REFERENCES q DEFERRABLE INITIALLY DEFERRED);
+      CREATE TABLE q(id INTEGER PRIMARY KEY); INSERT INTO d VALUES (1, NULL)`);
+    const all = (table: string) => session.load(0, [{ table, slice: WHOLE }], LIMIT);
+    run(session, "INSERT INTO q VALUES (5)");
+    run(session, "INSERT INTO d VALUES (9, 9)");
+    all("d");
+    expect(codeOf(() => run(session, "INSERT INTO wrong VALUES (1)"))).toBe("SQLITE_ERROR");
+    expect(codeOf(() => session.closeCopy("commit"))).toBe("SQLITE_CONSTRAINT_FOREIGNKEY");
+    run(session, "DELETE FROM d WHERE id = 9");
+    session.closeCopy("commit");
+  });
+
   it("carry TEMP objects there and back", () => {
     const { session, path } = scratchOn(SHOP);
     session.closeCopy("rollback");
