@@ -25,42 +25,52 @@ export interface ProcessSettings {
 
 export class ProcessLink implements RunnerLink {
   readonly pid: number | undefined;
-  readonly #child: ChildProcess;
-  readonly #frames: Socket;
+  readonly #child: ChildProcess | undefined;
+  readonly #frames: Socket | undefined;
   #killed = false;
 
   constructor({ entry, temporaryDirectory }: ProcessSettings, events: LinkEvents) {
-    this.#child = spawn(process.execPath, [entry], {
-      stdio: ["ignore", "ignore", "inherit", "pipe", "pipe"],
-      // Nothing of our environment is its business; answers must not depend on it.
-      env: { TZ: "UTC", TMPDIR: temporaryDirectory, SQLITE_TMPDIR: temporaryDirectory },
-    });
-    this.pid = this.#child.pid;
-    this.#frames = this.#child.stdio[3] as Socket;
-    const lifeline = this.#child.stdio[4] as Socket;
     const died = (): void => {
       if (this.#killed) return;
       this.kill();
       events.onDeath();
     };
+    try {
+      this.#child = spawn(process.execPath, [entry], {
+        stdio: ["ignore", "ignore", "inherit", "pipe", "pipe"],
+        // Nothing of our environment is its business; answers must not depend on it.
+        env: { TZ: "UTC", TMPDIR: temporaryDirectory, SQLITE_TMPDIR: temporaryDirectory },
+      });
+    } catch {
+      // There is no room for another process.
+      setImmediate(died);
+      return;
+    }
+    this.#child.on("error", died);
+    this.#child.on("exit", died);
+    this.pid = this.#child.pid;
+    // Where no more files may be opened there are no pipes, and the error is on its way.
+    const stdio = this.#child.stdio as ChildProcess["stdio"] | undefined;
+    if (stdio === undefined) return;
+    this.#frames = stdio[3] as Socket;
+    const lifeline = stdio[4] as Socket;
     const reader = new FrameReader<Answer>((answer) => events.onAnswer(answer));
     this.#frames.on("data", (chunk: Buffer) => reader.push(chunk));
     this.#frames.on("error", died);
     this.#frames.on("close", died);
     lifeline.on("error", died);
-    this.#child.on("error", died);
-    this.#child.on("exit", died);
   }
 
   send(request: Request): void {
-    if (!this.#killed) this.#frames.write(encodeFrame(request));
+    if (!this.#killed) this.#frames?.write(encodeFrame(request));
   }
 
   kill(): void {
     if (this.#killed) return;
     this.#killed = true;
-    this.#child.kill("SIGKILL");
-    for (const stream of this.#child.stdio) stream?.destroy();
+    this.#child?.kill("SIGKILL");
+    const stdio = this.#child?.stdio as ChildProcess["stdio"] | undefined;
+    for (const stream of stdio ?? []) stream?.destroy();
   }
 
   memoryBytes(): number | undefined {
