@@ -8,7 +8,12 @@ import { logIndex } from "../../../src/base/ids.js";
 import { decodeRows, type SqlValue, ValueWriter } from "../../../src/base/values.js";
 import { MAKE_SEQUENCE } from "../../../src/machines/range/oracle.js";
 import { RunnerSession } from "../../../src/machines/range/runner/session.js";
-import type { SchemaSnapshot, ScratchLoad, StampedStatement } from "../../../src/machines/range/types.js";
+import type {
+  SchemaSnapshot,
+  ScratchLoad,
+  StampedStatement,
+  SystemTable,
+} from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
 
 const WHOLE = { low: undefined, high: undefined };
@@ -632,6 +637,21 @@ describe("statements on a scratch database", () => {
     const large = statement("INSERT INTO t VALUES (8, hex(zeroblob(1000))) RETURNING v");
     expect(codeOf(() => session.start(large, 1_000, []).next())).toBe("OSTRAKA_TOO_LARGE");
     expect(run(session, "SELECT id FROM t").flat()).toEqual([1n, 2n, 3n]);
+  });
+
+  it("tell the session's last rowid, not that of a system table's rows", () => {
+    const { session } = scratchOn("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const last = (sql: string, systemTables: readonly SystemTable[]): bigint => {
+      const stamp = { wallMs: 0, seed: 1, lastInsertRowid: 7n };
+      const cursor = session.start({ ...statement(sql), stamp }, LIMIT, systemTables);
+      cursor.next();
+      return cursor.summary().lastInsertRowid;
+    };
+    const nodes = { name: "nodes", columns: ["id"], types: undefined, rows: [[1n], [2n], [3n]] };
+    expect(last("INSERT INTO t VALUES (7, 1)", [])).toBe(7n);
+    expect(last("INSERT INTO t SELECT id, id FROM nodes WHERE id > 5", [nodes])).toBe(7n);
+    expect(last("UPDATE t SET v = last_insert_rowid()", [nodes])).toBe(7n);
+    expect(run(session, "SELECT v FROM t").flat()).toEqual([7n]);
   });
 
   it("find nothing of an earlier one, whether or not it was made ahead", () => {

@@ -371,6 +371,7 @@ function placeSystemTables(connection: RangeConnection, tables: readonly SystemT
     );
     for (const row of rows) insert.run(row as SqlValue[]);
   }
+  if (tables.length > 0) connection.disturbed();
 }
 
 /**
