@@ -12,6 +12,7 @@ function keyOf(values: readonly SqlValue[], collations = values.map(() => "BINAR
 describe("the keys of what unique indexes hold", () => {
   it.each<[string, SqlValue, SqlValue, string]>([
     ["letters without case", "aBc", "AbC", "NOCASE"],
+    ["what NOCASE does not look at", "A\0bc", "a\0é", "NOCASE"],
     ["spaces at the end", "a", "a  ", "rtrim"],
     ["numbers of either kind", 5n, 5, "BINARY"],
     ["zeros", 0n, -0, "BINARY"],
@@ -22,6 +23,7 @@ describe("the keys of what unique indexes hold", () => {
 
   it.each<[string, SqlValue, SqlValue, string]>([
     ["letters in bytes", "a", "A", "BINARY"],
+    ["lengths behind NUL", "a\0b", "a\0bc", "NOCASE"],
     ["letters beyond ASCII", "ä", "Ä", "NOCASE"],
     ["text and number", "5", 5n, "BINARY"],
     ["text and bytes", "a", new Uint8Array([97]), "BINARY"],

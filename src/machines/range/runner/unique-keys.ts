@@ -71,10 +71,17 @@ function comparable(value: SqlValue, collation: string): SqlValue {
   if (typeof value !== "string") return value;
   switch (collation.toUpperCase()) {
     case "NOCASE":
-      return value.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
+      return comparableLetters(value);
     case "RTRIM":
       return value.replace(/ +$/, "");
     default:
       return value;
   }
+}
+
+/** NOCASE looks at letters up to the first NUL, and behind that at the length alone. */
+function comparableLetters(value: string): string {
+  const folded = value.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
+  const end = folded.indexOf("\0");
+  return end < 0 ? folded : `${folded.slice(0, end + 1)}${Buffer.byteLength(folded)}`;
 }
