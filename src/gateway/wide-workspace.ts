@@ -21,18 +21,10 @@ import type {
 } from "../machines/range/types.js";
 import type { RangeDescriptor, TableKey } from "../placement/descriptor.js";
 import { RangeDirectory } from "../placement/directory.js";
-import { isOfUniqueKeys, rangesOf, rowsOf } from "../placement/route.js";
+import { isOfUniqueKeys, rangesOf, rowsOf, tableKeySpan } from "../placement/route.js";
 import { analyse } from "../sql/analyse.js";
 import { lowerAscii } from "../sql/tokenizer.js";
-import {
-  type Analysis,
-  END_OF_TABLE,
-  EVERY_TABLE,
-  type Footprint,
-  SCHEMA,
-  type Span,
-  UNIQUE_KEYS,
-} from "../sql/types.js";
+import { type Analysis, END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
 import { EVERYTHING } from "../txn/spans.js";
 import { type GatewayDatabase, outdated } from "./database.js";
@@ -50,14 +42,11 @@ import { tablesNamed } from "./tables-named.js";
 import type { TransactionOptions } from "./transaction.js";
 import { commitWide, type Participation } from "./wide-commit.js";
 import type { RangeRead, Workspace, WorkspaceCommit } from "./workspace.js";
+import { type Added, addedSpans, notAdded, writtenSpans } from "./written-spans.js";
 
 const SEQUENCES = "sqlite_sequence";
 const LAST: Key = tableStart(0xffff_ffff);
 const LAST_ROWID = (1n << 63n) - 1n;
-/** To UNIQUE indexes, by table; null where it cannot be told. */
-type Added = ReadonlyMap<string, Iterable<bigint> | null>;
-/** Beyond this a table's changed rows are held as one interval. */
-const MAX_POINTS = 256;
 const SCHEMA_TEXTS =
   "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_ostraka%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
 const TEMP_TEXTS =
@@ -437,13 +426,12 @@ export class WideWorkspace implements Workspace {
     const changesSchema = everywhere !== undefined;
     const directory = everywhere ?? this.#pinned();
     const byRange = new Map<GroupId, RowChange[]>();
-    for (const change of changes) {
-      const at = directory.at(this.#keyOf(change));
-      if (at === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has changed meanwhile");
-      const list = byRange.get(at.range);
-      if (list === undefined) byRange.set(at.range, [change]);
-      else list.push(change);
-    }
+    for (const change of changes)
+      for (const range of this.#rangesOf(change, directory)) {
+        const list = byRange.get(range);
+        if (list === undefined) byRange.set(range, [change]);
+        else list.push(change);
+      }
     const described = new Map(directory.ranges.map((descriptor) => [descriptor.range, descriptor]));
     const ids = changesSchema
       ? directory.ranges.map(({ range }) => range)
@@ -472,18 +460,29 @@ export class WideWorkspace implements Workspace {
     return shadowOwner(table, this.#oracle ?? this.#db.ranges.schema().oracle());
   }
 
+  #rangesOf(change: RowChange, directory: RangeDirectory): Iterable<GroupId> {
+    const at = directory.at(this.#keyOf(change));
+    if (at === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has changed meanwhile");
+    const counted = lowerAscii(change.table) === SEQUENCES ? this.#tableNow(change.row?.[0]) : undefined;
+    // The largest value of all ranges counts: to make it smaller takes all that have one.
+    const all = counted === undefined ? [] : directory.between(tableKeySpan(counted));
+    return new Set([at, ...all].map(({ range }) => range));
+  }
+
+  /** As it was when the transaction began. */
+  #tableNow(name: unknown): TableKey | undefined {
+    const before = this.#names.before(String(name));
+    return this.#tables().find((other) => other.name === before);
+  }
+
   #keyOf({ table, key, row }: RowChange): Key {
     const name = lowerAscii(table);
-    const find = (now: string) => {
-      const before = this.#names.before(now);
-      return this.#tables().find((other) => other.name === before);
-    };
     if (name === SEQUENCES) {
       // AUTOINCREMENT goes on where the table ends.
-      const counted = find(String(row?.[0]));
+      const counted = this.#tableNow(row?.[0]);
       return counted === undefined ? LAST : encodeKey(counted.id, [LAST_ROWID]);
     }
-    const known = find(name);
+    const known = this.#tableNow(name);
     if (this.#oracle?.homeTables().has(name)) return tableStart(HOME_TABLE_ID);
     // A table made by this transaction: its id will be higher than all others, so its rows belong to the last range.
     if (known === undefined) return LAST;
@@ -541,61 +540,4 @@ function asRunElsewhere(
       "this change of the schema cannot be replicated to many ranges",
     );
   return { ...statement, sql: text, params: [], vector: undefined, told: undefined };
-}
-
-/** What nobody else may have added for what was added not to have been there. */
-function notAdded(tables: Iterable<string>, added: Added): readonly Span[] {
-  return [...tables].flatMap(
-    (table) => uniqueSpans(table, added) ?? [{ table, low: undefined, high: undefined }],
-  );
-}
-
-/** What the tables of these changes got in their UNIQUE indexes. */
-function addedSpans(changes: readonly RowChange[], added: Added): readonly Span[] {
-  const tables = new Set(changes.map(({ table }) => lowerAscii(table)));
-  return [...tables].flatMap((table) => uniqueSpans(table, added) ?? [{ table, ...UNIQUE_KEYS }]);
-}
-
-/** Undefined when they are not known, or too many to be named. */
-function uniqueSpans(table: string, added: Added): readonly Span[] | undefined {
-  const keys = added.get(table);
-  if (keys === null) return undefined;
-  const spans = Array.from(keys ?? [], (key) => ({ table, low: key, high: key }));
-  return spans.length > MAX_POINTS ? undefined : spans;
-}
-
-/** What is held until the decision, and conflicts with what others have read: exactly the rows that change. */
-function writtenSpans(
-  changes: readonly RowChange[],
-  appended: ReadonlySet<string>,
-  ownerOf: (table: string) => string,
-): readonly Span[] {
-  const keys = new Map<string, bigint[]>();
-  const wholes = new Set<string>();
-  const owners = new Map<string, string>();
-  for (const { table, key } of changes) {
-    const name = lowerAscii(table);
-    const [rowid] = key;
-    let owner = owners.get(name);
-    if (owner === undefined) {
-      owner = ownerOf(name);
-      owners.set(name, owner);
-    }
-    if (owner !== name) wholes.add(owner);
-    else if (key.length !== 1 || typeof rowid !== "bigint") wholes.add(name);
-    else if (keys.has(name)) keys.get(name)!.push(rowid);
-    else keys.set(name, [rowid]);
-  }
-  const spans: Span[] = [...wholes].map((table) => ({ table, low: undefined, high: undefined }));
-  for (const [table, rowids] of keys) {
-    if (wholes.has(table)) continue;
-    if (rowids.length <= MAX_POINTS) spans.push(...rowids.map((key) => ({ table, low: key, high: key })));
-    else {
-      rowids.sort((a, b) => (a < b ? -1 : 1));
-      spans.push({ table, low: rowids[0], high: rowids.at(-1) });
-    }
-    // Whoever lets SQLite choose a key reads the table's end.
-    if (appended.has(table)) spans.push({ table, low: END_OF_TABLE, high: END_OF_TABLE });
-  }
-  return spans;
 }

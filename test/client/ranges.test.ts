@@ -42,6 +42,22 @@ describe.each(["integer primary key", "integer primary key autoincrement"])("a t
     expect(await ids(db)).toEqual([1, 2, 3, 4, 5, 6, next, next + 1]);
   });
 
+  test("counts from where sqlite_sequence says", async () => {
+    if (!key.endsWith("autoincrement")) return;
+    await db.execute("delete from t where id > 5");
+    await db.execute("update sqlite_sequence set seq = 500");
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(501);
+    await db.execute("delete from t where id > 5");
+    await db.execute("delete from sqlite_sequence");
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(6);
+    await db.transaction(async (tx) => {
+      await tx.execute("update t set v = 'changed'");
+      await tx.execute("update sqlite_sequence set seq = 3");
+    });
+    await db.execute("delete from t where id > 2");
+    expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(4);
+  });
+
   test("begins anew when it is empty", async () => {
     await db.execute("delete from t");
     const first = key.endsWith("autoincrement") ? 10 : 1;
