@@ -581,7 +581,8 @@ describe("statements on a scratch database", () => {
     const { session, path } = scratchOn(SHOP);
     session.closeCopy("rollback");
     session.pin(path);
-    run(session, "CREATE TEMP TABLE seen(id)");
+    run(session, "CREATE TEMP TABLE seen(id CHECK (id > 0))");
+    run(session, "INSERT INTO seen VALUES (-1)", [], SessionFlag.IgnoreCheckConstraints);
     run(
       session,
       "CREATE TEMP TRIGGER mine AFTER UPDATE ON customer BEGIN INSERT INTO seen VALUES (new.id); END",
@@ -589,11 +590,12 @@ describe("statements on a scratch database", () => {
     session.openScratch(schemaOf(path));
     session.load(0, [{ table: "customer", slice: WHOLE }], LIMIT);
     run(session, "UPDATE customer SET orders = 5 WHERE id = 2");
-    run(session, "INSERT INTO note SELECT 'seen ' || id FROM seen");
+    run(session, "INSERT INTO note SELECT 'seen ' || id FROM seen WHERE id > 0");
     expect(changesOf(session)).toEqual(["customer 2 → 2 bob 5", "note 1 → seen 2"]);
     session.closeCopy("commit");
     session.pin(path);
-    expect(run(session, "SELECT id FROM seen")).toEqual([[2n]]);
+    expect(run(session, "SELECT id FROM seen")).toEqual([[-1n], [2n]]);
+    expect(codeOf(() => run(session, "INSERT INTO seen VALUES (-2)"))).toBe("SQLITE_CONSTRAINT_CHECK");
     expect(run(session, "SELECT orders FROM customer WHERE id = 2")).toEqual([[1n]]);
     expect(session.hasTemp).toBe(true);
   });
