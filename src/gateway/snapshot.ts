@@ -77,13 +77,23 @@ export async function takeSnapshot(
   deadline: Deadline,
 ): Promise<Snapshot> {
   const lent: Lent = { runner, givenUp: false, inUse: false };
-  const take = (tries: number): Promise<Snapshot> => attempt(db, lent, options, deadline, tries);
+  const take = (tries: number): Promise<Snapshot> =>
+    attempt(db, lent, options, deadline, tries).catch((error: unknown) => {
+      throw runner.dead ? new WithoutProcess(error) : error;
+    });
   try {
     return await db.persist(deadline, take, undefined, ({ pins }) => closeSources(pins));
   } catch (error) {
     lent.givenUp = true;
     if (lent.inUse) runner.kill();
-    throw error;
+    throw error instanceof WithoutProcess ? error.cause : error;
+  }
+}
+
+/** The process has died: another attempt would find it so, and whoever takes another process may have one. */
+class WithoutProcess extends Error {
+  constructor(cause: unknown) {
+    super("the process for the pins has died", { cause });
   }
 }
 

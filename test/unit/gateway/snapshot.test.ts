@@ -1,5 +1,6 @@
 /** A snapshot counts only if every fence stood until all ranges were pinned. */
 import { expect, it } from "vitest";
+import { RetryError } from "../../../src/base/errors.js";
 import { groupId, logIndex, term } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import type { GatewayDatabase } from "../../../src/gateway/database.js";
@@ -110,6 +111,47 @@ it("counts only where the pinned range is what it was thought to be", async () =
   const { pins } = await takeSnapshot(db as unknown as GatewayDatabase, runner, options, {} as Deadline);
   expect(pins.get(LEFT.range)).toMatchObject({ descriptor: { generation: LEFT.generation + 1 } });
   expect(dropped).toEqual([1]);
+});
+
+it("is not tried again in a process that has died", async () => {
+  const clock = new ManualClock();
+  const deadline = new Deadline(clock, undefined, 20_000, { signal: undefined });
+  let tries = 0;
+  const store = { path: "left", appliedIndex: () => logIndex(7), state: () => ({ descriptor: LEFT }) };
+  const db = {
+    persist: <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => deadline.persist(attempt),
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: 1, tables: [] } }),
+      directory: () => ({ ranges: [LEFT] }),
+    },
+    client: () => ({
+      fence: async () => ({ index: logIndex(7), term: term(2), wallMs: 1, schemaVersion: 1 }),
+      release: async () => true,
+    }),
+    replica: () => ({ store }),
+  };
+  const runner = {
+    dead: false,
+    kill: () => {},
+    addSource: async () => {
+      tries++;
+      runner.dead = true;
+      throw new RetryError("OSTRAKA_UNAVAILABLE", "the process has ended");
+    },
+  };
+  const options = { spans: [], everywhere: true };
+  const taken = takeSnapshot(
+    db as unknown as GatewayDatabase,
+    runner as unknown as Runner,
+    options,
+    deadline,
+  );
+  await expect(taken).rejects.toMatchObject({
+    code: "OSTRAKA_UNAVAILABLE",
+    message: "the process has ended",
+  });
+  expect(tries).toBe(1);
 });
 
 it("is what all ranges were at one moment", async () => {
