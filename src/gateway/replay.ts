@@ -2,10 +2,11 @@
  * Does again what a transaction has done, in a fresh workspace. Everything must come out as the session was told, errors
  * included; else what the transaction has read has changed.
  */
-import { RetryError, toWireError, UserError, type WireError } from "../base/errors.js";
+import { RetryError, toWireError, type WireError } from "../base/errors.js";
 import { toldDigest } from "../machines/range/told.js";
 import type { StampedStatement, StatementOutcome } from "../machines/range/types.js";
 import type { History } from "./history.js";
+import { isOwnError } from "./pushed-reads.js";
 
 export interface Replayed {
   run(statement: StampedStatement): Promise<StatementOutcome>;
@@ -24,8 +25,8 @@ export async function replay(history: History, { run, control }: Replayed): Prom
   }
 }
 
-/** A statement's own error was an answer. */
+/** A statement's own error was an answer; that it was stopped here tells nothing of it. */
 function asTold(error: unknown): WireError {
-  if (error instanceof UserError && error.code.startsWith("SQLITE_")) return toWireError(error);
+  if (isOwnError(error)) return toWireError(error);
   throw error;
 }
