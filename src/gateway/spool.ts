@@ -2,7 +2,7 @@
  * Drains a query's rows from the process that produced them as fast as they come, so that the process is free again,
  * and hands them out at the client's pace. What does not fit in memory waits in a temporary file.
  */
-import { UserError } from "../base/errors.js";
+import { FatalError, RetryError, UserError } from "../base/errors.js";
 import type { Disk, DiskFile } from "../base/io.js";
 import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 
@@ -51,7 +51,11 @@ export class SpooledRows implements RowStream {
         this.#signal();
       }
     } catch (error) {
-      this.#failure = error;
+      // A temporary file is no part of the database.
+      this.#failure =
+        error instanceof FatalError
+          ? new RetryError("OSTRAKA_UNAVAILABLE", `the rows of a query cannot be kept: ${error.message}`)
+          : error;
     } finally {
       this.#finished = true;
       this.#signal();

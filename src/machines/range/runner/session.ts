@@ -460,8 +460,10 @@ export function asRunnerError(error: unknown): OstrakaError {
   if (code === "SQLITE_NOMEM")
     return new UserError("OSTRAKA_TOO_LARGE", "the statement needs too much memory");
   if (code.startsWith("SQLITE_READONLY")) return new UserError(code, message);
-  const missing = (classified.cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
-  if (missing || code === "OSTRAKA_DISK_FULL" || /^SQLITE_(BUSY|LOCKED|FULL|CANTOPEN)/.test(code))
+  // A file that is gone, or temporary ones that there is no room for.
+  const cause = (classified.cause as NodeJS.ErrnoException | undefined)?.code ?? "";
+  const passing = /^(ENOENT|ENOSPC|EDQUOT|EMFILE|ENFILE)$/.test(cause);
+  if (passing || code === "OSTRAKA_DISK_FULL" || /^SQLITE_(BUSY|LOCKED|FULL|CANTOPEN)/.test(code))
     return new RetryError("OSTRAKA_UNAVAILABLE", `the statement's process cannot go on: ${message}`);
   return classified;
 }
