@@ -64,6 +64,8 @@ export class WideWorkspace implements Workspace {
   readonly #history: History;
   /** Tables that got rows under keys that SQLite chose. */
   readonly #appended = new Set<string>();
+  /** AUTOINCREMENT may have counted: whoever looks at sqlite_sequence afterwards is to find it so. */
+  #counted = false;
   /** What was added to UNIQUE indexes, by table; null where it cannot be told, or is much. */
   readonly #added = new Map<string, Set<bigint> | null>();
   #scratch!: Scratch;
@@ -285,6 +287,7 @@ export class WideWorkspace implements Workspace {
       if (added === undefined || uniqueChecks === undefined) this.#read(checks);
       else this.#read([...uniqueChecks.others(statement.params), ...notAdded(uniqueChecks.tables, added)]);
       for (const span of writes) {
+        if (span.table === SEQUENCES) this.#counted = true;
         if (span.low === END_OF_TABLE) this.#appended.add(span.table);
         else if (!isOfUniqueKeys(span)) this.#scratch.disturbed(span.table);
       }
@@ -448,11 +451,18 @@ export class WideWorkspace implements Workspace {
           : [
               ...writtenSpans(own, this.#appended, (table) => this.#ownerOf(table)),
               ...addedSpans(own, this.#added),
+              ...this.#countedSpans(own),
             ],
         changes: own,
         ran: ran.get(range),
       };
     });
+  }
+
+  #countedSpans(changes: readonly RowChange[]): readonly Span[] {
+    const counts =
+      this.#counted && changes.some(({ table }) => this.#tableNow(table)?.autoincrement === true);
+    return counts ? [{ table: SEQUENCES, low: undefined, high: undefined }] : [];
   }
 
   /** The table whose spans a table's rows count as: shadow tables are a part of their virtual table. */

@@ -58,6 +58,14 @@ describe.each(["integer primary key", "integer primary key autoincrement"])("a t
     expect((await db.execute("insert into t (v) values ('x') returning id")).rows[0]?.id).toBe(4);
   });
 
+  test("tells of what was added wherever it is counted", async () => {
+    if (!key.endsWith("autoincrement")) return;
+    for (let i = 0; i < 20; i++) {
+      const { rows } = await db.execute("insert into t (v) select count(*) from t returning id");
+      expect((await db.execute("select seq from sqlite_sequence")).rows[0]?.seq).toBe(rows[0]?.id);
+    }
+  });
+
   test("begins anew when it is empty", async () => {
     await db.execute("delete from t");
     const first = key.endsWith("autoincrement") ? 10 : 1;
