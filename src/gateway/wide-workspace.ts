@@ -33,6 +33,7 @@ import type { History } from "./history.js";
 import { collect, collectTexts } from "./outcomes.js";
 import { plainStatement } from "./plain-statement.js";
 import { pushdownOf, safeConditions } from "./pushdown.js";
+import { RangeReads } from "./range-reads.js";
 import { TableNamesNow } from "./renamed.js";
 import { replay } from "./replay.js";
 import { Scratch } from "./scratch.js";
@@ -70,7 +71,7 @@ export class WideWorkspace implements Workspace {
   readonly #added = new Map<string, Set<bigint> | null>();
   #scratch!: Scratch;
   #spans: readonly Span[];
-  #reads: RangeRead[] = [];
+  readonly #reads = new RangeReads();
   /** Changes of the schema, as every range is to run them: those of the history, each with its stamp. */
   #schemaTexts: StampedStatement[] = [];
   #schemaStatements: readonly string[] = [];
@@ -211,7 +212,7 @@ export class WideWorkspace implements Workspace {
   }
 
   reads(): readonly RangeRead[] {
-    return this.#reads;
+    return this.#reads.all();
   }
 
   /** The footprint, with the tables whose rows a schema change looks at. */
@@ -337,7 +338,7 @@ export class WideWorkspace implements Workspace {
     const spans = this.#names.spansBefore(spansNow);
     for (const { descriptor, index, term } of this.#scratch.snapshot.pins.values()) {
       const here = spans.filter((span) => span.table === SCHEMA || this.#touches(descriptor, span));
-      if (here.length > 0) this.#reads.push({ range: descriptor.range, index, term, spans: here });
+      this.#reads.add(descriptor.range, index, term, here);
     }
   }
 
@@ -401,7 +402,7 @@ export class WideWorkspace implements Workspace {
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
     const directory = schemaTexts.length > 0 ? await allRanges(this.#db) : undefined;
-    const participants = this.#participants(changes, [...earlier, ...this.#reads], ran, directory);
+    const participants = this.#participants(changes, [...earlier, ...this.reads()], ran, directory);
     await this.#scratch.close("commit");
     this.#forgetSchema();
     const result = await commitWide(this.#db, {
