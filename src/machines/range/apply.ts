@@ -276,9 +276,7 @@ export class Applier {
     if (this.#executor.rowidsRunOut) return undefined;
     switch (command.kind) {
       case "execute":
-        return (command.statement.flags & BATCH_FLAGS) !== 0 || this.#executor.needBatchesAlone()
-          ? undefined
-          : 0;
+        return this.#deferring([command.statement]) ? undefined : 0;
       case "transaction":
         return this.#deferring(command.statements) ? undefined : 0;
       case "rows":
