@@ -75,7 +75,11 @@ async function commitInSeveral(db: GatewayDatabase, commit: WideCommit): Promise
   const names = participants.map(({ descriptor }) => descriptor.range);
   trace.note(transaction, "commit", `ranges ${names.join(", ")}`);
   const prepared = trace.phase("prepare");
-  const registered = ranges.coordinator.register(transaction, names);
+  // A coordinator that has just been founded, or has lost its leader, is waited for: nothing could be decided without it.
+  const registered = db.persist(commit.deadline, () => ranges.coordinator.register(transaction, names), {
+    transaction,
+    repeatable: true,
+  });
   const run = runOf(db, commit);
   const voting = participants.map((participant) => prepare(db, commit, participant, run));
   const [registration, votes] = await Promise.all([settled(registered), Promise.all(voting)]);

@@ -130,6 +130,17 @@ describe("a commit across ranges", () => {
     expect(wanted).toEqual(["committed"]);
   });
 
+  it("waits for a coordinator that has no leader yet", async () => {
+    const first = registered;
+    registered = async () => {
+      registered = first;
+      throw new RouteError("no leader is known", undefined);
+    };
+    const committed = commit();
+    await clock.advance(100);
+    expect(await committed).toEqual({ ok: true, outcomes: [OUTCOME], repeated: false });
+  });
+
   it("is told as the coordinator has decided it, whatever was wanted", async () => {
     decide = async () => "aborted";
     expect(await commit()).toMatchObject({
@@ -165,7 +176,9 @@ describe("a commit across ranges", () => {
     expect(wanted).toEqual(["aborted"]);
     wanted = [];
     registered = () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "it has no leader"));
-    expect(await commit()).toMatchObject({ ok: false });
+    const unregistered = commit();
+    await clock.advance(2_000);
+    expect(await unregistered).toMatchObject({ ok: false });
     expect(wanted).toEqual(["aborted"]);
   });
 
