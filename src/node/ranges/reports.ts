@@ -118,13 +118,14 @@ export class RangeReports implements RangesListener {
 
   /**
    * What meta has to be told of a range. Its leader tells; but of a range that meta has never heard of, anybody who has a
-   * replica: a child may have to wait for its first leader, and nobody finds its keys until meta knows where they are.
+   * replica: a child may have to wait for its first leader, and nobody finds its keys until meta knows where they are. One
+   * that is frozen has nothing more to tell, but that it is there: a merge that was cut short is gone on with by that.
    */
   #news(range: GroupId): News | undefined {
     const hosted = this.#ranges.get(range);
     if (hosted === undefined || !hosted.filled || this.#meta.isMerged(range)) return undefined;
     const { frozenInto, absorbed } = hosted.store.state();
-    if (frozenInto !== undefined) return undefined;
+    if (frozenInto !== undefined && this.#meta.directory.get(range) !== undefined) return undefined;
     const descriptor = hosted.descriptor();
     // What was taken in before meta had ever heard of it is missing nowhere, and still has to go.
     const merged = hosted.leadsHere ? absorbed.filter((other) => !this.#meta.isMerged(other)) : [];
