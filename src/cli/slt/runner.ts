@@ -62,6 +62,8 @@ class SltRun {
   readonly result: FileResult = { passed: 0, failed: 0, skipped: 0, failures: [] };
   readonly #labels = new Map<string, { readonly hash: string; readonly line: number }>();
   #inFlight: { readonly record: StatementRecord | QueryRecord; readonly outcome: Promise<Outcome> }[] = [];
+  /** Of the record that was sent last: the session runs one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(
     readonly session: Session,
@@ -89,15 +91,35 @@ class SltRun {
     for (const { record, outcome } of done) this.#judge(record, await outcome);
   }
 
-  async #runAll(statements: readonly SplitStatement[]): Promise<Outcome> {
+  #runAll(statements: readonly SplitStatement[]): Promise<Outcome> {
+    const outcome = this.#runInTurn(statements, this.#last);
+    this.#last = outcome;
+    return outcome;
+  }
+
+  /** Sent ahead; its time begins when the record before it has ended. */
+  async #runInTurn(statements: readonly SplitStatement[], before: Promise<unknown>): Promise<Outcome> {
+    const { timeoutMs } = this.options;
+    const atMostMs = timeoutMs * (WINDOW + 1);
+    const controller = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    let ended = false;
+    before.then(() => {
+      if (ended) return;
+      timer = setTimeout(() => controller.abort(new Error(`took more than ${timeoutMs} ms`)), timeoutMs);
+    });
     const results: ResultSet[] = [];
     try {
       for (const { text } of statements) {
-        results.push(await this.session.execute(text, undefined, { timeoutMs: this.options.timeoutMs }));
+        const { signal } = controller;
+        results.push(await this.session.execute(text, undefined, { signal, timeoutMs: atMostMs }));
       }
       return { results };
     } catch (error) {
       return { error };
+    } finally {
+      ended = true;
+      clearTimeout(timer);
     }
   }
 

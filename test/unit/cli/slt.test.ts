@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { dropEverything, isEmpty } from "../../../src/cli/slt/empty-database.js";
 import { parseSlt } from "../../../src/cli/slt/parser.js";
 import { hashValues, renderResult, renderValue } from "../../../src/cli/slt/render.js";
@@ -125,6 +125,35 @@ describe("records", () => {
       timeoutMs: 1,
     });
     expect(result).toMatchObject({ passed: 0, failed: 1 });
+  });
+
+  test("a record's time begins when the one before it has ended", async () => {
+    vi.useFakeTimers();
+    try {
+      const session = new SqliteSession();
+      let before: Promise<unknown> = Promise.resolve();
+      session.execute = (statement, _, options) => {
+        const ms = Number(String(statement).split(" ")[1]);
+        const ran = before.then(() => new Promise((resolve) => setTimeout(resolve, ms)));
+        before = ran;
+        return new Promise((resolve, reject) => {
+          ran.then(() => resolve({ columns: [], rows: [] } as never));
+          options?.signal?.addEventListener("abort", () => reject(options.signal?.reason));
+        });
+      };
+      const text = ["select 600", "select 700", "select 1100", "select 800"]
+        .map((sql) => `statement ok\n${sql}\n\n`)
+        .join("");
+      const running = runSlt(session, parseSlt(text), { excludes: () => false, timeoutMs: 1000 });
+      await vi.runAllTimersAsync();
+      const { passed, failures } = await running;
+      expect(passed).toBe(3);
+      expect(failures).toMatchObject([
+        { line: 7, reason: expect.stringContaining("took more than 1000 ms") },
+      ]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test("what is no record names its line", () => {
