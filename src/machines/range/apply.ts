@@ -186,7 +186,12 @@ export class Applier {
     if (command.kind === "resolve")
       return { ok: true, outcomes: [], repeated: true, decision: command.decision };
     if (command.kind === "trim") return { ok: true, outcomes: [], repeated: true };
-    return this.#answers.admit(command.key, command.wallMs) ?? failure(FORGOTTEN);
+    const answered = this.#answers.admit(command.key, command.wallMs);
+    if (answered !== undefined) return answered;
+    const lost =
+      (command.kind === "transaction" || command.kind === "rows") &&
+      this.transactions.outcome(command.transaction) === "aborted";
+    return lost ? givenUp(`transaction ${command.transaction}`) : failure(FORGOTTEN);
   }
 
   #applyTasks(tasks: readonly Task[], upTo: LogIndex): void {
@@ -357,8 +362,7 @@ export class Applier {
     task.passing = known !== undefined;
     if (known !== undefined) return known;
     const result = this.#dispatch(task);
-    // Where to go instead is no answer to remember: the command may come again when it is right here.
-    if (!result.ok && result.error[0] === "route") task.passing = true;
+    if (isPassing(task.command, result)) task.passing = true;
     return result;
   }
 
@@ -591,6 +595,16 @@ export class Applier {
       return failure(error.cause, error.statement);
     }
   }
+}
+
+/**
+ * Where to go instead is no answer to remember: the command may come again when it is right here. Nor is that a write lost
+ * a race: whoever runs it again does so under the same key. A tombstone's refusal is what the write is to meet.
+ */
+function isPassing({ kind }: Command, result: CommandResult): boolean {
+  if (result.ok) return false;
+  const [family, code] = result.error;
+  return family === "route" || (code === "OSTRAKA_RETRY" && kind !== "tombstone");
 }
 
 function lastStatement(command: Command): number {

@@ -6,6 +6,7 @@ import { transactionId } from "../../../src/base/ids.js";
 import { encodeVector } from "../../../src/base/values.js";
 import { Answers } from "../../../src/machines/range/answers.js";
 import { decodeResults } from "../../../src/machines/range/command.js";
+import { NO_OUTCOME } from "../../../src/machines/range/no-outcome.js";
 import { MAX_TOLD_OUTCOMES, toldDigest } from "../../../src/machines/range/told.js";
 import type { Command, RowChange, StatementOutcome } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
@@ -648,6 +649,34 @@ describe("idempotency", () => {
     const command = keyed(1, 1, "insert into t values (1)");
     expect(applyCommands(store, command, command)).toMatchObject([{ repeated: false }, { repeated: true }]);
     expect(query(store, "select count(*) from t")).toEqual([[1n]]);
+  });
+
+  it("does not remember that a write lost a race: it is run again under its key", () => {
+    const store = openStore();
+    applySql(store, "create table t(id integer primary key, a unique)", "insert into t values (1, 'x')");
+    const outcome = { ...NO_OUTCOME, changes: 1, totalChanges: 1, lastInsertRowid: 2n };
+    const attempt = (id: string, sql: string): Command => ({
+      kind: "transaction",
+      key: { client: "c", sequence: 1, lowestUnanswered: 1, issuedMs: WALL_MS },
+      wallMs: WALL_MS,
+      transaction: transactionId(id),
+      statements: [statement(sql, [], { told: toldDigest(outcome) })],
+    });
+    const lost = attempt("c:1@0", "insert into t values (2, 'x')");
+    const retry = { ok: false, error: ["retry", "OSTRAKA_RETRY", expect.anything(), null] };
+    expect(applyCommands(store, lost, lost)).toMatchObject([retry, retry]);
+    // An entry that is applied already answers so, too.
+    const again = store.apply([entry(store.appliedIndex, [lost])], at(store.appliedIndex));
+    expect(decodeResults(again.results[0]!)).toMatchObject([retry]);
+    const won = attempt("c:1~1@0", "insert into t values (2, 'y')");
+    expect(applyCommands(store, won, won)).toMatchObject([
+      { ok: true, repeated: false },
+      { ok: true, repeated: true },
+    ]);
+    expect(query(store, "select id, a from t")).toEqual([
+      [1n, "x"],
+      [2n, "y"],
+    ]);
   });
 
   it("drops answers below the low-water mark and refuses their commands", () => {
