@@ -597,13 +597,28 @@ export class GatewaySession implements Session {
       return outcomes;
     } catch (error) {
       if (this.#transaction === transaction && inner) {
-        await transaction.rollbackTo(BATCH_SAVEPOINT, deadline);
-        await transaction.release(BATCH_SAVEPOINT, deadline);
+        await this.#undoBatch(transaction);
       } else if (this.#transaction === transaction) {
         await this.#endTransaction((open) => open.rollback());
       }
       if (!inner) this.#failed = undefined;
       throw error;
+    }
+  }
+
+  /** Also for whoever gave the batch up, and not the transaction. What cannot be undone must not be committed. */
+  async #undoBatch(transaction: Transaction): Promise<void> {
+    const { clock, limits } = this.#context.db;
+    const deadline = new Deadline(clock, undefined, limits.availabilityMs, { signal: undefined });
+    try {
+      await transaction.rollbackTo(BATCH_SAVEPOINT, deadline);
+      await transaction.release(BATCH_SAVEPOINT, deadline);
+      if (transaction.moved) await this.temp.undone(transaction, deadline);
+    } catch (cause) {
+      await this.#endTransaction((open) => open.rollback());
+      this.#failed = new RetryError("OSTRAKA_RETRY", "what a batch had done could not be undone", { cause });
+    } finally {
+      deadline.dispose();
     }
   }
 }
