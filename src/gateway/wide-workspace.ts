@@ -437,10 +437,14 @@ export class WideWorkspace implements Workspace {
         else list.push(change);
       }
     const described = new Map(directory.ranges.map((descriptor) => [descriptor.range, descriptor]));
-    const ids = changesSchema
-      ? directory.ranges.map(({ range }) => range)
-      : [...new Set([...byRange.keys(), ...reads.map((read) => read.range), ...ran.keys()])];
-    return ids.map((range) => {
+    // Who has only been read takes part too, also where it has been merged into another one meanwhile, and refuses.
+    const ids = new Set([
+      ...(everywhere?.ranges.map(({ range }) => range) ?? []),
+      ...byRange.keys(),
+      ...reads.map((read) => read.range),
+      ...ran.keys(),
+    ]);
+    return Array.from(ids, (range) => {
       const descriptor = described.get(range) ?? this.#db.ranges.directory().get(range);
       if (descriptor === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has gone meanwhile");
       const own = byRange.get(range) ?? [];

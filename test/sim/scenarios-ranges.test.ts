@@ -377,6 +377,32 @@ describe("a merge that has begun", () => {
     await accounts.admin("range.merge", { range: left }, b);
     await accounts.transfer(accounts.client(c));
   });
+
+  scenario("does not hide what a change of the schema has read in it", async (_, accounts, [a, b]) => {
+    const desk = accounts.client(a);
+    const error = await desk.request(a.process!, async (gateway) => {
+      const session = gateway.openSession("session");
+      const run = (sql: string) =>
+        session.execute({ sql, params: [], key: undefined, timeoutMs: undefined, signal: undefined });
+      try {
+        await run("BEGIN");
+        await run("UPDATE t SET v = v - 5 WHERE id = 1");
+        await run("UPDATE t SET v = v + 5 WHERE id = 4");
+        await run("CREATE TABLE u(a)");
+        const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
+        expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
+        await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
+        return await run("COMMIT").then(
+          () => undefined,
+          (failure: unknown) => failure,
+        );
+      } finally {
+        await session.close();
+      }
+    });
+    expect(error).toMatchObject({ code: "OSTRAKA_RETRY" });
+    await accounts.split(3);
+  });
 });
 
 describe("readers", () => {
