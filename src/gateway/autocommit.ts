@@ -5,6 +5,7 @@
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
 import { AmbiguousError, fromWireError, RetryError } from "../base/errors.js";
+import { NO_OUTCOME } from "../machines/range/no-outcome.js";
 import type {
   CommandResult,
   IdempotencyKey,
@@ -96,14 +97,30 @@ export class AutocommitStatements {
       if (result.ok !== "move") return this.#wrote(analysis.class, result, key, deadline);
       moved = true;
     }
+    let kept = false;
     try {
       const current = moved ? this.#analyse(statement.sql) : analysis;
-      return await this.#writeInCopy(statement, current, key, deadline);
+      return await this.#writeInCopy(statement, current, key, deadline, () => {
+        kept = true;
+      });
     } catch (failure) {
-      // It may be committed because it failed.
-      if (this.#mayKeep(analysis)) throw failure;
+      // It is committed although it failed.
+      if (kept) throw failure;
+      if (this.#mayKeep(analysis)) return this.#succeededBefore(request.key, failure, deadline);
       return this.toldBefore(analysis.class, request.key, failure, deadline);
     }
+  }
+
+  /** As toldBefore, for what may also have been committed before although it had failed, as it fails now. */
+  async #succeededBefore(
+    key: IdempotencyKey | undefined,
+    failure: unknown,
+    deadline: Deadline,
+  ): Promise<ExecuteResult> {
+    const [outcome] = await committedBefore(this.#context.db, key, failure, deadline);
+    const { columns, changes } = outcome ?? NO_OUTCOME;
+    if (outcome === undefined || (columns.length === 0 && changes === 0)) throw failure;
+    return { kind: "outcome", outcome };
   }
 
   /** What a write that fails now was answered when it was sent before; else throws `failure`. */
@@ -145,12 +162,16 @@ export class AutocommitStatements {
     return said;
   }
 
-  /** A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. */
+  /**
+   * A write whose cost is not bounded: a transaction of one statement, run where it can be stopped. `onKept`: it fails, and
+   * what it had done is committed.
+   */
   async #writeInCopy(
     statement: Statement,
     first: Analysis,
     key: IdempotencyKey,
     deadline: Deadline,
+    onKept: () => void,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
     const ofSession = this.#temp?.inUse || first.touchesTemp ? this.#temp : undefined;
@@ -186,7 +207,7 @@ export class AutocommitStatements {
         throw fromWireError(result.error);
       } catch (failure) {
         const error = this.#mayKeep(analysis)
-          ? await this.#keepWhatItDid(transaction, failure, key, deadline)
+          ? await this.#keepWhatItDid(transaction, failure, key, deadline, onKept)
           : failure;
         await transaction.rollback();
         this.#settings.recount(before);
@@ -225,12 +246,15 @@ export class AutocommitStatements {
     error: unknown,
     key: IdempotencyKey,
     deadline: Deadline,
+    onKept: () => void,
   ): Promise<unknown> {
     if (!isOwnError(error) || error instanceof RolledBack || transaction.ended) return error;
     try {
       if (!(await transaction.leftChanges())) return error;
       const result = await transaction.commit(key, deadline);
-      return result.ok ? error : fromWireError(result.error);
+      if (!result.ok) return fromWireError(result.error);
+      onKept();
+      return error;
     } catch (unkept) {
       return unkept;
     }
@@ -244,7 +268,8 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     if (changesDatabase(analysis, statement.params)) {
-      return this.#writeInCopy(statement, analysis, request.key ?? this.#context.nextKey(), deadline);
+      const key = request.key ?? this.#context.nextKey();
+      return this.#writeInCopy(statement, analysis, key, deadline, () => undefined);
     }
     return (this.#temp ?? new TempSpace(this.#context.db)).run(
       { sql: analysis.sql, params: statement.params },

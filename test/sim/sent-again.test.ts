@@ -106,6 +106,11 @@ describe.each([
       one("INSERT INTO t SELECT id + 10, v FROM t WHERE v > 0 ORDER BY id RETURNING id"),
       { rows: [[11n], [12n], [13n], [14n]], changes: 4 },
     ],
+    [
+      "the same, in a statement that could also keep a part of them",
+      one("INSERT OR FAIL INTO t SELECT id + 10, v FROM t WHERE v > 0 ORDER BY id RETURNING id"),
+      { rows: [[11n], [12n], [13n], [14n]], changes: 4 },
+    ],
     ["a batch of such", batch, { rows: [], changes: 3 }],
   ];
 
@@ -132,8 +137,13 @@ describe.each([
       const key = desk.key();
       for (let attempt = 0; attempt < 2; attempt++)
         expect(await desk.send(insert, key)).toMatch(/^SQLITE_CONSTRAINT_PRIMARYKEY: /);
+      const more = one("INSERT OR FAIL INTO t SELECT id + 3, 1 FROM t WHERE id IN (1, 2) ORDER BY id DESC");
+      const ofMore = desk.key();
+      // The second time it fails at once.
+      for (let attempt = 0; attempt < 2; attempt++)
+        expect(await desk.send(more, ofMore)).toMatch(/^SQLITE_CONSTRAINT_PRIMARYKEY: /);
       const ids = await desk.send(one("SELECT id FROM t ORDER BY id"));
-      expect(ids).toMatchObject({ rows: [[1n], [2n], [3n], [4n], [6n], [7n]] });
+      expect(ids).toMatchObject({ rows: [[1n], [2n], [3n], [4n], [5n], [6n], [7n]] });
     });
   });
 
