@@ -15,18 +15,30 @@ import { keptAnswer } from "./wide-commit.js";
 
 /** How often a statement that lost a race is run again before its caller is told. */
 export const ATTEMPTS = 12;
-/** Those among which one that was committed surely is, but for a rare contention: each costs a look everywhere. */
-const LIKELY_ATTEMPTS = 3;
+/** Those after the key's own name among which one that was committed surely is: each costs a look everywhere. */
+const LIKELY_ATTEMPTS = 2;
 
 /** Names the outcome of a write that has no transaction of its own. */
 export function autocommitId(key: IdempotencyKey): string {
   return `${key.client}:${key.sequence}@${Math.floor(key.issuedMs).toString(36)}`;
 }
 
-/** An attempt that was given up can never be committed under its id, so each has its own. */
+/**
+ * An attempt that was given up can never be committed under its id, so each has its own, from 1 on. What was given up
+ * under the key's own name (0) cannot be committed by any attempt.
+ */
 export function attemptId(key: IdempotencyKey, attempt: number): TransactionId {
   const id = autocommitId(key);
   return transactionId(attempt === 0 ? id : id.replace("@", `~${attempt}@`));
+}
+
+/**
+ * Whoever is in doubt asks by the key: that the attempt which it heard of last was not committed says nothing of those
+ * before and after it.
+ */
+export function byKey(error: unknown, key: IdempotencyKey | undefined): unknown {
+  if (key === undefined || !(error instanceof AmbiguousError)) return error;
+  return new AmbiguousError(error.message, autocommitId(key));
 }
 
 /**
@@ -40,15 +52,14 @@ export async function committedBefore(
   failure: unknown,
   deadline: Deadline,
 ): Promise<readonly StatementOutcome[]> {
-  if (key === undefined || deadline.stopped || !(failure instanceof UserError)) throw failure;
-  for (let attempt = 0; attempt < LIKELY_ATTEMPTS; attempt++) {
-    const id = attemptId(key, attempt);
-    const became = await db.outcome(id, deadline);
+  if (key === undefined || deadline.stopped || !(failure instanceof UserError)) throw byKey(failure, key);
+  for (let attempt = 0; attempt <= LIKELY_ATTEMPTS; attempt++) {
+    const became = await db.outcome(attemptId(key, attempt), deadline);
     if (became === "committed") return keptOutcomes(db, key, deadline);
     if (became === "unknown")
       throw new AmbiguousError(
         `it is not known whether the write was committed before: ${failure.message}`,
-        id,
+        autocommitId(key),
       );
     if (db.whole !== undefined) break;
   }
@@ -112,7 +123,7 @@ async function coordinated(
   key: IdempotencyKey,
   deadline: Deadline,
 ): Promise<CommandResult | undefined> {
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
     const id = attemptId(key, attempt);
     const { decision, answer } = await db.persist(deadline, () => db.ranges.coordinator.inquire(id));
     if (decision === "committed") return answer && keptAnswer(answer);

@@ -15,7 +15,15 @@ import type {
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
-import { ATTEMPTS, attemptId, autocommitId, committedBefore, keptOutcomes, notKept } from "./attempts.js";
+import {
+  ATTEMPTS,
+  attemptId,
+  autocommitId,
+  byKey,
+  committedBefore,
+  keptOutcomes,
+  notKept,
+} from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
 import { reservedBy } from "./losses.js";
@@ -155,7 +163,7 @@ export class AutocommitStatements {
     key: IdempotencyKey,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
-    if (!result.ok) throw fromWireError(result.error);
+    if (!result.ok) throw byKey(fromWireError(result.error), key);
     this.#context.db.counts.single++;
     const said = await this.#saidBefore(kind, result, key, deadline);
     if (said.kind === "outcome") this.#settings.wrote(said.outcome);
@@ -184,7 +192,7 @@ export class AutocommitStatements {
     for (let attempt = 0; ; attempt++) {
       const analysis = attempt === 0 ? first : this.#analyse(statement.sql);
       const transaction = new Transaction(db, {
-        id: attemptId(key, attempt),
+        id: attemptId(key, attempt + 1),
         mode: "deferred",
         age: db.clock.monotonicMs() - startedMs,
         reserve: losses === 0 ? undefined : reservedBy(analysis.footprint(statement.params), losses),

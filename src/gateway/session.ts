@@ -16,7 +16,7 @@ import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
-import { allOf, autocommitId, batchBefore } from "./attempts.js";
+import { allOf, autocommitId, batchBefore, byKey } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
 import { refuseEndings } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
@@ -498,7 +498,7 @@ export class GatewaySession implements Session {
         .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
       if (result.ok === "failed") return batchBefore(db, statements, request.key, result.failure, deadline);
       if (result.ok !== "move") {
-        if (!result.ok) throw fromWireError(result.error);
+        if (!result.ok) throw byKey(fromWireError(result.error), key);
         const outcomes = allOf(statements, result.outcomes, key);
         outcomes.forEach((outcome, i) => {
           if (bounded[i]?.readonly === false) this.settings.wrote(outcome);
