@@ -128,11 +128,15 @@ export class Answers {
       return failed(
         new AmbiguousError("the command may have been applied; its answer is no longer kept", undefined),
       );
-    if (key.issuedMs > wallMs + MAX_ISSUE_SKEW_MS)
-      return failed(
-        new RetryError("OSTRAKA_UNAVAILABLE", "the clock of the node that sent the command is far ahead"),
-      );
-    return undefined;
+    return this.ahead(key, wallMs);
+  }
+
+  /** Why nothing can be said of a command from the future: its age could not be judged. */
+  ahead(key: IdempotencyKey, wallMs: number): CommandResult | undefined {
+    if (key.issuedMs <= wallMs + MAX_ISSUE_SKEW_MS) return undefined;
+    return failed(
+      new RetryError("OSTRAKA_UNAVAILABLE", "the clock of the node that sent the command is far ahead"),
+    );
   }
 
   /** As admit, for whoever asks only what became of the command: that is known where its answer was not kept, too. */

@@ -186,6 +186,10 @@ export class Applier {
     if (command.kind === "resolve")
       return { ok: true, outcomes: [], repeated: true, decision: command.decision };
     if (command.kind === "trim") return { ok: true, outcomes: [], repeated: true };
+    if (command.kind === "tombstone" && !isNamedByKey(command)) {
+      const decision = this.transactions.outcome(command.transaction);
+      return decision ? { ok: true, outcomes: [], repeated: true, decision } : failure(FORGOTTEN);
+    }
     const answered = this.#answers.admit(command.key, command.wallMs);
     if (answered !== undefined) return answered;
     const lost =
@@ -373,7 +377,10 @@ export class Applier {
     const frozen = this.#frozen(command);
     if (frozen !== undefined) return frozen;
     if (command.kind === "prepare" || command.kind === "resolve" || command.kind === "trim") return undefined;
-    if (command.kind === "tombstone") return this.#answers.outcome(command.key, command.wallMs);
+    if (command.kind === "tombstone")
+      return isNamedByKey(command)
+        ? this.#answers.outcome(command.key, command.wallMs)
+        : this.#answers.ahead(command.key, command.wallMs);
     const answered = this.#answers.admit(command.key, command.wallMs);
     if (answered !== undefined) return answered;
     const transaction = this.prepared.withKey(command.key);
@@ -524,7 +531,9 @@ export class Applier {
         : inDoubt(written);
     }
     // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
-    if (transaction.startsWith(`${key.client}:${key.sequence}`)) return givenUp(`write ${transaction}`);
+    if (isNamedByKey(command)) return givenUp(`write ${transaction}`);
+    // Remembered longer than answers are.
+    task.passing = true;
     const known = this.transactions.outcome(transaction);
     if (known !== undefined) return { ok: true, outcomes: [], repeated: false, decision: known };
     if (key.issuedMs < this.state.transactionFloorMs)
@@ -595,6 +604,10 @@ export class Applier {
       return failure(error.cause, error.statement);
     }
   }
+}
+
+function isNamedByKey({ transaction, key }: Extract<Command, { kind: "tombstone" }>): boolean {
+  return transaction.startsWith(`${key.client}:${key.sequence}`);
 }
 
 /**

@@ -480,6 +480,30 @@ describe("transactions", () => {
     ).toMatchObject([{ ok: true }, { ok: true, decision: "committed" }]);
     expect(query(store, "select a from t")).toEqual([[2n]]);
   });
+
+  it("have outcomes that are known for longer than answers are", () => {
+    const store = openStore();
+    applySql(store, "create table t(a)");
+    applyCommands(store, transaction("a", [statement("insert into t values (1)")]));
+    const wallMs = WALL_MS + 2 * 60 * 60 * 1000;
+    applyCommands(
+      store,
+      execute("insert into t values (2)", [], { stamp: { ...statement("").stamp, wallMs } }),
+    );
+    const asked = (id: string): Command => ({
+      kind: "tombstone",
+      key: { client: `outcome-${id}`, sequence: 0, lowestUnanswered: 0, issuedMs: WALL_MS },
+      wallMs,
+      transaction: transactionId(id),
+    });
+    const told = [
+      { ok: true, decision: "committed" },
+      { ok: true, decision: "aborted" },
+      { ok: true, decision: "aborted" },
+    ];
+    expect(applyCommands(store, asked("a"), asked("b"), asked("b"))).toMatchObject(told);
+    expect(store.outcome(transactionId("b"))).toBe("aborted");
+  });
 });
 
 describe("answers", () => {
