@@ -184,7 +184,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   #final(error: OstrakaError): OstrakaError {
     if (!this.#maybe) return error;
     if (this.sequence > 0) {
-      const id = this.#maybeId ?? `${this.pool.clientName}:${this.sequence}`;
+      const id = this.#maybeId ?? this.pool.nameOf(this.sequence, this.issuedMs);
       return unknownOutcome(`it is not known whether the statement was applied: ${error.message}`, id);
     }
     return new OstrakaError(error.code, `${error.message}; it may have been carried out`, { cause: error });

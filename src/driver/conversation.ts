@@ -252,17 +252,18 @@ export class Conversation {
   ): Promise<T> {
     const sequence = work.keyed ? this.pool.newSequence() : 0;
     const issuedMs = work.keyed ? this.pool.clock.wallMs() : 0;
+    const name = this.pool.nameOf(sequence, issuedMs);
     let maybe = false;
     let doubtful = false;
     try {
       for (let attempt = 0; ; attempt++) {
-        this.#checkOpen(maybe, sequence);
+        this.#checkOpen(maybe, name);
         // Its caller was told already: nothing more is sent.
         signal?.throwIfAborted();
         if (this.#link?.isDown === true && this.#state !== "idle")
           return this.#loseTransaction(work, "the transaction was lost with its node");
         if (this.#lostWith !== undefined) return this.#afterLoss(work);
-        const link = await this.#attach(deadlineMs, maybe, sequence);
+        const link = await this.#attach(deadlineMs, maybe, name);
         signal?.throwIfAborted();
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
@@ -285,8 +286,8 @@ export class Conversation {
         this.#current = undefined;
         if (answer.kind === "value") return answer.value;
         if (this.#closed && answer.kind === "error" && answer.error.code === "OSTRAKA_TIMEOUT")
-          this.#checkOpen(maybe, sequence);
-        const id = transactionId ?? `${this.pool.clientName}:${sequence}`;
+          this.#checkOpen(maybe, name);
+        const id = transactionId ?? name;
         if (inTransaction) return await this.#failedInside(answer, work, id, deadlineMs);
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);
         const delayMs = this.pool.backoffMs(attempt);
@@ -302,9 +303,8 @@ export class Conversation {
     }
   }
 
-  #checkOpen(maybe: boolean, sequence: number): void {
-    if (this.#closed && maybe)
-      throw unknownOutcome("the session was closed meanwhile", `${this.pool.clientName}:${sequence}`);
+  #checkOpen(maybe: boolean, name: string): void {
+    if (this.#closed && maybe) throw unknownOutcome("the session was closed meanwhile", name);
     if (this.#closed) throw new OstrakaError("OSTRAKA_CLOSED", "the session is closed");
     if (this.#transactionOnly && this.#state === "idle")
       throw new OstrakaError(
@@ -450,7 +450,7 @@ export class Conversation {
     if (this.#state === "idle") this.#transactionId = undefined;
   }
 
-  async #attach(deadlineMs: number, maybe: boolean, sequence: number): Promise<Link> {
+  async #attach(deadlineMs: number, maybe: boolean, name: string): Promise<Link> {
     if (this.#link !== undefined && !this.#link.isDown) return this.#link;
     const wasAttached = this.#link !== undefined;
     this.#link = undefined;
@@ -460,10 +460,10 @@ export class Conversation {
     }
     const late = (): OstrakaError => {
       const message = `no node could be reached: ${this.pool.lastFailure}`;
-      return maybe ? unknownOutcome(message, `${this.pool.clientName}:${sequence}`) : unavailable(message);
+      return maybe ? unknownOutcome(message, name) : unavailable(message);
     };
     const link = await new LinkWait(this.pool, deadlineMs, late).run();
-    this.#checkOpen(maybe, sequence);
+    this.#checkOpen(maybe, name);
     this.#session = link.openSession();
     this.#link = link;
     return link;

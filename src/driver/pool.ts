@@ -138,6 +138,14 @@ export class Pool implements LinkOwner {
     return [this.clientName, sequence, sequence, issuedMs];
   }
 
+  /**
+   * What a write is called whose outcome is asked for, as gateways call it. Without the time nobody could tell whether its
+   * answer has been forgotten.
+   */
+  nameOf(sequence: number, issuedMs: number): string {
+    return `${this.clientName}:${sequence}@${Math.floor(issuedMs).toString(36)}`;
+  }
+
   // --- Calls ---
 
   /** Watches over the call until `done`. Throws when the pool is closed. */

@@ -285,7 +285,8 @@ export class RangeLeader implements RangeService {
     // Whatever is on its way under this id comes before the tombstone in the log.
     const wallMs = this.#context.wallMs();
     const named = /^(.+):(\d+)(?:@[0-9a-z]+)?$/.exec(id);
-    const issuedMs = beganMs(id) ?? wallMs;
+    // Of one that does not tell its age all that is not known may have been forgotten.
+    const issuedMs = beganMs(id) ?? 0;
     // Autocommit writes are named by their key; the answer recorded under it is their outcome.
     const key: IdempotencyKey =
       named === null

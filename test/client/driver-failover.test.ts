@@ -82,7 +82,7 @@ describe("a node goes away", () => {
     gateway.interference = { after: () => Promise.all([first.cut(), second.cut()]).then(() => undefined) };
     const error = await failure(db.execute("update t set n = 9", [], { timeoutMs: 400 }));
     expect(error.code).toBe("OSTRAKA_UNKNOWN_OUTCOME");
-    expect(error.transactionId).toMatch(/^[\w-]+:\d+$/);
+    expect(error.transactionId).toMatch(/^[\w-]+:\d+@[0-9a-z]+$/);
     expect(await gateway.outcome(error.transactionId!)).toBe("committed");
     const read = await failure(db.execute("select 1", [], { timeoutMs: 200 }));
     expect(read.code).toBe("OSTRAKA_UNAVAILABLE");

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { AmbiguousError, RetryError, UserError } from "../../src/base/errors.js";
 import { type SqlValue, ValueWriter } from "../../src/base/values.js";
+import { autocommitId } from "../../src/gateway/attempts.js";
 import type { IdempotencyKey, RowStream, StatementOutcome } from "../../src/machines/range/types.js";
 import type { ClientLimits } from "../../src/rpc/client-service.js";
 import type { ExecuteRequest, ExecuteResult, Gateway, Params, Session } from "../../src/rpc/gateway.js";
@@ -132,7 +133,7 @@ class LocalSession implements Session {
     request: Pick<ExecuteRequest, "timeoutMs" | "signal">,
     run: () => ExecuteResult,
   ): Promise<ExecuteResult> {
-    const name = key && `${key.client}:${key.sequence}`;
+    const name = key && autocommitId(key);
     if (key !== undefined) this.#gateway.keys.push(key);
     const known = name === undefined ? undefined : this.#gateway.answers.get(name);
     if (known !== undefined) return { kind: "outcome", outcome: known[0]! };
@@ -239,7 +240,7 @@ class LocalSession implements Session {
     request: Omit<ExecuteRequest, "sql" | "params">,
   ): Promise<readonly StatementOutcome[]> {
     const run = async (): Promise<readonly StatementOutcome[]> => {
-      const name = request.key && `${request.key.client}:${request.key.sequence}`;
+      const name = request.key && autocommitId(request.key);
       const known = name === undefined ? undefined : this.#gateway.answers.get(name);
       if (known !== undefined) return known;
       const all = this.#db.transaction(() =>

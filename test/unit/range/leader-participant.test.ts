@@ -466,6 +466,12 @@ describe("the outcome of an autocommit write", () => {
     expect(await made.leader.outcome(idOf(written), 1)).toBe("committed");
   });
 
+  it("is not known where the name does not tell whether its answer may have been forgotten", async () => {
+    const made = await world();
+    const { client, sequence } = key(made);
+    expect(await made.leader.outcome(id(`${client}:${sequence}`), 1)).toBe("unknown");
+  });
+
   it("is not known of one that is from the future, and may yet come", async () => {
     const made = await world();
     const late = { ...key(made), issuedMs: made.clock.wallMs() + 100_000 };
