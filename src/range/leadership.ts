@@ -34,6 +34,7 @@ import { Admission } from "./admission.js";
 import { type Proposal, Proposer } from "./proposer.js";
 import { ReservationLine } from "./reservation-line.js";
 import type { Schema } from "./schema.js";
+import type { LocalRead } from "./types.js";
 
 export interface LeaderLimits {
   /** Databases up to this size may be scanned in the storage worker. */
@@ -122,6 +123,8 @@ export class Leadership {
   readonly inherited: readonly PreparedTransaction[];
   /** The slice has been what it is since the state at this index, as far as this leadership knows. */
   sliceSince = 0;
+  /** The last range that was taken in is here since the state at this index. */
+  tookInAt = 0;
   #ended = false;
 
   constructor(term: Term, inherited: readonly PreparedTransaction[], deps: LeaderDependencies) {
@@ -142,6 +145,14 @@ export class Leadership {
   /** Nobody has to wait for anything. */
   get clear(): boolean {
     return this.line.empty && this.admission.clear;
+  }
+
+  /**
+   * Rows that were read here before a range was taken in may have been split off and have come back with it: what was
+   * written to them in between no memory of this range has.
+   */
+  mayHaveBeenAway({ index, spans }: LocalRead): boolean {
+    return index < this.tookInAt && spans.some(({ table }) => table !== SCHEMA.table);
   }
 
   end(): void {

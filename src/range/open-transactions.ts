@@ -483,6 +483,8 @@ export class OpenTransactions {
     const { schemaVersion = this.#context.deps.schema.version } = plan;
     if (schemaVersion !== this.#context.deps.schema.version)
       return "the schema has changed since the transaction began";
+    if (elsewhere.some((read) => leadership.mayHaveBeenAway(read)))
+      return "ranges were merged since the transaction began";
     if (this.#context.restricted) {
       this.#context.serving();
       const { reads, writes } = plan;

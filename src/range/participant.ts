@@ -190,6 +190,8 @@ export class Participant {
     const { slice } = this.#context;
     if (read.some(({ index, spans }) => index < sliceSince && !slice.containsReads(spans)))
       return "the range was split since the transaction began";
+    if (read.some((part) => this.#leadership.mayHaveBeenAway(part)))
+      return "ranges were merged since the transaction began";
     if (own && !this.#isInside(open)) return "the range was split since the transaction began";
     return transactions.conflictOfPart(open, read);
   }

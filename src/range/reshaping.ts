@@ -106,7 +106,10 @@ export class Reshaping {
         );
       return await this.#change(
         (generation) => ({ kind: "absorb", generation, right, ...this.#own() }),
-        () => this.#context.descriptor(),
+        () => {
+          this.#leadership.tookInAt = this.#leadership.sliceSince;
+          return this.#context.descriptor();
+        },
       );
     } finally {
       release();

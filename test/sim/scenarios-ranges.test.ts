@@ -14,8 +14,9 @@ import {
   nodeId,
 } from "../../src/base/ids.js";
 import { Deadline } from "../../src/gateway/deadline.js";
+import { collectResult } from "../../src/gateway/outcomes.js";
 import type { RangeService } from "../../src/range/types.js";
-import { Accounts } from "./world/accounts.js";
+import { Accounts, INITIAL } from "./world/accounts.js";
 import type { RemoteSession, SimClient, WriteEnd } from "./world/client.js";
 import type { Machine } from "./world/process.js";
 import { comeToRest, coverKeyspace } from "./world/range-ends.js";
@@ -392,6 +393,35 @@ describe("a merge that has begun", () => {
         const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
         expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
         await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
+        return await run("COMMIT").then(
+          () => undefined,
+          (failure: unknown) => failure,
+        );
+      } finally {
+        await session.close();
+      }
+    });
+    expect(error).toMatchObject({ code: "OSTRAKA_RETRY" });
+    await accounts.split(3);
+  });
+
+  scenario("of what was split off does not hide what was written there", async (_, accounts, [a, b]) => {
+    await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP });
+    const desk = accounts.client(a);
+    const error = await desk.request(a.process!, async (gateway) => {
+      const session = gateway.openSession("session");
+      const run = (sql: string) =>
+        session.execute({ sql, params: [], key: undefined, timeoutMs: undefined, signal: undefined });
+      try {
+        await run("BEGIN");
+        // Endless, as far as anybody can tell.
+        const numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)";
+        await collectResult(await run(`${numbers} SELECT v FROM t JOIN n ON id = i`), 1e6);
+        await accounts.split(3);
+        const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
+        expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
+        await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
+        await run(`UPDATE t SET v = ${INITIAL} WHERE id = 4`);
         return await run("COMMIT").then(
           () => undefined,
           (failure: unknown) => failure,
