@@ -2,9 +2,16 @@
  * Batches are all or nothing within whatever is open: they are no place for statements that begin, end or undo more than
  * the batch itself has done.
  */
-import { UserError } from "../base/errors.js";
+import { RetryError, UserError } from "../base/errors.js";
 import { lowerAscii } from "../sql/tokenizer.js";
 import type { StatementClass } from "../sql/types.js";
+import type { GatewayDatabase } from "./database.js";
+import { Deadline } from "./deadline.js";
+import type { TempSpace } from "./temp-space.js";
+import type { Transaction } from "./transaction.js";
+
+/** Around a batch inside a transaction. */
+export const BATCH_SAVEPOINT = "_ostraka_batch";
 
 export function refuseEndings(classes: Iterable<StatementClass>): void {
   const savepoints: string[] = [];
@@ -29,5 +36,27 @@ export function refuseEndings(classes: Iterable<StatementClass>): void {
       }
       default:
     }
+  }
+}
+
+/**
+ * Undoes what a batch has done in a transaction, also for whoever gave the batch up, and not the transaction. Answers why
+ * that could not be done: then the transaction must not be committed.
+ */
+export async function undoBatch(
+  { clock, limits }: GatewayDatabase,
+  transaction: Transaction,
+  temp: TempSpace,
+): Promise<RetryError | undefined> {
+  const deadline = new Deadline(clock, undefined, limits.availabilityMs, { signal: undefined });
+  try {
+    await transaction.rollbackTo(BATCH_SAVEPOINT, deadline);
+    await transaction.release(BATCH_SAVEPOINT, deadline);
+    if (transaction.moved) await temp.undone(transaction, deadline);
+    return undefined;
+  } catch (cause) {
+    return new RetryError("OSTRAKA_RETRY", "what a batch had done could not be undone", { cause });
+  } finally {
+    deadline.dispose();
   }
 }

@@ -18,7 +18,7 @@ import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import { allOf, autocommitId, batchBefore, byKey } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
-import { refuseEndings } from "./batches.js";
+import { BATCH_SAVEPOINT, refuseEndings, undoBatch } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
@@ -597,7 +597,9 @@ export class GatewaySession implements Session {
       return outcomes;
     } catch (error) {
       if (this.#transaction === transaction && inner) {
-        await this.#undoBatch(transaction);
+        const failure = await undoBatch(this.#context.db, transaction, this.temp);
+        if (failure !== undefined) await this.#endTransaction((open) => open.rollback());
+        this.#failed = failure;
       } else if (this.#transaction === transaction) {
         await this.#endTransaction((open) => open.rollback());
       }
@@ -605,25 +607,8 @@ export class GatewaySession implements Session {
       throw error;
     }
   }
-
-  /** Also for whoever gave the batch up, and not the transaction. What cannot be undone must not be committed. */
-  async #undoBatch(transaction: Transaction): Promise<void> {
-    const { clock, limits } = this.#context.db;
-    const deadline = new Deadline(clock, undefined, limits.availabilityMs, { signal: undefined });
-    try {
-      await transaction.rollbackTo(BATCH_SAVEPOINT, deadline);
-      await transaction.release(BATCH_SAVEPOINT, deadline);
-      if (transaction.moved) await this.temp.undone(transaction, deadline);
-    } catch (cause) {
-      await this.#endTransaction((open) => open.rollback());
-      this.#failed = new RetryError("OSTRAKA_RETRY", "what a batch had done could not be undone", { cause });
-    } finally {
-      deadline.dispose();
-    }
-  }
 }
 
 const MOVE = { ok: "move" } as const;
-const BATCH_SAVEPOINT = "_ostraka_batch";
 
 function ignore(): void {}

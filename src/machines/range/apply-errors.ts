@@ -10,7 +10,7 @@ import {
 } from "../../base/errors.js";
 import type { TransactionId } from "../../base/ids.js";
 import { classifySqliteError, isOutOfMemory } from "./sqlite-errors.js";
-import type { CommandResult } from "./types.js";
+import type { Command, CommandResult } from "./types.js";
 
 /** The statement cannot run in this range alone: the gateway takes the way over several ranges. */
 export class MoveError extends OstrakaError {
@@ -58,4 +58,14 @@ export function givenUp(what: string): CommandResult {
 /** Another row has the key, or a value that only one may have. */
 export function isDuplicate(error: unknown): boolean {
   return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));
+}
+
+/**
+ * Where to go instead is no answer to remember: the command may come again when it is right here. Nor is that a write lost
+ * a race: whoever runs it again does so under the same key. A tombstone's refusal is what the write is to meet.
+ */
+export function isPassing({ kind }: Command, result: CommandResult): boolean {
+  if (result.ok) return false;
+  const [family, code] = result.error;
+  return family === "route" || (code === "OSTRAKA_RETRY" && kind !== "tombstone");
 }

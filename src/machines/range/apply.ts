@@ -19,9 +19,17 @@ import { AmbiguousError, RouteError, UserError } from "../../base/errors.js";
 import type { LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
 import { lowerAscii } from "../../sql/tokenizer.js";
-import { SessionFlag } from "../../sql/types.js";
-import { Answers, Transactions } from "./answers.js";
-import { failure, givenUp, inDoubt, isDuplicate, StatementFailed, userError } from "./apply-errors.js";
+import { Answers, isNamedByKey, Transactions } from "./answers.js";
+import {
+  failure,
+  givenUp,
+  inDoubt,
+  isDuplicate,
+  isPassing,
+  StatementFailed,
+  userError,
+} from "./apply-errors.js";
+import { aloneFlags, BATCH_FLAGS, preparedFlags } from "./batch-flags.js";
 import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
 import type { RangeConnection } from "./connection.js";
 import { Executor } from "./executor.js";
@@ -38,14 +46,12 @@ import type {
   Command,
   CommandResult,
   NewChild,
-  PreparedTransaction,
   RowChange,
   StampedStatement,
   StatementOutcome,
 } from "./types.js";
 
 const FORGOTTEN = new AmbiguousError("the command was applied before and its answer is gone", undefined);
-const BATCH_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.DeferForeignKeys;
 
 /** One command of one entry. */
 interface Task {
@@ -606,40 +612,6 @@ export class Applier {
   }
 }
 
-function isNamedByKey({ transaction, key }: Extract<Command, { kind: "tombstone" }>): boolean {
-  return transaction.startsWith(`${key.client}:${key.sequence}`);
-}
-
-/**
- * Where to go instead is no answer to remember: the command may come again when it is right here. Nor is that a write lost
- * a race: whoever runs it again does so under the same key. A tombstone's refusal is what the write is to meet.
- */
-function isPassing({ kind }: Command, result: CommandResult): boolean {
-  if (result.ok) return false;
-  const [family, code] = result.error;
-  return family === "route" || (code === "OSTRAKA_RETRY" && kind !== "tombstone");
-}
-
 function lastStatement(command: Command): number {
   return command.kind === "transaction" ? Math.max(0, command.statements.length - 1) : 0;
-}
-
-/** Of a batch that what is prepared shares with others; undefined when it needs one of its own. */
-function preparedFlags(body: PreparedTransaction["body"]["kind"] | undefined): number | undefined {
-  return body === "schema" ? undefined : body === "statements" ? 0 : IMAGE_FLAGS;
-}
-
-function aloneFlags(command: Command): number {
-  switch (command.kind) {
-    case "rows":
-    case "trim":
-    case "absorb":
-      return IMAGE_FLAGS;
-    case "execute":
-      return command.statement.flags & SessionFlag.ForeignKeysOff;
-    case "transaction":
-      return (command.statements[0]?.flags ?? 0) & SessionFlag.ForeignKeysOff;
-    default:
-      return 0;
-  }
 }
