@@ -42,6 +42,8 @@ interface Group {
   readonly expr: Expr;
   readonly canonical: string;
   readonly name: string;
+  /** Stands for the expression: compared as it is, by the column's affinity or by none. */
+  readonly text: string;
 }
 
 class AggregateBuilder {
@@ -120,7 +122,9 @@ class AggregateBuilder {
       const type = this.#groupType(expr);
       if (type === undefined) return false;
       const name = `_ostraka_g${groups.length}`;
-      groups.push({ expr, canonical: this.#canonical(expr), name });
+      // A column of no type has the affinity BLOB, which keeps TEXT on the other side from being applied to it.
+      const text = this.#hasAffinity(expr) ? name : `(+${name})`;
+      groups.push({ expr, canonical: this.#canonical(expr), name, text });
       this.#add(name, this.#query.slices.of(expr), type);
       if (type !== "TEXT" && type !== "INTEGER") {
         const kinds = `_ostraka_k${groups.length}`;
@@ -149,6 +153,12 @@ class AggregateBuilder {
     const column = columnOf(inner, this.#query.scope);
     if (column === undefined || column === "") return this.#comparedAs(inner) ? "" : undefined;
     return this.#columnType(column);
+  }
+
+  #hasAffinity(expr: Expr): boolean {
+    const inner = bare(expr);
+    const column = columnOf(inner, this.#query.scope);
+    return inner.type === "CastExpr" || (column !== undefined && column !== "");
   }
 
   /** A bytewise comparison: of anything but a column of another collation, as it is or below + and CAST. */
@@ -199,7 +209,7 @@ class AggregateBuilder {
     const canonical = this.#canonical(expr);
     const group = this.#groups.find((known) => known.canonical === canonical);
     if (group !== undefined) {
-      this.#edits.push({ span: expr.span, text: group.name });
+      this.#edits.push({ span: expr.span, text: group.text });
       return true;
     }
     if (isAggregate(expr)) {

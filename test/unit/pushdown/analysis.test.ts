@@ -236,7 +236,7 @@ describe("queries of one table", () => {
     [
       "SELECT lower(b) AS x, min(c) FILTER (WHERE a > 1) FROM t GROUP BY x",
       "lower(b), max(typeof((lower(b))) = 'integer') + max(typeof((lower(b))) = 'real'), min(c) FILTER (WHERE a > 1)",
-      "SELECT _ostraka_g0 AS x, (min(_ostraka_a0)) FROM temp._ostraka_partial GROUP BY _ostraka_g0",
+      "SELECT (+_ostraka_g0) AS x, (min(_ostraka_a0)) FROM temp._ostraka_partial GROUP BY _ostraka_g0",
     ],
   ])("aggregates: %s", (sql, list, merge) => {
     const found = form(sql);
