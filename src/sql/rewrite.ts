@@ -3,8 +3,8 @@
  *
  * - `hideSchemaTable`: sqlite_schema and sqlite_master (and those of TEMP) are read through TEMP views that every
  *   connection has, which leave out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
- * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values;
- *   names of result columns stay what they would have been.
+ * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values,
+ *   but for last_insert_rowid() behind RETURNING; names of result columns stay what they would have been.
  *
  * Invariant: text inside CREATE VIEW and CREATE TRIGGER is never changed: it is stored, and means what it says whenever
  * it runs.
@@ -212,9 +212,10 @@ export function bindSession(sql: string, values: SessionValues): string {
   const edits: Edit[] = [];
   const aliased = new Map<number, Edit>();
   const ordered = tokens.kinds.some((_, i) => wordAt(tokens, i) === "BY");
+  const returning = returningAt(tokens);
   for (let i = from; i + 2 < tokens.length; i++) {
     const end = emptyCallEnd(tokens, i);
-    const value = end === undefined ? undefined : sessionValue(tokens, i, values);
+    const value = end === undefined ? undefined : sessionValue(tokens, i, returning, values);
     if (end === undefined || value === undefined) continue;
     // Parentheses keep `--5` from coming about; alone in ORDER BY or GROUP BY a literal would number a column.
     const text = ordered ? `(${value}|0)` : value.startsWith("-") ? `(${value})` : value;
@@ -230,10 +231,19 @@ export function readsSessionValues(tokens: TokenList): boolean {
   const from = bindableFrom(tokens);
   if (from === undefined) return false;
   const none: SessionValues = { changes: 0, totalChanges: 0, lastInsertRowid: 0n };
+  const returning = returningAt(tokens);
   return tokens.kinds.some(
     (_, i) =>
-      i >= from && emptyCallEnd(tokens, i) !== undefined && sessionValue(tokens, i, none) !== undefined,
+      i >= from &&
+      emptyCallEnd(tokens, i) !== undefined &&
+      sessionValue(tokens, i, returning, none) !== undefined,
   );
+}
+
+/** Behind it last_insert_rowid() is that of the row that was just inserted: SQLite's own, primed from the stamp. */
+function returningAt(tokens: TokenList): number {
+  const at = tokens.kinds.findIndex((_, i) => wordAt(tokens, i) === "RETURNING");
+  return at < 0 ? tokens.length : at;
 }
 
 /** The last token of a call without arguments whose name is at `i`: f(), f(*), f(ALL), f(DISTINCT). */
@@ -245,14 +255,19 @@ function emptyCallEnd(tokens: TokenList, i: number): number | undefined {
   return tokens.kinds[end] === TokenKind.RightParen ? end : undefined;
 }
 
-function sessionValue(tokens: TokenList, i: number, values: SessionValues): string | undefined {
+function sessionValue(
+  tokens: TokenList,
+  i: number,
+  returning: number,
+  values: SessionValues,
+): string | undefined {
   switch (lowerAscii(nameAt(tokens, i)!)) {
     case "changes":
       return String(values.changes);
     case "total_changes":
       return String(values.totalChanges);
     case "last_insert_rowid":
-      return String(values.lastInsertRowid);
+      return i > returning ? undefined : String(values.lastInsertRowid);
     default:
       return undefined;
   }

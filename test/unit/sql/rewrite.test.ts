@@ -123,6 +123,15 @@ describe("session values", () => {
     ],
     ["create view v as select changes()", "create view v as select changes()"],
     ["select changes from t", "select changes from t"],
+    // Behind RETURNING it is the rowid of the row that was just inserted.
+    [
+      "insert into t values (last_insert_rowid()) returning last_insert_rowid(), changes()",
+      'insert into t values ((-5)) returning last_insert_rowid(), 7 AS "changes()"',
+    ],
+    [
+      "insert into t values (1) returning last_insert_rowid()",
+      "insert into t values (1) returning last_insert_rowid()",
+    ],
   ])("%s", (sql, expected) => {
     expect(bind(sql)).toBe(expected);
     expect(readsSessionValues(tokenize(sql))).toBe(sql !== expected);
