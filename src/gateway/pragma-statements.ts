@@ -6,7 +6,7 @@ import { fromWireError, UserError } from "../base/errors.js";
 import { decodeRows } from "../base/values.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
-import { pragmaBoolean, pragmaTreatment } from "../sql/pragmas.js";
+import { pragmaBoolean, pragmaInteger, pragmaTreatment } from "../sql/pragmas.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult, emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
@@ -59,7 +59,7 @@ function sessionFlag(session: GatewaySession, pragma: PragmaClass): ExecuteResul
   }
   // As in SQLite, foreign_keys cannot change while a transaction is open, and says nothing.
   if (name !== "foreign_keys" || session.transaction === undefined) {
-    const on = pragmaBoolean(unquoted(pragma.argument)) !== inverted;
+    const on = pragmaBoolean(pragma.argument) !== inverted;
     if (session.pooled && on !== session.settings.has(flag))
       throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${name} belongs to one session: use db.session()`);
     session.settings.set(flag, on);
@@ -71,10 +71,6 @@ function withoutOurTables(outcome: StatementOutcome): ExecuteResult {
   const name = outcome.columns.indexOf("name");
   const rows = decodeRows(outcome.rows).filter((row) => !String(row[name]).startsWith("_ostraka"));
   return rowsOutcome(outcome.columns, rows);
-}
-
-function unquoted(argument: string): string {
-  return argument.replace(/^(['"])(.*)\1$/, "$2");
 }
 
 async function replicated(
@@ -92,7 +88,7 @@ async function replicated(
       `PRAGMA ${name} cannot be set inside a transaction: set it before BEGIN or after COMMIT`,
     );
   }
-  const value = Number.parseInt(pragma.argument, 10) | 0;
+  const value = pragmaInteger(pragma.argument);
   const key = request.key ?? context.nextKey();
   const { db } = context;
   // Both live in the first range, where they are read too.

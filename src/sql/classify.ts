@@ -305,8 +305,6 @@ function pragmaValue(tokens: TokenList, at: number): [value: string, after: numb
   const sign = tokenText(tokens, at);
   const i = sign === "-" || sign === "+" ? at + 1 : at;
   const kind = tokens.kinds[i];
-  if (kind !== TokenKind.Integer && kind !== TokenKind.Float && kind !== TokenKind.SeparatedNumber) {
-    throw syntaxError(tokens, i);
-  }
+  if (kind !== TokenKind.Integer && kind !== TokenKind.Float) throw syntaxError(tokens, i);
   return [(sign === "-" ? "-" : "") + tokenText(tokens, i), i + 1];
 }

@@ -129,9 +129,19 @@ export function isReadablePragmaFunction(name: string): boolean {
   return PRAGMAS.get(name)?.kind === "introspection" || PRAGMAS.get(name)?.kind === "replicated";
 }
 
-/** SQLite's reading of a boolean argument: ON, YES, TRUE, 1 and other numbers; anything else is off. */
+/** SQLite's reading of a boolean argument: ON, YES, TRUE and numbers whose last byte is not zero; anything else is off. */
 export function pragmaBoolean(argument: string): boolean {
-  if (/^(on|yes|true|full|extra)$/i.test(argument)) return true;
-  if (/^[+-]?\d/.test(argument)) return Number.parseInt(argument, 10) % 256 !== 0;
-  return false;
+  if (/^\d/.test(argument)) return (pragmaInteger(argument) & 0xff) !== 0;
+  return /^(on|yes|true)$/i.test(argument);
+}
+
+/** SQLite's reading of a number of 32 bits: what it begins with; 0 where that is none, or too much. */
+export function pragmaInteger(argument: string): number {
+  const hex = /^0x0*([0-9a-f]{1,8})(?![0-9a-f])/i.exec(argument)?.[1];
+  if (hex !== undefined) {
+    const value = Number.parseInt(hex, 16);
+    return value < 2 ** 31 ? value : 0;
+  }
+  const value = Number(/^[+-]?\d+/.exec(argument)?.[0] ?? 0);
+  return value < -(2 ** 31) || value >= 2 ** 31 ? 0 : value + 0;
 }
