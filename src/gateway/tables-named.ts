@@ -16,11 +16,13 @@ export function tablesNamed(
   const names = namesIn(tokenize(sql));
   const views = [...statements, ...temp]
     .filter((text) => VIEW.test(text))
-    .map((text) => namesIn(tokenize(text)));
+    // As SQLite keeps it: the name comes first, and may be any word.
+    .map((text) => [...namesIn(tokenize(text.replace(VIEW, "")))]);
   // A view may name another one.
   for (let before = -1; before < names.size; ) {
     before = names.size;
-    for (const view of views) if (names.has(nameOfView(view))) for (const name of view) names.add(name);
+    for (const [name = "", ...named] of views)
+      if (names.has(name)) for (const other of named) names.add(other);
   }
   return tables
     .filter(({ name }) => names.has(name))
@@ -28,10 +30,3 @@ export function tablesNamed(
 }
 
 const VIEW = /^\s*create\s+(temp\s+|temporary\s+)?view\b/i;
-const AHEAD_OF_NAME: ReadonlySet<string> = new Set(["create", "temp", "temporary", "view"]);
-
-/** The text is as SQLite keeps it: the name comes first. */
-function nameOfView(names: ReadonlySet<string>): string {
-  for (const name of names) if (!AHEAD_OF_NAME.has(name)) return name;
-  return "";
-}

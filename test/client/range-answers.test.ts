@@ -1,0 +1,46 @@
+/** Statements over several ranges, one by one: what they answer is what plain SQLite answers. */
+import SQLite from "better-sqlite3";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openForFile } from "./embedded-database.js";
+
+const SCHEMA = `create table g (id integer primary key, a integer, b text, n numeric);
+  insert into g values (1, 1, '2', 1), (2, 1, '1', '1'), (3, 2, '3', 2.0), (4, 2, '2', 'x'), (5, 3, '4', 3), (6, 3, '3', '3');
+  create table plain (id integer primary key, x); insert into plain values (1, 1), (5, 5);
+  create view "view" as select x from plain; create view temp as select x from plain`;
+
+const db = await openForFile();
+const plain = new SQLite(":memory:");
+afterAll(() => void plain.close());
+
+beforeAll(async () => {
+  plain.exec(SCHEMA);
+  await db.exec(SCHEMA);
+  await db.admin("range.split", { table: "g", at: ["2", "4", "6"] });
+  await db.admin("range.split", { table: "plain", at: ["3"] });
+});
+
+async function told(sql: string): Promise<unknown> {
+  const { columns, rows } = await db.execute(sql);
+  return { columns, rows: rows.map((row) => [...row]) };
+}
+
+describe("a grouped expression is compared as one, not as a column", () => {
+  test.each([
+    "select a + 1 as z, b, a + 1 = b, (a + 1) < b from g group by a + 1, b order by 1, 2",
+    "select abs(a), b, abs(a) between b and b, case abs(a) when b then 1 end from g group by 1, 2 order by 1, 2",
+    "select a + 1 as z, b from g group by z, b having z = b order by z",
+    "select coalesce(n, 0) as z, b from g group by z, b having z >= b order by z, b",
+    "select cast(a as text) as z, a + 0 from g group by 1, 2 having cast(a as text) = a + 0 order by 1",
+  ])("%s", async (sql) => {
+    const statement = plain.prepare(sql).raw();
+    const columns = statement.columns().map(({ name }) => name);
+    expect(await told(sql)).toEqual({ columns, rows: statement.all() });
+  });
+});
+
+test("views whose names are words stand beside system tables", async () => {
+  for (const view of ['"view"', "temp"])
+    expect(await told(`select x from ${view}, (select 1 from ostraka_nodes) order by x`)).toMatchObject({
+      rows: [[1], [5]],
+    });
+});
