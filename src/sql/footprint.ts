@@ -30,7 +30,7 @@ import { type Probe, probeOf } from "./probes.js";
 import type { Frame, Origin } from "./program.js";
 import type { Bound, SpanTemplate } from "./span-templates.js";
 import { lowerAscii } from "./tokenizer.js";
-import { EVERY_TABLE, type OpcodeRow, SCHEMA, type SchemaOracle } from "./types.js";
+import { EVERY_TABLE, type KeyColumn, type OpcodeRow, SCHEMA, type SchemaOracle } from "./types.js";
 import { shadowOwner, type VirtualTouch } from "./virtual-tables.js";
 
 interface CursorTarget {
@@ -304,9 +304,9 @@ class Collector {
     if (op.opcode === "SeekRowid" || op.opcode === "NotExists") {
       const spans = this.#spansOf(this.#frame.origins(op.p3, at), table);
       const check = op.opcode === "NotExists" && this.#isCheck(op, at);
+      if (check) this.#probeKey(op, at, target, spans);
       for (const span of spans) {
         (check ? this.checks : this.reads).push(span);
-        if (check && span.kind === "whole") this.#unprobed.add(table);
         // A check that goes on has found nothing to stand on.
         if (!check) this.#position(op.p1, span);
       }
@@ -317,6 +317,26 @@ class Collector {
     } else if (!FOLLOWERS.has(op.opcode)) {
       this.#wholeOf(op.p1, at);
     }
+  }
+
+  /** Spans of checks that name all rows are narrowed by what is probed, and take in this look; what is written comes anyway. */
+  #probeKey(op: OpcodeRow, at: number, { table, writable }: CursorTarget, spans: SpanTemplate[]): void {
+    const whole = spans.some(({ kind }) => kind === "whole");
+    if (writable && !whole) return;
+    const name = whole ? undefined : this.#rowidOf(table);
+    const probe =
+      name === undefined
+        ? undefined
+        : probeOf(this.#frame, { ...op, p4: "1" }, at, table, [rowidColumn(name)]);
+    if (probe === undefined) this.#unprobed.add(table);
+    else this.#probes.push(probe);
+  }
+
+  #rowidOf(table: string): string | undefined {
+    const facts = this.#oracle.table(table);
+    if (facts === undefined) return undefined;
+    const taken = new Set(facts.columns.map(lowerAscii));
+    return facts.integerPrimaryKey ?? ["rowid", "_rowid_", "oid"].find((name) => !taken.has(name));
   }
 
   #readNewRowid(op: OpcodeRow, at: number, targets: readonly CursorTarget[]): void {
@@ -449,6 +469,10 @@ class Collector {
 
 function isGuarded(origin: Origin): boolean {
   return origin.from !== "new" || origin.onlyIfNull;
+}
+
+function rowidColumn(name: string): KeyColumn {
+  return { name, collation: "BINARY", real: false };
 }
 
 function keysAt(table: string, bound: Exclude<Bound, undefined>, chosenIfNull: boolean): SpanTemplate {

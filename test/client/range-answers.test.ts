@@ -44,3 +44,22 @@ test("views whose names are words stand beside system tables", async () => {
       rows: [[1], [5]],
     });
 });
+
+test("a parent is found by its rowid where others are looked for in an index", async () => {
+  await db.exec(`create table parent (id integer primary key, name text unique, up integer references parent);
+    insert into parent values (1, 'a', null), (5, 'b', 1), (9, 'c', 5);
+    create table child (id integer primary key, p integer references parent, name text references parent (name))`);
+  await db.admin("range.split", { table: "parent", at: ["3", "7"] });
+  await db.execute("insert into child values (1, 1, null), (2, 9, 'b')");
+  await db.execute("insert into child values (?, ?, ?)", [3, "5", "a"]);
+  await db.execute("insert into parent values (20, 'd', 1)");
+  await db.transaction((tx) => tx.execute("update parent set up = 20, name = 'e' where id = 9"));
+  expect(await told("select id, name, up from parent where id > 5 order by id")).toMatchObject({
+    rows: [
+      [9, "e", 20],
+      [20, "d", 1],
+    ],
+  });
+  for (const sql of ["insert into child values (4, 2, 'a')", "insert into parent values (21, 'f', 2)"])
+    await expect(db.execute(sql)).rejects.toMatchObject({ code: "SQLITE_CONSTRAINT_FOREIGNKEY" });
+});

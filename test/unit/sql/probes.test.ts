@@ -62,6 +62,20 @@ describe("what a check looks for", () => {
       { sql: '"email" COLLATE "NOCASE" = ?1', params: ["x"] },
     ]);
   });
+
+  it("is told of parents by both keys, and of a row's own parent", () => {
+    const child = `${T}; create table c(x references t(id), y references t(email))`;
+    const both = [
+      { sql: '"id" COLLATE "BINARY" = ?1', params: ["5"] },
+      { sql: '"email" COLLATE "NOCASE" = ?1', params: ["x"] },
+    ];
+    expect(probed(child, "insert into c values (?, ?)", ["5", "x"])).toEqual(expect.arrayContaining(both));
+    expect(probed(child, "insert into c values (?, ?)", ["5", null])).toEqual([both[0]]);
+    const own = "create table t(email unique, rowid, id integer primary key, up references t)";
+    expect(probed(own, "insert into t values ('x', 1, 2, 3)")).toEqual(
+      expect.arrayContaining([{ sql: '"id" COLLATE "BINARY" = ?1', params: [3n] }]),
+    );
+  });
 });
 
 const VALUES: readonly SqlValue[] = [
