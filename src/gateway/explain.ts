@@ -9,7 +9,7 @@ import { classify, explainedFrom } from "../sql/classify.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Pushdown } from "../sql/pushdown-types.js";
 import { tokenize } from "../sql/tokenizer.js";
-import type { Analysis, Statement } from "../sql/types.js";
+import { type Analysis, HEADER, SCHEMA, type Statement } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
@@ -67,7 +67,9 @@ function howItRuns(
 ): string {
   const footprint = analysis.footprint(params);
   const { reads, writes } = footprint;
-  const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter((name) => name !== "");
+  const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter(
+    (name) => name !== SCHEMA && name !== HEADER,
+  );
   const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
   const touched = db.touched(footprint);
   const changesSchema = writes.some(({ table }) => table === "");

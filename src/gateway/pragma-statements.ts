@@ -11,6 +11,7 @@ import { SessionFlag, type StatementClass } from "../sql/types.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult, emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
+import { UNANALYSED_HEADER, UNANALYSED_READ, UNANALYSED_SCHEMA } from "./unanalysed.js";
 
 type PragmaClass = Extract<StatementClass, { kind: "pragma" }>;
 
@@ -39,7 +40,8 @@ export async function executePragma(
     case "replicated":
       return replicated(session, context, pragma, request, deadline);
     case "introspection": {
-      const result = await session.runHere({ sql, params: [] }, deadline, treatment.wholeDatabase);
+      const looksAt = treatment.wholeDatabase ? UNANALYSED_READ : UNANALYSED_SCHEMA;
+      const result = await session.runHere({ sql, params: [] }, deadline, looksAt);
       if (pragma.name.toLowerCase() !== "table_list") return result;
       return withoutOurTables(await collectResult(result, context.db.limits.maxTransactionBytes));
     }
@@ -81,7 +83,8 @@ async function replicated(
   deadline: Deadline,
 ): Promise<ExecuteResult> {
   const name = pragma.name.toLowerCase() as "user_version" | "application_id";
-  if (pragma.argument === undefined) return session.runHere({ sql: `PRAGMA ${name}`, params: [] }, deadline);
+  if (pragma.argument === undefined)
+    return session.runHere({ sql: `PRAGMA main.${name}`, params: [] }, deadline, UNANALYSED_HEADER);
   if (session.transaction !== undefined) {
     throw new UserError(
       "OSTRAKA_UNSUPPORTED",

@@ -24,7 +24,7 @@ import { type KeySpan, overlaps, type TableKey, type TableSlice } from "../place
 import { isOfChosenKeys, isOfUniqueKeys, spanToKeys, tableKeySpan } from "../placement/route.js";
 import { sliceOf } from "../placement/slice.js";
 import type { Probed } from "../sql/probes.js";
-import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { END_OF_TABLE, EVERY_TABLE, type Footprint, HEADER, SCHEMA, type Span } from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
@@ -35,6 +35,10 @@ import type { PinnedRange, Snapshot } from "./snapshot.js";
 
 /** Tables whose rows follow from others' or from the schema. */
 const SEQUENCES = "sqlite_sequence";
+/** It has one row, in every range. */
+const STATE = "_ostraka_state";
+const HEADER_VALUES =
+  "(SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)";
 /** A scratch that was filled in so many pieces has rows that nobody will ask for again. */
 const MANY_PARTS = 256;
 const MAX_KEY_BYTES = 1024;
@@ -132,6 +136,7 @@ export class Scratch {
 
   async #ensure(span: Span, deadline: Deadline, where?: ScratchCondition): Promise<void> {
     if (span.table === SCHEMA || isOfChosenKeys(span)) return;
+    if (span.table === HEADER || span.table === EVERY_TABLE) await this.#bringHeader(deadline);
     if (span.table === EVERY_TABLE) {
       const oracle = this.#db.ranges.schema().oracle();
       // Shadow tables come with their virtual table. The next change of the schema closes the oracle.
@@ -153,6 +158,20 @@ export class Scratch {
     if (this.#parts.has(narrowed)) return;
     await this.#load(table, spanToKeys(span, this.snapshot.schema.tables), deadline, where);
     this.#parts.add(narrowed);
+  }
+
+  /** Anew each time: a savepoint that was rolled back took it along. */
+  async #bringHeader(deadline: Deadline): Promise<void> {
+    const pin = this.#pins[0];
+    if (pin?.descriptor.start !== "") return;
+    const slice = { low: undefined, high: undefined };
+    const chunks = await this.scan(
+      { pin, slice },
+      { table: STATE, query: { list: HEADER_VALUES, tail: "" } },
+      deadline,
+    );
+    const chunk = await chunks.next().finally(() => chunks.close());
+    if (chunk !== undefined) await this.runner.fill(HEADER, chunk.rows, this.#db.limits.maxScratchBytes);
   }
 
   async #ensureWhole(table: TableKey, deadline: Deadline): Promise<void> {

@@ -449,11 +449,16 @@ export class GatewaySession implements Session {
 
   /**
    * Runs a read that is not analysed (introspection, EXPLAIN) where the session's view of the schema is: its
-   * transaction's workspace or snapshot, the process of its TEMP objects, or a replica. `rows`: it looks at all rows.
+   * transaction's workspace or snapshot, the process of its TEMP objects, or a replica.
    */
-  async runHere(statement: Statement, deadline: Deadline, rows = false): Promise<ExecuteResult> {
+  async runHere(
+    statement: Statement,
+    deadline: Deadline,
+    looksAt = UNANALYSED_SCHEMA,
+  ): Promise<ExecuteResult> {
     const { db } = this.#context;
-    const analysis = rows || db.whole !== undefined ? UNANALYSED_READ : UNANALYSED_SCHEMA;
+    const analysis = db.whole === undefined ? looksAt : UNANALYSED_READ;
+    const rows = looksAt === UNANALYSED_READ;
     const transaction = this.#transaction;
     if (
       transaction !== undefined &&

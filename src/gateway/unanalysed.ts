@@ -1,6 +1,8 @@
 /** What is known of statements that are not analysed: introspection and EXPLAIN. */
-import type { Analysis } from "../sql/types.js";
+import { type Analysis, HEADER, type Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
+
+const HEADER_SPAN: Span = { table: HEADER, low: undefined, high: undefined };
 
 /** May look at any row. */
 export const UNANALYSED_READ: Analysis = {
@@ -22,4 +24,10 @@ export const UNANALYSED_READ: Analysis = {
 export const UNANALYSED_SCHEMA: Analysis = {
   ...UNANALYSED_READ,
   footprint: () => ({ reads: [SCHEMA], writes: [], checks: [] }),
+};
+
+/** Looks at user_version and application_id, which are set like the schema. */
+export const UNANALYSED_HEADER: Analysis = {
+  ...UNANALYSED_READ,
+  footprint: () => ({ reads: [SCHEMA, HEADER_SPAN], writes: [], checks: [] }),
 };

@@ -2,7 +2,7 @@
  * From what a statement touches (spans of a table's rows) to where that lies (keys, ranges).
  *
  * - "*" is the whole keyspace. "" is the schema, of which every range has a copy: reading it is reading any, so it lies
- *   nowhere in particular; who writes it has to see to it that all ranges do.
+ *   nowhere in particular; who writes it has to see to it that all ranges do. HEADER is in the first range.
  * - A "rowid" table's spans are intervals of its keys. END_OF_TABLE is behind all of them: in the table's last range.
  *   What is beyond, UNIQUE_KEYS, is in all of them.
  * - A "key" table's spans are the whole table.
@@ -10,7 +10,7 @@
  * - A table that is not known (the schema at hand is older) may lie anywhere: the whole keyspace.
  */
 import { encodeKey, encodeKeyAfter, HOME_TABLE_ID, type Key, tableEnd, tableStart } from "../base/keys.js";
-import { END_OF_TABLE, EVERY_TABLE, type Footprint, SCHEMA, type Span } from "../sql/types.js";
+import { END_OF_TABLE, EVERY_TABLE, type Footprint, HEADER, SCHEMA, type Span } from "../sql/types.js";
 import { covers, isWhole, type KeySpan, type RangeDescriptor, type TableKey } from "./descriptor.js";
 import type { RangeDirectory } from "./directory.js";
 
@@ -45,6 +45,7 @@ export function tableKeySpan(table: TableKey): KeySpan {
 export function spanToKeys(span: Span, tables: readonly TableKey[]): readonly KeySpan[] {
   if (span.table === SCHEMA) return [];
   if (span.table === EVERY_TABLE) return [EVERYWHERE];
+  if (span.table === HEADER) return [{ start: "", end: FIRST_SPLIT_KEY }];
   const table = byName(tables).get(span.table);
   if (table === undefined) return [EVERYWHERE];
   if (table.shard !== "rowid" || isOfUniqueKeys(span)) return [tableKeySpan(table)];

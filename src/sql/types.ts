@@ -67,6 +67,8 @@ export interface Span {
 export const EVERY_TABLE = "*";
 /** The table name of the span that stands for the schema. */
 export const SCHEMA = "";
+/** The table name of the span that stands for user_version and application_id, which the first range has. */
+export const HEADER = "_ostraka_header";
 /**
  * The key that stands for "rows that do not exist yet, with keys that SQLite will choose": beyond every rowid, so
  * that it lies in every span without upper bound. An INSERT without a key reads and writes only this; whatever could

@@ -4,7 +4,7 @@
  * the module. A module that is not known here may touch everything.
  */
 import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, tokenText, wordAt } from "./tokenizer.js";
-import { EVERY_TABLE, type SchemaOracle } from "./types.js";
+import { EVERY_TABLE, HEADER, SCHEMA, type SchemaOracle } from "./types.js";
 
 export interface VirtualTouch {
   readonly reads: readonly string[];
@@ -15,6 +15,14 @@ const EVERYTHING: VirtualTouch = { reads: [EVERY_TABLE], writes: [EVERY_TABLE] }
 const NOTHING: VirtualTouch = { reads: [], writes: [] };
 /** Functions and eponymous tables that read nothing of the database. */
 const TABLES_OF_NOTHING: readonly string[] = ["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
+/** Those of pragmas that look at the schema alone, or at the first range's header. */
+const TABLES_OF_SCHEMA: readonly string[] = (
+  "table_info table_xinfo table_list index_list index_info index_xinfo foreign_key_list collation_list function_list " +
+  "module_list pragma_list compile_options database_list"
+)
+  .split(" ")
+  .map((name) => `pragma_${name}`);
+const TABLES_OF_HEADER: readonly string[] = ["pragma_user_version", "pragma_application_id"];
 const OWN_TABLES = /^(FTS[345]|RTREE|RTREE_I32|GEOPOLY)$/;
 
 type LookUp = (pointer: string) => VirtualTouch | undefined;
@@ -55,6 +63,8 @@ function learn(oracle: SchemaOracle): Map<string, VirtualTouch> {
     }
   };
   for (const name of TABLES_OF_NOTHING) add(name, NOTHING);
+  for (const name of TABLES_OF_SCHEMA) add(name, { reads: [SCHEMA], writes: [] });
+  for (const name of TABLES_OF_HEADER) add(name, { reads: [SCHEMA, HEADER], writes: [] });
   for (const { name, sql } of oracle.virtualTables?.() ?? []) add(name, touchOf(name, sql, oracle));
   return found;
 }

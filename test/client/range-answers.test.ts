@@ -63,3 +63,39 @@ test("a parent is found by its rowid where others are looked for in an index", a
   for (const sql of ["insert into child values (4, 2, 'a')", "insert into parent values (21, 'f', 2)"])
     await expect(db.execute(sql)).rejects.toMatchObject({ code: "SQLITE_CONSTRAINT_FOREIGNKEY" });
 });
+
+test("user_version and application_id are the first range's, wherever they are asked for", async () => {
+  await db.exec("pragma user_version = 7; pragma application_id = 0x10");
+  const asks = [
+    ["pragma user_version", [[7]]],
+    ["pragma application_id", [[16]]],
+    ["select user_version, application_id from pragma_user_version, pragma_application_id", [[7, 16]]],
+    ["select id, user_version from g, pragma_user_version where id in (4, 6) order by id", [[4, 7], [6, 7]]],
+  ] as const; // biome-ignore format: a table
+  const session = await db.session();
+  const begins = [
+    [],
+    ["begin", "update g set a = a where id > 3", "savepoint s"],
+    ["begin read only"],
+    ["create temp table own (x)"],
+  ];
+  for (const statements of begins) {
+    for (const sql of statements) await session.execute(sql);
+    for (const [sql, rows] of asks)
+      expect([statements[0], sql, (await session.execute(sql)).rows.map((row) => [...row])]).toEqual([
+        statements[0],
+        sql,
+        rows,
+      ]);
+    if (session.state !== "idle") await session.execute("rollback");
+  }
+  await session.close();
+});
+
+test("what pragmas tell of the schema is told by one range", async () => {
+  for (const sql of ["select * from pragma_table_info('g')", "select * from pragma_user_version"])
+    expect((await db.execute(`explain query plan ${sql}`)).rows[0]?.[3]).toMatch(/^SINGLE RANGE \d+$/);
+  expect((await db.execute("select name from pragma_index_list('parent')")).rows[0]?.[0]).toMatch(
+    /autoindex/,
+  );
+});

@@ -18,7 +18,7 @@
 import { type OstrakaError, RetryError, UserError } from "../../../base/errors.js";
 import { type SqlValue, ValueReader } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";
-import { SessionFlag, type SessionFlags } from "../../../sql/types.js";
+import { HEADER, SessionFlag, type SessionFlags } from "../../../sql/types.js";
 import { openConnection, type RangeConnection } from "../connection.js";
 import { buildSchema } from "../oracle.js";
 import { classifySqliteError } from "../sqlite-errors.js";
@@ -113,6 +113,7 @@ export class ScratchDatabase implements Follower {
 
   /** Row vectors as `scan` gives them. */
   fill(name: string, rows: Uint8Array, maxBytes: number): number {
+    if (name === HEADER) return this.#fillHeader(rows);
     return this.#bring(() => {
       const table = this.#originName(name);
       if (table === undefined) return 0;
@@ -122,6 +123,13 @@ export class ScratchDatabase implements Follower {
       }
       return this.#fill(table, rows, maxBytes);
     });
+  }
+
+  #fillHeader(rows: Uint8Array): number {
+    const [version, id] = new ValueReader(rows).vector();
+    this.connection.database.pragma(`main.user_version = ${version}`);
+    this.connection.database.pragma(`main.application_id = ${id}`);
+    return 0;
   }
 
   observe(flags: SessionFlags, writes: boolean): void {
