@@ -12,6 +12,7 @@
 import { UserError } from "../../base/errors.js";
 import type { SqlValue } from "../../base/values.js";
 import type { RangeConnection } from "./connection.js";
+import { PRIMARY_KEY_INDEX } from "./table-facts.js";
 import type { RowChange } from "./types.js";
 
 export interface TableShape {
@@ -116,13 +117,8 @@ export function shapeOf(connection: RangeConnection, table: string): TableShape 
   const names = columns.map(([column]) => quote(column));
   if (listed[1] === 1n) {
     // By the key's own collations, which need not be those of its columns: only by these it is one row's.
-    const key = connection
-      .internal(
-        `SELECT x.name, x.coll FROM pragma_index_list(?, 'main') l JOIN pragma_index_xinfo(l.name, 'main') x
-         WHERE l.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`,
-      )
-      .all(table) as unknown as [string, string][];
-    const where = key.map(([column, coll]) => `${quote(column)} COLLATE ${quote(coll)} IS ?`).join(" AND ");
+    const key = connection.internal(PRIMARY_KEY_INDEX).all(table) as unknown as [string, bigint, string][];
+    const where = key.map(([column, , coll]) => `${quote(column)} COLLATE ${quote(coll)} IS ?`).join(" AND ");
     return {
       name: table,
       remove: `DELETE FROM ${name} WHERE ${where}`,

@@ -148,15 +148,20 @@ function keyOfRows(
     : { columns: [alias], ordered: true };
 }
 
-function primaryKeyIndex(database: Database.Database, table: string): [string, number, string][] {
-  return database
-    .prepare(
-      `SELECT x.name, x."desc", x.coll FROM pragma_index_list(?, 'main') i, pragma_index_xinfo(i.name, 'main') x
-       WHERE i.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`,
-    )
-    .raw(true)
-    .safeIntegers(false)
-    .all(table) as [string, number, string][];
+/** Of a table by name: the columns of the index that its primary key has, if it has one, in key order. */
+export const PRIMARY_KEY_INDEX = `SELECT x.name, x."desc", x.coll
+  FROM pragma_index_list(?, 'main') i, pragma_index_xinfo(i.name, 'main') x
+  WHERE i.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`;
+
+export function primaryKeyIndex(
+  database: Database.Database,
+  table: string,
+): [column: string, descending: number, collation: string][] {
+  return database.prepare(PRIMARY_KEY_INDEX).raw(true).safeIntegers(false).all(table) as [
+    string,
+    number,
+    string,
+  ][];
 }
 
 function primaryKey(database: Database.Database, table: string, columns: readonly Column[]): RowKey {

@@ -7,6 +7,7 @@
  */
 import type Database from "better-sqlite3";
 import { UserError } from "../../../base/errors.js";
+import { primaryKeyIndex } from "../table-facts.js";
 import { quoteName } from "../temp-objects.js";
 
 export interface TableShape {
@@ -65,9 +66,10 @@ export function shapeOf(database: Database.Database, table: string): TableShape 
       keyAt: [],
     };
   if (withoutRowid === 1n) {
-    const primary = collatedKey(database, name);
+    const primary = primaryKeyIndex(database, name);
     const keyColumns = primary.map(([column]) => column);
-    const collated = primary.map(([column, coll]) => `${quoteName(column)} COLLATE ${quoteName(coll)}`);
+    // A conflict target names an index only with the index's own collations, and only by these a key is one row's.
+    const collated = primary.map(([column, , coll]) => `${quoteName(column)} COLLATE ${quoteName(coll)}`);
     return {
       ...common,
       withoutRowid: true,
@@ -146,15 +148,4 @@ function rowidAlias(
     .prepare("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'")
     .get(table);
   return indexed === undefined ? only[0] : undefined;
-}
-
-/** A conflict target names an index only with the index's own collations, and only by these a key is one row's. */
-function collatedKey(database: Database.Database, table: string): [column: string, collation: string][] {
-  return database
-    .prepare(
-      `SELECT x.name, x.coll FROM pragma_index_list(?, 'main') l JOIN pragma_index_xinfo(l.name, 'main') x
-       WHERE l.origin = 'pk' AND x.key = 1 ORDER BY x.seqno`,
-    )
-    .raw()
-    .all(table) as [string, string][];
 }
