@@ -19,6 +19,7 @@ import {
 } from "../base/errors.js";
 import { COORDINATOR_GROUP, type TransactionId } from "../base/ids.js";
 import { packResult, unpackResult } from "../machines/range/command.js";
+import { isNamedByKey } from "../machines/range/naming.js";
 import type {
   CommandResult,
   IdempotencyKey,
@@ -146,7 +147,7 @@ async function commitInOne(
   if (last === undefined && ran === undefined && changes.length === 0)
     return answered(commit.outcomes, false);
   const { transaction, key, outcomes, schemaVersion } = commit;
-  const nothing = changes.length === 0 && !isAutocommit(commit);
+  const nothing = changes.length === 0 && !isNamedByKey(commit);
   const leader = db.client(descriptor.range);
   // The transaction is open there since its snapshot; what it reads is told as of each pin.
   const point = last ?? (await leader.readPoint());
@@ -189,13 +190,8 @@ async function prepare(
   }
 }
 
-/** Ids of interactive transactions are used once; those of autocommit writes are made of their keys. */
-function isAutocommit({ transaction, key }: WideCommit): boolean {
-  return transaction.startsWith(`${key.client}:${key.sequence}`);
-}
-
 function runOf(db: GatewayDatabase, commit: WideCommit): string | undefined {
-  return isAutocommit(commit) ? `${db.random.uint32()}.${db.random.uint32()}` : undefined;
+  return isNamedByKey(commit) ? `${db.random.uint32()}.${db.random.uint32()}` : undefined;
 }
 
 type Settled<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: unknown };

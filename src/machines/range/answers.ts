@@ -24,7 +24,7 @@ import {
   type RangeState,
   TRANSACTION_AGE_MS,
 } from "./state.js";
-import type { Command, CommandResult, IdempotencyKey } from "./types.js";
+import type { CommandResult, IdempotencyKey } from "./types.js";
 
 interface Answer {
   readonly client: string;
@@ -374,9 +374,4 @@ function isDone({ result }: Answer): boolean {
 
 function failed(error: unknown): CommandResult {
   return { ok: false, error: toWireError(error), statement: 0 };
-}
-
-/** An autocommit write's outcome is what is answered under its key. */
-export function isNamedByKey({ transaction, key }: Extract<Command, { kind: "tombstone" }>): boolean {
-  return transaction.startsWith(`${key.client}:${key.sequence}`);
 }

@@ -19,7 +19,7 @@ import { AmbiguousError, RouteError, UserError } from "../../base/errors.js";
 import type { LogIndex, Term, TransactionId } from "../../base/ids.js";
 import type { Entry } from "../../raft/types.js";
 import { lowerAscii } from "../../sql/tokenizer.js";
-import { Answers, isNamedByKey, Transactions } from "./answers.js";
+import { Answers, Transactions } from "./answers.js";
 import {
   failure,
   givenUp,
@@ -33,6 +33,7 @@ import { aloneFlags, BATCH_FLAGS, preparedFlags } from "./batch-flags.js";
 import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
 import type { RangeConnection } from "./connection.js";
 import { Executor } from "./executor.js";
+import { isNamedByKey } from "./naming.js";
 import { IMAGE_FLAGS, Participant } from "./participant.js";
 import { PreparedTransactions } from "./prepared.js";
 import { Reshaper } from "./reshape.js";
