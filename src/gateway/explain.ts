@@ -72,7 +72,7 @@ function howItRuns(
   );
   const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
   const touched = db.touched(footprint);
-  const changesSchema = writes.some(({ table }) => table === "");
+  const changesSchema = writes.some(({ table }) => table === SCHEMA);
   if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
   if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;
   const ranges = `${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;

@@ -479,12 +479,12 @@ export class WideWorkspace implements Workspace {
     const at = directory.at(this.#keyOf(change));
     if (at === undefined) throw new RetryError("OSTRAKA_RETRY", "a range has changed meanwhile");
     const counted = lowerAscii(change.table) === SEQUENCES ? this.#tableNow(change.row?.[0]) : undefined;
+    if (counted === undefined) return [at.range];
     // The largest value of all ranges counts: to make it smaller takes all that have one.
-    const all = counted === undefined ? [] : directory.between(tableKeySpan(counted));
-    return new Set([at, ...all].map(({ range }) => range));
+    return new Set([at, ...directory.between(tableKeySpan(counted))].map(({ range }) => range));
   }
 
-  /** As it was when the transaction began. */
+  /** The table that goes by this name now, as it was when the transaction began. */
   #tableNow(name: unknown): TableKey | undefined {
     const before = this.#names.before(String(name));
     return this.#tables().find((other) => other.name === before);
