@@ -16,6 +16,7 @@ import {
 import { Deadline } from "../../src/gateway/deadline.js";
 import { collectResult } from "../../src/gateway/outcomes.js";
 import type { RangeService } from "../../src/range/types.js";
+import type { ExecuteResult } from "../../src/rpc/gateway.js";
 import { Accounts, INITIAL } from "./world/accounts.js";
 import type { RemoteSession, SimClient, WriteEnd } from "./world/client.js";
 import type { Machine } from "./world/process.js";
@@ -106,6 +107,29 @@ async function atMoment(
     if (came) return end;
   }
   throw new Error("the moment never came");
+}
+
+/** Why a transaction of a client on this machine cannot be committed after `during`; undefined when it can. */
+function failureOf(
+  accounts: Accounts,
+  machine: Machine,
+  during: (run: (sql: string) => Promise<ExecuteResult>) => Promise<void>,
+): Promise<unknown> {
+  return accounts.client(machine).request(machine.process!, async (gateway) => {
+    const session = gateway.openSession("session");
+    const run = (sql: string) =>
+      session.execute({ sql, params: [], key: undefined, timeoutMs: undefined, signal: undefined });
+    try {
+      await run("BEGIN");
+      await during(run);
+      return await run("COMMIT").then(
+        () => undefined,
+        (failure: unknown) => failure,
+      );
+    } finally {
+      await session.close();
+    }
+  });
 }
 
 function cutOff(world: World, machine: Machine): void {
@@ -380,26 +404,13 @@ describe("a merge that has begun", () => {
   });
 
   scenario("does not hide what a change of the schema has read in it", async (_, accounts, [a, b]) => {
-    const desk = accounts.client(a);
-    const error = await desk.request(a.process!, async (gateway) => {
-      const session = gateway.openSession("session");
-      const run = (sql: string) =>
-        session.execute({ sql, params: [], key: undefined, timeoutMs: undefined, signal: undefined });
-      try {
-        await run("BEGIN");
-        await run("UPDATE t SET v = v - 5 WHERE id = 1");
-        await run("UPDATE t SET v = v + 5 WHERE id = 4");
-        await run("CREATE TABLE u(a)");
-        const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
-        expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
-        await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
-        return await run("COMMIT").then(
-          () => undefined,
-          (failure: unknown) => failure,
-        );
-      } finally {
-        await session.close();
-      }
+    const error = await failureOf(accounts, a, async (run) => {
+      await run("UPDATE t SET v = v - 5 WHERE id = 1");
+      await run("UPDATE t SET v = v + 5 WHERE id = 4");
+      await run("CREATE TABLE u(a)");
+      const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
+      expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
+      await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
     });
     expect(error).toMatchObject({ code: "OSTRAKA_RETRY" });
     await accounts.split(3);
@@ -407,28 +418,15 @@ describe("a merge that has begun", () => {
 
   scenario("of what was split off does not hide what was written there", async (_, accounts, [a, b]) => {
     await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP });
-    const desk = accounts.client(a);
-    const error = await desk.request(a.process!, async (gateway) => {
-      const session = gateway.openSession("session");
-      const run = (sql: string) =>
-        session.execute({ sql, params: [], key: undefined, timeoutMs: undefined, signal: undefined });
-      try {
-        await run("BEGIN");
-        // Endless, as far as anybody can tell.
-        const numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)";
-        await collectResult(await run(`${numbers} SELECT v FROM t JOIN n ON id = i`), 1e6);
-        await accounts.split(3);
-        const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
-        expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
-        await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
-        await run(`UPDATE t SET v = ${INITIAL} WHERE id = 4`);
-        return await run("COMMIT").then(
-          () => undefined,
-          (failure: unknown) => failure,
-        );
-      } finally {
-        await session.close();
-      }
+    const error = await failureOf(accounts, a, async (run) => {
+      // Endless, as far as anybody can tell.
+      const numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)";
+      await collectResult(await run(`${numbers} SELECT v FROM t JOIN n ON id = i`), 1e6);
+      await accounts.split(3);
+      const within = "UPDATE t SET v = v + (id - 3.5) * 2 WHERE id IN (3, 4)";
+      expect(await accounts.client(b).write(within, [])).toMatchObject({ outcome: "committed" });
+      await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP }, b);
+      await run(`UPDATE t SET v = ${INITIAL} WHERE id = 4`);
     });
     expect(error).toMatchObject({ code: "OSTRAKA_RETRY" });
     await accounts.split(3);

@@ -10,12 +10,16 @@ import { StoreCore } from "../../../src/machines/range/store-core.js";
 import { applyCommands, applySql, openStore, statement, temporaryDirectory } from "./helpers.js";
 import { childOf, rangePath, split } from "./ranges.js";
 
-it("shows in every copy the very state it is said to be of", async () => {
+/** Files are copied whole at once, but the copies take until they are let go. */
+function slow(path: string): {
+  readonly store: StoreCore;
+  readonly held: (() => void)[];
+  readonly proceed: (count: number) => Promise<void>;
+} {
   const held: (() => void)[] = [];
-  const store = new StoreCore(join(temporaryDirectory(), "range.db"), {
+  const store = new StoreCore(path, {
     monotonicMs: () => 0,
     pause: () => Promise.resolve(),
-    // The file is copied whole at once, but the copy takes until it is let go.
     files: {
       ...SYSTEM_FILES,
       copy: async (from, to) => {
@@ -26,6 +30,15 @@ it("shows in every copy the very state it is said to be of", async () => {
   });
   store.open();
   applySql(store, "create table t(id integer primary key, a)");
+  const proceed = async (count: number): Promise<void> => {
+    while (held.length < count) await new Promise((resolve) => setImmediate(resolve));
+    for (const one of held) one();
+  };
+  return { store, held, proceed };
+}
+
+it("shows in every copy the very state it is said to be of", async () => {
+  const { store, held } = slow(join(temporaryDirectory(), "range.db"));
   const copies = [store.copy(), store.copy()];
   // The log begins anew: all it held is in the file by now.
   for (let i = 0; i < 3; i++) applySql(store, "insert into t(a) values (randomblob(3000))");
@@ -78,32 +91,6 @@ it("keeps checkpoints out of the file while it is copied", async () => {
 });
 
 describe("while the log holds what was never committed", () => {
-  /** File copies take until they are let go. */
-  function slow(root: string): {
-    readonly store: StoreCore;
-    readonly proceed: (count: number) => Promise<void>;
-  } {
-    const held: (() => void)[] = [];
-    const store = new StoreCore(rangePath(root, 3), {
-      monotonicMs: () => 0,
-      pause: () => Promise.resolve(),
-      files: {
-        ...SYSTEM_FILES,
-        copy: async (from, to) => {
-          await SYSTEM_FILES.copy(from, to);
-          await new Promise<void>((resolve) => held.push(resolve));
-        },
-      },
-    });
-    store.open();
-    applySql(store, "create table t(id integer primary key, a)");
-    const proceed = async (count: number): Promise<void> => {
-      while (held.length < count) await new Promise((resolve) => setImmediate(resolve));
-      for (const one of held) one();
-    };
-    return { store, proceed };
-  }
-
   /** Keeps the log from being in the file whole. */
   function pinned(store: StoreCore): Database.Database {
     const pin = new Database(store.path, { readonly: true });
@@ -127,7 +114,7 @@ describe("while the log holds what was never committed", () => {
   }
 
   it.each(["open", "rolled back"])("a copy has nothing of what is applied in its place (%s)", async (how) => {
-    const { store, proceed } = slow(temporaryDirectory());
+    const { store, proceed } = slow(rangePath(temporaryDirectory(), 3));
     const pin = pinned(store);
     const first = store.copy();
     speculate(store);
@@ -147,7 +134,7 @@ describe("while the log holds what was never committed", () => {
   });
 
   it("the child of a split is made as of its entry", async () => {
-    const { store, proceed } = slow(temporaryDirectory());
+    const { store, proceed } = slow(rangePath(temporaryDirectory(), 3));
     const pin = pinned(store);
     speculate(store);
     applyCommands(store, split(encodeKey(1, [1n]), 8));
