@@ -55,7 +55,7 @@ async function run(paths: string[], flags: SltFlags): Promise<void> {
   const files = findSltFiles(paths);
   const reports =
     flags.nodes === undefined
-      ? await withDatabase(flags, resolveUrl(flags), (database) => runFiles(database, files, flags))
+      ? await withDatabase(flags, resolveUrl(flags), (database) => runFiles(database, files, flags, "theirs"))
       : await runOnOwnCluster(files, flags);
   const passed = reports.reduce((sum, report) => sum + report.passed, 0);
   const failed = reports.reduce((sum, report) => sum + report.failed, 0);
@@ -94,7 +94,7 @@ async function onOwnCluster(files: readonly string[], flags: SltFlags): Promise<
   process.on("SIGINT", stopOnSignal).on("SIGTERM", stopOnSignal);
   try {
     cluster = await LocalCluster.start({ nodes, dataDirectory, rangeMaxRows, logLevel: "warn" });
-    return await withDatabase({}, cluster.url, (database) => runFiles(database, files, flags));
+    return await withDatabase({}, cluster.url, (database) => runFiles(database, files, flags, "ours"));
   } finally {
     await cluster?.stop();
     rmSync(dataDirectory, { recursive: true, force: true });
@@ -113,6 +113,7 @@ async function runFiles(
   database: Database,
   files: readonly string[],
   flags: SltFlags,
+  whose: "ours" | "theirs",
 ): Promise<FileReport[]> {
   const exclusions = parseExclusions(flags.exclude);
   if (!(await isEmpty(database))) {
@@ -121,14 +122,17 @@ async function runFiles(
   const reports: FileReport[] = [];
   for (const file of files) {
     const before = flags.report === undefined ? undefined : await statementCounts(database);
+    const timeoutMs = wholeNumber("--timeout-ms", flags.timeoutMs);
     const ran = await runFile(database, file, {
       excludes: (line) => exclusions.some((one) => one.line === line && isTail(one.file, file)),
-      timeoutMs: wholeNumber("--timeout-ms", flags.timeoutMs),
+      timeoutMs,
     });
     const statements = before && difference(await statementCounts(database), before);
     const report = { ...ran, statements };
     reports.push(report);
     printReport(report, Number(flags.showFailures));
+    // A cluster of our own goes as it is.
+    if (whose === "theirs" || file !== files.at(-1)) await empty(database, timeoutMs);
   }
   return reports;
 }
@@ -171,9 +175,12 @@ async function runFile(
     return { file, seconds: seconds(), ...result };
   } finally {
     await session.close();
-    const cleaner = await database.session();
-    await dropEverything(cleaner).finally(() => cleaner.close());
   }
+}
+
+async function empty(database: Database, timeoutMs: number): Promise<void> {
+  const session = await database.session();
+  await dropEverything(session, timeoutMs).finally(() => session.close());
 }
 
 function parseFile(file: string): ReturnType<typeof parseSlt> {

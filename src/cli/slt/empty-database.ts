@@ -13,13 +13,13 @@ export async function isEmpty(executor: Executor): Promise<boolean> {
  * Drops everything. Views and triggers first, since they may mention what no longer exists; shadow tables go with
  * their virtual table, so what has gone meanwhile is passed over.
  */
-export async function dropEverything(session: Session): Promise<void> {
+export async function dropEverything(session: Session, timeoutMs: number): Promise<void> {
   if (session.state !== "idle") await session.execute("ROLLBACK");
   await session.execute("PRAGMA foreign_keys=OFF");
   for (const types of [["trigger"], ["view"], ["virtual"], ["table"]]) {
     for (const name of await namesOf(session, types[0]!)) {
       const kind = types[0] === "virtual" ? "table" : types[0];
-      await session.execute(`DROP ${kind} IF EXISTS ${quoteName(name)}`);
+      await session.execute(`DROP ${kind} IF EXISTS ${quoteName(name)}`, undefined, { timeoutMs });
     }
   }
 }

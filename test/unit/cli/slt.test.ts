@@ -227,6 +227,6 @@ test("everything can be dropped again", async () => {
       "create trigger tr after insert on a begin select 1; end; create virtual table f using fts5(t); begin;",
   );
   expect(await isEmpty(session)).toBe(false);
-  await dropEverything(session);
+  await dropEverything(session, 60_000);
   expect(await isEmpty(session)).toBe(true);
 });
