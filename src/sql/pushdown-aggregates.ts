@@ -100,7 +100,8 @@ class AggregateBuilder {
       check:
         this.#checks.length === 0
           ? undefined
-          : `SELECT 1${from}${groupBy === "" ? "" : groupBy} HAVING ${this.#checks.join(" OR ")} LIMIT 1`,
+          : // HAVING alone makes no query of aggregates.
+            `SELECT count(*)${from}${groupBy} HAVING ${this.#checks.join(" OR ")} LIMIT 1`,
       merge: [
         `SELECT ${body.distinctness === "Distinct" ? "DISTINCT " : ""}`,
         slices.between(startOf(first as ExprResultColumn), body.from!.span.offset, this.#edits),

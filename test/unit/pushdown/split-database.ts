@@ -143,8 +143,13 @@ export class SplitDatabase {
     return pushdownOf(analyse(sql, this.oracle), this.oracle, this.schema.tables);
   }
 
-  /** As a gateway would answer over the ranges; and how: "merge", "filter", "gather", … */
-  async askRanges(statement: StampedStatement): Promise<{ readonly told: Told; readonly how: string }> {
+  /**
+   * As a gateway would answer over the ranges; and how: "merge", "filter", "gather", …; `failure` is the error because of
+   * which what was pushed down was given up.
+   */
+  async askRanges(
+    statement: StampedStatement,
+  ): Promise<{ readonly told: Told; readonly how: string; readonly failure?: string | undefined }> {
     let analysis: ReturnType<typeof analyse>;
     try {
       analysis = analyse(statement.sql, this.oracle);
@@ -155,6 +160,7 @@ export class SplitDatabase {
     const { reads, checks } = analysis.footprint(statement.params);
     const spans = [...reads, ...checks];
     const scratch = await this.#open();
+    let failure: string | undefined;
     if (plan !== undefined) {
       try {
         const stream = await runForm(scratch, { plan, statement, spans }, this.#deadline);
@@ -166,16 +172,17 @@ export class SplitDatabase {
       } catch (error) {
         await this.renew();
         if (!isOwnError(error)) throw error;
+        failure = failed(error).error;
       }
     }
     const fresh = await this.#open();
     try {
       await fresh.ensure({ reads: spans, writes: [], checks: [] }, this.#deadline);
       const answer = await collect(await fresh.run(statement, this.#deadline, []), 1 << 30);
-      return { told: told(answer), how: "gather" };
+      return { told: told(answer), how: "gather", failure };
     } catch (error) {
       await this.renew();
-      return { told: failed(error), how: "gather" };
+      return { told: failed(error), how: "gather", failure };
     }
   }
 
@@ -247,7 +254,11 @@ export class SplitDatabase {
       const { source } = await this.#runner.addSource(this.#path(descriptor));
       pins.set(descriptor.range, { descriptor, index: logIndex(1), term: term(1), source });
     }
-    const database = { limits: DEFAULT_LIMITS, clock: CLOCK } as unknown as GatewayDatabase;
+    const database = {
+      limits: DEFAULT_LIMITS,
+      clock: CLOCK,
+      replica: () => undefined,
+    } as unknown as GatewayDatabase;
     this.#scratch = await Scratch.open(database, this.#runner, { pins, schema: this.schema, wallMs: 0 });
     return this.#scratch;
   }
