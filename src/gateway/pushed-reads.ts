@@ -18,9 +18,10 @@ import {
 } from "../sql/pushdown-types.js";
 import { tokenize } from "../sql/tokenizer.js";
 import type { Span } from "../sql/types.js";
+import type { Chunks } from "./chunks.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
-import type { Chunks, PinnedSlice, Scratch } from "./scratch.js";
+import type { PinnedSlice, Scratch } from "./scratch.js";
 
 /** More first rows than this are not looked up one by one. */
 const MOST_FIRST_ROWS = 1000;
@@ -84,54 +85,32 @@ async function merged(
   if (slices.length === 0) return undefined;
   const load = { ...loadOf(form, statement), query: { list: form.list, tail: form.tail } };
   const inOrder = form.direction === "ascending" ? slices : slices.toReversed();
-  const start = (slice: PinnedSlice) => scratch.scan(slice, load, deadline);
-  return new MergedStream(plan, statement, inOrder, start, await start(inOrder[0]!));
+  return new MergedStream(plan, statement, await scratch.scan(inOrder, load, deadline));
 }
 
 class MergedStream implements RowStream {
   readonly columns: readonly string[];
   readonly columnTypes: readonly (string | null)[];
   readonly #statement: StampedStatement;
-  readonly #slices: readonly PinnedSlice[];
-  readonly #start: (slice: PinnedSlice) => Promise<Chunks>;
-  #current: Chunks | undefined;
-  #at = 0;
-  #closed = false;
+  readonly #chunks: Chunks;
 
-  constructor(
-    { columns, columnTypes }: Pushdown,
-    statement: StampedStatement,
-    slices: readonly PinnedSlice[],
-    start: (slice: PinnedSlice) => Promise<Chunks>,
-    first: Chunks,
-  ) {
+  constructor({ columns, columnTypes }: Pushdown, statement: StampedStatement, chunks: Chunks) {
     this.columns = columns;
     this.columnTypes = columnTypes;
     this.#statement = statement;
-    this.#slices = slices;
-    this.#start = start;
-    this.#current = first;
+    this.#chunks = chunks;
   }
 
-  async next(): Promise<{ readonly rows: Uint8Array; readonly count: number } | undefined> {
-    while (this.#current !== undefined && !this.#closed) {
-      const chunk = await this.#current.next();
-      if (chunk !== undefined) return chunk;
-      await this.#current.close();
-      const next = this.#slices[++this.#at];
-      this.#current = next === undefined ? undefined : await this.#start(next);
-    }
-    return undefined;
+  next(): ReturnType<RowStream["next"]> {
+    return this.#chunks.next();
   }
 
   summary(): ReturnType<RowStream["summary"]> {
     return { changes: 0, totalChanges: 0, lastInsertRowid: this.#statement.stamp.lastInsertRowid };
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    await this.#current?.close();
-    this.#current = undefined;
+  close(): Promise<void> {
+    return this.#chunks.close();
   }
 }
 
@@ -148,13 +127,29 @@ async function firstRows(
   const { list, order, direction, byKey } = form;
   const load = { ...loadOf(form, statement), first: { list, order, limit, byKey } };
   const slices = scratch.slices(form.table, spans);
-  let found = 0;
-  for (const slice of direction === "descending" ? slices.toReversed() : slices) {
-    if (found >= limit) break;
-    const brought = await scratch.bring(slice, load, deadline);
-    if (direction !== undefined) found += brought;
-  }
+  if (direction === undefined) await scratch.bring(slices, load, deadline);
+  else
+    await bringFirst(
+      scratch,
+      direction === "descending" ? slices.toReversed() : slices,
+      load,
+      limit,
+      deadline,
+    );
   return scratch.run(statement, deadline, []);
+}
+
+/** Until so many rows were found: of the first slice, of the next two, of the next four, … */
+async function bringFirst(
+  scratch: Scratch,
+  slices: readonly PinnedSlice[],
+  load: Omit<ScratchLoad, "slice">,
+  limit: number,
+  deadline: Deadline,
+): Promise<void> {
+  let found = 0;
+  for (let at = 0, count = 1; at < slices.length && found < limit; at += count, count *= 2)
+    found += await scratch.bring(slices.slice(at, at + count), load, deadline);
 }
 
 /** How many rows of each range may be among the first of all; undefined when they are too many to be looked up. */
@@ -184,18 +179,16 @@ async function aggregated(
   let bytes = 0;
   const slices = scratch.slices(form.table, spans);
   if (slices.length === 0) return undefined;
-  for (const slice of slices) {
-    const chunks = await scratch.scan(slice, load, deadline);
-    try {
-      for (let chunk = await chunks.next(); chunk !== undefined; chunk = await chunks.next()) {
-        bytes += chunk.rows.length;
-        if (bytes > MOST_PARTIAL_BYTES) return undefined;
-        const reader = new ValueReader(chunk.rows);
-        while (!reader.done) rows.push(reader.vector());
-      }
-    } finally {
-      await chunks.close();
+  const chunks = await scratch.scan(slices, load, deadline);
+  try {
+    for (let chunk = await chunks.next(); chunk !== undefined; chunk = await chunks.next()) {
+      bytes += chunk.rows.length;
+      if (bytes > MOST_PARTIAL_BYTES) return undefined;
+      const reader = new ValueReader(chunk.rows);
+      while (!reader.done) rows.push(reader.vector());
     }
+  } finally {
+    await chunks.close();
   }
   const partial: SystemTable = {
     name: PARTIAL_TABLE,

@@ -17,6 +17,7 @@ import type {
   Runner,
   ScratchCondition,
   ScratchLoad,
+  SourceLoad,
   StampedStatement,
   SystemTable,
 } from "../machines/range/types.js";
@@ -26,12 +27,14 @@ import { sliceOf } from "../placement/slice.js";
 import type { Probed } from "../sql/probes.js";
 import { END_OF_TABLE, EVERY_TABLE, type Footprint, HEADER, SCHEMA, type Span } from "../sql/types.js";
 import { shadowOwner } from "../sql/virtual-tables.js";
+import { type Chunks, OneAfterTheOther, PulledChunks } from "./chunks.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collect } from "./outcomes.js";
 import { plainStatement } from "./plain-statement.js";
 import { runOptions } from "./run-options.js";
 import type { PinnedRange, Snapshot } from "./snapshot.js";
+import type { RemoteSource } from "./sources.js";
 
 /** Tables whose rows follow from others' or from the schema. */
 const SEQUENCES = "sqlite_sequence";
@@ -42,6 +45,9 @@ const HEADER_VALUES =
 /** A scratch that was filled in so many pieces has rows that nobody will ask for again. */
 const MANY_PARTS = 256;
 const MAX_KEY_BYTES = 1024;
+/** Ranges of this node that a process is asked for at once, and their files' bytes: it answers nothing else meanwhile. */
+const MOST_TOGETHER = 64;
+const MOST_BYTES_TOGETHER = 16 * 1024 * 1024;
 
 /** By table: rows that meet none of these are not needed. */
 export type Conditions = ReadonlyMap<string, readonly ScratchCondition[]>;
@@ -55,11 +61,14 @@ export interface PinnedSlice {
   readonly slice: TableSlice;
 }
 
-/** Rows as a query gives them, pulled; `close` stops the query. */
-export interface Chunks {
-  next(): Promise<{ readonly rows: Uint8Array; readonly count: number } | undefined>;
-  close(): Promise<void>;
+interface PinnedLoad {
+  readonly pin: PinnedRange;
+  readonly load: ScratchLoad;
 }
+
+type Together =
+  | { readonly here: SourceLoad[] }
+  | { readonly source: RemoteSource; readonly load: ScratchLoad };
 
 export class Scratch {
   readonly runner: Runner;
@@ -166,7 +175,7 @@ export class Scratch {
     if (pin?.descriptor.start !== "") return;
     const slice = { low: undefined, high: undefined };
     const chunks = await this.scan(
-      { pin, slice },
+      [{ pin, slice }],
       { table: STATE, query: { list: HEADER_VALUES, tail: "" } },
       deadline,
     );
@@ -195,27 +204,54 @@ export class Scratch {
     });
   }
 
-  /** Loads rows of one slice; answers how many were new. */
-  bring({ pin, slice }: PinnedSlice, load: Omit<ScratchLoad, "slice">, deadline: Deadline): Promise<number> {
-    return this.#bring(pin, [{ ...load, slice }], deadline);
+  /** Loads rows of slices; answers how many were new. */
+  bring(
+    slices: readonly PinnedSlice[],
+    load: Omit<ScratchLoad, "slice">,
+    deadline: Deadline,
+  ): Promise<number> {
+    return this.#bring(
+      slices.map(({ pin, slice }) => ({ pin, load: { ...load, slice } })),
+      deadline,
+    );
   }
 
-  /** The rows of a query of one slice, as they are found. One at a time. */
+  /** The rows of a query of each slice (at least one), as they are found, slice by slice. One scan at a time. */
   async scan(
-    { pin: { source }, slice }: PinnedSlice,
+    slices: readonly PinnedSlice[],
     load: Omit<ScratchLoad, "slice">,
     deadline: Deadline,
   ): Promise<Chunks> {
-    if (typeof source === "number")
-      return this.runner.scan(source, { ...load, slice }, runOptions(this.#db, deadline, []));
-    const chunks = source.scan({ ...load, slice }, deadline)[Symbol.asyncIterator]();
-    return {
-      next: async () => {
-        const { done, value } = await chunks.next();
-        return done === true ? undefined : value;
-      },
-      close: async () => void (await chunks.return?.()),
-    };
+    const loads = slices.map(({ pin, slice }) => ({ pin, load: { ...load, slice } }));
+    return OneAfterTheOther.start(
+      this.#together(loads).map((group) => () => {
+        if (!("source" in group)) return this.runner.scan(group.here, runOptions(this.#db, deadline, []));
+        return Promise.resolve(new PulledChunks(group.source.scan(group.load, deadline)));
+      }),
+    );
+  }
+
+  /** What one request asks for: of this node's ranges several, of another's one. */
+  #together(loads: readonly PinnedLoad[]): readonly Together[] {
+    const groups: Together[] = [];
+    let here: SourceLoad[] | undefined;
+    let bytes = 0;
+    for (const { pin, load } of loads) {
+      const { source } = pin;
+      if (typeof source !== "number") {
+        groups.push({ source, load });
+        here = undefined;
+        continue;
+      }
+      if (here === undefined || here.length >= MOST_TOGETHER || bytes >= MOST_BYTES_TOGETHER) {
+        here = [];
+        bytes = 0;
+        groups.push({ here });
+      }
+      here.push({ source, load });
+      bytes += this.#db.replica(pin.descriptor.range)?.store.size().databaseBytes ?? 0;
+    }
+    return groups;
   }
 
   /** Of the tables that get rows under chosen keys, those whose last row is not in what is pinned. */
@@ -245,7 +281,7 @@ export class Scratch {
       if (reached !== undefined && descriptor.end !== reached) return false;
       const found = disturbed
         ? await this.#bringTail(table, { pin, slice }, deadline)
-        : (await this.#bring(pin, [{ table: name, slice, last: true }], deadline)) > 0;
+        : (await this.bring([{ pin, slice }], { table: name, last: true }, deadline)) > 0;
       reached = descriptor.start;
       if (found || reached <= start) {
         this.#tails.add(name);
@@ -264,15 +300,12 @@ export class Scratch {
     const key = quoteName(table.keyColumns[0] ?? "rowid");
     for (let count = 1; ; count *= 4) {
       const query = { list: key, tail: `ORDER BY ${key} DESC LIMIT ${count}` };
-      const chunks = await this.scan({ pin, slice }, { table: table.name, query }, deadline);
+      const chunks = await this.scan([{ pin, slice }], { table: table.name, query }, deadline);
       const keys = await keysIn(chunks);
       const lowest = keys.at(-1);
       if (lowest === undefined) return false;
-      await this.#bring(
-        pin,
-        [{ table: table.name, slice: { ...slice, low: [lowest], lowAfter: false } }],
-        deadline,
-      );
+      const tail = { ...slice, low: [lowest], lowAfter: false };
+      await this.bring([{ pin, slice: tail }], { table: table.name }, deadline);
       const left = plainStatement(
         `SELECT 1 FROM main.${name} WHERE ${key} >= ? LIMIT 1`,
         this.snapshot.wallMs,
@@ -295,29 +328,29 @@ export class Scratch {
     deadline: Deadline,
     where?: ScratchCondition,
   ): Promise<void> {
+    const loads: PinnedLoad[] = [];
     for (const pin of this.#pins) {
-      const loads: ScratchLoad[] = [];
       for (const span of keys) {
         const common = intersection(span, pin.descriptor);
         const slice = common && sliceOf(table, common);
-        if (slice !== undefined) loads.push({ table: table.name, slice, where });
+        if (slice !== undefined) loads.push({ pin, load: { table: table.name, slice, where } });
       }
-      if (loads.length > 0) await this.#bring(pin, loads, deadline);
     }
+    await this.#bring(loads, deadline);
   }
 
   /** Answers how many rows came. */
-  async #bring({ source }: PinnedRange, loads: readonly ScratchLoad[], deadline: Deadline): Promise<number> {
-    if (deadline.stopped) throw deadline.reason();
+  async #bring(loads: readonly PinnedLoad[], deadline: Deadline): Promise<number> {
     const { maxScratchBytes } = this.#db.limits;
-    if (typeof source === "number") {
-      const { rows } = await deadline.race(this.runner.load(source, loads, maxScratchBytes));
-      return rows;
-    }
     let brought = 0;
-    for (const load of loads) {
-      for await (const chunk of source.scan(load, deadline)) {
-        const { rows } = await this.runner.fill(load.table, chunk.rows, maxScratchBytes);
+    for (const group of this.#together(loads)) {
+      if (deadline.stopped) throw deadline.reason();
+      if (!("source" in group)) {
+        brought += (await deadline.race(this.runner.load(group.here, maxScratchBytes))).rows;
+        continue;
+      }
+      for await (const chunk of group.source.scan(group.load, deadline)) {
+        const { rows } = await this.runner.fill(group.load.table, chunk.rows, maxScratchBytes);
         brought += rows;
       }
     }

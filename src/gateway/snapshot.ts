@@ -196,13 +196,11 @@ async function pinAll(
   deadline: Deadline,
 ): Promise<void> {
   const replicas = ranges.map(({ range }) => db.replica(range));
-  const here = async (): Promise<void> => {
-    for (const [i, descriptor] of ranges.entries()) {
-      const replica = replicas[i];
-      if (replica !== undefined)
-        pins.set(descriptor.range, await pinHere(runner, replica, descriptor, points[i]!, deadline));
-    }
-  };
+  const here = ranges.map(async (descriptor, i): Promise<void> => {
+    const replica = replicas[i];
+    if (replica !== undefined)
+      pins.set(descriptor.range, await pinHere(runner, replica, descriptor, points[i]!, deadline));
+  });
   const elsewhere = async (): Promise<void> => {
     const wanted = ranges.flatMap((descriptor, i) =>
       replicas[i] === undefined ? [{ descriptor, index: points[i]!.index }] : [],
@@ -215,8 +213,8 @@ async function pinAll(
         pins.set(descriptor.range, { descriptor, term: points[i]!.term, index: source.appliedIndex, source });
     }
   };
-  // Neither goes on behind the back of whoever cleans up after the other.
-  for (const end of await Promise.allSettled([here(), elsewhere()]))
+  // None goes on behind the back of whoever cleans up after the others.
+  for (const end of await Promise.allSettled([...here, elsewhere()]))
     if (end.status === "rejected") throw end.reason;
 }
 

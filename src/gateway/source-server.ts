@@ -171,7 +171,7 @@ export class SourceServer {
     const source = served.sources.get(range);
     if (source === undefined) throw givenUp();
     const { maxResultBytes, maxRunnerBytes } = this.#parts.limits;
-    const stream = await served.runner.scan(source, unpackLoad(load), {
+    const stream = await served.runner.scan([{ source, load: unpackLoad(load) }], {
       systemTables: [],
       timeoutMs: undefined,
       maxResultBytes,

@@ -17,6 +17,7 @@ import type {
   SchemaSnapshot,
   StampedStatement,
 } from "../../src/machines/range/types.js";
+import { loadsOf } from "../unit/range/source-loads.js";
 import { type BuiltRunner, buildRunner } from "./runner-build.js";
 
 const MB = 1024 * 1024;
@@ -121,8 +122,7 @@ describe("a scratch database in a process", () => {
       const sources = paths.map((path) => runner.addSource(path));
       const loads = paths.map((_, i) =>
         runner.load(
-          i,
-          [{ table: "t", slice: { low: [BigInt(i * 10)], high: [BigInt(i * 10 + 5)] } }],
+          loadsOf(i, { table: "t", slice: { low: [BigInt(i * 10)], high: [BigInt(i * 10 + 5)] } }),
           64 * MB,
         ),
       );
@@ -149,10 +149,10 @@ describe("a scratch database in a process", () => {
     const { runner: other } = await newRunner();
     await runner.openScratch(schema(TABLES));
     await runner.addSource(here);
-    await runner.load(0, [{ table: "t", slice: WHOLE }], 64 * MB);
+    await runner.load(loadsOf(0, { table: "t", slice: WHOLE }), 64 * MB);
     expect(await other.addSource(there)).toEqual({ source: 0, appliedIndex: 4 });
     const where = { sql: "a > ?", params: [4n] };
-    const stream = await other.scan(0, { table: "t", slice: WHOLE, where }, OPTIONS);
+    const stream = await other.scan(loadsOf(0, { table: "t", slice: WHOLE, where }), OPTIONS);
     let filled = 0;
     for (let chunk = await stream.next(); chunk !== undefined; chunk = await stream.next())
       filled += (await runner.fill("t", chunk.rows, 64 * MB)).rows;
@@ -174,11 +174,13 @@ describe("a scratch database in a process", () => {
     const { runner } = await newRunner();
     await runner.openScratch(schema(TABLES));
     await runner.addSource(path);
-    expect(await codeOf(runner.load(0, [{ table: "t", slice: WHOLE }], 50 * MB))).toBe("OSTRAKA_TOO_LARGE");
+    expect(await codeOf(runner.load(loadsOf(0, { table: "t", slice: WHOLE }), 50 * MB))).toBe(
+      "OSTRAKA_TOO_LARGE",
+    );
     expect(await codeOf(run(runner, "SELECT 1"))).toBe("OSTRAKA_TOO_LARGE");
     await runner.closeCopy("rollback");
     await runner.openScratch(schema(TABLES));
-    await runner.load(0, [{ table: "t", slice: WHOLE }], 1000 * MB);
+    await runner.load(loadsOf(0, { table: "t", slice: WHOLE }), 1000 * MB);
     // Watched while they run: rows, journal and sorter of some 150 MB each must not be in memory.
     const options = { maxMemoryBytes: 180 * MB };
     await run(runner, "UPDATE t SET b = b || 'x'", options);
@@ -199,10 +201,10 @@ describe("a scratch database in a process", () => {
       const load = { table: "t", slice: WHOLE };
       const doing =
         middle === "load"
-          ? runner.load(0, [load], 1000 * MB)
+          ? runner.load(loadsOf(0, load), 1000 * MB)
           : middle === "scan"
-            ? runner.scan(0, load, OPTIONS).then(all)
-            : runner.load(0, [load], 1000 * MB).then(() =>
+            ? runner.scan(loadsOf(0, load), OPTIONS).then(all)
+            : runner.load(loadsOf(0, load), 1000 * MB).then(() =>
                 run(runner, "UPDATE t SET a = (SELECT count(*) FROM t AS o WHERE o.b > t.b)", {
                   timeoutMs: 50,
                 }),
@@ -211,7 +213,7 @@ describe("a scratch database in a process", () => {
       expect(await codeOf(doing)).toBe(middle === "statement" ? "OSTRAKA_TIMEOUT" : "OSTRAKA_UNAVAILABLE");
       expect(runner.dead).toBe(true);
       expect(pool.pinned(path)).toEqual([]);
-      expect(await codeOf(runner.load(0, [load], MB))).toBe("OSTRAKA_UNAVAILABLE");
+      expect(await codeOf(runner.load(loadsOf(0, load), MB))).toBe("OSTRAKA_UNAVAILABLE");
       const next = await pool.acquire();
       await next.openScratch(schema(TABLES));
       expect(await run(next, "SELECT count(*) FROM t")).toEqual([[0n]]);

@@ -395,6 +395,13 @@ export interface RangeStore extends GroupMachine {
   splitKey(): Promise<Key | undefined>;
 }
 
+/** What is wanted of one of a runner's sources. */
+export interface SourceLoad {
+  /** Its number, as `addSource` answered. */
+  readonly source: number;
+  readonly load: ScratchLoad;
+}
+
 /** Rows of one table to be placed in a scratch database. */
 export interface ScratchLoad {
   /** As the range's file has it. A virtual table (of the home range) comes whole, whatever else is asked. */
@@ -502,7 +509,7 @@ export interface Runner {
   /** Pins a range's file as a source; answers its number (from 0 on, until `dropSources`) and applied index. */
   addSource(path: string): Promise<{ readonly source: number; readonly appliedIndex: LogIndex }>;
   /**
-   * Copies rows from a source into the scratch database, also while its transaction is open. Rows already there stay as
+   * Copies rows from sources into the scratch database, also while its transaction is open. Rows already there stay as
    * they are, and rows that the transaction has deleted stay away; a wider slice may be loaded later. Triggers, CHECK
    * constraints, foreign keys and the capture of changes see nothing of it. What ROLLBACK TO takes away of it comes back
    * by itself. AUTOINCREMENT goes on behind the largest value that any loaded source has seen.
@@ -511,13 +518,12 @@ export interface Runner {
    * elsewhere. Rejects with OSTRAKA_TOO_LARGE when the scratch database has more than `maxBytes`; after any failure it
    * must be closed.
    */
-  load(source: number, loads: readonly ScratchLoad[], maxBytes: number): Promise<{ readonly rows: number }>;
+  load(loads: readonly SourceLoad[], maxBytes: number): Promise<{ readonly rows: number }>;
   /**
-   * Streams the rows that a load names from a source, for another node's scratch database. Row vectors are the rowid,
-   * unless an INTEGER PRIMARY KEY stands for it, and all columns that are not generated, in table order, exact; see
+   * Streams the rows that loads (at least one) name, one load's after the other's. Row vectors are the rowid, unless an INTEGER PRIMARY KEY stands for it, and all columns that are not generated, in table order, exact; see
    * source-rows.ts for virtual tables and sequences.
    */
-  scan(source: number, load: ScratchLoad, options: RunOptions): Promise<RowStream>;
+  scan(loads: readonly SourceLoad[], options: RunOptions): Promise<RowStream>;
   /** Places what `scan` gave of this table, chunk by chunk or concatenated, as `load` does. */
   fill(table: string, rows: Uint8Array, maxBytes: number): Promise<{ readonly rows: number }>;
   /** Lets all sources go; what is loaded stays, but does not come back after ROLLBACK TO. */

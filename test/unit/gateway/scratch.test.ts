@@ -30,6 +30,7 @@ async function scratchOver(
   const db = {
     limits: { maxScratchBytes: 1 << 20 },
     ranges: { directory: () => directory },
+    replica: () => undefined,
     rangesOf: (spans: Parameters<typeof rangesOf>[0]) => rangesOf(spans, SCHEMA.tables, directory),
   };
   const pins = new Map(
@@ -65,10 +66,15 @@ describe("a scratch database", () => {
     const whole = [{ table: "t", low: undefined, high: undefined }];
     const deadline = { stopped: false, race: <T>(work: Promise<T>) => work } as unknown as Deadline;
     let brought: string[];
+    let asked: number;
 
     /** Both files still have all of the rows, as right after a split. */
-    const load: Runner["load"] = async (source, loads) => {
-      for (const { slice } of loads)
+    const load: Runner["load"] = async (loads) => {
+      asked++;
+      for (const {
+        source,
+        load: { slice },
+      } of loads)
         for (const rowid of ROWIDS) {
           const [low, high] = [slice.low?.[0] as bigint | undefined, slice.high?.[0] as bigint | undefined];
           const { lowAfter = false, highAfter = false } = slice;
@@ -81,6 +87,7 @@ describe("a scratch database", () => {
 
     beforeEach(() => {
       brought = [];
+      asked = 0;
     });
 
     const ITS_OWN = ["1 of 3", "5 of 3", "9 of 3", "10 of 4", "11 of 4", "15 of 4"];
@@ -123,10 +130,11 @@ describe("a scratch database", () => {
       }
     });
 
-    it("lets each range answer for its own rows, of those that have any", async () => {
+    it("lets each range answer for its own rows, of those that have any, and asks once for all of them", async () => {
       const scratch = await scratchOver([left, right], [left, right], load);
-      for (const part of scratch.slices("t", whole)) await scratch.bring(part, { table: "t" }, deadline);
+      await scratch.bring(scratch.slices("t", whole), { table: "t" }, deadline);
       expect(brought).toEqual(ITS_OWN);
+      expect(asked).toBe(1);
       expect(scratch.slices("t", row(5)).map(({ pin }) => pin.descriptor.range)).toEqual([3]);
     });
   });

@@ -7,7 +7,7 @@ import type { LocalRange } from "../../../src/gateway/ranges.js";
 import { DEFAULT_LIMITS } from "../../../src/gateway/replica.js";
 import { SourceServer } from "../../../src/gateway/source-server.js";
 import { RemoteSources, type Wanted } from "../../../src/gateway/sources.js";
-import type { Runner, RunnerPool } from "../../../src/machines/range/types.js";
+import type { Runner, RunnerPool, SourceLoad } from "../../../src/machines/range/types.js";
 import type { PeerMethod } from "../../../src/rpc/peer-calls.js";
 import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
@@ -54,7 +54,7 @@ function runner(): Runner {
     dead: false,
     addSource: async () => ({ source: sources++, appliedIndex: logIndex(7) }),
     dropSources: async () => undefined,
-    scan: async (source: number) => {
+    scan: async ([{ source }]: [SourceLoad]) => {
       const chunks = [{ rows: Uint8Array.of(source), count: 1 }];
       return { next: async () => chunks.shift(), close: async () => undefined };
     },

@@ -15,6 +15,7 @@ import { applyRowImages } from "../../../src/machines/range/row-images.js";
 import { RunnerSession } from "../../../src/machines/range/runner/session.js";
 import type { RowChange, SchemaSnapshot, StampedStatement } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
+import { loadsOf } from "./source-loads.js";
 
 const WHOLE = { low: undefined, high: undefined };
 const LIMIT = 1 << 30;
@@ -147,11 +148,7 @@ function changesOf(
   session.openScratch(snapshot(schema));
   session.addSource(path);
   const tables = schema.flatMap((sql) => /^CREATE TABLE (\w+)/.exec(sql)?.[1] ?? []);
-  session.load(
-    0,
-    tables.map((table) => ({ table, slice: WHOLE })),
-    LIMIT,
-  );
+  session.load(loadsOf(0, ...tables.map((table) => ({ table, slice: WHOLE }))), LIMIT);
   for (const sql of steps) rowsOf(session, sql);
   const changes = [...session.captured()];
   const found = dump((sql) => rowsOf(session, sql));
@@ -291,7 +288,7 @@ describe("row changes beside changes of the schema", () => {
     session.openScratch(snapshot(SCHEMA));
     session.addSource(path);
     const slice = { low: [1n], high: [2n] };
-    session.load(0, [{ table: "t", slice }], LIMIT);
+    session.load(loadsOf(0, { table: "t", slice }), LIMIT);
     const texts = [
       "ALTER TABLE t RENAME TO u",
       "ALTER TABLE u RENAME COLUMN a TO z",
@@ -300,16 +297,9 @@ describe("row changes beside changes of the schema", () => {
       "ALTER TABLE u DROP COLUMN b",
     ];
     for (const sql of ["DELETE FROM t WHERE id = 1", ...texts]) rowsOf(session, sql);
-    expect(
-      session.load(
-        0,
-        [
-          { table: "u", slice: WHOLE },
-          { table: "t", slice: WHOLE },
-        ],
-        LIMIT,
-      ),
-    ).toBe(3);
+    expect(session.load(loadsOf(0, { table: "u", slice: WHOLE }, { table: "t", slice: WHOLE }), LIMIT)).toBe(
+      3,
+    );
     expect(rowsOf(session, "SELECT * FROM u")).toEqual([
       [2n, "two", 9n],
       [3n, "three", 9n],
@@ -335,7 +325,7 @@ describe("row changes beside changes of the schema", () => {
     session.openScratch(snapshot(schema));
     session.addSource(path);
     rowsOf(session, "DROP TABLE gone");
-    const load = (table: string) => session.load(0, [{ table, slice: WHOLE }], LIMIT);
+    const load = (table: string) => session.load(loadsOf(0, { table, slice: WHOLE }), LIMIT);
     expect(load("f")).toBeGreaterThan(0);
     load("sqlite_sequence");
     expect(load("gone")).toBe(0);
@@ -355,14 +345,7 @@ describe("row changes beside changes of the schema", () => {
     const path = rangeFile(`${schema.join(";")}; INSERT INTO a VALUES (7, 'x'); INSERT INTO b VALUES (3)`);
     session.openScratch(snapshot(schema));
     session.addSource(path);
-    session.load(
-      0,
-      [
-        { table: "a", slice: WHOLE },
-        { table: "b", slice: WHOLE },
-      ],
-      LIMIT,
-    );
+    session.load(loadsOf(0, { table: "a", slice: WHOLE }, { table: "b", slice: WHOLE }), LIMIT);
     const changes = () =>
       [...session.captured()].map(({ table, key, row }) =>
         [table, ...key, "→", ...(row ?? ["gone"])].join(" "),
@@ -544,10 +527,10 @@ describe("transactions over several ranges", () => {
       for (const table of random(2) === 0 ? tables : [...tables].reverse())
         for (const i of [0, 1, 2]) {
           if (table === "tag" && cuts[0]! % 9n > cuts[1]! % 9n) {
-            if (i === 0) scratch.load(0, [{ table, slice: WHOLE }], LIMIT);
+            if (i === 0) scratch.load(loadsOf(0, { table, slice: WHOLE }), LIMIT);
             continue;
           }
-          scratch.load(i, [{ table, slice: sliceOf(table, i) }], LIMIT);
+          scratch.load(loadsOf(i, { table, slice: sliceOf(table, i) }), LIMIT);
         }
     };
     const seen: string[] = [];

@@ -15,6 +15,7 @@ import type {
   SystemTable,
 } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
+import { loadsOf } from "./source-loads.js";
 
 const WHOLE = { low: undefined, high: undefined };
 const LIMIT = 1 << 30;
@@ -108,7 +109,7 @@ function codeOf(act: () => unknown): string {
 }
 
 function scan(session: RunnerSession, source: number, load: ScratchLoad): Uint8Array {
-  const cursor = session.scan(source, load, LIMIT);
+  const cursor = session.scan(loadsOf(source, load), LIMIT);
   const writer = new ValueWriter();
   for (let chunk = cursor.next(); chunk !== undefined; chunk = cursor.next()) writer.raw(chunk.rows);
   return writer.take();
@@ -216,7 +217,7 @@ describe("rows brought to a scratch database", () => {
       const { session, path } = scratchOn(SHAPES);
       if (how.endsWith("inside")) run(session, "SELECT 1");
       for (const table of SHAPED) {
-        if (how.startsWith("load")) session.load(0, [{ table, slice: WHOLE }], LIMIT);
+        if (how.startsWith("load")) session.load(loadsOf(0, { table, slice: WHOLE }), LIMIT);
         else session.fill(table, scan(session, 0, { table, slice: WHOLE }), LIMIT);
       }
       const found = everything({ all: (sql) => run(session, sql) });
@@ -237,7 +238,7 @@ describe("rows brought to a scratch database", () => {
       WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
       INSERT INTO many SELECT i * 10, 'Name ' || i, i % 7 FROM n`);
     const load = (table: string, slice: ScratchLoad["slice"], where?: ScratchLoad["where"]) =>
-      session.load(0, [{ table, slice, where }], LIMIT);
+      session.load(loadsOf(0, { table, slice, where }), LIMIT);
     expect(load("many", rowid(100n, 110n))).toBe(1);
     expect(load("many", rowid(100n, 121n))).toBe(2);
     expect(load("many", rowid(undefined, 1281n))).toBe(125);
@@ -257,7 +258,9 @@ describe("rows brought to a scratch database", () => {
     expect(load("wr", { low: [1n], high: [2n] })).toBe(1);
     expect(load("wr", { low: [2n, "a"], high: [2n, "z"] })).toBe(1);
     expect(load("wr", { low: undefined, high: [1n, "k"] })).toBe(1);
-    expect(session.load(0, [{ table: "many", slice: rowid(15_000n, 15_995n), last: true }], LIMIT)).toBe(1);
+    expect(
+      session.load(loadsOf(0, { table: "many", slice: rowid(15_000n, 15_995n), last: true }), LIMIT),
+    ).toBe(1);
     expect(run(session, "SELECT id FROM many WHERE id BETWEEN 12100 AND 19000")).toEqual([[15_990n]]);
     expect(codeOf(() => load("many", WHOLE, where("nothing = 1")))).toBe("SQLITE_ERROR");
     // After that nothing can be relied on.
@@ -285,7 +288,7 @@ describe("rows brought to a scratch database", () => {
         writer.close();
       }
       for (const i of [0, 1, 2])
-        session.load(i, [{ table: "T", slice: rowid(BigInt(i + 1), BigInt(i + 2)) }], LIMIT);
+        session.load(loadsOf(i, { table: "T", slice: rowid(BigInt(i + 1), BigInt(i + 2)) }), LIMIT);
       expect(run(session, "SELECT v FROM t ORDER BY id").flat()).toEqual(
         round === "first" ? ["old", "old", "old"] : ["new1", "new2", "new3"],
       );
@@ -294,11 +297,29 @@ describe("rows brought to a scratch database", () => {
     }
   });
 
+  it("of many sources come with one request, in its order", () => {
+    const rows = [3n, 1n, 2n].map(
+      (id) => `CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (${id})`,
+    );
+    const paths = rows.map((sql) => rangeFile(sql));
+    const session = newSession();
+    session.openScratch(schemaOf(paths[0]!));
+    for (const path of paths) session.addSource(path);
+    const loads = [2, 0, 1, 0].flatMap((source) => loadsOf(source, { table: "t", slice: WHOLE }));
+    const cursor = session.scan(loads, LIMIT);
+    const found: SqlValue[] = [];
+    for (let chunk = cursor.next(); chunk !== undefined; chunk = cursor.next())
+      found.push(...decodeRows(chunk.rows).flat());
+    expect(found).toEqual([2n, 3n, 1n, 3n]);
+    expect(session.load(loads, LIMIT)).toBe(3);
+    expect(run(session, "SELECT id FROM t ORDER BY id").flat()).toEqual([1n, 2n, 3n]);
+  });
+
   it("are those behind a prefix of the key, where the slice says so", () => {
     const found = (slice: ScratchLoad["slice"]): unknown => {
       const { session } = scratchOn(`CREATE TABLE w(a TEXT, b INT, PRIMARY KEY(a, b)) WITHOUT ROWID;
         INSERT INTO w VALUES ('a', 1), ('a', 2), ('b', 1), ('b', 2), ('c', 1)`);
-      session.load(0, [{ table: "w", slice }], LIMIT);
+      session.load(loadsOf(0, { table: "w", slice }), LIMIT);
       return run(session, "SELECT a || b FROM w").flat();
     };
     expect(found({ low: ["a"], high: ["b"] })).toEqual(["a1", "a2"]);
@@ -311,7 +332,9 @@ describe("rows brought to a scratch database", () => {
     const { session } = scratchOn(`CREATE TABLE t(id INTEGER PRIMARY KEY, b);
       WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
       INSERT INTO t SELECT i, zeroblob(1000) FROM n`);
-    expect(codeOf(() => session.load(0, [{ table: "t", slice: WHOLE }], 500_000))).toBe("OSTRAKA_TOO_LARGE");
+    expect(codeOf(() => session.load(loadsOf(0, { table: "t", slice: WHOLE }), 500_000))).toBe(
+      "OSTRAKA_TOO_LARGE",
+    );
     expect(codeOf(() => run(session, "SELECT 1"))).toBe("OSTRAKA_TOO_LARGE");
     session.closeCopy("rollback");
     session.openScratch({ version: 2, statements: [], appliedIndex: logIndex(0), tables: [] });
@@ -327,14 +350,7 @@ describe("rows brought to a scratch database", () => {
       INSERT INTO f(f, rank) VALUES ('pgsz', 64);
       INSERT INTO f_more VALUES ('abcdef');
       INSERT INTO box VALUES (1, 0, 10), (2, 5, 6)`);
-    session.load(
-      0,
-      [
-        { table: "f", slice: WHOLE },
-        { table: "BOX", slice: WHOLE },
-      ],
-      LIMIT,
-    );
+    session.load(loadsOf(0, { table: "f", slice: WHOLE }, { table: "BOX", slice: WHOLE }), LIMIT);
     session.fill("f_more", scan(session, 0, { table: "f_more", slice: WHOLE }), LIMIT);
     expect(run(session, "SELECT rowid, title FROM f WHERE f MATCH 'world' ORDER BY rowid")).toEqual([
       [3n, "hello"],
@@ -374,7 +390,7 @@ describe("statements on a scratch database", () => {
           ? "SELECT 1"
           : "CREATE TEMP TRIGGER mine AFTER INSERT ON customer BEGIN INSERT INTO note VALUES ('mine'); END",
       );
-      session.load(0, rows, LIMIT);
+      session.load(loadsOf(0, ...rows), LIMIT);
       expect(run(session, "SELECT id, orders FROM customer")).toEqual([
         [1n, 2n],
         [2n, 1n],
@@ -414,11 +430,7 @@ describe("statements on a scratch database", () => {
        INSERT INTO w VALUES ('x', 1, 1), ('x', 2, 2), ('y', 1, 3)`,
     );
     session.load(
-      0,
-      [
-        { table: "t", slice: rowid(1n, 5n) },
-        { table: "w", slice: { low: ["x"], high: ["y"] } },
-      ],
+      loadsOf(0, { table: "t", slice: rowid(1n, 5n) }, { table: "w", slice: { low: ["x"], high: ["y"] } }),
       LIMIT,
     );
     run(session, "DELETE FROM t WHERE id = 1");
@@ -426,14 +438,7 @@ describe("statements on a scratch database", () => {
     run(session, "UPDATE t SET id = 30 WHERE id = 3");
     run(session, "REPLACE INTO t VALUES (40, 'd', 'replaced')");
     run(session, "DELETE FROM w WHERE b = 1");
-    session.load(
-      0,
-      [
-        { table: "t", slice: WHOLE },
-        { table: "w", slice: WHOLE },
-      ],
-      LIMIT,
-    );
+    session.load(loadsOf(0, { table: "t", slice: WHOLE }, { table: "w", slice: WHOLE }), LIMIT);
     expect(run(session, "SELECT * FROM t ORDER BY id")).toEqual([
       [2n, "b", "changed"],
       [5n, "e", 5n],
@@ -462,10 +467,10 @@ describe("statements on a scratch database", () => {
     const { session, path } = scratchOn(
       "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3), (4, 4)",
     );
-    session.load(0, [{ table: "t", slice: rowid(1n, 2n) }], LIMIT);
+    session.load(loadsOf(0, { table: "t", slice: rowid(1n, 2n) }), LIMIT);
     run(session, "UPDATE t SET v = 'kept' WHERE id = 1");
     run(session, "SAVEPOINT one");
-    session.load(0, [{ table: "t", slice: rowid(2n, 3n) }], LIMIT);
+    session.load(loadsOf(0, { table: "t", slice: rowid(2n, 3n) }), LIMIT);
     run(session, "DELETE FROM t WHERE id = 2");
     run(session, "SAVEPOINT Two");
     session.addSource(path);
@@ -478,7 +483,7 @@ describe("statements on a scratch database", () => {
     run(session, "ROLLBACK TO one");
     expect(run(session, "SELECT v FROM t ORDER BY id").flat()).toEqual(["kept", 2n, 3n]);
     expect(changesOf(session)).toEqual(["t 1 → 1 kept"]);
-    session.load(0, [{ table: "t", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "t", slice: WHOLE }), LIMIT);
     run(session, "UPDATE t SET v = v + 1 WHERE id > 1");
     expect(run(session, "SELECT v FROM t ORDER BY id").flat()).toEqual(["kept", 3n, 4n, 5n]);
     run(session, "RELEASE one");
@@ -492,7 +497,7 @@ describe("statements on a scratch database", () => {
   it("of virtual tables are told also after a savepoint has brought such a table back, or undone another", () => {
     const { session } = scratchOn(`CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f VALUES ('old');
       CREATE TABLE t(id INTEGER PRIMARY KEY)`);
-    session.load(0, [{ table: "f", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "f", slice: WHOLE }), LIMIT);
     run(session, "INSERT INTO f VALUES ('new')");
     const told = changesOf(session);
     expect(told).toContain("f_content 2 → 2 new");
@@ -528,7 +533,7 @@ describe("statements on a scratch database", () => {
       const { session } = scratchOn(schema);
       for (const step of steps)
         if (typeof step === "string") run(session, step, [], flags);
-        else session.load(0, [step], LIMIT);
+        else session.load(loadsOf(0, step), LIMIT);
       const code = codeOf(() => session.closeCopy("commit"));
       return code === "nothing was thrown" ? "committed" : code;
     };
@@ -567,7 +572,7 @@ describe("statements on a scratch database", () => {
       CREATE TABLE wrong(v REFERENCES p(v) DEFERRABLE INITIALLY DEFERRED);
       CREATE TABLE d(id INTEGER PRIMARY KEY, p REFERENCES q DEFERRABLE INITIALLY DEFERRED);
       CREATE TABLE q(id INTEGER PRIMARY KEY); INSERT INTO d VALUES (1, NULL)`);
-    const all = (table: string) => session.load(0, [{ table, slice: WHOLE }], LIMIT);
+    const all = (table: string) => session.load(loadsOf(0, { table, slice: WHOLE }), LIMIT);
     run(session, "INSERT INTO q VALUES (5)");
     run(session, "INSERT INTO d VALUES (9, 9)");
     all("d");
@@ -588,7 +593,7 @@ describe("statements on a scratch database", () => {
       "CREATE TEMP TRIGGER mine AFTER UPDATE ON customer BEGIN INSERT INTO seen VALUES (new.id); END",
     );
     session.openScratch(schemaOf(path));
-    session.load(0, [{ table: "customer", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "customer", slice: WHOLE }), LIMIT);
     run(session, "UPDATE customer SET orders = 5 WHERE id = 2");
     run(session, "INSERT INTO note SELECT 'seen ' || id FROM seen WHERE id > 0");
     expect(changesOf(session)).toEqual(["customer 2 → 2 bob 5", "note 1 → seen 2"]);
@@ -610,14 +615,14 @@ describe("statements on a scratch database", () => {
 
   it("end with the whole transaction when one rolls it back", () => {
     const { session } = scratchOn(SHOP);
-    session.load(0, [{ table: "customer", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "customer", slice: WHOLE }), LIMIT);
     run(session, "UPDATE customer SET orders = 9");
     expect(codeOf(() => run(session, "INSERT OR ROLLBACK INTO customer VALUES (1, 'x', 0)"))).toBe(
       "SQLITE_CONSTRAINT_PRIMARYKEY",
     );
     expect(session.rolledBack).toBe(true);
     expect(codeOf(() => run(session, "SELECT 1"))).toBe("SQLITE_ERROR");
-    expect(codeOf(() => session.load(0, [], LIMIT))).toBe("SQLITE_ERROR");
+    expect(codeOf(() => session.load(loadsOf(0), LIMIT))).toBe("SQLITE_ERROR");
     session.closeCopy("rollback");
     expect(session.rolledBack).toBe(false);
   });
@@ -626,7 +631,7 @@ describe("statements on a scratch database", () => {
     const { session } = scratchOn(
       "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (3, 'there')",
     );
-    session.load(0, [{ table: "t", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "t", slice: WHOLE }), LIMIT);
     for (const [sql, kept] of [
       ["INSERT INTO t VALUES (1, 'x'), (3, 'x')", [3n]],
       ["INSERT OR FAIL INTO t VALUES (1, 'x'), (3, 'x'), (5, 'x')", [1n, 3n]],
@@ -660,7 +665,7 @@ describe("statements on a scratch database", () => {
     const { session, path } = scratchOn(SHOP);
     const schema = schemaOf(path);
     for (const ahead of [true, false]) {
-      session.load(0, [{ table: "customer", slice: WHOLE }], LIMIT);
+      session.load(loadsOf(0, { table: "customer", slice: WHOLE }), LIMIT);
       run(session, "INSERT INTO note VALUES ('x')");
       session.closeCopy("commit");
       session.dropSources();
@@ -686,7 +691,7 @@ describe("statements on a scratch database", () => {
       const { session } = scratchOn(`CREATE TABLE t(id INTEGER PRIMARY KEY, b);
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
         INSERT INTO t SELECT i, hex(randomblob(500)) FROM n`);
-      session.load(0, [{ table: "t", slice: WHOLE }], LIMIT);
+      session.load(loadsOf(0, { table: "t", slice: WHOLE }), LIMIT);
       run(session, "UPDATE t SET b = b || 'x'");
       expect(run(session, "SELECT count(*), sum(length(b)) FROM t")).toEqual([[40_000n, 40_040_000n]]);
       expect(readdirSync(folder)).toEqual([]);

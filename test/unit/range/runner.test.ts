@@ -28,6 +28,7 @@ import type {
   ScratchLoad,
   StampedStatement,
 } from "../../../src/machines/range/types.js";
+import { loadsOf } from "./source-loads.js";
 
 const OPTIONS: RunOptions = {
   systemTables: [],
@@ -295,8 +296,10 @@ describe("what is to be loaded", () => {
     ];
     const seen: Request[] = [];
     const reader = new FrameReader<Request>((request) => seen.push(request));
-    reader.push(encodeFrame([1, Op.Load, 3, loads.map(toWireLoad), 1000]));
-    expect((seen[0]![3] as Parameters<typeof fromWireLoad>[0][]).map(fromWireLoad)).toEqual(loads);
+    reader.push(encodeFrame([1, Op.Load, loadsOf(3, ...loads).map(toWireLoad), 1000]));
+    expect((seen[0]![2] as Parameters<typeof fromWireLoad>[0][]).map(fromWireLoad)).toEqual(
+      loadsOf(3, ...loads),
+    );
   });
 });
 
@@ -401,7 +404,7 @@ describe("in-process runners", () => {
     // Sent without waiting: answered in order.
     const opened = runner.openScratch(schema);
     const added = runner.addSource(path);
-    const loaded = runner.load(0, [{ table: "t", slice }], 1 << 20);
+    const loaded = runner.load(loadsOf(0, { table: "t", slice }), 1 << 20);
     expect(await clock.settle(loaded)).toEqual({ rows: 1 });
     await opened;
     expect(await added).toEqual({ source: 0, appliedIndex: 5 });
@@ -410,7 +413,7 @@ describe("in-process runners", () => {
     expect(await rows("INSERT INTO t SELECT range FROM ostraka_ranges RETURNING a", told)).toEqual([[3n]]);
     expect(await rows("SELECT a FROM t ORDER BY rowid")).toEqual([[1n], [3n]]);
     expect(await clock.settle(runner.captured())).toEqual([{ table: "t", key: [2n], row: [3n] }]);
-    const stream = await clock.settle(runner.scan(0, { table: "t", slice }, OPTIONS));
+    const stream = await clock.settle(runner.scan(loadsOf(0, { table: "t", slice }), OPTIONS));
     const chunk = (await clock.settle(stream.next()))!;
     expect(decodeRows(chunk.rows)).toEqual([[1n, 1n]]);
     expect(await clock.settle(runner.fill("t", chunk.rows, 1 << 20))).toEqual({ rows: 0 });

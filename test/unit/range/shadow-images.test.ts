@@ -14,6 +14,7 @@ import type { RowChange } from "../../../src/machines/range/types.js";
 import { SessionFlag } from "../../../src/sql/types.js";
 import { SimRandom } from "../../sim/sim-random.js";
 import { temporaryDirectory } from "./helpers.js";
+import { loadsOf } from "./source-loads.js";
 
 const SEED = Number(process.env.SEED ?? 5);
 const ROUNDS = 12;
@@ -133,7 +134,7 @@ describe("changes of virtual tables in a scratch database", () => {
       const session = newSession();
       session.addSource(a.path);
       const loads = TABLES.map((table) => ({ table, slice: WHOLE }));
-      session.load(0, loads, LIMIT);
+      session.load(loadsOf(0, ...loads), LIMIT);
       for (let i = 0; i < 8; i++) {
         run(session, randomStatement(random));
         if (i === 3) run(session, "SAVEPOINT s");
@@ -160,13 +161,13 @@ describe("changes of virtual tables in a scratch database", () => {
     source.database.exec("INSERT INTO f VALUES ('one', 'two'); INSERT INTO box VALUES (1, 2, 3, 'x')");
     const session = newSession();
     session.addSource(source.path);
-    session.load(0, [{ table: "box", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "box", slice: WHOLE }), LIMIT);
     expect([...session.captured()]).toEqual([]);
     run(session, "DELETE FROM box WHERE id = 5");
     expect([...session.captured()]).toEqual([]);
     run(session, "UPDATE box SET note = 'y'");
     // Rows that come later are nobody's changes.
-    session.load(0, [{ table: "f", slice: WHOLE }], LIMIT);
+    session.load(loadsOf(0, { table: "f", slice: WHOLE }), LIMIT);
     expect(run(session, "SELECT title FROM f WHERE f MATCH 'two'")).toEqual([["one"]]);
     expect([...session.captured()].map(({ table, key }) => [table, key])).toEqual([["box_rowid", [1n]]]);
     run(session, "INSERT INTO f VALUES ('three', 'four')");
@@ -188,7 +189,7 @@ describe("changes of virtual tables in a scratch database", () => {
     ];
     const session = newSession();
     session.addSource(source.path);
-    session.load(0, [...TABLES.map((table) => ({ table, slice: WHOLE }))], LIMIT);
+    session.load(loadsOf(0, ...TABLES.map((table) => ({ table, slice: WHOLE }))), LIMIT);
     run(session, "INSERT INTO f VALUES ('three', 'four')");
     run(session, "INSERT INTO box VALUES (1, 2, 3, 'gone')");
     for (const text of texts) run(session, text);

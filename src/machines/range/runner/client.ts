@@ -20,7 +20,7 @@ import type {
   Runner,
   RunOptions,
   SchemaSnapshot,
-  ScratchLoad,
+  SourceLoad,
   StampedStatement,
   StatementOutcome,
 } from "../types.js";
@@ -173,17 +173,13 @@ export class RunnerClient implements Runner {
     return { source: answer[0], appliedIndex: logIndex(answer[1]) };
   }
 
-  async load(
-    source: number,
-    loads: readonly ScratchLoad[],
-    maxBytes: number,
-  ): Promise<{ readonly rows: number }> {
+  async load(loads: readonly SourceLoad[], maxBytes: number): Promise<{ readonly rows: number }> {
     const wire = loads.map(toWireLoad);
-    return { rows: (await this.#value((id) => [id, Op.Load, source, wire, maxBytes])) as number };
+    return { rows: (await this.#value((id) => [id, Op.Load, wire, maxBytes])) as number };
   }
 
-  scan(source: number, load: ScratchLoad, options: RunOptions): Promise<RowStream> {
-    return this.#start(options, (id) => [id, Op.Scan, source, toWireLoad(load), options.maxResultBytes]);
+  scan(loads: readonly SourceLoad[], options: RunOptions): Promise<RowStream> {
+    return this.#start(options, (id) => [id, Op.Scan, loads.map(toWireLoad), options.maxResultBytes]);
   }
 
   async fill(table: string, rows: Uint8Array, maxBytes: number): Promise<{ readonly rows: number }> {

@@ -111,8 +111,8 @@ export class RunnerHost {
       return;
     }
     if (op === Op.Scan) {
-      const [, , source, load, maxResultBytes] = request;
-      this.#start(id, () => this.#session.scan(source, fromWireLoad(load), maxResultBytes));
+      const [, , loads, maxResultBytes] = request;
+      this.#start(id, () => this.#session.scan(loads.map(fromWireLoad), maxResultBytes));
       return;
     }
     try {
@@ -170,7 +170,7 @@ export class RunnerHost {
         return [source, appliedIndex];
       }
       case Op.Load:
-        return this.#session.load(request[2], request[3].map(fromWireLoad), request[4]);
+        return this.#session.load(request[2].map(fromWireLoad), request[3]);
       case Op.Fill:
         return this.#session.fill(request[2], request[3], request[4]);
       case Op.TakeUniqueKeys:

@@ -13,6 +13,7 @@ import { decodeVector, encodeVector, type SqlValue, ValueReader, ValueWriter } f
 import type {
   ScratchCondition,
   ScratchLoad,
+  SourceLoad,
   StampedStatement,
   StatementOutcome,
   SystemTable,
@@ -51,8 +52,8 @@ export type Request =
   | [id: number, op: typeof Op.Pull | typeof Op.Close, stream: number]
   | [id: number, op: typeof Op.OpenScratch, version: number, statements: readonly string[]]
   | [id: number, op: typeof Op.AddSource, path: string]
-  | [id: number, op: typeof Op.Load, source: number, loads: readonly WireLoad[], maxBytes: number]
-  | [id: number, op: typeof Op.Scan, source: number, load: WireLoad, maxResultBytes: number]
+  | [id: number, op: typeof Op.Load, loads: readonly WireSourceLoad[], maxBytes: number]
+  | [id: number, op: typeof Op.Scan, loads: readonly WireSourceLoad[], maxResultBytes: number]
   | [id: number, op: typeof Op.Fill, table: string, rows: Uint8Array, maxBytes: number]
   | [
       id: number,
@@ -64,8 +65,9 @@ export type Request =
         | typeof Op.TableNames,
     ];
 
+export type WireSourceLoad = [source: number, load: WireLoad];
 /** Bounds and parameters as vectors. */
-export type WireLoad = [
+type WireLoad = [
   table: string,
   low: Uint8Array | null,
   high: Uint8Array | null,
@@ -243,7 +245,10 @@ export function fromWireRun(run: WireRun): {
 
 const LoadBit = { LowAfter: 1, HighAfter: 2, Last: 4 } as const;
 
-export function toWireLoad({ table, slice, where, last, first, query }: ScratchLoad): WireLoad {
+export function toWireLoad({
+  source,
+  load: { table, slice, where, last, first, query },
+}: SourceLoad): WireSourceLoad {
   const bound = (values: readonly SqlValue[] | undefined): Uint8Array | null =>
     values === undefined ? null : encodeVector(values);
   const bits =
@@ -252,7 +257,7 @@ export function toWireLoad({ table, slice, where, last, first, query }: ScratchL
     (last ? LoadBit.Last : 0);
   const condition = where === undefined ? null : toWireCondition(where);
   const which = first === undefined && query === undefined ? null : { first, query };
-  return [table, bound(slice.low), bound(slice.high), bits, condition, which];
+  return [source, [table, bound(slice.low), bound(slice.high), bits, condition, which]];
 }
 
 function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition): WireCondition {
@@ -260,10 +265,10 @@ function toWireCondition({ sql, params, alias, flags, stamp }: ScratchCondition)
   return [sql, encodeVector(params), alias ?? null, flags ?? 0, wireStamp];
 }
 
-export function fromWireLoad([table, low, high, bits, where, which]: WireLoad): ScratchLoad {
+export function fromWireLoad([source, [table, low, high, bits, where, which]]: WireSourceLoad): SourceLoad {
   const bound = (bytes: Uint8Array | null): readonly SqlValue[] | undefined =>
     bytes === null ? undefined : decodeVector(bytes);
-  return {
+  const load: ScratchLoad = {
     ...which,
     table,
     slice: {
@@ -275,6 +280,7 @@ export function fromWireLoad([table, low, high, bits, where, which]: WireLoad): 
     where: where === null ? undefined : fromWireCondition(where),
     last: (bits & LoadBit.Last) !== 0,
   };
+  return { source, load };
 }
 
 function fromWireCondition([sql, params, alias, flags, stamp]: WireCondition): ScratchCondition {

@@ -97,16 +97,14 @@ export class ScratchDatabase implements Follower {
   }
 
   /** Answers how many rows were new. */
-  load(source: Source, loads: readonly ScratchLoad[], maxBytes: number): number {
+  load(source: Source, load: ScratchLoad, maxBytes: number): number {
     return this.#bring(() => {
-      let rows = 0;
-      for (const load of loads) {
-        const table = this.#originName(load.table);
-        if (table === undefined) continue;
-        rows += this.#load(source, { ...load, table }, maxBytes);
-        if (this.watch.savepointOpen)
-          this.#brought.push({ kind: "load", source, pin: source.pins, load: { ...load, table } });
-      }
+      const table = this.#originName(load.table);
+      if (table === undefined) return 0;
+      const named = { ...load, table };
+      const rows = this.#load(source, named, maxBytes);
+      if (this.watch.savepointOpen)
+        this.#brought.push({ kind: "load", source, pin: source.pins, load: named });
       return rows;
     });
   }

@@ -26,7 +26,7 @@ import {
 import { type Leading, leadingWord } from "../leading-words.js";
 import { classifySqliteError } from "../sqlite-errors.js";
 import { quoteName } from "../temp-objects.js";
-import type { RowChange, SchemaSnapshot, ScratchLoad, StampedStatement, SystemTable } from "../types.js";
+import type { RowChange, SchemaSnapshot, SourceLoad, StampedStatement, SystemTable } from "../types.js";
 import { identity, openIdentified } from "./file-identity.js";
 import type { Ending } from "./protocol.js";
 import { ScratchDatabase } from "./scratch.js";
@@ -143,8 +143,13 @@ export class RunnerSession {
     }
   }
 
-  load(source: number, loads: readonly ScratchLoad[], maxBytes: number): number {
-    return this.#onScratch((scratch) => scratch.load(this.#sources.get(source), loads, maxBytes));
+  load(loads: readonly SourceLoad[], maxBytes: number): number {
+    return this.#onScratch((scratch) =>
+      loads.reduce(
+        (rows, { source, load }) => rows + scratch.load(this.#sources.get(source), load, maxBytes),
+        0,
+      ),
+    );
   }
 
   fill(table: string, rows: Uint8Array, maxBytes: number): number {
@@ -160,13 +165,19 @@ export class RunnerSession {
     this.#sources.drop();
   }
 
-  /** Like `start`, of rows of a source for another node's scratch database. */
-  scan(number: number, load: ScratchLoad, maxBytes: number): RowCursor {
+  /** Like `start`, of rows of sources. */
+  scan(loads: readonly SourceLoad[], maxBytes: number): RowCursor {
     try {
-      const source = this.#sources.get(number);
-      const statements = scanStatements(source, load);
       return guardCursor(
-        concatenated(statements.map((statement) => () => source.connection.iterate(statement, { maxBytes }))),
+        concatenated(
+          loads.map(({ source, load }) => () => {
+            const { connection } = this.#sources.get(source);
+            const statements = scanStatements(this.#sources.get(source), load);
+            return concatenated(
+              statements.map((statement) => () => connection.iterate(statement, { maxBytes })),
+            );
+          }),
+        ),
         () => {},
       );
     } catch (error) {
