@@ -256,7 +256,7 @@ export const MUTANTS = [
   {
     name: "open transactions below what is forgotten",
     file: "src/range/open-transactions.ts",
-    find: "const index = logIndex(Math.max(point.index, this.#context.deps.store.appliedIndex()));",
+    find: "const index = logIndex(Math.max(point.index, store.appliedIndex()));",
     replace: "const { index } = point;",
     tests: ["range/leader"],
   },

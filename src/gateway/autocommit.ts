@@ -188,7 +188,8 @@ export class AutocommitStatements {
     const startedMs = db.clock.monotonicMs();
     let losses = 0;
     // What came of a state that never was is run again, and then not told.
-    let fenced = first.class.kind !== "write" || this.#mayKeep(first);
+    const { kind } = first.class;
+    let fenced = !(kind === "write" || kind === "ddl" || kind === "analyze") || this.#mayKeep(first);
     for (let attempt = 0; ; attempt++) {
       const analysis = attempt === 0 ? first : this.#analyse(statement.sql);
       const transaction = new Transaction(db, {

@@ -9,8 +9,8 @@ import type { CommandResult, IdempotencyKey, SchemaSnapshot } from "../machines/
 import type { RangeDescriptor } from "../placement/descriptor.js";
 import type {
   CopyCommit,
-  FencePoint,
   LocalRead,
+  PinPoint,
   PrepareRequest,
   RangeService,
   RangeStatus,
@@ -86,7 +86,7 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.batch(request));
   }
 
-  begin(transaction: TransactionId, options: Parameters<RangeService["begin"]>[1]): Promise<ReadPoint> {
+  begin(transaction: TransactionId, options: Parameters<RangeService["begin"]>[1]): Promise<PinPoint> {
     return this.#call((leader) => leader.begin(transaction, options));
   }
 
@@ -147,8 +147,12 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.resolve(transaction, decision));
   }
 
-  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
-    return this.#call((leader) => leader.fence(id, spans, generation));
+  fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint> {
+    return this.#call((leader) => leader.fence(id, spans, generation, standMs));
+  }
+
+  rest(ms: number): Promise<void> {
+    return this.#call((leader) => leader.rest(ms));
   }
 
   release(id: string, term: Term): Promise<boolean> {

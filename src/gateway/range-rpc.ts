@@ -25,8 +25,8 @@ import {
 } from "../range/codec.js";
 import type {
   CopyCommit,
-  FencePoint,
   LocalRead,
+  PinPoint,
   PrepareRequest,
   RangeService,
   RangeStatus,
@@ -53,7 +53,7 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     readPoint: async () => (await call("readPoint", [])) as ReadPoint,
     write: async (request: WriteRequest) => (await call("write", [writeCodec.pack(request)])) as Result,
     batch: async (request) => (await call("batch", [batchCodec.pack(request)])) as Result,
-    begin: async (transaction, options) => (await call("begin", [transaction, options])) as ReadPoint,
+    begin: async (transaction, options) => (await call("begin", [transaction, options])) as PinPoint,
     run: async (statement: TransactionStatement) => {
       const answer = (await call("run", [runCodec.pack(statement)])) as TransactionStatementAnswer;
       return answer.kind === "move" ? answer : { ...answer, stamped: stampedCodec.unpack(answer.stamped) };
@@ -76,7 +76,9 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     awaitHolds: async (spans) => void (await call("awaitHolds", [spans])),
     prepare: async (request) => (await call("prepare", [prepareCodec.pack(request)])) as Vote,
     resolve: async (transaction, decision) => void (await call("resolve", [transaction, decision])),
-    fence: async (id, spans, generation) => (await call("fence", [id, spans, generation])) as FencePoint,
+    fence: async (id, spans, generation, standMs) =>
+      (await call("fence", [id, spans, generation, standMs])) as PinPoint,
+    rest: async (ms) => void (await call("rest", [ms])),
     release: async (id, term) => (await call("release", [id, term])) as boolean,
     split: async (at, child) => (await call("split", [at ?? null, child])) as RangeDescriptor,
     freeze: async (into) => (await call("freeze", [into])) as RangeDescriptor,
@@ -124,8 +126,9 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
   prepare: (range, [request]) => range.prepare(prepareCodec.unpack(request) as PrepareRequest),
   resolve: (range, [transaction, decision]) =>
     range.resolve(transaction as TransactionId, decision as "committed" | "aborted"),
-  fence: (range, [id, spans, generation]) =>
-    range.fence(id as string, spans as readonly Span[], generation as number),
+  fence: (range, [id, spans, generation, standMs]) =>
+    range.fence(id as string, spans as readonly Span[], generation as number, standMs as number),
+  rest: (range, [ms]) => range.rest(ms as number),
   release: (range, [id, term]) => range.release(id as string, term as Term),
   split: (range, [at, child]) => range.split((at as Key | null) ?? undefined, child as GroupId),
   freeze: (range, [into]) => range.freeze(into as GroupId),

@@ -9,20 +9,26 @@
  *
  * Invariants:
  * 1. A pin counts only where the range was still what the directory said (same generation), and had the schema that
- *    statements are analysed by; without fences the commit is refused where it had another.
+ *    statements are analysed by; without fences the commit is refused where it has got another since.
  * 2. Nothing of a snapshot with fences that was not confirmed whole is ever read.
  */
 import { RetryError } from "../base/errors.js";
 import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Runner, SchemaSnapshot } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
-import type { FencePoint, ReadPoint } from "../range/types.js";
+import type { PinPoint, ReadPoint } from "../range/types.js";
 import type { Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { type Replica, reach } from "./replica.js";
 import type { RemoteSource } from "./sources.js";
+
+/** How long fences stand for the answers' way and the process, and for each range that is to be pinned meanwhile. */
+const FENCE_MS = 1_000;
+const PIN_MS = 10;
+/** Whoever has tried for so long asks for calm. */
+const PATIENCE_MS = 500;
 
 export interface PinnedRange {
   readonly descriptor: RangeDescriptor;
@@ -77,10 +83,15 @@ export async function takeSnapshot(
   deadline: Deadline,
 ): Promise<Snapshot> {
   const lent: Lent = { runner, givenUp: false, inUse: false };
-  const take = (tries: number): Promise<Snapshot> =>
-    attempt(db, lent, options, deadline, tries).catch((error: unknown) => {
+  const startedMs = db.clock.monotonicMs();
+  const take = (tries: number): Promise<Snapshot> => {
+    const beforeMs = options.everywhere ? (options.transaction?.ageMs ?? 0) : 0;
+    const triedMs = beforeMs + db.clock.monotonicMs() - startedMs;
+    if (triedMs >= PATIENCE_MS) calm(db, options, 2 * triedMs);
+    return attempt(db, lent, options, deadline, tries).catch((error: unknown) => {
       throw runner.dead ? new WithoutProcess(error) : error;
     });
+  };
   try {
     return await db.persist(deadline, take, undefined, ({ pins }) => closeSources(pins));
   } catch (error) {
@@ -88,6 +99,18 @@ export async function takeSnapshot(
     if (lent.inUse) runner.kill();
     throw error instanceof WithoutProcess ? error.cause : error;
   }
+}
+
+/** What the snapshot is to be of splits all the time, and it takes longer than from one split to the next. */
+function calm(db: GatewayDatabase, options: SnapshotOptions, ms: number): void {
+  for (const { range } of touchedBy(db, options))
+    db.client(range)
+      .rest(ms)
+      .catch(() => undefined);
+}
+
+function touchedBy(db: GatewayDatabase, options: SnapshotOptions): readonly RangeDescriptor[] {
+  return options.everywhere ? db.ranges.directory().ranges : db.rangesOf(options.spans);
 }
 
 /** The process has died: another attempt would find it so, and whoever takes another process may have one. */
@@ -109,7 +132,7 @@ async function attempt(
   tries: number,
 ): Promise<Snapshot> {
   const schema = db.ranges.schema().snapshot;
-  const touched = options.everywhere ? db.ranges.directory().ranges : db.rangesOf(options.spans);
+  const touched = touchedBy(db, options);
   const ranges = touched.length === 0 ? [db.first] : touched;
   const { transaction } = options;
   if (transaction !== undefined) {
@@ -117,23 +140,24 @@ async function attempt(
     for (const { range } of ranges) begun.add(range);
     const begin = { reserve: undefined, age };
     const points = await Promise.all(ranges.map(({ range }) => db.client(range).begin(id, begin)));
-    if (!fenced) return pinEach(db, lent, ranges, points, schema, deadline);
+    if (!fenced) {
+      await checkSchema(db, points, schema);
+      return pinEach(db, lent, ranges, points, schema, deadline);
+    }
   }
   const id = `${Array.from(db.random.bytes(9), (byte) => byte.toString(16).padStart(2, "0")).join("")}-${tries}`;
   const rows = options.spans.filter((span) => span.table !== SCHEMA.table);
   // A change of the schema that is decided, and told, may not be applied everywhere yet.
   const spans = options.everywhere ? [EVERYTHING] : [SCHEMA, ...rows];
+  const standMs = FENCE_MS + PIN_MS * ranges.length;
   const fences = await Promise.allSettled(
-    ranges.map(({ range, generation }) => db.client(range).fence(id, spans, generation)),
+    ranges.map(({ range, generation }) => db.client(range).fence(id, spans, generation, standMs)),
   );
   const pins = new Map<GroupId, PinnedRange>();
   try {
     for (const fence of fences) if (fence.status === "rejected") throw fence.reason;
-    const points = fences.map((fence) => (fence as PromiseFulfilledResult<FencePoint>).value);
-    if (points.some((point) => point.schemaVersion !== schema.version)) {
-      await db.ranges.refreshSchema();
-      throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
-    }
+    const points = fences.map((fence) => (fence as PromiseFulfilledResult<PinPoint>).value);
+    await checkSchema(db, points, schema);
     if (lent.givenUp) throw deadline.reason();
     lent.inUse = true;
     await pinAll(db, lent.runner, ranges, points, pins, deadline);
@@ -174,6 +198,16 @@ async function pinEach(
     await unpin(lent, pins);
     throw error;
   }
+}
+
+async function checkSchema(
+  db: GatewayDatabase,
+  points: readonly PinPoint[],
+  schema: SchemaSnapshot,
+): Promise<void> {
+  if (points.every(({ schemaVersion }) => schemaVersion === schema.version)) return;
+  await db.ranges.refreshSchema();
+  throw new RetryError("OSTRAKA_UNAVAILABLE", "the schema has changed meanwhile");
 }
 
 function latest(points: readonly ReadPoint[]): number {

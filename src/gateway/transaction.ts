@@ -143,11 +143,11 @@ export class Transaction {
 
   /** Where what is reserved lies, in the order of keys. */
   #reserving(spans: readonly Span[]): readonly GroupId[] {
-    // Every range takes part in a change of the schema.
-    const everywhere = spans.some((span) => span.table === SCHEMA.table);
-    const touched = everywhere ? this.#db.ranges.directory().ranges : this.#db.rangesOf(spans);
-    const ranges = touched.map(({ range }) => range);
-    return ranges.length === 0 ? [this.#home ?? this.#db.first.range] : ranges;
+    const ranges = this.#db.rangesOf(spans).map(({ range }) => range);
+    // Every range takes part in a change of the schema, and so one of them is enough to line up at.
+    const { range: first } = this.#db.first;
+    if (ranges[0] !== first && spans.some((span) => span.table === SCHEMA.table)) ranges.unshift(first);
+    return ranges.length === 0 ? [this.#home ?? first] : ranges;
   }
 
   analyse(sql: string): Analysis {

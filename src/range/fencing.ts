@@ -12,7 +12,7 @@ import { RetryError } from "../base/errors.js";
 import { logIndex, type Term } from "../base/ids.js";
 import type { Span } from "../sql/types.js";
 import type { LeaderContext, Leadership } from "./leadership.js";
-import type { FencePoint } from "./types.js";
+import type { PinPoint } from "./types.js";
 
 /** Answers that are kept for repetitions before those of fences that are gone are dropped. */
 const MAX_ANSWERS = 64;
@@ -20,7 +20,7 @@ const MAX_ANSWERS = 64;
 export class Fencing {
   readonly #context: LeaderContext;
   readonly #leadership: Leadership;
-  readonly #answers = new Map<string, Promise<FencePoint>>();
+  readonly #answers = new Map<string, Promise<PinPoint>>();
   /** Answered, and not released. */
   readonly #still = new Set<string>();
 
@@ -29,19 +29,20 @@ export class Fencing {
     this.#leadership = leadership;
   }
 
-  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
+  fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint> {
     const known = this.#answers.get(id);
     if (known !== undefined) return known;
     const { fences } = this.#leadership.admission.gate;
     if (this.#answers.size >= MAX_ANSWERS)
       for (const other of this.#answers.keys()) if (fences.ended(other)) this.#forget(other);
-    const answer = this.#fence(id, spans, generation);
+    const forMs = Math.min(standMs, this.#context.deps.limits.mostFenceMs);
+    const answer = this.#fence(id, spans, generation, forMs);
     this.#answers.set(id, answer);
     answer.catch(() => this.#forget(id));
     return answer;
   }
 
-  async #fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
+  async #fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint> {
     const { clock, limits } = this.#context.deps;
     const { admission } = this.#leadership;
     const { fences } = admission.gate;
@@ -50,7 +51,7 @@ export class Fencing {
     const untilMs = clock.monotonicMs() + limits.fenceWaitMs;
     try {
       const raised = await admission.pass(
-        { kind: "fence", id, spans, untilMs, expiresMs: untilMs + limits.fenceMs },
+        { kind: "fence", id, spans, untilMs, expiresMs: untilMs + standMs },
         (passage) => passage,
       );
       if (raised !== "go") throw tooLong();
@@ -58,7 +59,7 @@ export class Fencing {
       if (drained !== "go") throw tooLong();
       await this.#context.settledOn(spans);
       this.#checkGeneration(generation);
-      return this.#stands(id);
+      return this.#stands(id, standMs);
     } catch (error) {
       this.#end(id);
       throw error;
@@ -70,13 +71,13 @@ export class Fencing {
     if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
   }
 
-  #stands(id: string): FencePoint {
-    const { clock, limits, store, schema } = this.#context.deps;
+  #stands(id: string, standMs: number): PinPoint {
+    const { clock, store, schema } = this.#context.deps;
     const { admission, term } = this.#leadership;
     if (this.#context.serving() !== this.#leadership) throw this.#context.notLeading();
     const nowMs = clock.monotonicMs();
     admission.gate.fences.expire(nowMs);
-    if (!admission.gate.fences.extend(id, nowMs + limits.fenceMs)) throw gone();
+    if (!admission.gate.fences.extend(id, nowMs + standMs)) throw gone();
     this.#still.add(id);
     return {
       index: logIndex(store.appliedIndex()),

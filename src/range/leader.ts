@@ -38,8 +38,8 @@ import { Participant } from "./participant.js";
 import { Reshaping } from "./reshaping.js";
 import type {
   CopyCommit,
-  FencePoint,
   LocalRead,
+  PinPoint,
   PrepareRequest,
   RangeService,
   RangeStatus,
@@ -57,6 +57,8 @@ const MOVE: Move = { ok: "move" };
 
 /** After what is prepared could not be read. */
 const PREPARED_AGAIN_MS = 500;
+/** Splits are not put off by more than this at once. */
+const MOST_REST_MS = 10_000;
 
 /** What lives as long as a leadership. */
 interface Parts {
@@ -75,6 +77,7 @@ export class RangeLeader implements RangeService {
   readonly #holding = new Map<TransactionId, () => void>();
   /** The term in which this replica is, or is becoming, the one that serves. */
   #taking: Term | undefined;
+  #restsUntilMs = Number.NEGATIVE_INFINITY;
   #closed = false;
 
   constructor(deps: LeaderDependencies) {
@@ -244,7 +247,7 @@ export class RangeLeader implements RangeService {
 
   // --- transactions ---------------------------------------------------------------------------------------------
 
-  begin(id: TransactionId, options: Parameters<RangeService["begin"]>[1]): Promise<ReadPoint> {
+  begin(id: TransactionId, options: Parameters<RangeService["begin"]>[1]): Promise<PinPoint> {
     return this.#open.begin(id, options, () => this.readPoint());
   }
 
@@ -386,8 +389,19 @@ export class RangeLeader implements RangeService {
     this.#holding.delete(id);
   }
 
-  async fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint> {
-    return this.#serving().fencing.fence(id, spans, generation);
+  async fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint> {
+    return this.#serving().fencing.fence(id, spans, generation, standMs);
+  }
+
+  async rest(ms: number): Promise<void> {
+    this.#context.leading();
+    const untilMs = this.#deps.clock.monotonicMs() + Math.min(ms, MOST_REST_MS);
+    this.#restsUntilMs = Math.max(this.#restsUntilMs, untilMs);
+  }
+
+  /** Until then, by the monotonic clock, nobody should split it for its size. */
+  get restsUntilMs(): number {
+    return this.#restsUntilMs;
   }
 
   async release(id: string, term: Term): Promise<boolean> {

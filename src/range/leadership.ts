@@ -62,8 +62,8 @@ export interface LeaderLimits {
   readonly claimMs: number;
   /** How long a fence waits for what is held and in flight. */
   readonly fenceWaitMs: number;
-  /** How long a fence stands after it was answered. */
-  readonly fenceMs: number;
+  /** No fence stands for longer after it was answered, whatever was asked for. */
+  readonly mostFenceMs: number;
   /** A transaction prepared for so long without a decision is asked about, and again after as long. */
   readonly inDoubtMs: number;
   /** How long a split or a merge waits for what is prepared. */
@@ -84,7 +84,7 @@ export const DEFAULT_LEADER_LIMITS: LeaderLimits = {
   crossingWaitMs: 30,
   claimMs: 100,
   fenceWaitMs: 500,
-  fenceMs: 1_000,
+  mostFenceMs: 10_000,
   inDoubtMs: 2_000,
   reshapeWaitMs: 2_000,
   trimRows: 500,

@@ -31,6 +31,7 @@ import { type LeaderContext, type Leadership, MOVE_CODE, type RunStatement } fro
 import type {
   CopyCommit,
   LocalRead,
+  PinPoint,
   ReadPoint,
   TransactionStatement,
   TransactionStatementAnswer,
@@ -72,14 +73,18 @@ export class OpenTransactions {
     id: TransactionId,
     options: { readonly reserve: readonly Span[] | undefined; readonly age: number },
     readPoint: () => Promise<ReadPoint>,
-  ): Promise<ReadPoint> {
+  ): Promise<PinPoint> {
     const leadership = this.#context.serving();
+    const { admission } = leadership;
+    // It could not commit with what it has read before a change of the schema that is decided.
+    if (!admission.clear) await admission.pass({ kind: "read", reads: [SCHEMA] }, () => undefined);
     if (options.reserve !== undefined) await leadership.line.reserve(id, options.reserve, options.age);
     const point = await readPoint();
     // What is applied by now has left the line and may be remembered by nobody: the transaction reads after it.
-    const index = logIndex(Math.max(point.index, this.#context.deps.store.appliedIndex()));
+    const { store, schema } = this.#context.deps;
+    const index = logIndex(Math.max(point.index, store.appliedIndex()));
     this.#open(id, index, leadership);
-    return { ...point, index };
+    return { ...point, index, schemaVersion: schema.version };
   }
 
   #open(id: TransactionId, index: LogIndex, leadership: Leadership): Open {

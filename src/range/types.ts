@@ -129,8 +129,8 @@ export type Vote =
   | { readonly vote: "known"; readonly result: CommandResult }
   | { readonly vote: "no"; readonly error: WireError };
 
-/** Everything in flight on the spans has been applied at `index`, and no write of them is let in until `release`. */
-export interface FencePoint extends ReadPoint {
+/** At least what a range is to be pinned at, and the version of the schema there. */
+export interface PinPoint extends ReadPoint {
   readonly schemaVersion: number;
 }
 
@@ -156,11 +156,14 @@ export interface RangeService {
     readonly transaction: TransactionId;
     readonly statements: readonly Omit<WriteRequest, "key">[];
   }): Promise<CommandResult | { readonly ok: "move" }>;
-  /** Starts a transaction; with `reserve`, its turn comes when older reservations are gone. */
+  /**
+   * Starts a transaction, once no change of the schema is held; with `reserve`, its turn comes when older reservations are
+   * gone.
+   */
   begin(
     transaction: TransactionId,
     options: { readonly reserve: readonly Span[] | undefined; readonly age: number },
-  ): Promise<ReadPoint>;
+  ): Promise<PinPoint>;
   run(statement: TransactionStatement): Promise<TransactionStatementAnswer>;
   /**
    * Resolves if nothing has changed of what the transaction has read here in its first `ordinal` statements, which are
@@ -213,12 +216,19 @@ export interface RangeService {
   /** Tells the decision; idempotent, never blocked. Resolves once it is applied. */
   resolve(transaction: TransactionId, decision: "committed" | "aborted"): Promise<void>;
   /**
-   * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled.
+   * Lets no write into the spans from now on, waits until everything in flight and everything held on them is settled:
+   * all of it is applied at the answer's index.
    * Expires by itself after a bounded time. Fences do not exclude one another. The spans may reach beyond the range: what
    * counts is its `generation`, another one is refused with a RouteError. Rejects with OSTRAKA_UNAVAILABLE when it took
-   * too long: the other fences are to be released, and all of it tried again under another id.
+   * too long: the other fences are to be released, and all of it tried again under another id. Once answered it stands for
+   * `standMs`.
    */
-  fence(id: string, spans: readonly Span[], generation: number): Promise<FencePoint>;
+  fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint>;
+  /**
+   * Asks that the range not be split for its size for so long: whoever wants it together with many others has had to
+   * start over.
+   */
+  rest(ms: number): Promise<void>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */
   release(id: string, term: Term): Promise<boolean>;
   /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */

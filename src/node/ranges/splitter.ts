@@ -84,7 +84,8 @@ export class RangeSplitter implements RangesListener {
     const { range, handle, filled } = hosted;
     if (this.#stopped || !filled || handle.leader !== this.#options.self || this.#splitting.has(range))
       return;
-    if (!this.#mayBeTooBig(hosted) || (this.#restUntilMs.get(range) ?? 0) > clock.monotonicMs()) return;
+    if (!this.#mayBeTooBig(hosted)) return;
+    if (Math.max(this.#restUntilMs.get(range) ?? 0, hosted.leader.restsUntilMs) > clock.monotonicMs()) return;
     this.#splitting.add(range);
     this.#splitIfTooBig(hosted).then(
       (split) => {

@@ -33,6 +33,7 @@ function databaseOf(stood: ReadonlyMap<number, readonly boolean[]>) {
     },
   });
   const db = {
+    clock: new ManualClock(),
     persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
       for (;;) {
         try {
@@ -81,6 +82,7 @@ it("counts only where the pinned range is what it was thought to be", async () =
   };
   let tries = 0;
   const db = {
+    clock: new ManualClock(),
     persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
       const first = attempt(tries++);
       await expect(first).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
@@ -119,6 +121,7 @@ it("is not tried again in a process that has died", async () => {
   let tries = 0;
   const store = { path: "left", appliedIndex: () => logIndex(7), state: () => ({ descriptor: LEFT }) };
   const db = {
+    clock: new ManualClock(),
     persist: <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => deadline.persist(attempt),
     random: { bytes: (count: number) => new Uint8Array(count) },
     ranges: {
@@ -250,6 +253,7 @@ it("is of the schema by which the statement was analysed, in every range", async
   let known = 1;
   const told: number[] = [];
   const db = {
+    clock: new ManualClock(),
     persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
       const first = attempt(0);
       await expect(first).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
@@ -320,6 +324,7 @@ function stalling(stall: "fence" | "addSource" | "release") {
     },
   };
   const db = {
+    clock: new ManualClock(),
     persist: <T>(of: Deadline, ...rest: [() => Promise<T>, undefined, (value: T) => void]) =>
       of.persist(...rest),
     random: { bytes: (count: number) => new Uint8Array(count) },
@@ -361,4 +366,38 @@ it.each([
   await clock.advance(100);
   expect(asked).toEqual(done);
   expect(closed()).toBe(step === "fence" ? 0 : 1);
+});
+
+it("asks the ranges not to split once it has been tried for long", async () => {
+  const clock = new ManualClock();
+  const rested: string[] = [];
+  const db = {
+    clock,
+    persist: async <T>(_: unknown, attempt: (tries: number) => Promise<T>): Promise<T> => {
+      for (let tries = 0; ; tries++) {
+        const taken = await attempt(tries).catch(() => undefined);
+        if (taken !== undefined) return taken;
+        await clock.advance(400);
+      }
+    },
+    random: { bytes: (count: number) => new Uint8Array(count) },
+    ranges: {
+      schema: () => ({ snapshot: { version: 1, tables: [] } }),
+      directory: () => ({ ranges: [LEFT, RIGHT] }),
+    },
+    client: (range: number) => ({
+      fence: async () => {
+        if (rested.length < 4) throw new RetryError("OSTRAKA_UNAVAILABLE", "the range has changed");
+        return { index: logIndex(7), term: term(2), wallMs: 1, schemaVersion: 1 };
+      },
+      release: async () => true,
+      rest: async (ms: number) => void rested.push(`${range} for ${ms}`),
+    }),
+    replica: () => undefined,
+    sources: { open: async () => new Map() },
+  };
+  const runner = { dead: false, dropSources: async () => undefined } as unknown as Runner;
+  const options = { spans: [], everywhere: true };
+  await takeSnapshot(db as unknown as GatewayDatabase, runner, options, {} as Deadline);
+  expect(rested).toEqual(["3 for 1600", "4 for 1600", "3 for 2400", "4 for 2400"]);
 });

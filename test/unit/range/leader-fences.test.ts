@@ -33,15 +33,25 @@ async function world(limits: Parameters<typeof newWorld>[0] = {}): Promise<Leade
 const NO = { vote: "no", error: ["retry", "OSTRAKA_RETRY", expect.any(String), null] };
 const unavailable = { error: expect.objectContaining({ code: "OSTRAKA_UNAVAILABLE" }) };
 
+it("keeps in mind for how long it is not to be split for its size", async () => {
+  const { leader, clock } = await world();
+  expect(leader.restsUntilMs).toBeLessThan(clock.monotonicMs());
+  await leader.rest(3_000);
+  await leader.rest(1_000);
+  expect(leader.restsUntilMs - clock.monotonicMs()).toBe(3_000);
+  await leader.rest(1_000_000);
+  expect(leader.restsUntilMs - clock.monotonicMs()).toBe(10_000);
+});
+
 describe("a fence", () => {
   it("lets in no write of its spans until it is released", async () => {
     const made = await world();
-    const fenced = await made.leader.fence("f", [point(1)], 1);
+    const fenced = await made.leader.fence("f", [point(1)], 1, 1000);
     expect(fenced).toMatchObject({ index: 2, term: 1, schemaVersion: made.schema.version });
     const blocked = write(made, "UPDATE t SET v = 0 WHERE id = 1");
     expect(await now(blocked)).toBe("waits");
     expect(await write(made, "UPDATE t SET v = 0 WHERE id = 2")).toMatchObject({ ok: true });
-    const shared = await made.leader.fence("g", [whole()], 1);
+    const shared = await made.leader.fence("g", [whole()], 1, 1000);
     expect(shared.index).toBe(3);
     expect(await made.leader.release("f", fenced.term)).toBe(true);
     expect(await now(blocked)).toBe("waits");
@@ -54,9 +64,9 @@ describe("a fence", () => {
     made.log.held = true;
     const inFlight = write(made, "UPDATE t SET v = 0 WHERE id = 1");
     await now(inFlight);
-    const fenced = made.leader.fence("f", [point(1)], 1);
+    const fenced = made.leader.fence("f", [point(1)], 1, 1000);
     expect(await now(fenced)).toBe("waits");
-    expect(await now(made.leader.fence("g", [point(2)], 1))).toMatchObject({ index: 2 });
+    expect(await now(made.leader.fence("g", [point(2)], 1, 1000))).toMatchObject({ index: 2 });
     made.log.held = false;
     made.log.deliver();
     expect(await fenced).toMatchObject({ index: 3 });
@@ -66,13 +76,13 @@ describe("a fence", () => {
   it("waits for what is held on its spans, for so long", async () => {
     const made = await world({ fenceWaitMs: 500 });
     await prepare(made, { id: "a", changes: [row(1, 11)] });
-    const patient = made.leader.fence("f", [point(1)], 1);
+    const patient = made.leader.fence("f", [point(1)], 1, 1000);
     expect(await now(patient)).toBe("waits");
     await made.leader.resolve(id("a"), "committed");
     expect(await patient).toMatchObject({ index: 4 });
     await made.leader.release("f", (await patient).term);
     await prepare(made, { id: "b", changes: [row(1, 12)] });
-    const given = made.leader.fence("g", [point(1)], 1);
+    const given = made.leader.fence("g", [point(1)], 1, 1000);
     const outcome = now(given);
     await made.clock.advance(500);
     await outcome;
@@ -83,27 +93,37 @@ describe("a fence", () => {
   });
 
   it("expires, and then its release says so", async () => {
-    const made = await world({ fenceMs: 1000 });
-    const { term: at } = await made.leader.fence("f", [point(1)], 1);
+    const made = await world();
+    const { term: at } = await made.leader.fence("f", [point(1)], 1, 1000);
     const blocked = write(made, "UPDATE t SET v = 0 WHERE id = 1");
     await made.clock.advance(900);
     expect(await now(blocked)).toBe("waits");
     await made.clock.advance(200);
     expect(await blocked).toMatchObject({ ok: true });
     expect(await made.leader.release("f", at)).toBe(false);
-    expect(await now(made.leader.fence("f", [point(1)], 1))).toEqual(unavailable);
+    expect(await now(made.leader.fence("f", [point(1)], 1, 1000))).toEqual(unavailable);
+  });
+
+  it("stands no longer than anybody may be kept waiting", async () => {
+    const made = await world({ mostFenceMs: 2000 });
+    await made.leader.fence("f", [point(1)], 1, 60_000);
+    const blocked = write(made, "UPDATE t SET v = 0 WHERE id = 1");
+    await made.clock.advance(1900);
+    expect(await now(blocked)).toBe("waits");
+    await made.clock.advance(200);
+    expect(await blocked).toMatchObject({ ok: true });
   });
 
   it("is answered alike when it is asked for again, and never stands again once it ended", async () => {
     const made = await world();
-    const first = await made.leader.fence("f", [point(1)], 1);
+    const first = await made.leader.fence("f", [point(1)], 1, 1000);
     await run(made, "UPDATE t SET v = 0 WHERE id = 2");
-    expect(await made.leader.fence("f", [point(1)], 1)).toEqual(first);
+    expect(await made.leader.fence("f", [point(1)], 1, 1000)).toEqual(first);
     expect(await made.leader.release("f", first.term)).toBe(true);
-    expect(await now(made.leader.fence("f", [point(1)], 1))).toEqual(unavailable);
+    expect(await now(made.leader.fence("f", [point(1)], 1, 1000))).toEqual(unavailable);
     expect(await made.leader.release("f", first.term)).toBe(false);
     expect(await made.leader.release("unheard of", first.term)).toBe(false);
-    expect(await now(made.leader.fence("unheard of", [point(1)], 1))).toEqual(unavailable);
+    expect(await now(made.leader.fence("unheard of", [point(1)], 1, 1000))).toEqual(unavailable);
   });
 
   it("has not stood if it is released before it was answered", async () => {
@@ -111,7 +131,7 @@ describe("a fence", () => {
     made.log.held = true;
     const inFlight = write(made, "UPDATE t SET v = 0 WHERE id = 1");
     await now(inFlight);
-    const fenced = made.leader.fence("f", [point(1)], 1);
+    const fenced = made.leader.fence("f", [point(1)], 1, 1000);
     expect(await now(fenced)).toBe("waits");
     expect(await now(made.leader.release("f", term(1)))).toBe(false);
     const answered = now(fenced);
@@ -124,13 +144,13 @@ describe("a fence", () => {
 
   it("does not outlive its leader's term, nor one that no quorum confirms", async () => {
     const made = await world();
-    const { term: at } = await made.leader.fence("f", [point(1)], 1);
-    expect(await made.leader.fence("g", [point(1)], 1)).toMatchObject({ term: 1 });
+    const { term: at } = await made.leader.fence("f", [point(1)], 1, 1000);
+    expect(await made.leader.fence("g", [point(1)], 1, 1000)).toMatchObject({ term: 1 });
     expect(await made.leader.release("g", term(9))).toBe(false);
     made.log.confirms = false;
     await expect(made.leader.release("f", at)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
     made.log.confirms = true;
-    await made.leader.fence("h", [point(1)], 1);
+    await made.leader.fence("h", [point(1)], 1, 1000);
     made.log.depose();
     made.log.lead();
     await settle();
@@ -140,7 +160,7 @@ describe("a fence", () => {
 
   it("is refused when the range is another one than was thought", async () => {
     const made = await world();
-    await expect(made.leader.fence("f", [point(1)], 2)).rejects.toMatchObject({
+    await expect(made.leader.fence("f", [point(1)], 2, 1000)).rejects.toMatchObject({
       code: "OSTRAKA_ROUTE",
       moved: expect.stringContaining('"range":3'),
     });
@@ -151,7 +171,7 @@ describe("a fence", () => {
 describe("a PREPARE that meets a fence", () => {
   it("passes when the fence ends in time", async () => {
     const made = await world();
-    const { term: at } = await made.leader.fence("f", [point(1)], 1);
+    const { term: at } = await made.leader.fence("f", [point(1)], 1, 1000);
     const vote = prepare(made, { id: "a", changes: [row(1, 11)] });
     expect(await now(vote)).toBe("waits");
     await made.leader.release("f", at);
@@ -160,11 +180,11 @@ describe("a PREPARE that meets a fence", () => {
 
   it("is refused after a bounded time; its next try goes before new fences", async () => {
     const made = await world({ prepareWaitMs: 150, claimMs: 100 });
-    const { term: at } = await made.leader.fence("f", [point(1)], 1);
+    const { term: at } = await made.leader.fence("f", [point(1)], 1, 1000);
     const vote = prepare(made, { id: "a", changes: [row(1, 11)] });
     await made.clock.advance(160);
     expect(await now(vote)).toEqual(NO);
-    const fresh = made.leader.fence("g", [point(1)], 1);
+    const fresh = made.leader.fence("g", [point(1)], 1, 1000);
     expect(await now(fresh)).toBe("waits");
     await made.leader.release("f", at);
     expect(await now(fresh)).toBe("waits");
@@ -176,7 +196,7 @@ describe("a PREPARE that meets a fence", () => {
 
   it("is given up while it waits when its abort arrives", async () => {
     const made = await world();
-    const { term: at } = await made.leader.fence("f", [point(1)], 1);
+    const { term: at } = await made.leader.fence("f", [point(1)], 1, 1000);
     const vote = prepare(made, { id: "a", changes: [row(1, 11)] });
     await now(vote);
     await made.leader.resolve(id("a"), "aborted");

@@ -110,7 +110,7 @@ describe("a split", () => {
     await now(split);
     const inside = write(made, "UPDATE t SET v = 1 WHERE id = 1");
     const outside = write(made, "UPDATE t SET v = 1 WHERE id = 9");
-    const fence = made.leader.fence("f", [point(1)], 1);
+    const fence = made.leader.fence("f", [point(1)], 1, 1000);
     expect(await now(inside)).toBe("waits");
     made.log.held = false;
     made.log.deliver();
@@ -131,7 +131,7 @@ describe("a split", () => {
     await read("left", 1);
     await read("right", 9);
     const point = await leader.begin(id("copy"), { reserve: undefined, age: 0 });
-    const { term: at } = await leader.fence("f", [whole()], 1);
+    const { term: at } = await leader.fence("f", [whole()], 1, 1000);
     await leader.split(keyAt(made, 6), CHILD);
     expect(await leader.release("f", at)).toBe(false);
     const more = { ordinal: 1, ...text("UPDATE t SET v = 0 WHERE id = 2") };
@@ -268,7 +268,9 @@ describe("a range that is taken in by another", () => {
     });
     await expect(made.leader.readPoint()).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
     await expect(prepare(made, { id: "a" })).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
-    await expect(made.leader.fence("f", [point(1)], 3)).rejects.toMatchObject({ code: "OSTRAKA_ROUTE" });
+    await expect(made.leader.fence("f", [point(1)], 3, 1000)).rejects.toMatchObject({
+      code: "OSTRAKA_ROUTE",
+    });
     expect((await made.leader.describe()).descriptor).toEqual(frozen);
   });
 });
