@@ -61,24 +61,25 @@ export class MissingReplicas {
         if (this.#silent.has(key) && !down && !this.#asking.has(key)) wanted.push([key, group, node]);
       }
     };
+    const absorbed = ranges.absorbed();
     // Of one that was taken in the replicas go one by one, for good.
     for (const { range, handle } of ranges.all.values())
-      if (!meta.isMerged(range) && !ranges.hasAbsorbed(range)) consider(range, handle);
+      if (!meta.isMerged(range) && !absorbed.has(range)) consider(range, handle);
     if (coordinator.handle !== undefined) consider(COORDINATOR_GROUP, coordinator.handle);
     this.#silent = silent;
     for (const [key, group, node] of nextOf(wanted, this.#turn, ASKING - this.#asking.size))
       this.#ask(key, group, node);
     this.#turn += ASKING;
-    this.#lookHere();
+    this.#lookHere(absorbed);
   }
 
   /** Without this node there may be no majority to elect the leader that would ask it. */
-  #lookHere(): void {
+  #lookHere(absorbed: ReadonlySet<GroupId>): void {
     const { self, ranges, meta } = this.#options;
     const missing = new Set<GroupId>();
     for (const descriptor of meta.directory.ranges) {
       const { range, replicas } = descriptor;
-      if (!replicas.includes(self) || !ranges.neverHad(range) || ranges.hasAbsorbed(range)) continue;
+      if (!replicas.includes(self) || !ranges.neverHad(range) || absorbed.has(range)) continue;
       missing.add(range);
       if (this.#missingHere.has(range)) ranges.host(descriptor).catch(() => undefined);
     }

@@ -278,9 +278,15 @@ export class Ranges {
 
   /** Some range here has taken this one in. */
   hasAbsorbed(range: GroupId): boolean {
+    return this.absorbed().has(range);
+  }
+
+  /** What replicas here have taken in. */
+  absorbed(): ReadonlySet<GroupId> {
+    const absorbed = new Set<GroupId>();
     for (const { filled, store } of this.#hosted.values())
-      if (filled && store.state().absorbed.includes(range)) return true;
-    return false;
+      if (filled) for (const range of store.state().absorbed) absorbed.add(range);
+    return absorbed;
   }
 
   /** A replica here that is making this range, or may yet make it by applying a split. */

@@ -153,7 +153,7 @@ function care(
     ranges: {
       all: new Map(hosted.map((one) => [one.range, { ...one, handle: { conf, ...handle } }])),
       get: (range: GroupId) => hosted.find((one) => one.range === range),
-      hasAbsorbed: () => false,
+      absorbed: () => new Set(),
       neverHad: () => false,
     },
     coordinator,
