@@ -33,6 +33,8 @@ export class OneAfterTheOther implements Chunks {
       if (chunk !== undefined) return chunk;
       await this.#current.close();
       this.#current = await this.#starts[++this.#at]?.();
+      // Nobody else will close what was started meanwhile.
+      if (this.#closed) await this.close();
     }
     return undefined;
   }

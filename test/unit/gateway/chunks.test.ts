@@ -29,6 +29,17 @@ it("starts each query when the one before has given its last row", async () => {
   expect(await chunks.next()).toBe(undefined);
 });
 
+it("closes what is being started when it is closed", async () => {
+  const log: string[] = [];
+  const chunks = await OneAfterTheOther.start(queries([0, 1], log));
+  const next = chunks.next();
+  // The second query has been asked for, and is not here yet.
+  for (let i = 0; i < 10 && !log.includes("start 1"); i++) await Promise.resolve();
+  await chunks.close();
+  expect(await next).toBe(undefined);
+  expect(log).toEqual(["start 0", "close 0", "start 1", "close 0", "close 1"]);
+});
+
 it("starts nothing more once it is closed", async () => {
   const log: string[] = [];
   const chunks = await OneAfterTheOther.start(queries([2, 1], log));
