@@ -51,6 +51,8 @@ export interface ExecuteLimits {
 const CACHED_STATEMENTS = 256;
 const LONGEST_CACHED_TEXT = 16 * 1024;
 const CHUNK_BYTES = 64 * 1024;
+/** Of a chunk as it begins: most have few rows. */
+const FIRST_BYTES = 4 * 1024;
 const PRIMED_ROWS = 4096;
 const NO_COLUMNS: readonly string[] = [];
 const NO_BYTES = new Uint8Array(0);
@@ -362,7 +364,7 @@ export class RangeConnection {
     before: bigint,
     limits: ExecuteLimits,
   ): RowCursor {
-    const writer = new ValueWriter(CHUNK_BYTES);
+    const writer = new ValueWriter(FIRST_BYTES);
     const columns = columnsOf(prepared);
     let bytes = 0;
     let summary: ReturnType<RowCursor["summary"]> | undefined;

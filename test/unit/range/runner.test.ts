@@ -304,9 +304,10 @@ describe("what is to be loaded", () => {
 });
 
 describe("the spool", () => {
-  it("keeps the order of chunks through memory and file, and empties both", () => {
+  it("keeps the order of rows through memory and file, and empties both", () => {
     const spool = new Spool(100);
     const chunk = (n: number, bytes: number) => ({ rows: new Uint8Array(bytes).fill(n), count: n });
+    let together = 0;
     let seed = 12345;
     const random = (below: number): number => {
       seed = (seed * 1103515245 + 12345) % 2147483648;
@@ -320,15 +321,34 @@ describe("the spool", () => {
         const got = spool.shift();
         if (taken === pushed) expect(got).toBeUndefined();
         else {
-          expect(got?.count).toBe(++taken % 251);
-          expect(new Set(got?.rows)).toEqual(new Set([taken % 251]));
+          const found = [...new Set(got!.rows)];
+          expect(found).toEqual(found.map(() => ++taken % 251));
+          expect(got!.count).toBe(found.reduce((sum, n) => sum + n));
+          if (found.length > 1) together++;
         }
       }
       expect(spool.empty).toBe(taken === pushed);
     }
     expect(pushed).toBeGreaterThan(1000);
+    expect(together).toBeGreaterThan(10);
     spool.close();
     expect(spool.shift()).toBeUndefined();
+  });
+
+  it("answers small chunks together, and large ones each", () => {
+    const spool = new Spool(1 << 20);
+    const sizes = [10, 20, 65_000, 30_000, 30_000, 5_000, 100_000, 1];
+    for (const bytes of sizes) spool.push({ rows: new Uint8Array(bytes), count: 1 });
+    const got: [number, number][] = [];
+    for (let chunk = spool.shift(); chunk !== undefined; chunk = spool.shift())
+      got.push([chunk.rows.length, chunk.count]);
+    expect(got).toEqual([
+      [65_030, 3],
+      [65_000, 3],
+      [100_000, 1],
+      [1, 1],
+    ]);
+    spool.close();
   });
 });
 

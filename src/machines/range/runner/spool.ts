@@ -2,7 +2,7 @@
  * Rows produced faster than they are fetched: in memory up to a bound, beyond it in a temporary file that has no name
  * any more, so that nothing is left behind however the process ends.
  *
- * Chunks come out in the order in which they went in. Once something lies in the file, everything newer goes there
+ * Rows come out in the order in which they went in, small chunks of them together. Once something lies in the file, everything newer goes there
  * too until the file is empty, then memory is used again.
  */
 import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
@@ -20,6 +20,9 @@ interface FilePiece {
   readonly length: number;
   readonly count: number;
 }
+
+/** Many queries of few rows each are not fetched one by one. */
+const TOGETHER_BYTES = 64 * 1024;
 
 let files = 0;
 
@@ -53,10 +56,10 @@ export class Spool {
     this.#end += chunk.rows.length;
   }
 
-  /** The oldest chunk; undefined when there is none now. */
+  /** The oldest rows; undefined when there are none now. */
   shift(): SpooledChunk | undefined {
-    const chunk = this.#memory.shift();
-    if (chunk !== undefined) {
+    if (this.#memory.length > 0) {
+      const chunk = joined(this.#memory.splice(0, this.#together()));
       this.#held -= chunk.rows.length;
       return chunk;
     }
@@ -67,6 +70,18 @@ export class Spool {
     this.#next++;
     if (this.#next === this.#pieces.length) this.#rewind(this.#file);
     return { rows, count: piece.count };
+  }
+
+  /** How many of the oldest chunks are not too much together. */
+  #together(): number {
+    let count = 0;
+    let bytes = 0;
+    for (const { rows } of this.#memory) {
+      bytes += rows.length;
+      if (count > 0 && bytes > TOGETHER_BYTES) break;
+      count++;
+    }
+    return count;
   }
 
   close(): void {
@@ -84,6 +99,13 @@ export class Spool {
     this.#next = 0;
     this.#end = 0;
   }
+}
+
+function joined(chunks: readonly SpooledChunk[]): SpooledChunk {
+  const [only, ...others] = chunks;
+  if (others.length === 0) return only!;
+  const rows = Buffer.concat(chunks.map((chunk) => chunk.rows));
+  return { rows, count: chunks.reduce((sum, { count }) => sum + count, 0) };
 }
 
 /** A temporary file that is gone with its descriptor. */
