@@ -38,6 +38,8 @@ import { TempSpace } from "./temp-space.js";
 import { Transaction } from "./transaction.js";
 
 const MOVE = { ok: "move" } as const;
+/** Between the tries of a change of the schema. */
+const MOST_PAUSE_MS = 500;
 /** In a statement, a constraint or a trigger. */
 const FAIL = /\bfail\b/i;
 
@@ -221,8 +223,14 @@ export class AutocommitStatements {
         await transaction.rollback();
         this.#settings.recount(before);
         if (attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
-        if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") losses++;
-        else if (fenced || error instanceof RetryError || error instanceof AmbiguousError) throw error;
+        if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") {
+          losses++;
+          // It takes part everywhere, and fences everywhere are hard to have while ranges come and go.
+          if (kind === "ddl") {
+            await deadline.pause(Math.min(10 * 2 ** attempt, MOST_PAUSE_MS));
+            continue;
+          }
+        } else if (fenced || error instanceof RetryError || error instanceof AmbiguousError) throw error;
         // It waits for what is decided, and perhaps told, and not everywhere yet.
         fenced = true;
       }

@@ -21,8 +21,14 @@ export function decideLeaders(
   const home = together ? homeOf(view, live) : undefined;
   const moves: PlacementAction[] = [];
   let optional = limits.transfers;
-  const transfer = (group: PlacedGroup, to: NodeId, why: string): void => {
-    moves.push({ kind: "transfer", group: group.group, to, why });
+  const transfer = (group: PlacedGroup, to: NodeId, why: string, isOptional = false): void => {
+    moves.push({
+      kind: "transfer",
+      group: group.group,
+      to,
+      why,
+      ...(isOptional && { optional: true }),
+    });
     counts.set(group.leader, (counts.get(group.leader) ?? 1) - 1);
     counts.set(to, (counts.get(to) ?? 0) + 1);
   };
@@ -44,7 +50,7 @@ export function decideLeaders(
     // While nobody knows where the leaders are to be they stay.
     const to = together ? home : lighter(group, fit, counts, live);
     if (to === undefined || to === leader || !fit.includes(to)) continue;
-    transfer(group, to, together ? "leaders of a small database stay together" : "balance of leaders");
+    transfer(group, to, together ? "leaders of a small database stay together" : "balance of leaders", true);
     optional--;
   }
   return moves;

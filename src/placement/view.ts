@@ -71,4 +71,11 @@ export type PlacementAction =
       readonly changes: ConfChange["changes"];
       readonly why: string;
     }
-  | { readonly kind: "transfer"; readonly group: GroupId; readonly to: NodeId; readonly why: string };
+  | {
+      readonly kind: "transfer";
+      readonly group: GroupId;
+      readonly to: NodeId;
+      readonly why: string;
+      /** It can wait: nobody is better off by it at once. */
+      readonly optional?: boolean;
+    };

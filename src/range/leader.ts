@@ -57,8 +57,8 @@ const MOVE: Move = { ok: "move" };
 
 /** After what is prepared could not be read. */
 const PREPARED_AGAIN_MS = 500;
-/** Splits are not put off by more than this at once. */
-const MOST_REST_MS = 10_000;
+/** Nothing is put off by more than this at once. */
+const MOST_REST_MS = 30_000;
 
 /** What lives as long as a leadership. */
 interface Parts {
@@ -399,7 +399,7 @@ export class RangeLeader implements RangeService {
     this.#restsUntilMs = Math.max(this.#restsUntilMs, untilMs);
   }
 
-  /** Until then, by the monotonic clock, nobody should split it for its size. */
+  /** Until then, by the monotonic clock, nobody should split it for its size, or lead it elsewhere for balance. */
   get restsUntilMs(): number {
     return this.#restsUntilMs;
   }

@@ -225,8 +225,8 @@ export interface RangeService {
    */
   fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint>;
   /**
-   * Asks that the range not be split for its size for so long: whoever wants it together with many others has had to
-   * start over.
+   * Asks that the range not be split for its size, nor be led elsewhere for balance, for so long: whoever wants it together
+   * with many others has had to start over.
    */
   rest(ms: number): Promise<void>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */

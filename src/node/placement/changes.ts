@@ -58,8 +58,12 @@ export class Changes {
   act(action: PlacementAction): Promise<void> {
     return this.#alone(action.group, async () => {
       const handle = this.#leading(action.group);
-      if (action.kind === "transfer") await handle.transferLeadership(action.to);
-      else await this.#change(handle, action.changes);
+      if (action.kind === "transfer") {
+        const restsUntilMs = this.#options.ranges.get(action.group)?.leader.restsUntilMs ?? 0;
+        if (action.optional && restsUntilMs > this.#options.clock.monotonicMs())
+          throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${action.group} rests`);
+        await handle.transferLeadership(action.to);
+      } else await this.#change(handle, action.changes);
     });
   }
 
