@@ -151,10 +151,6 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.fence(id, spans, generation, standMs));
   }
 
-  rest(ms: number): Promise<void> {
-    return this.#call((leader) => leader.rest(ms));
-  }
-
   release(id: string, term: Term): Promise<boolean> {
     return this.#call((leader) => leader.release(id, term));
   }

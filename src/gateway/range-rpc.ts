@@ -78,7 +78,6 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     resolve: async (transaction, decision) => void (await call("resolve", [transaction, decision])),
     fence: async (id, spans, generation, standMs) =>
       (await call("fence", [id, spans, generation, standMs])) as PinPoint,
-    rest: async (ms) => void (await call("rest", [ms])),
     release: async (id, term) => (await call("release", [id, term])) as boolean,
     split: async (at, child) => (await call("split", [at ?? null, child])) as RangeDescriptor,
     freeze: async (into) => (await call("freeze", [into])) as RangeDescriptor,
@@ -128,7 +127,6 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
     range.resolve(transaction as TransactionId, decision as "committed" | "aborted"),
   fence: (range, [id, spans, generation, standMs]) =>
     range.fence(id as string, spans as readonly Span[], generation as number, standMs as number),
-  rest: (range, [ms]) => range.rest(ms as number),
   release: (range, [id, term]) => range.release(id as string, term as Term),
   split: (range, [at, child]) => range.split((at as Key | null) ?? undefined, child as GroupId),
   freeze: (range, [into]) => range.freeze(into as GroupId),

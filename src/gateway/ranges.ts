@@ -34,6 +34,11 @@ export interface RangesView {
   local(range: GroupId): LocalRange | undefined;
   /** Resolves when the directory is complete and holds what meta's leader knew when it was asked. RetryError OSTRAKA_UNAVAILABLE when that cannot be had in time. */
   refresh(): Promise<void>;
+  /**
+   * Asks all nodes to leave ranges as they are for so long, as far as that can wait: whoever wants many together has had to
+   * start over.
+   */
+  calm(ms: number): void;
   /** The schema of any replica here, else as some range's leader told it last. RetryError when there is none yet. */
   schema(): Schema;
   /** Resolves once `schema()` is at least as new as what some range's leader has now; at once where a replica is here. */

@@ -87,7 +87,8 @@ export async function takeSnapshot(
   const take = (tries: number): Promise<Snapshot> => {
     const beforeMs = options.everywhere ? (options.transaction?.ageMs ?? 0) : 0;
     const triedMs = beforeMs + db.clock.monotonicMs() - startedMs;
-    if (triedMs >= PATIENCE_MS) calm(db, options, 2 * triedMs);
+    // Ranges change all the time, and it takes longer than from one change to the next.
+    if (triedMs >= PATIENCE_MS) db.ranges.calm(2 * triedMs);
     return attempt(db, lent, options, deadline, tries).catch((error: unknown) => {
       throw runner.dead ? new WithoutProcess(error) : error;
     });
@@ -99,18 +100,6 @@ export async function takeSnapshot(
     if (lent.inUse) runner.kill();
     throw error instanceof WithoutProcess ? error.cause : error;
   }
-}
-
-/** What the snapshot is to be of splits all the time, and it takes longer than from one split to the next. */
-function calm(db: GatewayDatabase, options: SnapshotOptions, ms: number): void {
-  for (const { range } of touchedBy(db, options))
-    db.client(range)
-      .rest(ms)
-      .catch(() => undefined);
-}
-
-function touchedBy(db: GatewayDatabase, options: SnapshotOptions): readonly RangeDescriptor[] {
-  return options.everywhere ? db.ranges.directory().ranges : db.rangesOf(options.spans);
 }
 
 /** The process has died: another attempt would find it so, and whoever takes another process may have one. */
@@ -132,7 +121,7 @@ async function attempt(
   tries: number,
 ): Promise<Snapshot> {
   const schema = db.ranges.schema().snapshot;
-  const touched = touchedBy(db, options);
+  const touched = options.everywhere ? db.ranges.directory().ranges : db.rangesOf(options.spans);
   const ranges = touched.length === 0 ? [db.first] : touched;
   const { transaction } = options;
   if (transaction !== undefined) {

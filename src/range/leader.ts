@@ -57,8 +57,6 @@ const MOVE: Move = { ok: "move" };
 
 /** After what is prepared could not be read. */
 const PREPARED_AGAIN_MS = 500;
-/** Nothing is put off by more than this at once. */
-const MOST_REST_MS = 30_000;
 
 /** What lives as long as a leadership. */
 interface Parts {
@@ -77,7 +75,6 @@ export class RangeLeader implements RangeService {
   readonly #holding = new Map<TransactionId, () => void>();
   /** The term in which this replica is, or is becoming, the one that serves. */
   #taking: Term | undefined;
-  #restsUntilMs = Number.NEGATIVE_INFINITY;
   #closed = false;
 
   constructor(deps: LeaderDependencies) {
@@ -391,17 +388,6 @@ export class RangeLeader implements RangeService {
 
   async fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint> {
     return this.#serving().fencing.fence(id, spans, generation, standMs);
-  }
-
-  async rest(ms: number): Promise<void> {
-    this.#context.leading();
-    const untilMs = this.#deps.clock.monotonicMs() + Math.min(ms, MOST_REST_MS);
-    this.#restsUntilMs = Math.max(this.#restsUntilMs, untilMs);
-  }
-
-  /** Until then, by the monotonic clock, nobody should split it for its size, or lead it elsewhere for balance. */
-  get restsUntilMs(): number {
-    return this.#restsUntilMs;
   }
 
   async release(id: string, term: Term): Promise<boolean> {

@@ -224,11 +224,6 @@ export interface RangeService {
    * `standMs`.
    */
   fence(id: string, spans: readonly Span[], generation: number, standMs: number): Promise<PinPoint>;
-  /**
-   * Asks that the range not be split for its size, nor be led elsewhere for balance, for so long: whoever wants it together
-   * with many others has had to start over.
-   */
-  rest(ms: number): Promise<void>;
   /** Ends a fence; true if it stood all the time, in the term it was made in, confirmed by a quorum round begun after the call. */
   release(id: string, term: Term): Promise<boolean>;
   /** Splits at this key, or in the middle; answers the new range. RouteError when the key is not in this range. */

@@ -13,6 +13,7 @@ import type { PlacementAction } from "../../placement/view.js";
 import { membersOf } from "../../raft/index.js";
 import type { ConfChange } from "../../raft/types.js";
 import type { NodeCalls } from "../network.js";
+import type { Calm } from "../ranges/calm.js";
 import { coordinatorDescriptor, hostArguments, type Ranges } from "../ranges/ranges.js";
 import { caughtUp } from "./facts.js";
 
@@ -27,6 +28,7 @@ export interface ChangesOptions {
   readonly calls: NodeCalls;
   /** Work on a group has begun or ended. */
   readonly changed: () => void;
+  readonly calm: Calm;
 }
 
 export class Changes {
@@ -59,9 +61,8 @@ export class Changes {
     return this.#alone(action.group, async () => {
       const handle = this.#leading(action.group);
       if (action.kind === "transfer") {
-        const restsUntilMs = this.#options.ranges.get(action.group)?.leader.restsUntilMs ?? 0;
-        if (action.optional && restsUntilMs > this.#options.clock.monotonicMs())
-          throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${action.group} rests`);
+        if (action.optional && this.#options.calm.leftMs > 0)
+          throw new RetryError("OSTRAKA_UNAVAILABLE", "ranges are left as they are for now");
         await handle.transferLeadership(action.to);
       } else await this.#change(handle, action.changes);
     });

@@ -11,6 +11,7 @@ import type { RangeState } from "../../machines/range/types.js";
 import { isTooBig } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
 import type { MetaClient } from "../meta-client.js";
+import type { Calm } from "./calm.js";
 import type { HostedRange } from "./hosted-range.js";
 import type { Ranges, RangesListener } from "./ranges.js";
 import type { RowCounts } from "./row-counts.js";
@@ -29,6 +30,7 @@ export interface SplitterOptions {
   readonly meta: MetaMachine;
   readonly metaClient: Pick<MetaClient, "allocate">;
   readonly rowCounts: RowCounts;
+  readonly calm: Calm;
 }
 
 export class RangeSplitter implements RangesListener {
@@ -85,7 +87,8 @@ export class RangeSplitter implements RangesListener {
     if (this.#stopped || !filled || handle.leader !== this.#options.self || this.#splitting.has(range))
       return;
     if (!this.#mayBeTooBig(hosted)) return;
-    if (Math.max(this.#restUntilMs.get(range) ?? 0, hosted.leader.restsUntilMs) > clock.monotonicMs()) return;
+    const { calm } = this.#options;
+    if (calm.leftMs > 0 || (this.#restUntilMs.get(range) ?? 0) > clock.monotonicMs()) return;
     this.#splitting.add(range);
     this.#splitIfTooBig(hosted).then(
       (split) => {

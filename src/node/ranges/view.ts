@@ -25,6 +25,8 @@ import type { Ranges, RangesListener } from "./ranges.js";
 
 const REFRESH_MS = 10_000;
 const REFRESH_PAUSE_MS = 25;
+/** Whoever has waited for so long asks for calm. */
+const PATIENCE_MS = 500;
 /** How long the count of who leads how many ranges stays good. */
 const COUNT_LEADERS_MS = 1000;
 
@@ -39,6 +41,8 @@ export interface ViewOptions {
   /** Asks a node who leads a range as far as it knows. */
   readonly askLeader: (node: NodeId, range: GroupId) => Promise<NodeId>;
   readonly coordinator: CoordinatorService;
+  /** See RangesView. */
+  readonly calm: (ms: number) => void;
 }
 
 export class NodeRangesView implements RangesView, RangesListener {
@@ -124,7 +128,7 @@ export class NodeRangesView implements RangesView, RangesListener {
   async #refresh(): Promise<void> {
     const { clock, metaClient } = this.#options;
     const untilMs = clock.monotonicMs() + REFRESH_MS;
-    for (;;) {
+    for (let calm = false; ; ) {
       const leftMs = untilMs - clock.monotonicMs();
       if (leftMs <= 0)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "where all of the ranges are could not be found out");
@@ -136,8 +140,15 @@ export class NodeRangesView implements RangesView, RangesListener {
       this.#takeMeta();
       // One half of a split may be reported before the other.
       if (this.#directory.complete) return;
+      // While ranges split all the time there may be no moment at which it is.
+      if (!calm && leftMs < REFRESH_MS - PATIENCE_MS) this.calm(REFRESH_MS);
+      calm ||= leftMs < REFRESH_MS - PATIENCE_MS;
       await pause(clock, REFRESH_PAUSE_MS);
     }
+  }
+
+  calm(ms: number): void {
+    this.#options.calm(ms);
   }
 
   // --- replicas here ------------------------------------------------------------------------------------------------

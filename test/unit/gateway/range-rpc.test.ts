@@ -188,7 +188,6 @@ const CASES: Readonly<Record<string, Case>> = {
     ["fence", "f", spans, 4, 1000],
     { index: 5, term: 2, wallMs: 3, schemaVersion: 9 },
   ],
-  rest: [() => range.rest(700), ["rest", 700], undefined],
   release: [() => range.release("f", term(2)), ["release", "f", 2], true],
   split: [() => range.split(descriptor.start, groupId(12)), ["split", descriptor.start, 12], descriptor],
   "split in the middle": [() => range.split(undefined, groupId(12)), ["split", undefined, 12], descriptor],

@@ -33,16 +33,6 @@ async function world(limits: Parameters<typeof newWorld>[0] = {}): Promise<Leade
 const NO = { vote: "no", error: ["retry", "OSTRAKA_RETRY", expect.any(String), null] };
 const unavailable = { error: expect.objectContaining({ code: "OSTRAKA_UNAVAILABLE" }) };
 
-it("keeps in mind for how long it is to be left as it is", async () => {
-  const { leader, clock } = await world();
-  expect(leader.restsUntilMs).toBeLessThan(clock.monotonicMs());
-  await leader.rest(3_000);
-  await leader.rest(1_000);
-  expect(leader.restsUntilMs - clock.monotonicMs()).toBe(3_000);
-  await leader.rest(1_000_000);
-  expect(leader.restsUntilMs - clock.monotonicMs()).toBe(30_000);
-});
-
 describe("a fence", () => {
   it("lets in no write of its spans until it is released", async () => {
     const made = await world();
