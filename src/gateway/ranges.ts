@@ -19,6 +19,9 @@ export interface LocalRange {
   readonly schema: Schema;
 }
 
+/** Whoever has wanted many ranges together for so long asks for calm. */
+export const PATIENCE_MS = 500;
+
 export interface RangesView {
   /** The same object until something is learned. */
   directory(): RangeDirectory;

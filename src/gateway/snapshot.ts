@@ -21,14 +21,13 @@ import type { Span } from "../sql/types.js";
 import { EVERYTHING, SCHEMA } from "../txn/spans.js";
 import { type GatewayDatabase, moved } from "./database.js";
 import type { Deadline } from "./deadline.js";
+import { PATIENCE_MS } from "./ranges.js";
 import { type Replica, reach } from "./replica.js";
 import type { RemoteSource } from "./sources.js";
 
 /** How long fences stand for the answers' way and the process, and for each range that is to be pinned meanwhile. */
 const FENCE_MS = 1_000;
 const PIN_MS = 10;
-/** Whoever has tried for so long asks for calm. */
-const PATIENCE_MS = 500;
 
 export interface PinnedRange {
   readonly descriptor: RangeDescriptor;

@@ -22,14 +22,17 @@ export class Calm {
     return Math.max(0, this.#untilMs - this.#clock.monotonicMs());
   }
 
-  /** Asks for so long, in milliseconds. */
-  ask(ms: number): void {
+  /** Asks for so long, in milliseconds; answers whether ranges are left as they are for longer because of it. */
+  ask(ms: number): boolean {
     const nowMs = this.#clock.monotonicMs();
     if (nowMs >= this.#untilMs) {
       const lastedMs = this.#untilMs - this.#beganMs;
-      if (nowMs < this.#untilMs + lastedMs) return;
+      if (nowMs < this.#untilMs + lastedMs) return false;
       this.#beganMs = nowMs;
     }
-    this.#untilMs = Math.max(this.#untilMs, Math.min(nowMs + ms, this.#beganMs + MOST_MS));
+    const untilMs = Math.min(nowMs + ms, this.#beganMs + MOST_MS);
+    if (untilMs <= this.#untilMs) return false;
+    this.#untilMs = untilMs;
+    return true;
   }
 }

@@ -75,7 +75,6 @@ export class RangeHosting {
   readonly splitter: RangeSplitter;
   readonly changes: Changes;
   readonly facts: NodeFactsKeeper;
-  readonly #options: HostingOptions;
   readonly #departed: DepartedRanges;
   readonly #reports: RangeReports;
   readonly #farewell: Farewell;
@@ -85,8 +84,14 @@ export class RangeHosting {
   private constructor(options: HostingOptions, departed: DepartedRanges) {
     const { self, clock, calls, meta, metaClient, graceMs, host } = options;
     this.#departed = departed;
-    this.#options = options;
     const calm = new Calm(clock);
+    const askForCalm = (ms: number): void => {
+      // What this node was asked for, or refused, all were.
+      if (calm.leftMs >= ms / 2 || !calm.ask(ms)) return;
+      for (const { id, state } of meta.state.nodes)
+        if (id !== self && state !== "removed")
+          calls.call(id as NodeId, "ranges.calm", [ms], { timeoutMs: ASK_MS }).catch(() => undefined);
+    };
     const ask = async (node: NodeId, group: GroupId): Promise<NodeId> =>
       (await calls.call(node, "ranges.leader", [group], { timeoutMs: ASK_MS })) as NodeId;
     this.ranges = new Ranges({
@@ -112,7 +117,7 @@ export class RangeHosting {
       remote: (node, range) => remoteRange(calls, node, range),
       askLeader: ask,
       coordinator: this.coordinator.client,
-      calm: (ms) => this.#askForCalm(calm, ms),
+      calm: askForCalm,
     });
     this.#reports = new RangeReports(clock, this.ranges, meta, metaClient, options.logger);
     const care = { self, clock, ranges: this.ranges, coordinator: this.coordinator, meta, calls };
@@ -146,7 +151,7 @@ export class RangeHosting {
       silentMs: Math.max(MIN_SILENT_MS, graceMs * SILENT_GRACES),
     });
     this.changes.serve();
-    calls.serve("ranges.calm", async ([ms]) => calm.ask(Number(ms)));
+    calls.serve("ranges.calm", async ([ms]) => void calm.ask(Number(ms)));
     calls.serve("node.removed", async () => {
       options.onFatal(new FatalError("OSTRAKA_REMOVED", `node ${self} was removed from the cluster`));
     });
@@ -173,16 +178,6 @@ export class RangeHosting {
   /** Where meta is led: ranges that wait to be taken in by another. */
   frozenRanges(): ReadonlySet<GroupId> {
     return this.#driver.frozenRanges();
-  }
-
-  #askForCalm(calm: Calm, ms: number): void {
-    const { self, calls, meta } = this.#options;
-    // All nodes were asked when this one was.
-    if (calm.leftMs >= ms / 2) return;
-    calm.ask(ms);
-    for (const { id, state } of meta.state.nodes)
-      if (id !== self && state !== "removed")
-        calls.call(id as NodeId, "ranges.calm", [ms], { timeoutMs: ASK_MS }).catch(() => undefined);
   }
 
   /** Once the groups run. */

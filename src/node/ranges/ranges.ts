@@ -254,7 +254,7 @@ export class Ranges {
       const empty = !log.groups().includes(range) || log.group(range).lastIndex() === 0;
       assert(empty, `range ${range} is here and not open`);
       // Whoever asks has yet to learn of it; an empty replica would only deny what the one that left had acknowledged.
-      if (this.hasAbsorbed(range))
+      if (this.absorbed().has(range))
         throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} has been taken in by another`);
       const behind = this.#behind(descriptor);
       if (behind !== undefined)
@@ -274,11 +274,6 @@ export class Ranges {
     const { departed, log } = this.#options;
     if (!this.#started || this.#hosted.has(range) || this.#turns.has(range)) return false;
     return departed.get(range) === undefined && !log.groups().includes(range);
-  }
-
-  /** Some range here has taken this one in. */
-  hasAbsorbed(range: GroupId): boolean {
-    return this.absorbed().has(range);
   }
 
   /** What replicas here have taken in. */

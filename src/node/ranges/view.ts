@@ -12,7 +12,7 @@ import type { Clock } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
 import type { CoordinatorService, Decision } from "../../coordinator/types.js";
 import { RangeClient } from "../../gateway/range-client.js";
-import type { LocalRange, RangesView } from "../../gateway/ranges.js";
+import { type LocalRange, PATIENCE_MS, type RangesView } from "../../gateway/ranges.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
@@ -25,8 +25,6 @@ import type { Ranges, RangesListener } from "./ranges.js";
 
 const REFRESH_MS = 10_000;
 const REFRESH_PAUSE_MS = 25;
-/** Whoever has waited for so long asks for calm. */
-const PATIENCE_MS = 500;
 /** How long the count of who leads how many ranges stays good. */
 const COUNT_LEADERS_MS = 1000;
 
@@ -128,7 +126,7 @@ export class NodeRangesView implements RangesView, RangesListener {
   async #refresh(): Promise<void> {
     const { clock, metaClient } = this.#options;
     const untilMs = clock.monotonicMs() + REFRESH_MS;
-    for (let calm = false; ; ) {
+    for (;;) {
       const leftMs = untilMs - clock.monotonicMs();
       if (leftMs <= 0)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "where all of the ranges are could not be found out");
@@ -141,8 +139,7 @@ export class NodeRangesView implements RangesView, RangesListener {
       // One half of a split may be reported before the other.
       if (this.#directory.complete) return;
       // While ranges split all the time there may be no moment at which it is.
-      if (!calm && leftMs < REFRESH_MS - PATIENCE_MS) this.calm(REFRESH_MS);
-      calm ||= leftMs < REFRESH_MS - PATIENCE_MS;
+      if (leftMs < REFRESH_MS - PATIENCE_MS) this.calm(leftMs);
       await pause(clock, REFRESH_PAUSE_MS);
     }
   }

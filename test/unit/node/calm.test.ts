@@ -30,3 +30,14 @@ it("is over for as long as it has lasted before it begins again", async () => {
   calm.ask(5_000);
   expect(calm.leftMs).toBe(5_000);
 });
+
+it("tells whether it lasts longer for having been asked for", async () => {
+  const clock = new ManualClock();
+  const calm = new Calm(clock);
+  expect(calm.ask(3_000)).toBe(true);
+  expect(calm.ask(2_000)).toBe(false);
+  expect(calm.ask(40_000)).toBe(true);
+  expect(calm.ask(50_000)).toBe(false);
+  await clock.advance(30_000);
+  expect(calm.ask(1_000)).toBe(false);
+});
