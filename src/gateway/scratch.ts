@@ -210,10 +210,7 @@ export class Scratch {
     load: Omit<ScratchLoad, "slice">,
     deadline: Deadline,
   ): Promise<number> {
-    return this.#bring(
-      slices.map(({ pin, slice }) => ({ pin, load: { ...load, slice } })),
-      deadline,
-    );
+    return this.#bring(ofEach(slices, load), deadline);
   }
 
   /** The rows of a query of each slice (at least one), as they are found, slice by slice. One scan at a time. */
@@ -222,9 +219,8 @@ export class Scratch {
     load: Omit<ScratchLoad, "slice">,
     deadline: Deadline,
   ): Promise<Chunks> {
-    const loads = slices.map(({ pin, slice }) => ({ pin, load: { ...load, slice } }));
     return OneAfterTheOther.start(
-      this.#together(loads).map((group) => () => {
+      this.#together(ofEach(slices, load)).map((group) => () => {
         if (!("source" in group)) return this.runner.scan(group.here, runOptions(this.#db, deadline, []));
         return Promise.resolve(new PulledChunks(group.source.scan(group.load, deadline)));
       }),
@@ -380,6 +376,10 @@ export class Scratch {
     if (!this.runner.dead) await this.runner.dropSources().catch(() => this.runner.kill());
     for (const { source } of this.#pins) if (typeof source !== "number") source.close();
   }
+}
+
+function ofEach(slices: readonly PinnedSlice[], load: Omit<ScratchLoad, "slice">): readonly PinnedLoad[] {
+  return slices.map(({ pin, slice }) => ({ pin, load: { ...load, slice } }));
 }
 
 async function keysIn(chunks: Chunks): Promise<readonly SqlValue[]> {

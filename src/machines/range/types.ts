@@ -520,8 +520,9 @@ export interface Runner {
    */
   load(loads: readonly SourceLoad[], maxBytes: number): Promise<{ readonly rows: number }>;
   /**
-   * Streams the rows that loads (at least one) name, one load's after the other's. Row vectors are the rowid, unless an INTEGER PRIMARY KEY stands for it, and all columns that are not generated, in table order, exact; see
-   * source-rows.ts for virtual tables and sequences.
+   * Streams the rows that loads (at least one) name, one load's after the other's. Row vectors are the rowid, unless an
+   * INTEGER PRIMARY KEY stands for it, and all columns that are not generated, in table order, exact; see source-rows.ts
+   * for virtual tables and sequences.
    */
   scan(loads: readonly SourceLoad[], options: RunOptions): Promise<RowStream>;
   /** Places what `scan` gave of this table, chunk by chunk or concatenated, as `load` does. */

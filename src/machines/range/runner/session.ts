@@ -170,11 +170,12 @@ export class RunnerSession {
     try {
       return guardCursor(
         concatenated(
-          loads.map(({ source, load }) => () => {
-            const { connection } = this.#sources.get(source);
-            const statements = scanStatements(this.#sources.get(source), load);
+          loads.map(({ source: number, load }) => () => {
+            const source = this.#sources.get(number);
             return concatenated(
-              statements.map((statement) => () => connection.iterate(statement, { maxBytes })),
+              scanStatements(source, load).map(
+                (statement) => () => source.connection.iterate(statement, { maxBytes }),
+              ),
             );
           }),
         ),

@@ -2,8 +2,8 @@
  * Rows produced faster than they are fetched: in memory up to a bound, beyond it in a temporary file that has no name
  * any more, so that nothing is left behind however the process ends.
  *
- * Rows come out in the order in which they went in, small chunks of them together. Once something lies in the file, everything newer goes there
- * too until the file is empty, then memory is used again.
+ * Rows come out in the order in which they went in, small chunks of them together. Once something lies in the file,
+ * everything newer goes there too until the file is empty, then memory is used again.
  */
 import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
