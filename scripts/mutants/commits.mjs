@@ -604,4 +604,11 @@ export const COMMIT_MUTANTS = [
     replace: "const slice = common && sliceOf(table, span);",
     tests: ["gateway/scratch"],
   },
+  {
+    name: "execute what was sent before without asking where it may have been executed",
+    file: "src/gateway/resend.ts",
+    find: "return this.#db.whole === undefined && this.#db.ranges.schema().version !== this.#version;",
+    replace: "return false;",
+    tests: ["sim/sent-again"],
+  },
 ];

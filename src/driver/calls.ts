@@ -9,7 +9,7 @@
  *    applied it never ends with an error that says it was not.
  */
 import type { WireError } from "../base/errors.js";
-import { ServerOp, type SessionState, type Summary } from "../rpc/protocol.js";
+import { ServerOp, type SessionState, type Summary, type WireKey } from "../rpc/protocol.js";
 import {
   errorFromWire,
   isUnknownOutcome,
@@ -42,8 +42,10 @@ export abstract class RetriedCall<T> implements PooledCall {
   abstract readonly bytes: number;
   readonly deadlineMs: number;
   /** 0 without a key. */
-  protected readonly sequence: number;
-  protected readonly issuedMs: number;
+  readonly #sequence: number;
+  /** When it was first sent, undefined before, and the version of the schema that was known then. */
+  #issuedMs: number | undefined;
+  #issuedUnder = 0;
   #link: Link | undefined;
   #attempt = 0;
   /** An attempt may have been applied. The server's name for it, where it gave one. */
@@ -61,8 +63,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   ) {
     this.deadlineMs = pool.clock.monotonicMs() + terms.timeoutMs;
     const keyed = terms.repeat === "keyed";
-    this.sequence = keyed ? pool.newSequence() : 0;
-    this.issuedMs = keyed ? pool.clock.wallMs() : 0;
+    this.#sequence = keyed ? pool.newSequence() : 0;
   }
 
   abstract message(id: number): readonly unknown[];
@@ -104,6 +105,12 @@ export abstract class RetriedCall<T> implements PooledCall {
     return Math.max(1, Math.ceil(this.deadlineMs - this.pool.clock.monotonicMs()));
   }
 
+  /** Null without one. */
+  protected get key(): WireKey | null {
+    if (this.#sequence === 0 || this.#issuedMs === undefined) return null;
+    return this.pool.key(this.#sequence, this.#issuedMs, this.#maybe ? this.#issuedUnder : undefined);
+  }
+
   #send(): void {
     const { current } = this.pool;
     if (current !== undefined) this.#sendOn(current);
@@ -113,6 +120,10 @@ export abstract class RetriedCall<T> implements PooledCall {
   #sendOn(link: Link): void {
     if (this.#settled) return;
     this.#link = link;
+    if (this.#sequence > 0 && this.#issuedMs === undefined) {
+      this.#issuedMs = this.pool.issueMs();
+      this.#issuedUnder = link.schemaVersion;
+    }
     link.send(this);
   }
 
@@ -183,8 +194,8 @@ export abstract class RetriedCall<T> implements PooledCall {
   /** The error to end with, given what earlier attempts may have done. */
   #final(error: OstrakaError): OstrakaError {
     if (!this.#maybe) return error;
-    if (this.sequence > 0) {
-      const id = this.#maybeId ?? this.pool.nameOf(this.sequence, this.issuedMs);
+    if (this.#sequence > 0) {
+      const id = this.#maybeId ?? this.pool.nameOf(this.#sequence, this.#issuedMs ?? 0);
       return unknownOutcome(`it is not known whether the statement was applied: ${error.message}`, id);
     }
     return new OstrakaError(error.code, `${error.message}; it may have been carried out`, { cause: error });
@@ -229,9 +240,9 @@ export abstract class RetriedCall<T> implements PooledCall {
     this.#link = undefined;
     link?.forget(this);
     this.pool.done(this);
-    if (this.sequence > 0) {
-      if (!ok && isUnknownOutcome(outcome)) this.pool.doubted(this.sequence);
-      else this.pool.answered(this.sequence);
+    if (this.#sequence > 0) {
+      if (!ok && isUnknownOutcome(outcome)) this.pool.doubted(this.#sequence);
+      else this.pool.answered(this.#sequence);
     }
     if (this.#onAbort !== undefined) this.terms.signal?.removeEventListener("abort", this.#onAbort);
     if (ok) this.#resolve(outcome as T);

@@ -251,8 +251,8 @@ export class Conversation {
     onCall: (call: SessionCall<T>) => void,
   ): Promise<T> {
     const sequence = work.keyed ? this.pool.newSequence() : 0;
-    const issuedMs = work.keyed ? this.pool.clock.wallMs() : 0;
-    const name = this.pool.nameOf(sequence, issuedMs);
+    let issued: { readonly ms: number; readonly under: number } | undefined;
+    let name = "";
     let maybe = false;
     let doubtful = false;
     try {
@@ -265,6 +265,10 @@ export class Conversation {
         if (this.#lostWith !== undefined) return this.#afterLoss(work);
         const link = await this.#attach(deadlineMs, maybe, name);
         signal?.throwIfAborted();
+        issued ??= { ms: this.pool.issueMs(), under: link.schemaVersion };
+        name = this.pool.nameOf(sequence, issued.ms);
+        const { ms, under } = issued;
+        const again = maybe;
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
         this.#ending = work.ends !== undefined;
@@ -274,7 +278,7 @@ export class Conversation {
           work.bytes,
           (id) => {
             const remaining = Math.max(1, Math.ceil(deadlineMs - this.pool.clock.monotonicMs()));
-            const key = sequence > 0 ? this.pool.key(sequence, issuedMs) : null;
+            const key = sequence > 0 ? this.pool.key(sequence, ms, again ? under : undefined) : null;
             return work.message(id, this.#session, key, remaining);
           },
           (message, from) => work.take(message, from, link),

@@ -32,6 +32,8 @@ export interface LinkOwner {
   down(link: Link, reason: string, refused: boolean): void;
   /** The node passes most writes on to `node`. */
   prefer(link: Link, node: number): void;
+  /** The node's clock shows `wallMs`. */
+  told?(wallMs: number): void;
 }
 
 export class Link implements PipeHandler {
@@ -45,6 +47,8 @@ export class Link implements PipeHandler {
   #retired = false;
   #down = false;
   server: ServerInfo | undefined;
+  /** The version of the schema as the node told it last; 0 when it has not. */
+  schemaVersion = 0;
 
   constructor(
     readonly host: string,
@@ -147,9 +151,9 @@ export class Link implements PipeHandler {
   #receive(message: unknown[]): void {
     const id = message[1] as number;
     if (id === 0) {
-      if (message[0] === ServerOp.Prefer && this.server !== undefined)
-        this.#owner.prefer(this, message[2] as number);
-      else this.#handshake(message);
+      if (this.server === undefined) this.#handshake(message);
+      else if (message[0] === ServerOp.Prefer) this.#owner.prefer(this, message[2] as number);
+      else if (message[0] === ServerOp.Present) this.#learn(message[2], message[3]);
       return;
     }
     const call = this.#calls.get(id);
@@ -166,7 +170,13 @@ export class Link implements PipeHandler {
     }
     const [, , , clusterId, nodeId, sqliteVersion] = message as [0, 0, 0, string, number, string];
     this.server = { clusterId, nodeId, sqliteVersion };
+    this.#learn(message[6], message[7]);
     this.#owner.ready(this);
+  }
+
+  #learn(wallMs: unknown, schemaVersion: unknown): void {
+    if (typeof schemaVersion === "number") this.schemaVersion = schemaVersion;
+    if (typeof wallMs === "number") this.#owner.told?.(wallMs);
   }
 
   onDrain(): void {

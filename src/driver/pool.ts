@@ -61,6 +61,7 @@ export class Pool implements LinkOwner {
   #waiting: { readonly call: PooledCall; take(link: Link): void }[] = [];
   #current: Link | undefined;
   #server: ServerInfo | undefined;
+  #told: { readonly wallMs: number; readonly atMs: number } | undefined;
   #nextSequence = 1;
   #nextHost: number;
   readonly #attempts = new Map<Link, Timer>();
@@ -132,10 +133,23 @@ export class Pool implements LinkOwner {
     }
   }
 
-  key(sequence: number, issuedMs: number): WireKey {
+  /** `sentUnder`: the version of the schema that was known when it was sent before, if it may have been applied then. */
+  key(sequence: number, issuedMs: number, sentUnder?: number): WireKey {
     // A Set keeps the order of insertion, which is that of the sequences.
-    for (const lowest of this.#unanswered) return [this.clientName, sequence, lowest, issuedMs];
-    return [this.clientName, sequence, sequence, issuedMs];
+    const [lowest = sequence] = this.#unanswered;
+    return sentUnder === undefined
+      ? [this.clientName, sequence, lowest, issuedMs]
+      : [this.clientName, sequence, lowest, issuedMs, sentUnder];
+  }
+
+  /** The time by the nodes' clock, as one of them told it last: that of this machine may be wrong. */
+  issueMs(): number {
+    if (this.#told === undefined) return this.clock.wallMs();
+    return Math.floor(this.#told.wallMs + this.clock.monotonicMs() - this.#told.atMs);
+  }
+
+  told(wallMs: number): void {
+    this.#told = { wallMs, atMs: this.clock.monotonicMs() };
   }
 
   /**

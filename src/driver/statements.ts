@@ -160,8 +160,7 @@ export class ExecuteCall extends RetriedCall<ResultSet> {
   }
 
   message(id: number): readonly unknown[] {
-    const key = this.sequence > 0 ? this.pool.key(this.sequence, this.issuedMs) : null;
-    return executeMessage(id, 0, this.#statement, key, this.remainingMs(), 0);
+    return executeMessage(id, 0, this.#statement, this.key, this.remainingMs(), 0);
   }
 
   protected take(message: readonly unknown[]): ResultSet | undefined {
@@ -190,8 +189,7 @@ export class BatchCall extends RetriedCall<readonly ResultSet[]> {
 
   message(id: number): readonly unknown[] {
     const items = this.statements.map(({ sql, params }) => [sql, params]);
-    const key = this.sequence > 0 ? this.pool.key(this.sequence, this.issuedMs) : null;
-    return [ClientOp.Batch, id, 0, items, key, this.remainingMs()];
+    return [ClientOp.Batch, id, 0, items, this.key, this.remainingMs()];
   }
 
   protected take(message: readonly unknown[]): readonly ResultSet[] {

@@ -217,8 +217,7 @@ export class StreamCall extends RetriedCall<StreamTail> {
   }
 
   message(id: number): readonly unknown[] {
-    const key = this.sequence > 0 ? this.pool.key(this.sequence, this.issuedMs) : null;
-    return executeMessage(id, 0, this.statement, key, this.remainingMs(), STREAM_CREDITS);
+    return executeMessage(id, 0, this.statement, this.key, this.remainingMs(), STREAM_CREDITS);
   }
 
   protected take(message: readonly unknown[]): StreamTail {

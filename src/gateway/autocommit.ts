@@ -30,6 +30,7 @@ import { reservedBy } from "./losses.js";
 import { emptyOutcome } from "./outcomes.js";
 import { isOwnError } from "./pushed-reads.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
+import { Resend } from "./resend.js";
 import type { SessionContext } from "./session.js";
 import type { SessionSettings } from "./settings.js";
 import { changesDatabase, likesOtherwise } from "./statements.js";
@@ -79,10 +80,12 @@ export class AutocommitStatements {
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
     const key = request.key ?? this.#context.nextKey();
+    const resend = new Resend(db, key, request.sentUnder);
     const inDoubt = { transaction: autocommitId(key), repeatable: true };
     let moved = false;
     const { snapshot } = db.ranges.schema();
     if (
+      !resend.elsewhere &&
       !analysis.rowChangesOnly &&
       analysis.systemTables.length === 0 &&
       !likesOtherwise(analysis, this.#settings.flags, snapshot)
@@ -98,7 +101,9 @@ export class AutocommitStatements {
           deadline,
           async (tries) => {
             const current = tries === 0 ? analysis : this.#analyse(statement.sql);
-            return this.#leaderOf(statement, current)?.write(write) ?? MOVE;
+            if (resend.elsewhere) return MOVE;
+            const leader = this.#leaderOf(statement, current);
+            return leader?.write({ ...write, schemaVersion: resend.attempt() }) ?? MOVE;
           },
           inDoubt,
         )
@@ -110,7 +115,7 @@ export class AutocommitStatements {
     let kept = false;
     try {
       const current = moved ? this.#analyse(statement.sql) : analysis;
-      return await this.#writeInCopy(statement, current, key, deadline, () => {
+      return await this.#writeInCopy(statement, current, key, resend, deadline, () => {
         kept = true;
       });
     } catch (failure) {
@@ -180,6 +185,7 @@ export class AutocommitStatements {
     statement: Statement,
     first: Analysis,
     key: IdempotencyKey,
+    resend: Resend,
     deadline: Deadline,
     onKept: () => void,
   ): Promise<ExecuteResult> {
@@ -212,13 +218,15 @@ export class AutocommitStatements {
           await this.systemTables(analysis),
         );
         if (changesTempSchema(analysis)) await temp.learn(transaction, deadline);
-        const result = await transaction.commit(key, deadline);
+        const done = await resend.done(deadline);
+        if (done !== undefined) await transaction.rollback();
+        const result = done ?? (await transaction.commit(key, deadline));
         if (result.ok)
           return result.repeated ? await this.#saidBefore(analysis.class.kind, result, key, deadline) : ran;
         throw fromWireError(result.error);
       } catch (failure) {
         const error = this.#mayKeep(analysis)
-          ? await this.#keepWhatItDid(transaction, failure, key, deadline, onKept)
+          ? await this.#keepWhatItDid(transaction, failure, key, resend, deadline, onKept)
           : failure;
         await transaction.rollback();
         this.#settings.recount(before);
@@ -262,12 +270,13 @@ export class AutocommitStatements {
     transaction: Transaction,
     error: unknown,
     key: IdempotencyKey,
+    resend: Resend,
     deadline: Deadline,
     onKept: () => void,
   ): Promise<unknown> {
     if (!isOwnError(error) || error instanceof RolledBack || transaction.ended) return error;
     try {
-      if (!(await transaction.leftChanges())) return error;
+      if (!(await transaction.leftChanges()) || (await resend.done(deadline)) !== undefined) return error;
       const result = await transaction.commit(key, deadline);
       if (!result.ok) return fromWireError(result.error);
       onKept();
@@ -286,7 +295,8 @@ export class AutocommitStatements {
   ): Promise<ExecuteResult> {
     if (changesDatabase(analysis, statement.params)) {
       const key = request.key ?? this.#context.nextKey();
-      return this.#writeInCopy(statement, analysis, key, deadline, () => undefined);
+      const resend = new Resend(this.#context.db, key, request.sentUnder);
+      return this.#writeInCopy(statement, analysis, key, resend, deadline, () => undefined);
     }
     return (this.#temp ?? new TempSpace(this.#context.db)).run(
       { sql: analysis.sql, params: statement.params },

@@ -3,8 +3,10 @@
  * the batch itself has done.
  */
 import { RetryError, UserError } from "../base/errors.js";
+import type { GroupId } from "../base/ids.js";
+import type { RangeService } from "../range/types.js";
 import { lowerAscii } from "../sql/tokenizer.js";
-import type { StatementClass } from "../sql/types.js";
+import type { Statement, StatementClass } from "../sql/types.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import type { TempSpace } from "./temp-space.js";
@@ -37,6 +39,24 @@ export function refuseEndings(classes: Iterable<StatementClass>): void {
       default:
     }
   }
+}
+
+/** The leader of the one range that all statements touch; undefined when that is not one, or unbounded work. */
+export function batchLeader(
+  db: GatewayDatabase,
+  statements: readonly { readonly statement: Statement }[],
+): RangeService | undefined {
+  const { whole } = db;
+  if (whole !== undefined) return whole.leader;
+  const ranges = new Set<GroupId>();
+  for (const { statement } of statements) {
+    const analysis = db.ranges.schema().analyse(statement.sql);
+    if (analysis.cost !== "bounded") return undefined;
+    for (const { range } of db.touched(analysis.footprint(statement.params))) ranges.add(range);
+  }
+  if (ranges.size > 1) return undefined;
+  const [range] = ranges;
+  return db.client(range ?? db.first.range);
 }
 
 /**

@@ -9,7 +9,7 @@ import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, TransactionId } from "../base/ids.js";
 import type { Clock, Random } from "../base/io.js";
 import { pause } from "../base/waits.js";
-import type { RunnerPool } from "../machines/range/types.js";
+import type { CommandResult, IdempotencyKey, RunnerPool } from "../machines/range/types.js";
 import { isWhole, type RangeDescriptor, type TableKey } from "../placement/descriptor.js";
 import type { RangeDirectory } from "../placement/directory.js";
 import { rangesOf, rowsOf } from "../placement/route.js";
@@ -25,6 +25,9 @@ import { WarmScratches } from "./warm-scratch.js";
 
 /** Of those in which a decision comes to a range that waits for it. */
 const LONGEST_PAUSE_MS = 640;
+
+/** The range is another one now than it was when all were counted. */
+const MOVED = Symbol("moved");
 
 /** How many statements ran how, since the start. */
 export interface StatementCounts {
@@ -196,44 +199,63 @@ export class GatewayDatabase implements GatewayParts {
     return undefined;
   }
 
+  /** What ranges have answered under the key, all of them asked after this call began; leaves no trace. */
+  answered(key: IdempotencyKey, deadline: Deadline): Promise<readonly CommandResult[]> {
+    return this.persist(deadline, async () => {
+      await this.ranges.refresh();
+      const answers = await this.#askAll((of) =>
+        this.persist(deadline, () => this.#ask(of, (range) => range.answered(key, of.generation))),
+      );
+      return [...answers.values()].filter((answer) => answer !== undefined);
+    });
+  }
+
   /**
    * What all ranges say. Each is asked as of the generation that this directory has it in, and together these have all
    * keys: who does not know of every range is told so. What changes a range later takes along what it has said.
    */
-  async #outcomes(id: TransactionId, decided: boolean, deadline: Deadline) {
+  async #askAll<T>(
+    ask: (of: RangeDescriptor) => Promise<T | typeof MOVED>,
+  ): Promise<ReadonlyMap<GroupId, T>> {
     const { complete, ranges } = this.ranges.directory();
     if (!complete) throw moved();
-    const asked = await Promise.all(
-      ranges.map(async (of) => [of.range, await this.#outcomeAt(of, id, decided, deadline)] as const),
-    );
-    const outcomes = new Map<GroupId, "committed" | "aborted" | "unknown">();
-    for (const [range, outcome] of asked) {
-      if (outcome === "moved") throw moved();
-      outcomes.set(range, outcome);
+    const asked = await Promise.all(ranges.map(async (of) => [of.range, await ask(of)] as const));
+    const told = new Map<GroupId, T>();
+    for (const [range, answer] of asked) {
+      if (answer === MOVED) throw moved();
+      told.set(range, answer);
     }
-    return outcomes;
+    return told;
+  }
+
+  #outcomes(id: TransactionId, decided: boolean, deadline: Deadline) {
+    return this.#askAll((of) => this.#outcomeAt(of, id, decided, deadline));
   }
 
   /** A range that has prepared it does not know before it is told; when there is something to tell, that is soon. */
   async #outcomeAt(of: RangeDescriptor, id: TransactionId, decided: boolean, deadline: Deadline) {
     const inDoubt = { transaction: id, repeatable: true };
     for (let pauseMs = 5; ; pauseMs *= 2) {
-      const outcome = await this.persist(deadline, () => this.#askOutcome(of, id), inDoubt);
+      const ask = (range: RangeService) => range.outcome(id, of.generation);
+      const outcome = await this.persist(deadline, () => this.#ask(of, ask), inDoubt);
       const over = pauseMs > LONGEST_PAUSE_MS || deadline.stopped;
       if (outcome !== "unknown" || !decided || over) return outcome;
       await pause(this.clock, pauseMs);
     }
   }
 
-  /** "moved" is no reason to ask this range again, but all that have its keys now. */
-  async #askOutcome({ range, generation }: RangeDescriptor, id: TransactionId) {
-    if (this.ranges.directory().get(range)?.generation !== generation) return "moved";
+  /** MOVED is no reason to ask this range again, but all that have its keys now. */
+  async #ask<T>(
+    { range, generation }: RangeDescriptor,
+    ask: (range: RangeService) => Promise<T>,
+  ): Promise<T | typeof MOVED> {
+    if (this.ranges.directory().get(range)?.generation !== generation) return MOVED;
     try {
-      return await this.client(range).outcome(id, generation);
+      return await ask(this.client(range));
     } catch (error) {
       if (!(error instanceof RouteError) || error.moved === undefined) throw error;
       await this.learnFrom(error);
-      return "moved";
+      return MOVED;
     }
   }
 }

@@ -26,6 +26,7 @@ export function executeFast(
   request: ExecuteRequest,
 ): Promise<ExecuteResult> | undefined {
   if (request.timeoutMs !== undefined && request.timeoutMs < LEAST_TIMEOUT_MS) return undefined;
+  if (request.sentUnder !== undefined) return undefined;
   const { db, statements } = context;
   const { whole } = db;
   let analysis: Analysis;
@@ -115,6 +116,7 @@ function write(
   request: ExecuteRequest,
   key: IdempotencyKey,
 ): Promise<ExecuteResult> {
+  const version = db.whole === undefined ? db.ranges.schema().version : undefined;
   let written: ReturnType<RangeService["write"]>;
   try {
     written = leader.write({ key, statement, flags: 0, lastInsertRowid: 0n });
@@ -133,7 +135,7 @@ function write(
     },
     (error: unknown) => {
       if (error instanceof RouteError && error.moved !== undefined) db.ranges.learn(error.moved);
-      if (error instanceof AmbiguousError) return inDoubt(session, request, key, error);
+      if (error instanceof AmbiguousError) return inDoubt(session, request, key, version, error);
       // It did not come to the log, but may have when it was sent before.
       return error instanceof UserError ? session.executeSlowly(request) : slowly(session, request, error);
     },
@@ -145,10 +147,22 @@ async function inDoubt(
   session: GatewaySession,
   request: ExecuteRequest,
   key: IdempotencyKey,
+  sentUnder: number | undefined,
   first: AmbiguousError,
 ): Promise<ExecuteResult> {
+  const { sql, params, timeoutMs, retry } = request;
   try {
-    return await session.executeSlowly(request);
+    return await session.executeSlowly({
+      sql,
+      params,
+      key,
+      sentUnder,
+      timeoutMs,
+      retry,
+      get signal() {
+        return request.signal;
+      },
+    });
   } catch (error) {
     const stopped = error instanceof UserError && error.code === "SQLITE_INTERRUPT";
     throw error instanceof RetryError || stopped

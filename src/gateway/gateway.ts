@@ -70,6 +70,14 @@ export class NodeGateway implements Gateway {
     return run(args);
   }
 
+  schemaVersion(): number | undefined {
+    try {
+      return this.#options.db.ranges.schema().version;
+    } catch {
+      return undefined;
+    }
+  }
+
   mainLeader(): number | undefined {
     return this.#options.db.ranges.mainLeader();
   }

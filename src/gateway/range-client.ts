@@ -123,6 +123,10 @@ export class RangeClient implements RangeService {
     return this.#call((leader) => leader.outcome(transaction, generation));
   }
 
+  answered(key: IdempotencyKey, generation: number): Promise<CommandResult | undefined> {
+    return this.#call((leader) => leader.answered(key, generation));
+  }
+
   setPragma(
     name: "user_version" | "application_id",
     value: number,

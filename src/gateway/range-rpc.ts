@@ -67,6 +67,8 @@ export function remoteRange(calls: Caller, node: NodeId, group: GroupId): RangeS
     rollback: async (transaction) => void (await call("rollback", [transaction])),
     outcome: async (transaction, generation) =>
       (await call("outcome", [transaction, generation])) as "committed" | "aborted" | "unknown",
+    answered: async (key, generation) =>
+      ((await call("answered", [key, generation])) as CommandResult | null) ?? undefined,
     setPragma: async (name, value, key) => (await call("setPragma", [name, value, key])) as CommandResult,
     read: async ({ statement, maxBytes }) =>
       (await call("read", [stampedCodec.pack(statement), maxBytes])) as {
@@ -114,6 +116,7 @@ const HANDLERS: { readonly [M in Method]: Handler } = {
   rollback: (range, [transaction]) => range.rollback(transaction as TransactionId),
   outcome: (range, [transaction, generation]) =>
     range.outcome(transaction as TransactionId, generation as number),
+  answered: (range, [key, generation]) => range.answered(key as IdempotencyKey, generation as number),
   setPragma: (range, [name, value, key]) =>
     range.setPragma(name as "user_version" | "application_id", value as number, key as IdempotencyKey),
   read: (range, [statement, maxBytes]) =>

@@ -10,15 +10,14 @@
  */
 
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
-import { transactionId as brandTransactionId, type GroupId, type TransactionId } from "../base/ids.js";
+import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
-import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
 import { allOf, autocommitId, batchBefore, byKey } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
-import { BATCH_SAVEPOINT, refuseEndings, undoBatch } from "./batches.js";
+import { BATCH_SAVEPOINT, batchLeader, refuseEndings, undoBatch } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import { explain } from "./explain.js";
@@ -29,6 +28,7 @@ import { collectResult, emptyOutcome } from "./outcomes.js";
 import { executePragma } from "./pragma-statements.js";
 import { isOwnError } from "./pushed-reads.js";
 import { autocommitRead, runsInWorker } from "./reads.js";
+import { Resend } from "./resend.js";
 import type { RunningStatements } from "./running.js";
 import { SessionSettings } from "./settings.js";
 import { likesOtherwise, type StatementCache } from "./statements.js";
@@ -325,7 +325,7 @@ export class GatewaySession implements Session {
     return emptyOutcome();
   }
 
-  #open(mode: TransactionMode, retry: ExecuteRequest["retry"]): Transaction {
+  #open(mode: TransactionMode, retry: ExecuteRequest["retry"], needsCopy = this.temp.inUse): Transaction {
     this.#explicit = false;
     const across = this.#context.db.whole === undefined;
     const losses = mode === "read only" ? 0 : (retry?.attempt ?? 0);
@@ -334,7 +334,7 @@ export class GatewaySession implements Session {
       mode,
       age: retry?.ageMs ?? 0,
       ...reservationsOf(losses, mode === "immediate", across),
-      needsCopy: this.temp.inUse,
+      needsCopy,
       temp: this.temp.statements,
       borrow: (deadline) => this.temp.borrow(deadline),
     });
@@ -487,17 +487,24 @@ export class GatewaySession implements Session {
   ): Promise<readonly StatementOutcome[]> {
     if (this.#failed !== undefined) throw this.#failed;
     refuseEndings(statements.map(({ sql }) => this.#context.statements.get(sql).class));
+    const { db } = this.#context;
     const key = request.key ?? this.#context.nextKey();
+    const resend = new Resend(db, key, request.sentUnder);
     const bounded =
-      this.#transaction === undefined && !this.temp.inUse ? this.#boundedBatch(statements) : undefined;
+      this.#transaction === undefined && !this.temp.inUse && !resend.elsewhere
+        ? this.#boundedBatch(statements)
+        : undefined;
     if (bounded !== undefined) {
-      const { db } = this.#context;
       const id = brandTransactionId(autocommitId(key));
       const result = await db
         .persist(
           deadline,
-          async () =>
-            this.#batchLeader(bounded)?.batch({ key, transaction: id, statements: bounded }) ?? MOVE,
+          async () => {
+            if (resend.elsewhere) return MOVE;
+            const leader = batchLeader(db, bounded);
+            const batch = { key, transaction: id, statements: bounded };
+            return leader?.batch({ ...batch, schemaVersion: resend.attempt() }) ?? MOVE;
+          },
           { transaction: id, repeatable: true },
         )
         .catch((failure: unknown) => ({ ok: "failed" as const, failure }));
@@ -514,29 +521,13 @@ export class GatewaySession implements Session {
     const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
     const inner = scratch.#transaction !== undefined;
     try {
-      return await scratch.batchInTransaction(statements, { ...request, key }, deadline);
+      return await scratch.batchInTransaction(statements, { ...request, key }, resend, deadline);
     } catch (failure) {
       if (inner) throw failure;
-      return batchBefore(this.#context.db, statements, request.key, failure, deadline);
+      return batchBefore(db, statements, request.key, failure, deadline);
     } finally {
       if (scratch !== this) await scratch.close();
     }
-  }
-
-  /** The leader of the one range that all statements touch. */
-  #batchLeader(statements: readonly { readonly statement: Statement }[]): RangeService | undefined {
-    const { db } = this.#context;
-    const { whole } = db;
-    if (whole !== undefined) return whole.leader;
-    const ranges = new Set<GroupId>();
-    for (const { statement } of statements) {
-      const analysis = db.ranges.schema().analyse(statement.sql);
-      if (analysis.cost !== "bounded") return undefined;
-      for (const { range } of db.touched(analysis.footprint(statement.params))) ranges.add(range);
-    }
-    if (ranges.size > 1) return undefined;
-    const [range] = ranges;
-    return db.client(range ?? db.first.range);
   }
 
   /** Undefined unless every statement is a plain read or write of bounded cost. */
@@ -579,10 +570,12 @@ export class GatewaySession implements Session {
   async batchInTransaction(
     statements: readonly { readonly sql: string; readonly params: Params }[],
     request: RequestTail,
+    resend: Resend,
     deadline: Deadline,
   ): Promise<readonly StatementOutcome[]> {
     const inner = this.#transaction !== undefined;
-    this.#transaction ??= this.#open("deferred", undefined);
+    // On a copy it is sure under which schema it runs.
+    this.#transaction ??= this.#open("deferred", undefined, resend.again || this.temp.inUse);
     const transaction = this.#transaction;
     if (inner) await transaction.savepoint(BATCH_SAVEPOINT, deadline);
     else this.#explicit = true;
@@ -594,7 +587,9 @@ export class GatewaySession implements Session {
       }
       if (inner) await transaction.release(BATCH_SAVEPOINT, deadline);
       else {
-        const result = await this.#commitTransaction(request, deadline);
+        const done = await resend.done(deadline);
+        if (done !== undefined) await this.#endTransaction((open) => open.rollback());
+        const result = done ?? (await this.#commitTransaction(request, deadline));
         // What was committed when the batch was sent before is told, not what it would do now.
         if (result.repeated && !(await this.#committedNow(transaction, deadline)))
           return allOf(statements, result.outcomes, request.key);

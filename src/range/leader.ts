@@ -165,7 +165,7 @@ export class RangeLeader implements RangeService {
     } catch (error) {
       return this.#context.schemaSettled(leadership, error).then(() => this.write(request));
     }
-    if (!this.#context.runsInWorker(analysis)) return Promise.resolve(MOVE);
+    if (!this.#context.runsInWorker(analysis) || !this.#isWanted(request)) return Promise.resolve(MOVE);
     // The parameters go into the log as they came; whatever is kept longer must not hold on to the message.
     const { params, vector } = statement;
     const writes = (): readonly Span[] => analysis.footprint(params).writes;
@@ -195,11 +195,16 @@ export class RangeLeader implements RangeService {
     );
   }
 
+  #isWanted({ schemaVersion }: Pick<WriteRequest, "schemaVersion">): boolean {
+    return schemaVersion === undefined || schemaVersion === this.#deps.schema.version;
+  }
+
   async batch(request: Parameters<RangeService["batch"]>[0]): Promise<CommandResult | Move> {
     const leadership = this.#context.serving();
     const statements: StampedStatement[] = [];
     const footprints: Footprint[] = [];
     const { version } = this.#deps.schema;
+    if (!this.#isWanted(request)) return MOVE;
     for (const { statement, flags, lastInsertRowid } of request.statements) {
       const analysis = await this.#context.analyse(leadership, statement.sql);
       if (!this.#context.runsInWorker(analysis) || analysis.class.kind === "ddl") return MOVE;
@@ -304,6 +309,17 @@ export class RangeLeader implements RangeService {
     const [, code] = result.error;
     // From the future: nothing was recorded.
     return code === "OSTRAKA_UNKNOWN_OUTCOME" || code === "OSTRAKA_UNAVAILABLE" ? "unknown" : "aborted";
+  }
+
+  async answered(key: IdempotencyKey, generation: number): Promise<CommandResult | undefined> {
+    const leadership = this.#context.leading();
+    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+    await this.#deps.handle.readIndex();
+    const answered = await this.#deps.store.answered(key);
+    // Of the generation that was asked for, or the answers of another range would be missing.
+    if (generation !== this.#context.generation || this.#context.leading() !== leadership)
+      throw this.#context.movedError("the range has changed");
+    return answered;
   }
 
   async setPragma(

@@ -36,6 +36,8 @@ export interface WriteRequest {
   readonly statement: Statement;
   readonly flags: SessionFlags;
   readonly lastInsertRowid: bigint;
+  /** To be executed under this version of the schema only, "move" under another; undefined: whichever it is. */
+  readonly schemaVersion?: number | undefined;
 }
 
 export interface TransactionStatement {
@@ -148,13 +150,14 @@ export interface RangeService {
   readonly group: GroupId;
   /** Confirmed by a quorum round begun after the call. */
   readPoint(): Promise<ReadPoint>;
-  /** A bounded autocommit write: stamped, proposed, applied, answered. "move" when its cost is not bounded. */
+  /** A bounded autocommit write: stamped, proposed, applied, answered. "move" when it is not, or another schema is wanted. */
   write(request: WriteRequest): Promise<CommandResult | { readonly ok: "move" }>;
-  /** All or nothing, nothing told before: one command. "move" when any statement's cost is not bounded. */
+  /** All or nothing, nothing told before: one command. "move" when any statement's cost is not bounded, and as for `write`. */
   batch(request: {
     readonly key: IdempotencyKey;
     readonly transaction: TransactionId;
-    readonly statements: readonly Omit<WriteRequest, "key">[];
+    readonly statements: readonly Omit<WriteRequest, "key" | "schemaVersion">[];
+    readonly schemaVersion?: number | undefined;
   }): Promise<CommandResult | { readonly ok: "move" }>;
   /**
    * Starts a transaction, once no change of the schema is held; with `reserve`, its turn comes when older reservations are
@@ -190,6 +193,11 @@ export interface RangeService {
    * generation: whoever puts together what all ranges say has to have asked all of them.
    */
   outcome(transaction: TransactionId, generation: number): Promise<"committed" | "aborted" | "unknown">;
+  /**
+   * What this range has answered under the key, linearizably, without a trace in the log; undefined when it was not
+   * executed here so far. RouteError as for `outcome`.
+   */
+  answered(key: IdempotencyKey, generation: number): Promise<CommandResult | undefined>;
   setPragma(
     name: "user_version" | "application_id",
     value: number,

@@ -65,6 +65,12 @@ export function readKey(value: unknown): IdempotencyKey | undefined {
   };
 }
 
+/** The last part of a key that was sent before. */
+export function readSentUnder(key: unknown): number | undefined {
+  const version = Array.isArray(key) ? (key as unknown[])[4] : undefined;
+  return version === undefined ? undefined : readId(version, "the version of the schema");
+}
+
 export function readTimeout(value: unknown): number | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "number" || !(value >= 0)) throw protocolError("the timeout must be milliseconds");
@@ -92,6 +98,7 @@ export class ServedRequest implements ExecuteRequest {
     readonly sql: string,
     readonly params: Params,
     readonly key: IdempotencyKey | undefined,
+    readonly sentUnder: number | undefined,
     readonly timeoutMs: number | undefined,
     readonly retry: { attempt: number; ageMs: number } | undefined,
     readonly vector: Uint8Array | undefined,
@@ -99,7 +106,7 @@ export class ServedRequest implements ExecuteRequest {
 
   /** For what runs no statement. */
   static plain(id: number, bytes: number): ServedRequest {
-    return new ServedRequest(id, bytes, "", NO_PARAMS, undefined, undefined, undefined, undefined);
+    return new ServedRequest(id, bytes, "", NO_PARAMS, undefined, undefined, undefined, undefined, undefined);
   }
 
   get signal(): AbortSignal {

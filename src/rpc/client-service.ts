@@ -23,6 +23,7 @@ import {
   readKey,
   readParams,
   readRetry,
+  readSentUnder,
   readString,
   readTimeout,
   ServedRequest,
@@ -31,6 +32,7 @@ import type { ExecuteResult, Gateway, Session } from "./gateway.js";
 import { LeaderAdvice } from "./leader-advice.js";
 import type { RpcLogger } from "./logger.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
+import { Present } from "./present.js";
 import {
   ClientOp,
   MAX_FRAME_BYTES,
@@ -84,6 +86,7 @@ export class ClientConnection implements PipeHandler {
   readonly #writer: FrameWriter;
   readonly #peer: string;
   readonly #advice: LeaderAdvice;
+  readonly #present: Present;
   readonly #sessions = new Map<number, Session>();
   readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
@@ -109,6 +112,7 @@ export class ClientConnection implements PipeHandler {
     });
     this.#peer = peer;
     this.#advice = new LeaderAdvice(options.clock, options.gateway, options.nodeId);
+    this.#present = new Present(options.clock, options.gateway);
     this.#helloTimer = options.clock.setTimer(this.#limits.helloMs, () =>
       this.#fail("malformed", "no hello in time"),
     );
@@ -273,7 +277,11 @@ export class ClientConnection implements PipeHandler {
     this.#welcomed = true;
     this.#helloTimer?.cancel();
     const { clusterId, nodeId, sqliteVersion } = this.#options;
-    this.#writer.push([ServerOp.Welcome, 0, PROTOCOL_VERSION, clusterId, nodeId, sqliteVersion], 64);
+    const present = this.#present.tell();
+    this.#writer.push(
+      [ServerOp.Welcome, 0, PROTOCOL_VERSION, clusterId, nodeId, sqliteVersion, ...present],
+      80,
+    );
   }
 
   #session(value: unknown): Session {
@@ -324,12 +332,13 @@ export class ClientConnection implements PipeHandler {
     const sql = readString(message[3], "the statement");
     const params = readParams(message[4]);
     const key = readKey(message[5]);
+    const sentUnder = readSentUnder(message[5]);
     const timeoutMs = readTimeout(message[6]);
     const want = readId(message[7], "the number of chunks");
     const vector = message[4] instanceof Uint8Array ? message[4] : undefined;
     const bytes = sql.length + (vector?.length ?? 64);
     const request = this.#begin(
-      new ServedRequest(id, bytes, sql, params, key, timeoutMs, readRetry(message[8]), vector),
+      new ServedRequest(id, bytes, sql, params, key, sentUnder, timeoutMs, readRetry(message[8]), vector),
     );
     session.execute(request).then(
       (result) => this.#executed(request, session, result, want),
@@ -364,6 +373,8 @@ export class ClientConnection implements PipeHandler {
   #advise(wrote: boolean): void {
     const leader = this.#advice.answered(wrote);
     if (leader !== undefined) this.#writer.push([ServerOp.Prefer, 0, leader], 8);
+    const present = this.#present.answered();
+    if (present !== undefined) this.#writer.push([ServerOp.Present, 0, ...present], 16);
   }
 
   #openCursor(
@@ -428,6 +439,7 @@ export class ClientConnection implements PipeHandler {
         "",
         [],
         readKey(message[4]),
+        readSentUnder(message[4]),
         readTimeout(message[5]),
         undefined,
         undefined,

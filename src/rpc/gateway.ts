@@ -15,6 +15,8 @@ export interface ExecuteRequest {
   readonly vector?: Uint8Array | undefined;
   /** For writes; undefined lets the gateway make one (then a lost answer cannot be asked for again). */
   readonly key: IdempotencyKey | undefined;
+  /** Where the write was sent before: the version of the schema that was known when it was first sent. */
+  readonly sentUnder?: number | undefined;
   readonly timeoutMs: number | undefined;
   /** May be made on first access, so hold the request, not the signal, where nobody waits for it. */
   readonly signal: AbortSignal | undefined;
@@ -53,6 +55,8 @@ export interface Gateway {
   outcome(transactionId: string): Promise<"committed" | "aborted" | "unknown">;
   /** Operations by name; rejects with UserError for unknown verbs and bad arguments. */
   admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown>;
+  /** The version of the schema as far as this node knows; undefined before it knows one. */
+  schemaVersion?(): number | undefined;
   /** The node that leads most ranges as far as this one knows; undefined where none stands out, or without ranges. */
   mainLeader?(): number | undefined;
 }

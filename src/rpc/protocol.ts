@@ -18,7 +18,7 @@ export const ClientOp = {
   OpenSession: 2,
   /** [op, id, session] — open transactions roll back. No answer awaited but given. */
   CloseSession: 3,
-  /** [op, id, session, sql, params, key, timeoutMs, want, retry?] — params: Uint8Array vector, or [names, vector] when named (names in the vector's order). key: [client, sequence, lowestUnanswered, issuedMs] or null. want: credits (chunks) for rows, 0: all rows in as many chunks as they take. retry, with BEGIN only: [attempt, ageMs]; may be left out. */
+  /** [op, id, session, sql, params, key, timeoutMs, want, retry?] — params: Uint8Array vector, or [names, vector] when named (names in the vector's order). key: [client, sequence, lowestUnanswered, issuedMs, sentUnder?] or null. want: credits (chunks) for rows, 0: all rows in as many chunks as they take. retry, with BEGIN only: [attempt, ageMs]; may be left out. */
   Execute: 4,
   /** [op, id, session, [[sql, params], …], key, timeoutMs] — all or nothing. Answers Batch. */
   Batch: 5,
@@ -35,7 +35,7 @@ export const ClientOp = {
 } as const;
 
 export const ServerOp = {
-  /** [op, id, version, clusterId, nodeId, sqliteVersion] */
+  /** [op, id, version, clusterId, nodeId, sqliteVersion, wallMs, schemaVersion | null] — the node's clock, and the schema that it knows. */
   Welcome: 1,
   /** [op, id, columns, columnTypes, rows | null, rowCount, more, summary | null] — head of a result; `more`: chunks follow. */
   Result: 2,
@@ -51,6 +51,8 @@ export const ServerOp = {
   Done: 7,
   /** [op, 0, nodeId] — answers nothing: most of what this stream writes is passed on to that node, which leads it; new work is better asked there. */
   Prefer: 8,
+  /** [op, 0, wallMs, schemaVersion | null] — answers nothing: the last two of Welcome as they are now, whenever the schema has changed, and now and then. */
+  Present: 9,
 } as const;
 
 /**
@@ -68,4 +70,14 @@ export type Summary = [
 /** Whether a transaction is open in the session: "idle", "open", or "failed" (only ROLLBACK passes). */
 export type SessionState = 0 | 1 | 2;
 
-export type WireKey = [client: string, sequence: number, lowestUnanswered: number, issuedMs: number];
+/**
+ * issuedMs: by the clock of the node that said welcome. sentUnder: only when it is sent again, the version of the schema
+ * that was told last when it was first sent.
+ */
+export type WireKey = [
+  client: string,
+  sequence: number,
+  lowestUnanswered: number,
+  issuedMs: number,
+  sentUnder?: number,
+];

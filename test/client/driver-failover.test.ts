@@ -70,6 +70,30 @@ describe("a node goes away", () => {
     expect(again).toEqual(sent);
   });
 
+  it.each(["the database", "a session"])(
+    "says which schema was known when it first sent a write of %s that it sends again",
+    async (whose) => {
+      const session = await db.session();
+      const writer = whose === "a session" ? session : db;
+      gateway.schema = 7;
+      // The answer brings the news.
+      await writer.execute("select 1");
+      const done = cutAfter(/update/);
+      const { after } = gateway.interference;
+      gateway.interference = {
+        after: async (request) => {
+          gateway.schema++;
+          await after?.(request);
+        },
+      };
+      await writer.execute("update t set n = n + 1 where id = 1");
+      expect(done.cut).toBe(true);
+      expect(gateway.sentUnder.slice(-2)).toEqual([undefined, 7]);
+      expect(await n()).toBe(1);
+      await session.close();
+    },
+  );
+
   it("applies a batch once whose answer was lost", async () => {
     const batch = db.batch(Array.from({ length: 3 }, () => "update t set n = n + 1 where id = 1"));
     const cutting = current().cut();

@@ -34,6 +34,8 @@ export class LocalGateway implements Gateway {
   readonly sessions = new Set<LocalSession>();
   /** Keys of all requests that came, in order. */
   readonly keys: IdempotencyKey[] = [];
+  /** What these requests said they were sent under before. */
+  readonly sentUnder: (number | undefined)[] = [];
   readonly retries: unknown[] = [];
   interference: Interference = {};
   transactions = 0;
@@ -42,6 +44,8 @@ export class LocalGateway implements Gateway {
   openStreams = 0;
   /** The node that its servers say leads everything. */
   leader: number | undefined;
+  /** The version that its servers tell of. */
+  schema = 1;
 
   constructor() {
     this.connect().close();
@@ -77,6 +81,10 @@ export class LocalGateway implements Gateway {
 
   mainLeader(): number | undefined {
     return this.leader;
+  }
+
+  schemaVersion(): number {
+    return this.schema;
   }
 
   dispose(): void {
@@ -130,11 +138,14 @@ class LocalSession implements Session {
 
   async #once(
     key: IdempotencyKey | undefined,
-    request: Pick<ExecuteRequest, "timeoutMs" | "signal">,
+    request: Pick<ExecuteRequest, "timeoutMs" | "signal" | "sentUnder">,
     run: () => ExecuteResult,
   ): Promise<ExecuteResult> {
     const name = key && autocommitId(key);
-    if (key !== undefined) this.#gateway.keys.push(key);
+    if (key !== undefined) {
+      this.#gateway.keys.push(key);
+      this.#gateway.sentUnder.push(request.sentUnder);
+    }
     const known = name === undefined ? undefined : this.#gateway.answers.get(name);
     if (known !== undefined) return { kind: "outcome", outcome: known[0]! };
     const result = await this.#whenFree(request, run);

@@ -46,6 +46,7 @@ import { MAX_TOLD_OUTCOMES } from "./told.js";
 import type {
   Command,
   CommandResult,
+  IdempotencyKey,
   NewChild,
   RowChange,
   StampedStatement,
@@ -391,6 +392,14 @@ export class Applier {
     const answered = this.#answers.admit(command.key, command.wallMs);
     if (answered !== undefined) return answered;
     const transaction = this.prepared.withKey(command.key);
+    return transaction === undefined ? undefined : inDoubt(transaction);
+  }
+
+  /** What was answered under the key, or may have been; undefined when it was not executed here. */
+  answered(key: IdempotencyKey): CommandResult | undefined {
+    const answered = this.#answers.outcome(key, key.issuedMs);
+    if (answered !== undefined) return answered;
+    const transaction = this.prepared.withKey(key);
     return transaction === undefined ? undefined : inDoubt(transaction);
   }
 

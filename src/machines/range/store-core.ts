@@ -44,6 +44,8 @@ import { classifySqliteError } from "./sqlite-errors.js";
 import { readTableKeys } from "./table-keys.js";
 import type {
   BoundedRead,
+  CommandResult,
+  IdempotencyKey,
   NewChild,
   PreparedTransaction,
   RangeBeginning,
@@ -255,6 +257,12 @@ export class StoreCore {
     const { applier, speculator } = this.#use();
     speculator.close();
     return applier.transactions.outcome(transaction);
+  }
+
+  answered(key: IdempotencyKey): CommandResult | undefined {
+    const { applier, speculator } = this.#use();
+    speculator.close();
+    return applier.answered(key);
   }
 
   prepared(): PreparedTransaction[] {

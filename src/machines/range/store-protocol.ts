@@ -11,6 +11,8 @@ import type { Span } from "../../sql/types.js";
 import type { StateDigest } from "./digest.js";
 import type { PrivateCopy } from "./store-core.js";
 import type {
+  CommandResult,
+  IdempotencyKey,
   PreparedTransaction,
   RangeBeginning,
   RangeState,
@@ -54,7 +56,8 @@ export type StoreCall =
   | { readonly op: "reads"; readonly reads: Uint8Array }
   | { readonly op: "speculate"; readonly speculation: Speculation }
   | { readonly op: "forget"; readonly transaction: TransactionId }
-  | { readonly op: "outcome"; readonly transaction: TransactionId };
+  | { readonly op: "outcome"; readonly transaction: TransactionId }
+  | { readonly op: "answered"; readonly key: IdempotencyKey };
 
 export interface StoreRequest {
   readonly id: number;
@@ -89,6 +92,7 @@ export interface AnswerValues {
   readonly speculate: SpeculationAnswer;
   readonly forget: undefined;
   readonly outcome: "committed" | "aborted" | undefined;
+  readonly answered: CommandResult | undefined;
 }
 
 /** How a store is after the requests of a message; comes before the answers. */

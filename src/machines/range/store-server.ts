@@ -178,6 +178,8 @@ export class StoreServer {
         return core.forget(call.transaction);
       case "outcome":
         return core.outcome(call.transaction);
+      case "answered":
+        return core.answered(call.key);
       case "schema":
         return core.schema();
       case "prepared":

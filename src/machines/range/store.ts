@@ -38,6 +38,8 @@ import {
 import { StoreServer } from "./store-server.js";
 import type {
   BoundedRead,
+  CommandResult,
+  IdempotencyKey,
   PreparedTransaction,
   RangeBeginning,
   RangeState,
@@ -430,6 +432,10 @@ class RemoteStore implements RangeStore {
 
   outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined> {
     return this.#link.call(this.#id, { op: "outcome", transaction });
+  }
+
+  answered(key: IdempotencyKey): Promise<CommandResult | undefined> {
+    return this.#link.call(this.#id, { op: "answered", key });
   }
 
   forget(transaction: TransactionId): void {

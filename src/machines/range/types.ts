@@ -366,6 +366,11 @@ export interface RangeStore extends GroupMachine {
   speculate(speculation: Speculation): Promise<SpeculationAnswer>;
   /** What is recorded of a transaction at the applied index; undefined when nothing is. */
   outcome(transaction: TransactionId): Promise<"committed" | "aborted" | undefined>;
+  /**
+   * What was answered here under this key, or that nobody can tell any more, at the applied index; undefined when it was
+   * surely not executed.
+   */
+  answered(key: IdempotencyKey): Promise<CommandResult | undefined>;
   /** Ends a transaction's speculation, if it is the one still open. */
   forget(transaction: TransactionId): void;
   schema(): Promise<SchemaSnapshot>;

@@ -191,10 +191,14 @@ export class SimClient {
     const key = this.#newKey();
     const id = autocommitId(key);
     let maybe = false;
+    let sentUnder: number | undefined;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       try {
+        const process = this.#process();
         const request = this.#request(sql, params, { ...key, lowestUnanswered: this.#lowest() }, options);
-        const answer = await this.#execute(this.#process(), request);
+        const again = maybe ? { ...request, sentUnder } : request;
+        sentUnder ??= process.network.gateway?.schemaVersion?.() ?? 0;
+        const answer = await this.#execute(process, again);
         if (attempt > 0 && maybe) this.world.note("a write was sent again after its answer was lost");
         this.#unanswered.delete(key.sequence);
         return { outcome: "committed", answer };

@@ -45,3 +45,32 @@ test("while no host answers, calls that gave up are not kept", async () => {
   expect(taken).toEqual(["patient"]);
   pool.close();
 });
+
+test("keys are issued by the nodes' clock", () => {
+  let [wallMs, monotonicMs] = [5_000_000, 0];
+  let handler: PipeHandler | undefined;
+  const clock = { ...systemClock, wallMs: () => wallMs, monotonicMs: () => monotonicMs };
+  const pool = new Pool({
+    hosts: ["nobody:1"],
+    dial: () => (given) => {
+      handler = given;
+      return { write: () => true, pause: () => undefined, resume: () => undefined, end: () => undefined };
+    },
+    clock,
+    random: systemRandom,
+  });
+  expect(pool.issueMs()).toBe(5_000_000);
+  const call = { ...makeCall(), deadlineMs: Number.POSITIVE_INFINITY };
+  pool.begin(call);
+  pool.withLink(call, () => undefined);
+  handler!.onFrame(packMessages([[ServerOp.Welcome, 0, PROTOCOL_VERSION, "cluster", 1, "3", 1_000, 4]]));
+  expect([pool.issueMs(), pool.current?.schemaVersion]).toEqual([1_000, 4]);
+  // This machine's clock is set, the node's goes on.
+  [wallMs, monotonicMs] = [9_000_000, 250.5];
+  expect(pool.issueMs()).toBe(1_250);
+  handler!.onFrame(packMessages([[ServerOp.Present, 0, 2_000, 5]]));
+  expect([pool.issueMs(), pool.current?.schemaVersion]).toEqual([2_000, 5]);
+  expect(pool.key(3, 2_000)).toEqual([pool.clientName, 3, 3, 2_000]);
+  expect(pool.key(3, 2_000, 4)).toEqual([pool.clientName, 3, 3, 2_000, 4]);
+  pool.close();
+});

@@ -155,6 +155,7 @@ const CASES: Readonly<Record<string, Case>> = {
   ],
   rollback: [() => range.rollback(id), ["rollback", id], undefined],
   outcome: [() => range.outcome(id, 7), ["outcome", id, 7], "aborted"],
+  answered: [() => range.answered(key, 7), ["answered", key, 7], result],
   setPragma: [() => range.setPragma("user_version", 7, key), ["setPragma", "user_version", 7, key], result],
   read: [
     () => range.read({ statement: stamped, maxBytes: 100 }),
