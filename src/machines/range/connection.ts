@@ -18,10 +18,11 @@ import { assert } from "../../base/assert.js";
 import { UserError } from "../../base/errors.js";
 import { type SqlValue, ValueWriter } from "../../base/values.js";
 import { type OpcodeRow, SessionFlag, type SessionFlags } from "../../sql/types.js";
-import { HIDDEN_PREFIX, pinPragmas, TEMP_OBJECTS } from "./connection-setup.js";
+import { pinPragmas, TEMP_OBJECTS } from "./connection-setup.js";
 import { defineFunctions, defineLike, StampClock } from "./functions.js";
 import { bindArguments, firstWord, type ParameterPlan, planParameters } from "./parameters.js";
 import { mayHoldPureDates, pureDatesOf } from "./pure-dates.js";
+import { readSchemaTraits, type SchemaTraits } from "./schema-traits.js";
 import { classifySqliteError } from "./sqlite-errors.js";
 import { settleStatistics } from "./statistics.js";
 import type { Stamp, StampedStatement, StatementOutcome } from "./types.js";
@@ -95,18 +96,6 @@ interface Prepared {
   /** Date functions that may not ask for the time in it: see pure-dates.ts. */
   readonly timeless: ReadonlyMap<string, string> | undefined;
   columns: { readonly names: readonly string[]; readonly types: readonly (string | null)[] } | undefined;
-}
-
-interface SchemaTraits {
-  /** Triggers or foreign keys may change rows. */
-  readonly indirectChanges: boolean;
-  /** The schema itself asks for last_insert_rowid() or changes(). */
-  readonly asksSession: boolean;
-  readonly virtualTables: boolean;
-  /** An index, a generated column or a CHECK may call a date function. */
-  readonly pureDates: boolean;
-  /** Some table may have a CHECK. */
-  readonly checks: boolean;
 }
 
 /** Rows pulled step by step; the connection can do nothing else until it is done or closed. */
@@ -519,32 +508,7 @@ export class RangeConnection {
   }
 
   #traits(): SchemaTraits {
-    if (this.#schemaTraits === undefined) {
-      const row = this.database
-        .prepare(
-          `SELECT max(type = 'trigger' OR instr(lower(sql), 'references') > 0),
-                  max(instr(lower(sql), 'changes') > 0 OR instr(lower(sql), 'last_insert_rowid') > 0),
-                  max(sql LIKE 'create virtual %'), max(instr(lower(sql), 'check') > 0)
-           FROM (SELECT type, sql, name FROM main.sqlite_schema UNION ALL SELECT type, sql, name FROM temp.sqlite_schema)
-           WHERE substr(name, 1, 9) <> '${HIDDEN_PREFIX}'`,
-        )
-        .raw(true)
-        .get() as (bigint | null)[];
-      const computed = this.database
-        .prepare(
-          `SELECT type, sql FROM main.sqlite_schema WHERE sql GLOB '*[Dd][Aa][Tt][Ee]*'
-           OR sql GLOB '*[Tt][Ii][Mm][Ee]*' OR sql GLOB '*[Jj][Uu][Ll][Ii][Aa][Nn]*' OR sql GLOB '*[Ee][Pp][Oo][Cc][Hh]*'`,
-        )
-        .raw(true)
-        .all() as [string, string][];
-      this.#schemaTraits = {
-        indirectChanges: row[0] === 1n,
-        asksSession: row[1] === 1n,
-        virtualTables: row[2] === 1n,
-        pureDates: computed.some(([type, sql]) => mayHoldPureDates(type, sql)),
-        checks: row[3] === 1n,
-      };
-    }
+    this.#schemaTraits ??= readSchemaTraits(this.database);
     return this.#schemaTraits;
   }
 }

@@ -287,11 +287,11 @@ export class Executor {
   #afterSchemaChange(): void {
     const { state, slice } = this.#parts;
     state.schemaVersion++;
+    this.#schemaChanged();
     // Virtual tables go on as they were made here, though elsewhere they could not be opened any more, or otherwise.
     this.#connection.reopenVirtualTables();
     this.tables.after(() => slice.nextTableId());
     this.#connection.disturbed();
-    this.#schemaChanged();
     if (!slice.whole) this.#checkPlaces();
   }
 

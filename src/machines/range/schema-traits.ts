@@ -1,0 +1,55 @@
+/**
+ * What every statement needs to know of the schema as a whole, found by looking for words in its text: a word that is there
+ * may mean nothing, and one that is not there means that there is none of it.
+ *
+ * The ranges of a database all have the same schema, and many of them one worker: what was found in the last few texts is
+ * remembered.
+ */
+import type Database from "better-sqlite3";
+import { HIDDEN_PREFIX } from "./connection-setup.js";
+import { mayHoldPureDates } from "./pure-dates.js";
+
+export interface SchemaTraits {
+  /** Triggers or foreign keys may change rows. */
+  readonly indirectChanges: boolean;
+  /** The schema itself asks for last_insert_rowid() or changes(). */
+  readonly asksSession: boolean;
+  readonly virtualTables: boolean;
+  /** An index, a generated column or a CHECK may call a date function. */
+  readonly pureDates: boolean;
+  /** Some table may have a CHECK. */
+  readonly checks: boolean;
+}
+
+type Row = readonly [schema: "main" | "temp", type: string, name: string, sql: string];
+
+const REMEMBERED = 8;
+const remembered = new Map<string, SchemaTraits>();
+
+/** `database` must be a RangeConnection's. */
+export function readSchemaTraits(database: Database.Database): SchemaTraits {
+  const rows = database
+    .prepare(
+      `SELECT 'main', type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL
+       UNION ALL SELECT 'temp', type, name, sql FROM temp.sqlite_schema WHERE sql IS NOT NULL`,
+    )
+    .raw(true)
+    .all() as Row[];
+  const key = JSON.stringify(rows);
+  const traits = remembered.get(key) ?? traitsOf(rows);
+  remembered.delete(key);
+  remembered.set(key, traits);
+  if (remembered.size > REMEMBERED) remembered.delete(remembered.keys().next().value as string);
+  return traits;
+}
+
+function traitsOf(rows: readonly Row[]): SchemaTraits {
+  const visible = rows.filter(([, , name]) => !name.startsWith(HIDDEN_PREFIX));
+  return {
+    indirectChanges: visible.some(([, type, , sql]) => type === "trigger" || /references/i.test(sql)),
+    asksSession: visible.some(([, , , sql]) => /changes|last_insert_rowid/i.test(sql)),
+    virtualTables: visible.some(([, , , sql]) => /^create virtual /i.test(sql)),
+    pureDates: rows.some(([schema, type, , sql]) => schema === "main" && mayHoldPureDates(type, sql)),
+    checks: visible.some(([, , , sql]) => /check/i.test(sql)),
+  };
+}
