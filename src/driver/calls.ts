@@ -5,8 +5,8 @@
  * Invariants
  * 1. A call settles once. Afterwards it is in no link and not in the pool's care, and its sequence is released (unless
  *    its outcome is unknown: then once that is known, or after a while).
- * 2. A call that may apply something is sent again only under the key it had, and once an attempt of it may have been
- *    applied it never ends with an error that says it was not.
+ * 2. A call that may have applied something is sent again only under the key it had, and never ends with an error that
+ *    says it was not applied.
  */
 import type { WireError } from "../base/errors.js";
 import { ServerOp, type SessionState, type Summary, type WireKey } from "../rpc/protocol.js";
@@ -42,7 +42,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   abstract readonly bytes: number;
   readonly deadlineMs: number;
   /** 0 without a key. */
-  readonly #sequence: number;
+  #sequence: number;
   /** When it was first sent, undefined before, and the version of the schema that was known then. */
   #issuedMs: number | undefined;
   #issuedUnder = 0;
@@ -154,6 +154,7 @@ export abstract class RetriedCall<T> implements PooledCall {
         this.#again(error);
         break;
       case "OSTRAKA_RETRY":
+        if (!this.#maybe) this.#beginAnew();
         this.#again(error);
         break;
       case "OSTRAKA_UNKNOWN_OUTCOME":
@@ -167,6 +168,14 @@ export abstract class RetriedCall<T> implements PooledCall {
       default:
         this.#finish(false, error);
     }
+  }
+
+  /** Surely not applied, nor ever will be: it goes by another key, as the names that its attempts had are used up. */
+  #beginAnew(): void {
+    if (this.#sequence === 0) return;
+    this.pool.answered(this.#sequence);
+    this.#sequence = this.pool.newSequence();
+    this.#issuedMs = undefined;
   }
 
   lost(_link: Link, reason: string): void {

@@ -250,7 +250,7 @@ export class Conversation {
     signal: AbortSignal | undefined,
     onCall: (call: SessionCall<T>) => void,
   ): Promise<T> {
-    const sequence = work.keyed ? this.pool.newSequence() : 0;
+    let sequence = work.keyed ? this.pool.newSequence() : 0;
     let issued: { readonly ms: number; readonly under: number } | undefined;
     let name = "";
     let maybe = false;
@@ -268,6 +268,7 @@ export class Conversation {
         issued ??= { ms: this.pool.issueMs(), under: link.schemaVersion };
         name = this.pool.nameOf(sequence, issued.ms);
         const { ms, under } = issued;
+        const number = sequence;
         const again = maybe;
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
@@ -278,7 +279,7 @@ export class Conversation {
           work.bytes,
           (id) => {
             const remaining = Math.max(1, Math.ceil(deadlineMs - this.pool.clock.monotonicMs()));
-            const key = sequence > 0 ? this.pool.key(sequence, ms, again ? under : undefined) : null;
+            const key = number > 0 ? this.pool.key(number, ms, again ? under : undefined) : null;
             return work.message(id, this.#session, key, remaining);
           },
           (message, from) => work.take(message, from, link),
@@ -294,6 +295,12 @@ export class Conversation {
         const id = transactionId ?? name;
         if (inTransaction) return await this.#failedInside(answer, work, id, deadlineMs);
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);
+        if (sequence > 0 && !maybe && answer.kind === "error" && answer.error.code === "OSTRAKA_RETRY") {
+          // As in calls.ts: by another key.
+          this.pool.answered(sequence);
+          sequence = this.pool.newSequence();
+          issued = undefined;
+        }
         const delayMs = this.pool.backoffMs(attempt);
         if (this.pool.clock.monotonicMs() + delayMs >= deadlineMs) throw this.#tooLate(answer, maybe, id);
         await pause(this.pool.clock, delayMs);

@@ -145,7 +145,8 @@ export class Deadline {
           ambiguous = new AmbiguousError(failure.message, failure.transactionId ?? inDoubt.transaction);
         if (inDoubt !== undefined && !inDoubt.repeatable) throw ambiguous;
       } else if (!isPassing(failure)) {
-        throw failure;
+        // That this attempt lost says nothing of the one before.
+        throw failure instanceof RetryError ? (ambiguous ?? failure) : failure;
       }
       this.#attach();
       const pauseMs = Math.min(10 * 2 ** Math.min(tries, 5), 200);

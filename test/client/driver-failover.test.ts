@@ -325,6 +325,33 @@ describe("idempotency keys", () => {
     expect(new Set(keys.map((key) => key.client)).size).toBe(1);
   });
 
+  it.each(["the database", "a session"])(
+    "are new ones for a write of %s that has surely lost a race, and stay where that is not sure",
+    async (whose) => {
+      const session = await db.session();
+      const writer = whose === "a session" ? session : db;
+      const sent = async (...failures: Error[]): Promise<number[]> => {
+        gateway.keys.length = 0;
+        gateway.interference = {
+          after: ({ sql }) => {
+            const failure = /update/.test(sql) ? failures.shift() : undefined;
+            if (failure !== undefined) throw failure;
+          },
+        };
+        await writer.execute("update t set n = n where id = 1");
+        return gateway.keys.map(({ sequence }) => sequence);
+      };
+      const lost = new RetryError("OSTRAKA_RETRY", "another was first");
+      const [first, second, third] = await sent(lost, lost);
+      expect([second, third]).toEqual([first! + 1, first! + 2]);
+      expect(new Set(await sent(ambiguous("lost"), lost)).size).toBe(1);
+      expect(await db.execute("select 1 as c")).toMatchObject({ rows: [{ c: 1 }] });
+      const { lowestUnanswered, sequence } = gateway.keys.at(-1)!;
+      expect(lowestUnanswered).toBe(sequence);
+      await session.close();
+    },
+  );
+
   it("keep a write whose outcome is unknown from being forgotten until it was asked for", async () => {
     const lowest = async (): Promise<number> => {
       await db.execute("insert into t (n) values (1)");
