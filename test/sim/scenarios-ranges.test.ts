@@ -524,6 +524,26 @@ describe("readers", () => {
   });
 });
 
+describe("ranges of a table that is dropped", () => {
+  scenario(
+    "go into their neighbours, one that somebody has split by hand stays",
+    async (world, accounts, machines) => {
+      const client = accounts.client();
+      const count = () => machines[0].process!.hosting!.view.directory().ranges.length;
+      const run = async (sql: string) => expect((await client.write(sql, [])).outcome).toBe("committed");
+      for (let round = 0; round < 2; round++) {
+        await run("CREATE TABLE u(id INTEGER PRIMARY KEY)");
+        await run(`INSERT INTO u VALUES ${Array.from({ length: 40 }, (_, i) => `(${i})`).join()}`);
+        await world.when(() => count() > 5, "it was split");
+        await accounts.transfer(client);
+        await run("DROP TABLE u");
+        await world.when(() => count() === 2, "its ranges are gone");
+      }
+    },
+    { rangeMaxRows: 8 },
+  );
+});
+
 describe("children", () => {
   scenario("are asked for a vote before their split has come", async (world, accounts, [a, b, c]) => {
     await accounts.lead(FIRST_RANGE_GROUP, a);

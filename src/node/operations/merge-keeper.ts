@@ -1,11 +1,15 @@
 /**
- * Merges without being asked, where meta is led: goes on with merges that somebody has begun and not finished (a frozen
- * range serves nobody), and makes one of two neighbours that have become so small that they will not be split again
- * soon. One at a time, and seldom.
+ * Merges without being asked, where meta is led, one at a time:
+ * - what somebody has begun and not finished is gone on with: a frozen range serves nobody;
+ * - a range in which no table can have rows any more goes into its neighbour, since every change of the schema, and every
+ *   read of the whole, has to go through all ranges;
+ * - seldom, two neighbours become one that are so small that they will not be split again soon.
  */
 import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
-import type { RangeDescriptor } from "../../placement/descriptor.js";
+import { pause } from "../../base/waits.js";
+import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
+import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
 import { allReports, type ClusterView, type GroupReport, leaderReports } from "./cluster-view.js";
@@ -58,7 +62,40 @@ export class MergeKeeper {
     const before = this.#frozen;
     this.#frozen = hosting.frozenRanges();
     for (const range of this.#frozen) if (before.has(range)) await this.#finish(range);
+    await this.#mergeVacant();
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
+  }
+
+  async #mergeVacant(): Promise<void> {
+    const { host, hosting, clock } = this.#view;
+    for (;;) {
+      if (this.#stopped || hosting.calm.leftMs > 0 || !host.group(META_GROUP).status().leaderReady) return;
+      const vacant = this.#vacant();
+      if (vacant.length === 0) return;
+      const reports = await allReports(this.#view);
+      const leaders = leaderReports(reports);
+      // Who waits for a node that is gone keeps nobody else waiting.
+      const answers = (range: GroupId): boolean =>
+        leaders.get(range)?.voters.every((node) => reports.has(node)) === true;
+      const pair = vacant.find(({ left, right }) => answers(left) && answers(right));
+      if (pair === undefined) return;
+      const startedMs = clock.monotonicMs();
+      if (!(await this.#merge(pair.left, "no table has rows in the right one"))) return;
+      // Whoever wants all ranges together gets a turn, too.
+      await pause(clock, clock.monotonicMs() - startedMs);
+    }
+  }
+
+  /** Ranges that may as well be their left neighbour's; not where somebody has wished something of either. */
+  #vacant(): { readonly left: GroupId; readonly right: GroupId }[] {
+    const { meta, hosting } = this.#view;
+    const { ranges } = hosting.view.directory();
+    const tables = hosting.view.schema().snapshot.tables.map(tableKeySpan);
+    return ranges.slice(1).flatMap((right, before) => {
+      const left = ranges[before]!;
+      if (meta.wish(right.range) !== undefined || meta.wish(left.range)?.merging) return [];
+      return tables.some((keys) => overlaps(keys, right)) ? [] : [{ left: left.range, right: right.range }];
+    });
   }
 
   /** A merge whose node died leaves its marks behind. */
@@ -99,14 +136,17 @@ export class MergeKeeper {
     }
   }
 
-  async #merge(left: GroupId, why: string, begun = false): Promise<void> {
+  /** Whether they were merged. */
+  async #merge(left: GroupId, why: string, begun = false): Promise<boolean> {
     const descriptor: RangeDescriptor | undefined = this.#view.hosting.view.directory().get(groupId(left));
-    if (descriptor === undefined) return;
+    if (descriptor === undefined) return false;
     try {
       const { range, merged } = await mergeRight(this.#view, descriptor, begun);
       this.#logger.info({ range, merged, why }, "two ranges were merged");
+      return true;
     } catch (error) {
       this.#logger.info({ range: left, why, reason: String(error) }, "two ranges were not merged");
+      return false;
     }
   }
 }

@@ -72,6 +72,7 @@ export class RangeHosting {
   readonly coordinator: CoordinatorHost;
   readonly view: NodeRangesView;
   readonly rowCounts = new RowCounts();
+  readonly calm: Calm;
   readonly splitter: RangeSplitter;
   readonly changes: Changes;
   readonly facts: NodeFactsKeeper;
@@ -85,6 +86,7 @@ export class RangeHosting {
     const { self, clock, calls, meta, metaClient, graceMs, host } = options;
     this.#departed = departed;
     const calm = new Calm(clock);
+    this.calm = calm;
     const askForCalm = (ms: number): void => {
       // What this node was asked for, or refused, all were.
       if (calm.leftMs >= ms / 2 || !calm.ask(ms)) return;
