@@ -46,7 +46,6 @@ import { MAX_TOLD_OUTCOMES } from "./told.js";
 import type {
   Command,
   CommandResult,
-  IdempotencyKey,
   NewChild,
   RowChange,
   StampedStatement,
@@ -88,7 +87,7 @@ export class Applier {
   readonly transactions: Transactions;
   readonly prepared: PreparedTransactions;
   readonly #executor: Executor;
-  readonly #participant: Participant;
+  readonly participant: Participant;
   readonly #reshaper: Reshaper;
   readonly #watcher: SplitWatcher;
   readonly #connection: RangeConnection;
@@ -117,7 +116,7 @@ export class Applier {
       slice: this.slice,
       prepared: this.prepared,
     });
-    this.#participant = new Participant({
+    this.participant = new Participant({
       connection,
       state: this.state,
       answers: this.#answers,
@@ -190,7 +189,7 @@ export class Applier {
 
   /** What a command answered that was applied before. */
   #known(command: Command): CommandResult {
-    if (command.kind === "prepare") return this.#participant.knownVote(command) ?? failure(FORGOTTEN);
+    if (command.kind === "prepare") return this.participant.knownVote(command) ?? failure(FORGOTTEN);
     if (command.kind === "resolve")
       return { ok: true, outcomes: [], repeated: true, decision: command.decision };
     if (command.kind === "trim") return { ok: true, outcomes: [], repeated: true };
@@ -395,14 +394,6 @@ export class Applier {
     return transaction === undefined ? undefined : inDoubt(transaction);
   }
 
-  /** What was answered under the key, or may have been; undefined when it was not executed here. */
-  answered(key: IdempotencyKey): CommandResult | undefined {
-    const answered = this.#answers.outcome(key, key.issuedMs);
-    if (answered !== undefined) return answered;
-    const transaction = this.prepared.withKey(key);
-    return transaction === undefined ? undefined : inDoubt(transaction);
-  }
-
   #frozen(command: Command): CommandResult | undefined {
     const { frozenInto } = this.slice.state;
     if (frozenInto === undefined) return undefined;
@@ -434,10 +425,10 @@ export class Applier {
         return { ok: true, outcomes: [], repeated: false };
       case "prepare":
         task.passing = true;
-        return this.#participant.prepare(command);
+        return this.participant.prepare(command);
       case "resolve":
         task.passing = true;
-        return this.#participant.resolve(command, task.index);
+        return this.participant.resolve(command, task.index);
       case "trim":
         task.passing = true;
         return this.#reshaper.trim(command);

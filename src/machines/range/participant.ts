@@ -19,7 +19,14 @@ import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-e
 import type { RangeConnection } from "./connection.js";
 import type { PrepareCommand, PreparedTransactions } from "./prepared.js";
 import type { RangeState } from "./state.js";
-import type { Command, CommandResult, PreparedTransaction, RowChange, StampedStatement } from "./types.js";
+import type {
+  Command,
+  CommandResult,
+  IdempotencyKey,
+  PreparedTransaction,
+  RowChange,
+  StampedStatement,
+} from "./types.js";
 
 type ResolveCommand = Extract<Command, { kind: "resolve" }>;
 
@@ -91,6 +98,15 @@ export class Participant {
     if (outcome === undefined) return undefined;
     if (outcome === "aborted") return givenUp(`transaction ${transaction}`);
     return { ok: true, outcomes: [], repeated: true, decision: outcome };
+  }
+
+  /** What was answered under the key, or may be soon; undefined when it was not executed here. */
+  answered(key: IdempotencyKey): CommandResult | undefined {
+    const { answers, prepared } = this.#parts;
+    const answered = answers.outcome(key, key.issuedMs);
+    if (answered !== undefined) return answered;
+    const transaction = prepared.withKey(key);
+    return transaction === undefined ? undefined : inDoubt(transaction);
   }
 
   /** Idempotent. `index`: of the entry that carries the decision. */

@@ -262,7 +262,7 @@ export class StoreCore {
   answered(key: IdempotencyKey): CommandResult | undefined {
     const { applier, speculator } = this.#use();
     speculator.close();
-    return applier.answered(key);
+    return applier.participant.answered(key);
   }
 
   prepared(): PreparedTransaction[] {
