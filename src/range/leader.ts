@@ -148,9 +148,13 @@ export class RangeLeader implements RangeService {
 
   async readPoint(): Promise<ReadPoint> {
     const { term, admission } = this.#context.serving();
+    const { holds } = admission.gate;
+    // What is let go meanwhile was decided, and perhaps told, before: its entry may be behind the index.
+    const before = holds.writes();
     const index = await this.#deps.handle.readIndex();
     const wallMs = this.#context.wallMs();
-    const held = admission.gate.holds.writes();
+    const after = holds.writes();
+    const held = before === undefined || before === after ? after : [...before, ...(after ?? [])];
     return held === undefined ? { index, term, wallMs } : { index, term, wallMs, held };
   }
 

@@ -59,6 +59,8 @@ export class OneNodeLog {
   #pending: Pending[] = [];
   #applying: Promise<unknown> = Promise.resolve();
   readonly #listeners: ((status: GroupStatus) => void)[] = [];
+  /** Until then no round is confirmed. */
+  confirming: Promise<void> = Promise.resolve();
   #index = 0;
 
   constructor(group: GroupId, store: RangeStore) {
@@ -121,7 +123,9 @@ export class OneNodeLog {
   async #readIndex(): Promise<LogIndex> {
     await this.#applying;
     if (!this.confirms || !this.#leads) throw new RouteError("leadership was lost", nodeId(2));
-    return this.store.appliedIndex();
+    const index = this.store.appliedIndex();
+    await this.confirming;
+    return index;
   }
 
   /** Applies what is on its way. */

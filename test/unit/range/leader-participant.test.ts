@@ -72,6 +72,26 @@ describe("votes", () => {
     });
   });
 
+  it("are told to who reads while they are let go: the decision may be behind the point", async () => {
+    const { leader, log } = await world().then(async (made) => {
+      await prepare(made, { id: "a", changes: [row(1, 11)] });
+      return made;
+    });
+    let confirm = (): void => undefined;
+    log.confirming = new Promise((resolve) => {
+      confirm = resolve;
+    });
+    const reading = leader.readPoint();
+    const before = log.store.appliedIndex();
+    await settle();
+    await leader.resolve(id("a"), "committed");
+    confirm();
+    expect(await reading).toMatchObject({ index: before, held: [point(1)] });
+    const after = await leader.readPoint();
+    expect(after.index).toBeGreaterThan(before);
+    expect(after.held).toBeUndefined();
+  });
+
   it("hold it until the decision is applied, not only told", async () => {
     const made = await world();
     const { leader, log } = made;
