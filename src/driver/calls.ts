@@ -20,6 +20,7 @@ import {
 } from "./errors.js";
 import type { Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
+import { WriteKey } from "./write-key.js";
 
 /** What sending a call twice could do. */
 export type Repeat =
@@ -41,11 +42,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   place = -1;
   abstract readonly bytes: number;
   readonly deadlineMs: number;
-  /** 0 without a key. */
-  #sequence: number;
-  /** When it was first sent, undefined before, and the version of the schema that was known then. */
-  #issuedMs: number | undefined;
-  #issuedUnder = 0;
+  readonly #key: WriteKey | undefined;
   #link: Link | undefined;
   #attempt = 0;
   /** An attempt may have been applied. The server's name for it, where it gave one. */
@@ -62,8 +59,7 @@ export abstract class RetriedCall<T> implements PooledCall {
     protected readonly terms: CallTerms,
   ) {
     this.deadlineMs = pool.clock.monotonicMs() + terms.timeoutMs;
-    const keyed = terms.repeat === "keyed";
-    this.#sequence = keyed ? pool.newSequence() : 0;
+    this.#key = terms.repeat === "keyed" ? new WriteKey(pool) : undefined;
   }
 
   abstract message(id: number): readonly unknown[];
@@ -107,8 +103,7 @@ export abstract class RetriedCall<T> implements PooledCall {
 
   /** Null without one. */
   protected get key(): WireKey | null {
-    if (this.#sequence === 0 || this.#issuedMs === undefined) return null;
-    return this.pool.key(this.#sequence, this.#issuedMs, this.#maybe ? this.#issuedUnder : undefined);
+    return this.#key?.wire(this.#maybe) ?? null;
   }
 
   #send(): void {
@@ -120,10 +115,7 @@ export abstract class RetriedCall<T> implements PooledCall {
   #sendOn(link: Link): void {
     if (this.#settled) return;
     this.#link = link;
-    if (this.#sequence > 0 && this.#issuedMs === undefined) {
-      this.#issuedMs = this.pool.issueMs();
-      this.#issuedUnder = link.schemaVersion;
-    }
+    this.#key?.issue(link);
     link.send(this);
   }
 
@@ -154,7 +146,7 @@ export abstract class RetriedCall<T> implements PooledCall {
         this.#again(error);
         break;
       case "OSTRAKA_RETRY":
-        if (!this.#maybe) this.#beginAnew();
+        if (!this.#maybe) this.#key?.renew();
         this.#again(error);
         break;
       case "OSTRAKA_UNKNOWN_OUTCOME":
@@ -168,14 +160,6 @@ export abstract class RetriedCall<T> implements PooledCall {
       default:
         this.#finish(false, error);
     }
-  }
-
-  /** Surely not applied, nor ever will be: it goes by another key, as the names that its attempts had are used up. */
-  #beginAnew(): void {
-    if (this.#sequence === 0) return;
-    this.pool.answered(this.#sequence);
-    this.#sequence = this.pool.newSequence();
-    this.#issuedMs = undefined;
   }
 
   lost(_link: Link, reason: string): void {
@@ -203,8 +187,8 @@ export abstract class RetriedCall<T> implements PooledCall {
   /** The error to end with, given what earlier attempts may have done. */
   #final(error: OstrakaError): OstrakaError {
     if (!this.#maybe) return error;
-    if (this.#sequence > 0) {
-      const id = this.#maybeId ?? this.pool.nameOf(this.#sequence, this.#issuedMs ?? 0);
+    if (this.#key !== undefined) {
+      const id = this.#maybeId ?? this.#key.name;
       return unknownOutcome(`it is not known whether the statement was applied: ${error.message}`, id);
     }
     return new OstrakaError(error.code, `${error.message}; it may have been carried out`, { cause: error });
@@ -249,10 +233,7 @@ export abstract class RetriedCall<T> implements PooledCall {
     this.#link = undefined;
     link?.forget(this);
     this.pool.done(this);
-    if (this.#sequence > 0) {
-      if (!ok && isUnknownOutcome(outcome)) this.pool.doubted(this.#sequence);
-      else this.pool.answered(this.#sequence);
-    }
+    this.#key?.release(!ok && isUnknownOutcome(outcome));
     if (this.#onAbort !== undefined) this.terms.signal?.removeEventListener("abort", this.#onAbort);
     if (ok) this.#resolve(outcome as T);
     else this.#reject(outcome);

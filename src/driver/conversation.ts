@@ -28,6 +28,7 @@ import {
 import { STREAM_CREDITS, type StreamTail, succeed } from "./stream.js";
 import { endsTransaction, leavesSessionState } from "./text.js";
 import type { IntMode, ResultSet, SessionState } from "./types.js";
+import { WriteKey } from "./write-key.js";
 
 const STATES: readonly SessionState[] = ["idle", "open", "failed"];
 
@@ -250,8 +251,7 @@ export class Conversation {
     signal: AbortSignal | undefined,
     onCall: (call: SessionCall<T>) => void,
   ): Promise<T> {
-    let sequence = work.keyed ? this.pool.newSequence() : 0;
-    let issued: { readonly ms: number; readonly under: number } | undefined;
+    const key = work.keyed ? new WriteKey(this.pool) : undefined;
     let name = "";
     let maybe = false;
     let doubtful = false;
@@ -265,10 +265,8 @@ export class Conversation {
         if (this.#lostWith !== undefined) return this.#afterLoss(work);
         const link = await this.#attach(deadlineMs, maybe, name);
         signal?.throwIfAborted();
-        issued ??= { ms: this.pool.issueMs(), under: link.schemaVersion };
-        name = this.pool.nameOf(sequence, issued.ms);
-        const { ms, under } = issued;
-        const number = sequence;
+        key?.issue(link);
+        name = key?.name ?? "";
         const again = maybe;
         const inTransaction = this.#state !== "idle";
         if (work.leavesState) this.#stateful = true;
@@ -279,8 +277,7 @@ export class Conversation {
           work.bytes,
           (id) => {
             const remaining = Math.max(1, Math.ceil(deadlineMs - this.pool.clock.monotonicMs()));
-            const key = number > 0 ? this.pool.key(number, ms, again ? under : undefined) : null;
-            return work.message(id, this.#session, key, remaining);
+            return work.message(id, this.#session, key?.wire(again) ?? null, remaining);
           },
           (message, from) => work.take(message, from, link),
         );
@@ -295,12 +292,7 @@ export class Conversation {
         const id = transactionId ?? name;
         if (inTransaction) return await this.#failedInside(answer, work, id, deadlineMs);
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);
-        if (sequence > 0 && !maybe && answer.kind === "error" && answer.error.code === "OSTRAKA_RETRY") {
-          // As in calls.ts: by another key.
-          this.pool.answered(sequence);
-          sequence = this.pool.newSequence();
-          issued = undefined;
-        }
+        if (!maybe && answer.kind === "error" && answer.error.code === "OSTRAKA_RETRY") key?.renew();
         const delayMs = this.pool.backoffMs(attempt);
         if (this.pool.clock.monotonicMs() + delayMs >= deadlineMs) throw this.#tooLate(answer, maybe, id);
         await pause(this.pool.clock, delayMs);
@@ -309,8 +301,7 @@ export class Conversation {
       doubtful = isUnknownOutcome(error);
       throw error;
     } finally {
-      if (doubtful && sequence > 0) this.pool.doubted(sequence);
-      else if (sequence > 0) this.pool.answered(sequence);
+      key?.release(doubtful);
     }
   }
 
