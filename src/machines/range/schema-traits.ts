@@ -1,13 +1,11 @@
 /**
  * What every statement needs to know of the schema as a whole, found by looking for words in its text: a word that is there
  * may mean nothing, and one that is not there means that there is none of it.
- *
- * The ranges of a database all have the same schema, and many of them one worker: what was found in the last few texts is
- * remembered.
  */
 import type Database from "better-sqlite3";
 import { HIDDEN_PREFIX } from "./connection-setup.js";
 import { mayHoldPureDates } from "./pure-dates.js";
+import { Remembered } from "./remembered.js";
 
 export interface SchemaTraits {
   /** Triggers or foreign keys may change rows. */
@@ -23,8 +21,7 @@ export interface SchemaTraits {
 
 type Row = readonly [schema: "main" | "temp", type: string, name: string, sql: string];
 
-const REMEMBERED = 8;
-const remembered = new Map<string, SchemaTraits>();
+const remembered = new Remembered<SchemaTraits>(8);
 
 /** `database` must be a RangeConnection's. */
 export function readSchemaTraits(database: Database.Database): SchemaTraits {
@@ -35,12 +32,7 @@ export function readSchemaTraits(database: Database.Database): SchemaTraits {
     )
     .raw(true)
     .all() as Row[];
-  const key = JSON.stringify(rows);
-  const traits = remembered.get(key) ?? traitsOf(rows);
-  remembered.delete(key);
-  remembered.set(key, traits);
-  if (remembered.size > REMEMBERED) remembered.delete(remembered.keys().next().value as string);
-  return traits;
+  return remembered.of(JSON.stringify(rows), () => traitsOf(rows));
 }
 
 function traitsOf(rows: readonly Row[]): SchemaTraits {

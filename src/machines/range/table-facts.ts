@@ -1,13 +1,13 @@
 /**
  * What follows from a schema's text alone about its tables: what their rows are sharded by, and what tells rows apart.
  *
- * The ranges of a database all have the same schema, and many of them one worker: what was found out of the last few
- * texts is remembered. Everything here comes of SQLite's reading of the text, on connections with the same functions,
- * and nothing of rows, root pages or settings.
+ * Everything here comes of SQLite's reading of the text, on connections with the same functions, and nothing of rows, root
+ * pages or settings; so it is remembered by the text.
  */
 import type Database from "better-sqlite3";
 import type { TableKey } from "../../placement/descriptor.js";
 import { lowerAscii } from "../../sql/tokenizer.js";
+import { Remembered } from "./remembered.js";
 import { quoteName, withoutQuoted } from "./temp-objects.js";
 
 /** A table but for the ids that a range gives. */
@@ -36,18 +36,12 @@ interface Column {
 export const OURS = "substr(name, 1, 7) <> 'sqlite_' AND substr(name, 1, 9) <> '_ostraka_'";
 const ROWID_NAMES = ["rowid", "_rowid_", "oid"];
 const ACTS = /^(CASCADE|SET NULL|SET DEFAULT)$/;
-const REMEMBERED = 4;
 
-const remembered = new Map<string, readonly TableFacts[]>();
+const remembered = new Remembered<readonly TableFacts[]>(4);
 
 /** Of all tables of the user's, in the order of their names; `database` must be a RangeConnection's. */
 export function readTableFacts(database: Database.Database): readonly TableFacts[] {
-  const text = schemaText(database);
-  const facts = remembered.get(text) ?? deriveTableFacts(database);
-  remembered.delete(text);
-  remembered.set(text, facts);
-  if (remembered.size > REMEMBERED) remembered.delete(remembered.keys().next().value as string);
-  return facts;
+  return remembered.of(schemaText(database), () => deriveTableFacts(database));
 }
 
 /** In the order in which it was made, which SQLite goes by in places. */
