@@ -52,7 +52,7 @@ export const COMMIT_MUTANTS = [
   {
     name: "fence a range that has split",
     file: "src/range/fencing.ts",
-    find: 'if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");',
+    find: "this.#context.checkGeneration(generation);",
     replace: "void generation;",
     tests: ["range/leader-fences"],
   },
@@ -114,8 +114,8 @@ export const COMMIT_MUTANTS = [
     replace: "if (read.some(({ index, spans }) => index < -sliceSince && !slice.containsReads(spans)))",
     also: {
       file: "src/range/participant.ts",
-      find: 'if (body.kind !== "own" && generation !== this.#context.generation)',
-      replace: 'if (body.kind !== "own" && generation < 0)',
+      find: 'if (body.kind !== "own") this.#context.checkGeneration',
+      replace: 'if (body.kind !== "own" && generation < 0) this.#context.checkGeneration',
     },
     tests: ["range/leader-reshaping"],
   },

@@ -61,7 +61,7 @@ export const RANGE_MUTANTS = [
     replace: "",
     also: {
       file: "src/range/fencing.ts",
-      find: 'if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");',
+      find: "this.#context.checkGeneration(generation);",
       replace: "void generation;",
     },
     tests: ["range/leader-reshaping"],

@@ -68,7 +68,7 @@ export class Fencing {
 
   /** The spans may reach beyond the range: what is kept still is the slice that goes by this generation. */
   #checkGeneration(generation: number): void {
-    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+    this.#context.checkGeneration(generation);
   }
 
   #stands(id: string, standMs: number): PinPoint {

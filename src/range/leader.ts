@@ -288,7 +288,7 @@ export class RangeLeader implements RangeService {
 
   async outcome(id: TransactionId, generation: number): Promise<"committed" | "aborted" | "unknown"> {
     const leadership = this.#context.leading();
-    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+    this.#context.checkGeneration(generation);
     // Its coordinator decides that.
     if (this.#parts!.participant.knows(id)) return "unknown";
     // Whatever is on its way under this id comes before the tombstone in the log.
@@ -317,12 +317,12 @@ export class RangeLeader implements RangeService {
 
   async answered(key: IdempotencyKey, generation: number): Promise<CommandResult | undefined> {
     const leadership = this.#context.leading();
-    if (generation !== this.#context.generation) throw this.#context.movedError("the range has changed");
+    this.#context.checkGeneration(generation);
     await this.#deps.handle.readIndex();
     const answered = await this.#deps.store.answered(key);
     // Of the generation that was asked for, or the answers of another range would be missing.
-    if (generation !== this.#context.generation || this.#context.leading() !== leadership)
-      throw this.#context.movedError("the range has changed");
+    this.#context.checkGeneration(generation);
+    if (this.#context.current !== leadership) throw this.#context.notLeading();
     return answered;
   }
 

@@ -266,6 +266,11 @@ export class LeaderContext {
     return this.#state.descriptor.generation;
   }
 
+  /** Throws where the range has become another one since whoever asks has learned of it. */
+  checkGeneration(generation: number): void {
+    if (generation !== this.generation) throw this.movedError("the range has changed");
+  }
+
   get slice(): SliceCheck {
     const { tables } = this.deps.schema.snapshot;
     if (this.#slice?.tables !== tables) this.#slice = new SliceCheck(this.#state.descriptor, tables);

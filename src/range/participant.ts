@@ -171,8 +171,7 @@ export class Participant {
 
   #checkGeneration({ generation, body }: PrepareRequest): void {
     this.#context.serving();
-    if (body.kind !== "own" && generation !== this.#context.generation)
-      throw this.#context.movedError("the range has changed");
+    if (body.kind !== "own") this.#context.checkGeneration(generation);
   }
 
   #conflict(request: PrepareRequest): string | undefined {
