@@ -8,7 +8,7 @@
 import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
-import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
+import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
@@ -86,15 +86,16 @@ export class MergeKeeper {
     }
   }
 
-  /** Ranges that may as well be their left neighbour's; not where somebody has wished something of either. */
+  /** Ranges that may as well be their left neighbour's: no table has rows there, and nobody has wished anything of them. */
   #vacant(): { readonly left: GroupId; readonly right: GroupId }[] {
     const { meta, hosting } = this.#view;
-    const { ranges } = hosting.view.directory();
-    const tables = hosting.view.schema().snapshot.tables.map(tableKeySpan);
-    return ranges.slice(1).flatMap((right, before) => {
-      const left = ranges[before]!;
-      if (meta.wish(right.range) !== undefined || meta.wish(left.range)?.merging) return [];
-      return tables.some((keys) => overlaps(keys, right)) ? [] : [{ left: left.range, right: right.range }];
+    const directory = hosting.view.directory();
+    const { tables } = hosting.view.schema().snapshot;
+    const used = new Set(tables.flatMap((table) => directory.between(tableKeySpan(table))));
+    return directory.ranges.slice(1).flatMap((right, before) => {
+      const left = directory.ranges[before]!;
+      const wished = meta.wish(right.range) !== undefined || meta.wish(left.range)?.merging;
+      return used.has(right) || wished ? [] : [{ left: left.range, right: right.range }];
     });
   }
 
