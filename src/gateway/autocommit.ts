@@ -115,7 +115,7 @@ export class AutocommitStatements {
     let kept = false;
     try {
       const current = moved ? this.#analyse(statement.sql) : analysis;
-      return await this.#writeInCopy(statement, current, key, resend, deadline, () => {
+      return await this.#writeInCopy(statement, current, resend, deadline, () => {
         kept = true;
       });
     } catch (failure) {
@@ -184,12 +184,12 @@ export class AutocommitStatements {
   async #writeInCopy(
     statement: Statement,
     first: Analysis,
-    key: IdempotencyKey,
     resend: Resend,
     deadline: Deadline,
     onKept: () => void,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
+    const { key } = resend;
     const ofSession = this.#temp?.inUse || first.touchesTemp ? this.#temp : undefined;
     const temp = ofSession ?? new TempSpace(db, db.gatherRunners);
     const before = this.#settings.counted();
@@ -226,7 +226,7 @@ export class AutocommitStatements {
         throw fromWireError(result.error);
       } catch (failure) {
         const error = this.#mayKeep(analysis)
-          ? await this.#keepWhatItDid(transaction, failure, key, resend, deadline, onKept)
+          ? await this.#keepWhatItDid(transaction, failure, resend, deadline, onKept)
           : failure;
         await transaction.rollback();
         this.#settings.recount(before);
@@ -269,7 +269,6 @@ export class AutocommitStatements {
   async #keepWhatItDid(
     transaction: Transaction,
     error: unknown,
-    key: IdempotencyKey,
     resend: Resend,
     deadline: Deadline,
     onKept: () => void,
@@ -277,7 +276,7 @@ export class AutocommitStatements {
     if (!isOwnError(error) || error instanceof RolledBack || transaction.ended) return error;
     try {
       if (!(await transaction.leftChanges()) || (await resend.done(deadline)) !== undefined) return error;
-      const result = await transaction.commit(key, deadline);
+      const result = await transaction.commit(resend.key, deadline);
       if (!result.ok) return fromWireError(result.error);
       onKept();
       return error;
@@ -296,7 +295,7 @@ export class AutocommitStatements {
     if (changesDatabase(analysis, statement.params)) {
       const key = request.key ?? this.#context.nextKey();
       const resend = new Resend(this.#context.db, key, request.sentUnder);
-      return this.#writeInCopy(statement, analysis, key, resend, deadline, () => undefined);
+      return this.#writeInCopy(statement, analysis, resend, deadline, () => undefined);
     }
     return (this.#temp ?? new TempSpace(this.#context.db)).run(
       { sql: analysis.sql, params: statement.params },

@@ -19,14 +19,14 @@ import type { Deadline } from "./deadline.js";
 
 export class Resend {
   readonly #db: GatewayDatabase;
-  readonly #key: IdempotencyKey;
+  readonly key: IdempotencyKey;
   #version: number;
   #again: boolean;
 
   /** `sentUnder`: the version of the schema when it was first sent; undefined when that is now. */
   constructor(db: GatewayDatabase, key: IdempotencyKey, sentUnder: number | undefined) {
     this.#db = db;
-    this.#key = key;
+    this.key = key;
     this.#version = sentUnder ?? db.ranges.schema().version;
     this.#again = sentUnder !== undefined;
   }
@@ -52,11 +52,11 @@ export class Resend {
   async done(deadline: Deadline): Promise<Extract<CommandResult, { ok: true }> | undefined> {
     if (!this.elsewhere) return undefined;
     const { version } = this.#db.ranges.schema();
-    for (const answered of await this.#db.answered(this.#key, deadline)) {
+    for (const answered of await this.#db.answered(this.key, deadline)) {
       if (answered.ok) return answered;
       // Of what failed, or was never to be, nothing is left.
       const error = fromWireError(answered.error);
-      if (error instanceof AmbiguousError) throw byKey(error, this.#key);
+      if (error instanceof AmbiguousError) throw byKey(error, this.key);
     }
     this.#version = version;
     return undefined;

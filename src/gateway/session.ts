@@ -325,7 +325,7 @@ export class GatewaySession implements Session {
     return emptyOutcome();
   }
 
-  #open(mode: TransactionMode, retry: ExecuteRequest["retry"], needsCopy = this.temp.inUse): Transaction {
+  #open(mode: TransactionMode, retry: ExecuteRequest["retry"], again = false): Transaction {
     this.#explicit = false;
     const across = this.#context.db.whole === undefined;
     const losses = mode === "read only" ? 0 : (retry?.attempt ?? 0);
@@ -334,7 +334,8 @@ export class GatewaySession implements Session {
       mode,
       age: retry?.ageMs ?? 0,
       ...reservationsOf(losses, mode === "immediate", across),
-      needsCopy,
+      // On a copy it is sure under which schema it runs.
+      needsCopy: again || this.temp.inUse,
       temp: this.temp.statements,
       borrow: (deadline) => this.temp.borrow(deadline),
     });
@@ -574,8 +575,7 @@ export class GatewaySession implements Session {
     deadline: Deadline,
   ): Promise<readonly StatementOutcome[]> {
     const inner = this.#transaction !== undefined;
-    // On a copy it is sure under which schema it runs.
-    this.#transaction ??= this.#open("deferred", undefined, resend.again || this.temp.inUse);
+    this.#transaction ??= this.#open("deferred", undefined, resend.again);
     const transaction = this.#transaction;
     if (inner) await transaction.savepoint(BATCH_SAVEPOINT, deadline);
     else this.#explicit = true;
