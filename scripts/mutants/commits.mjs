@@ -611,4 +611,11 @@ export const COMMIT_MUTANTS = [
     replace: "return false;",
     tests: ["sim/sent-again"],
   },
+  {
+    name: "look at what is held only once the round is over",
+    file: "src/range/leader.ts",
+    find: "    const before = holds.writes();\n",
+    replace: "    const before = undefined;\n",
+    tests: ["range/leader-participant"],
+  },
 ];

@@ -24,8 +24,9 @@ export interface ReadPoint {
   /** For the stamps of what is run at this point elsewhere. */
   readonly wallMs: number;
   /**
-   * Spans that transactions between vote and decision may yet change (absent: none). Whoever reads any of them waits with
-   * `awaitHolds` and asks again: the decision may have been told to somebody. Who then reads a later state than that of
+   * Spans that transactions between vote and decision may yet change, or were to change when the round began (absent:
+   * none). Whoever reads any of them waits with `awaitHolds` and asks again: the decision may have been told to somebody, and
+   * be behind `index`. Who then reads a later state than that of
    * `index` has to look at what is prepared in the state that was read as well.
    */
   readonly held?: readonly Span[] | undefined;
