@@ -15,7 +15,7 @@
  */
 import Database from "better-sqlite3";
 import { assert } from "../../base/assert.js";
-import { UserError } from "../../base/errors.js";
+import { FatalError, UserError } from "../../base/errors.js";
 import { type SqlValue, ValueWriter } from "../../base/values.js";
 import { type OpcodeRow, SessionFlag, type SessionFlags } from "../../sql/types.js";
 import { pinPragmas, TEMP_OBJECTS } from "./connection-setup.js";
@@ -113,6 +113,8 @@ export function openConnection(path: string, options: ConnectionOptions): RangeC
   try {
     return new RangeConnection(path, options);
   } catch (error) {
+    // What better-sqlite3 throws where the directory is gone: a range's is removed with it.
+    if (error instanceof TypeError) throw new FatalError("SQLITE_CANTOPEN", error.message, { cause: error });
     throw classifySqliteError(error);
   }
 }
