@@ -12,6 +12,7 @@ import { Lists } from "./lists.js";
 import { Orphans } from "./orphans.js";
 import { Predicates } from "./predicates.js";
 import { Registers } from "./registers.js";
+import { Steps } from "./steps.js";
 import { Tables } from "./tables.js";
 import { Tokens } from "./tokens.js";
 import { Unique } from "./unique.js";
@@ -41,8 +42,16 @@ const WORKLOADS: readonly (new () => Workload)[] = [
   Wide,
 ];
 
-/** More of them, for databases of many ranges. */
-const WIDE_WORKLOADS: readonly (new () => Workload)[] = [Ledger, Fork, Batches, Orphans, Tables];
+/** For databases of many ranges. A new one goes to the end: worlds without it stay what they were for their seeds. */
+const WIDE_WORKLOADS: readonly (new () => Workload)[] = [
+  Ledger,
+  Fork,
+  Batches,
+  Orphans,
+  Tables,
+  ...WORKLOADS,
+  Steps,
+];
 
 /** Everything the clients were told. */
 export class History {
@@ -55,7 +64,7 @@ export class History {
   reading = "";
 
   constructor(random: SimRandom, manyRanges = false) {
-    const all = manyRanges ? [...WIDE_WORKLOADS, ...WORKLOADS] : WORKLOADS;
+    const all = manyRanges ? WIDE_WORKLOADS : WORKLOADS;
     const chosen = all.filter(() => random.chance(manyRanges ? 0.25 : 0.4));
     const first = random.pick(all);
     this.#workloads = (chosen.length > 0 ? chosen : [first]).map((Workload) => new Workload());
