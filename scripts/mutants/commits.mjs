@@ -618,4 +618,18 @@ export const COMMIT_MUTANTS = [
     replace: "    const before = undefined;\n",
     tests: ["range/leader-participant"],
   },
+  {
+    name: "leave the trial of a schema change to the first range there too",
+    file: "src/machines/range/participant.ts",
+    find: 'if (slice.state.descriptor.start === "" || connection',
+    replace: "if (slice.state.frozenInto !== undefined || connection",
+    tests: ["range/rowless-change"],
+  },
+  {
+    name: "leave the trial of what brings rows to the first range",
+    file: "src/machines/range/participant.ts",
+    find: 'if (body.kind !== "schema" || body.changes.length > 0) return false;',
+    replace: 'if (body.kind !== "schema") return false;',
+    tests: ["range/rowless-change"],
+  },
 ];

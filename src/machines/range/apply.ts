@@ -119,6 +119,7 @@ export class Applier {
     this.participant = new Participant({
       connection,
       state: this.state,
+      slice: this.slice,
       answers: this.#answers,
       transactions: this.transactions,
       prepared: this.prepared,
@@ -312,7 +313,7 @@ export class Applier {
   }
 
   #deferring(statements: readonly StampedStatement[]): boolean {
-    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#executor.needBatchesAlone();
+    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#connection.traits.commits;
   }
 
   #aloneFlags(command: Command): number {

@@ -178,6 +178,12 @@ export class RangeConnection {
     this.#lastInsertRowid = undefined;
   }
 
+  /** Of the schema as this connection sees it. */
+  get traits(): SchemaTraits {
+    this.#schemaTraits ??= readSchemaTraits(this.database);
+    return this.#schemaTraits;
+  }
+
   /** A cached statement of our own, integers as bigints; no stamp, no flags, no priming. */
   internal(sql: string): Database.Statement {
     return this.#prepare(sql).statement;
@@ -194,7 +200,7 @@ export class RangeConnection {
 
   /** Whether the statement may leave changes of virtual tables in memory, that are written with the next savepoint. */
   leavesWrites(sql: string): boolean {
-    if (!this.#traits().virtualTables) return false;
+    if (!this.traits.virtualTables) return false;
     try {
       const prepared = this.#prepare(sql);
       prepared.feedsVirtual ??= !prepared.readonly && this.#feedsVirtual(prepared.plan);
@@ -213,7 +219,7 @@ export class RangeConnection {
 
   /** Has virtual tables write what they keep in memory until the transaction ends. */
   writeVirtualTables(): void {
-    if (!this.inTransaction || !this.#traits().virtualTables) return;
+    if (!this.inTransaction || !this.traits.virtualTables) return;
     this.#prepare("SAVEPOINT _ostraka_flush").statement.run();
     this.#prepare("RELEASE _ostraka_flush").statement.run();
     this.disturbed();
@@ -229,7 +235,7 @@ export class RangeConnection {
 
   /** After a change of the schema, which they may have been made by. */
   reopenVirtualTables(): void {
-    if (!this.#traits().virtualTables) return;
+    if (!this.traits.virtualTables) return;
     this.writeVirtualTables();
     this.reloadSchema();
   }
@@ -283,7 +289,7 @@ export class RangeConnection {
    * where the log is applied every change of rows comes with this one.
    */
   #mayCheck(next: string): boolean {
-    return this.role !== "apply" || SCHEMA_WORDS.has(firstWord(next)) || this.#traits().checks;
+    return this.role !== "apply" || SCHEMA_WORDS.has(firstWord(next)) || this.traits.checks;
   }
 
   get flags(): SessionFlags {
@@ -434,9 +440,9 @@ export class RangeConnection {
         `the statement has ${prepared.plan.count} parameters but ${stamped.params.length} values were given`,
       );
     // What earlier statements of the batch left to be written to virtual tables is not this one's, whenever it is written.
-    if (!prepared.readonly && this.#traits().indirectChanges) this.writeVirtualTables();
+    if (!prepared.readonly && this.traits.indirectChanges) this.writeVirtualTables();
     const wanted = stamped.stamp.lastInsertRowid;
-    const asked = prepared.asksSession || (!prepared.readonly && this.#traits().asksSession);
+    const asked = prepared.asksSession || (!prepared.readonly && this.traits.asksSession);
     // A change of the schema that finds nothing to do may count as readonly, and tells the last rowid all the same.
     const tells = !prepared.readonly || prepared.changesSchema;
     if (asked || (tells && this.#lastInsertRowid !== wanted)) this.#primeRowid(wanted);
@@ -485,7 +491,7 @@ export class RangeConnection {
   #timeless(sql: string, plan: ParameterPlan): Prepared["timeless"] {
     const word = firstWord(sql);
     if (!MAY_COMPUTE.has(word)) return undefined;
-    if (!this.#traits().pureDates && (word !== "create" || !mayHoldPureDates("index", sql))) return undefined;
+    if (!this.traits.pureDates && (word !== "create" || !mayHoldPureDates("index", sql))) return undefined;
     const rows = this.database.prepare(`EXPLAIN ${plan.sql}`).safeIntegers(false);
     return pureDatesOf(
       rows.all(...bindArguments(plan, new Array<null>(plan.count).fill(null))) as OpcodeRow[],
@@ -493,7 +499,7 @@ export class RangeConnection {
   }
 
   #totalBefore(prepared: Prepared): bigint {
-    if (prepared.readonly || !this.#traits().indirectChanges) return -1n;
+    if (prepared.readonly || !this.traits.indirectChanges) return -1n;
     return (this.#session.get() as [bigint, bigint, bigint])[1];
   }
 
@@ -507,11 +513,6 @@ export class RangeConnection {
     if (prepared.readonly || prepared.changesSchema) return { changes: 0, totalChanges: 0, lastInsertRowid };
     const own = Number(changes);
     return { changes: own, totalChanges: before < 0n ? own : Number(total - before), lastInsertRowid };
-  }
-
-  #traits(): SchemaTraits {
-    this.#schemaTraits ??= readSchemaTraits(this.database);
-    return this.#schemaTraits;
   }
 }
 

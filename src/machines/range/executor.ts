@@ -68,12 +68,8 @@ export class Executor {
   #changingSchema = false;
   /** Of tables by id, before the statement that changes the schema; where the range is one of several. */
   #shardsBefore: ReadonlyMap<number, string> = new Map();
-  /** See needBatchesAlone; undefined until asked after a schema change. */
-  #waitsForCommit: boolean | undefined;
   /** Statistics may have changed in what is not committed yet. */
   #statisticsTouched = false;
-  /** There are tables of statistics, and triggers that may write them; undefined until asked after a schema change. */
-  #statisticsIn: { readonly tables: boolean; readonly triggers: boolean } | undefined;
 
   constructor(parts: ExecutorParts) {
     const { connection } = parts;
@@ -81,7 +77,7 @@ export class Executor {
     this.#parts = parts;
     this.tables = new TableRegistry(connection.database);
     this.trimmer = new Trimmer(connection, parts.slice, this.tables);
-    this.#rowids = new RowidLimit(connection);
+    this.#rowids = new RowidLimit(connection, () => this.tables.tables);
     this.rowidsRunOut = this.#rowids.reached();
   }
 
@@ -123,21 +119,6 @@ export class Executor {
     this.rowidsRunOut = this.#rowids.reached();
     this.#lastRowidUsed = false;
     this.#statisticsTouched = false;
-  }
-
-  /**
-   * Whether statements need a batch of their own: some foreign key is checked only at COMMIT, or some virtual table does
-   * more then than at a savepoint (FTS3 and FTS4 may merge, by what the whole batch added).
-   */
-  needBatchesAlone(): boolean {
-    this.#waitsForCommit ??=
-      this.#connection.database
-        .prepare(
-          `SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND (instr(lower(sql), 'deferr') > 0
-           OR lower(sql) GLOB 'create virtual table*using*fts[34]*') LIMIT 1`,
-        )
-        .get() !== undefined;
-    return this.#waitsForCommit;
   }
 
   /** Runs statements in order and compares each with what was told. Throws StatementFailed. */
@@ -213,19 +194,8 @@ export class Executor {
 
   #mayChangeStatistics(sql: string, changesSchema: boolean): boolean {
     if (STATISTICS.test(sql)) return true;
-    if (this.#statisticsIn === undefined) {
-      const { database } = this.#connection;
-      const found = database
-        .prepare(
-          `SELECT max(name IN ('sqlite_stat1', 'sqlite_stat4')), max(type = 'trigger' AND instr(lower(sql), 'sqlite_stat') > 0)
-           FROM main.sqlite_schema`,
-        )
-        .raw(true)
-        .safeIntegers(false)
-        .get() as [number | null, number | null];
-      this.#statisticsIn = { tables: found[0] === 1, triggers: found[1] === 1 };
-    }
-    return this.#statisticsIn.triggers || (changesSchema && this.#statisticsIn.tables);
+    const { statistics, statisticsTriggers } = this.#connection.traits;
+    return statisticsTriggers || (changesSchema && statistics);
   }
 
   /**
@@ -316,7 +286,5 @@ export class Executor {
   #schemaChanged(): void {
     this.#connection.schemaChanged();
     this.#rowids.schemaChanged();
-    this.#waitsForCommit = undefined;
-    this.#statisticsIn = undefined;
   }
 }

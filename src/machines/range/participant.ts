@@ -2,7 +2,8 @@
  * A range's part in commits across ranges: prepare tries and holds, resolve applies or drops.
  *
  * Invariants:
- * 1. A transaction that was voted for can be applied: its changes were tried, and nobody else writes what it holds.
+ * 1. A transaction that was voted for can be applied: its changes were tried, and nobody else writes what it holds. What
+ *    does on every range what it does on one is tried by the range where the keyspace begins, whose vote counts as theirs.
  *    Should it fail all the same, or do anything else than it was tried to do, this node stops. Texts hold all that they
  *    look at, also to check constraints, so they do at the commit what they did when they were tried. What is checked
  *    only when SQLite commits cannot be tried: no text is voted for while there is such a constraint.
@@ -18,6 +19,8 @@ import type { Answers, Transactions } from "./answers.js";
 import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
 import type { RangeConnection } from "./connection.js";
 import type { PrepareCommand, PreparedTransactions } from "./prepared.js";
+import { isRowless } from "./rowless-change.js";
+import type { SliceState } from "./slice-state.js";
 import type { RangeState } from "./state.js";
 import type {
   Command,
@@ -41,6 +44,7 @@ const AUTOCOMMIT = /:\d+(~\d+)?@[0-9a-z]+$/;
 export interface ParticipantParts {
   readonly connection: RangeConnection;
   readonly state: RangeState;
+  readonly slice: SliceState;
   readonly answers: Answers;
   readonly transactions: Transactions;
   readonly prepared: PreparedTransactions;
@@ -156,6 +160,7 @@ export class Participant {
     if (body.kind === "statements" && this.#parts.deferring(body.statements))
       return failure(new RetryError("OSTRAKA_RETRY", "a constraint is checked only at the commit"));
     if (body.kind === "schema") this.#parts.trimAll();
+    if (this.#isTriedElsewhere(body)) return undefined;
     try {
       this.#parts.tried(() => this.#perform(prepared));
       return undefined;
@@ -164,6 +169,14 @@ export class Participant {
         ? failure(error.cause, error.statement)
         : failure(userError(error));
     }
+  }
+
+  /** A change of the schema goes through all ranges, and is committed only if the first one has voted for it too. */
+  #isTriedElsewhere(body: PreparedTransaction["body"]): boolean {
+    if (body.kind !== "schema" || body.changes.length > 0) return false;
+    const { connection, slice } = this.#parts;
+    if (slice.state.descriptor.start === "" || connection.traits.virtualTables) return false;
+    return body.statements.every(({ sql }) => isRowless(sql));
   }
 
   /** Answers whether it changed the schema. */

@@ -14,7 +14,7 @@ import type Database from "better-sqlite3";
 import { UserError } from "../../base/errors.js";
 import type { RangeConnection } from "./connection.js";
 import { bindArguments, planParameters } from "./parameters.js";
-import { readTableFacts } from "./table-facts.js";
+import type { TableFacts } from "./table-facts.js";
 import { quoteName } from "./temp-objects.js";
 import type { StampedStatement, StatementOutcome } from "./types.js";
 
@@ -46,11 +46,14 @@ export class TableFull extends UserError {
 
 export class RowidLimit {
   readonly #connection: RangeConnection;
+  /** All tables as the connection sees them now. */
+  readonly #tables: () => readonly TableFacts[];
   /** Queries that answer the root pages of tables at the limit; undefined after a schema change. */
   #queries: readonly Database.Statement[] | undefined;
 
-  constructor(connection: RangeConnection) {
+  constructor(connection: RangeConnection, tables: () => readonly TableFacts[]) {
     this.#connection = connection;
+    this.#tables = tables;
   }
 
   schemaChanged(): void {
@@ -128,7 +131,7 @@ export class RowidLimit {
         .raw(true)
         .all() as [string, bigint][],
     );
-    const terms = readTableFacts(database).map(({ kind, withoutRowid, actualName, rowKey: [rowid] }) =>
+    const terms = this.#tables().map(({ kind, withoutRowid, actualName, rowKey: [rowid] }) =>
       kind !== "table" || withoutRowid || rowid === undefined
         ? undefined
         : `SELECT ${pages.get(actualName)} FROM main.${quoteName(actualName)} WHERE ${quoteName(rowid)} = ${LAST_ROWID}`,

@@ -17,6 +17,12 @@ export interface SchemaTraits {
   readonly pureDates: boolean;
   /** Some table may have a CHECK. */
   readonly checks: boolean;
+  /** A foreign key may be checked only at COMMIT, or a virtual table does more then than at a savepoint (FTS3 and FTS4). */
+  readonly commits: boolean;
+  /** There are tables of statistics. */
+  readonly statistics: boolean;
+  /** Triggers may write statistics. */
+  readonly statisticsTriggers: boolean;
 }
 
 type Row = readonly [schema: "main" | "temp", type: string, name: string, sql: string];
@@ -37,11 +43,19 @@ export function readSchemaTraits(database: Database.Database): SchemaTraits {
 
 function traitsOf(rows: readonly Row[]): SchemaTraits {
   const visible = rows.filter(([, , name]) => !name.startsWith(HIDDEN_PREFIX));
+  const tables = rows.filter(([schema, type]) => schema === "main" && type === "table");
   return {
     indirectChanges: visible.some(([, type, , sql]) => type === "trigger" || /references/i.test(sql)),
     asksSession: visible.some(([, , , sql]) => /changes|last_insert_rowid/i.test(sql)),
     virtualTables: visible.some(([, , , sql]) => /^create virtual /i.test(sql)),
     pureDates: rows.some(([schema, type, , sql]) => schema === "main" && mayHoldPureDates(type, sql)),
     checks: visible.some(([, , , sql]) => /check/i.test(sql)),
+    commits: tables.some(([, , , sql]) =>
+      /deferr|^create virtual table[\s\S]*using[\s\S]*fts[34]/i.test(sql),
+    ),
+    statistics: tables.some(([, , name]) => /^sqlite_stat[14]$/.test(name)),
+    statisticsTriggers: rows.some(
+      ([schema, type, , sql]) => schema === "main" && type === "trigger" && /sqlite_stat/i.test(sql),
+    ),
   };
 }
