@@ -3,10 +3,10 @@
  * rows that number, in one transaction. Whoever reads the view finds one number, never an old one after a newer has been
  * acknowledged or seen; and a view that was acknowledged is there for everybody at once.
  */
-import { checkMonotonic, type MonotonicEvent } from "../../checkers/monotonic.js";
-import type { Rows, WriteEnd } from "../client.js";
+import type { Rows } from "../client.js";
 import { check } from "../invariants.js";
-import { type LastReads, NEVER, numbers, type Tools, times, type Workload } from "./workload.js";
+import { Raised } from "./raised.js";
+import { type LastReads, numbers, type Tools, times, type Workload } from "./workload.js";
 
 const KEYS = 6;
 const MOST_NAMES = 12;
@@ -33,7 +33,7 @@ export class Steps implements Workload {
     { weight: 2, run: (tools: Tools) => this.#step(tools) },
     { weight: 1, run: (tools: Tools) => this.#name(tools) },
   ];
-  readonly #history: MonotonicEvent[] = [{ kind: "write", value: 0, startMs: 0, endMs: 0, client: "" }];
+  readonly #steps = new Raised();
   #next = 0;
   /** Views that were acknowledged. */
   readonly #names: string[] = [];
@@ -52,14 +52,10 @@ export class Steps implements Workload {
       },
       undefined,
     );
-    this.#wrote(tools, n, startMs, end);
-    if (end.outcome === "committed") await this.#lookElsewhere(tools, () => this.#look(tools));
-  }
-
-  #wrote({ client, nowMs }: Tools, value: number, startMs: number, { outcome }: WriteEnd): void {
-    if (outcome === "aborted") return;
-    const endMs = outcome === "committed" ? nowMs : NEVER;
-    this.#history.push({ kind: "write", value, startMs, endMs, client: client.name });
+    this.#steps.wrote(tools, n, startMs, end);
+    if (end.outcome !== "committed") return;
+    tools.client.moveOn();
+    await this.#look(tools);
   }
 
   async #name(tools: Tools): Promise<void> {
@@ -69,13 +65,8 @@ export class Steps implements Workload {
     const end = await tools.client.write(`CREATE VIEW ${name} AS ${VIEW}`, []);
     if (end.outcome !== "committed") return;
     this.#names.push(name);
-    await this.#lookElsewhere(tools, () => this.#lookByName(tools));
-  }
-
-  /** The same client by another node, at once. */
-  async #lookElsewhere(tools: Tools, look: () => Promise<void>): Promise<void> {
     tools.client.moveOn();
-    await look();
+    await this.#lookByName(tools);
   }
 
   #look(tools: Tools): Promise<void> {
@@ -91,11 +82,7 @@ export class Steps implements Workload {
     tools.doing("look at steps");
     const startMs = tools.nowMs;
     const rows = await tools.client.read(sql);
-    if (rows !== undefined) this.#saw(tools, stepOf(rows), startMs);
-  }
-
-  #saw({ client, nowMs }: Pick<Tools, "client" | "nowMs">, value: number, startMs: number): void {
-    this.#history.push({ kind: "read", value, startMs, endMs: nowMs, client: client.name });
+    if (rows !== undefined) this.#steps.saw(tools, stepOf(rows), startMs);
   }
 
   async #lookTwice(tools: Tools): Promise<void> {
@@ -109,7 +96,7 @@ export class Steps implements Workload {
     if (end.outcome !== "committed") return;
     const [first, second] = value!.map(stepOf) as [number, number];
     check(first === second, () => `one transaction saw step ${first} and then ${second}`);
-    this.#saw(tools, first, startMs);
+    this.#steps.saw(tools, first, startMs);
   }
 
   async #record(tools: Tools): Promise<void> {
@@ -121,11 +108,11 @@ export class Steps implements Workload {
   async judge(last: LastReads) {
     for (const client of last.readers) {
       const startMs = last.nowMs;
-      this.#saw({ client, nowMs: last.nowMs }, stepOf(await last.read(client, VIEW)), startMs);
+      this.#steps.saw({ client, nowMs: last.nowMs }, stepOf(await last.read(client, VIEW)), startMs);
     }
     const torn = numbers(await last.read(last.readers[0]!, "SELECT id FROM stepped WHERE named <> n"));
     check(torn.length === 0, () => `rows ${torn.join()} of stepped were read between two steps`);
-    return { steps: checkMonotonic(this.#history) };
+    return { steps: this.#steps.verdict() };
   }
 }
 

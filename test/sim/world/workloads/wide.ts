@@ -1,7 +1,7 @@
 /** A table that gets more columns all the time, by one client, while others write to it and read it. */
-import { checkMonotonic, type MonotonicEvent } from "../../checkers/monotonic.js";
 import { check } from "../invariants.js";
-import { NEVER, type Tools, type Workload } from "./workload.js";
+import { Raised } from "./raised.js";
+import type { Tools, Workload } from "./workload.js";
 
 export class Wide implements Workload {
   readonly statements = ["CREATE TABLE wide(id INTEGER PRIMARY KEY, base INTEGER)"];
@@ -12,7 +12,7 @@ export class Wide implements Workload {
     { weight: 0.4, run: (tools: Tools) => this.#bulk(tools) },
   ];
   readonly soleOperations = [{ weight: 1, run: (tools: Tools) => this.#alter(tools) }];
-  readonly #schema: MonotonicEvent[] = [{ kind: "write", value: 0, startMs: 0, endMs: 0, client: "" }];
+  readonly #schema = new Raised();
   /** Columns added, undefined once it is not known. */
   #columns: number | undefined = 0;
 
@@ -23,15 +23,7 @@ export class Wide implements Workload {
     tools.doing(`alter ${value}`);
     const startMs = tools.nowMs;
     const end = await client.write(`ALTER TABLE wide ADD COLUMN c${value} INTEGER DEFAULT ${value}`, []);
-    const event = (endMs: number): MonotonicEvent => ({
-      kind: "write",
-      value,
-      startMs,
-      endMs,
-      client: client.name,
-    });
-    if (end.outcome === "committed") this.#schema.push(event(tools.nowMs));
-    if (end.outcome === "unknown") this.#schema.push(event(NEVER));
+    this.#schema.wrote(tools, value, startMs, end);
     // What is not known is not repeated under the same name: the next one looks.
     this.#columns = end.outcome === "committed" ? value : await this.#columnsSeen(tools);
     if (random.chance(0.3))
@@ -50,8 +42,7 @@ export class Wide implements Workload {
     tools.doing("read schema");
     const startMs = tools.nowMs;
     const value = await this.#columnsSeen(tools);
-    if (value === undefined) return;
-    this.#schema.push({ kind: "read", value, startMs, endMs: tools.nowMs, client: tools.client.name });
+    if (value !== undefined) this.#schema.saw(tools, value, startMs);
   }
 
   async #insert(tools: Tools): Promise<void> {
@@ -75,6 +66,6 @@ export class Wide implements Workload {
   }
 
   async judge() {
-    return { schema: checkMonotonic(this.#schema) };
+    return { schema: this.#schema.verdict() };
   }
 }
