@@ -1,23 +1,22 @@
 /** A range's directory that is removed while a statement's process opens its file. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { beforeEach, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
 import { openConnection, type RangeConnection } from "../../../src/machines/range/connection.js";
 import { openIdentified } from "../../../src/machines/range/runner/file-identity.js";
 import { asRunnerError } from "../../../src/machines/range/runner/session.js";
+import { temporaryDirectory } from "./helpers.js";
 
 const RETRY = { family: "retry", code: "OSTRAKA_UNAVAILABLE" };
 
 let directory: string;
 let path: string;
 beforeEach(() => {
-  directory = mkdtempSync(join(tmpdir(), "ostraka-vanished-"));
+  directory = temporaryDirectory();
   path = join(directory, "range.db");
   openConnection(path, { readonly: false, role: "apply" }).close();
 });
-afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 function remove(): void {
   rmSync(directory, { recursive: true });

@@ -8,6 +8,15 @@ export function identity(path: string): string {
   return `${dev}:${ino}`;
 }
 
+/** Whether the path still names the file that had this identity. */
+export function isStill(path: string, file: string): boolean {
+  try {
+    return identity(path) === file;
+  } catch {
+    return false;
+  }
+}
+
 /** What has been opened is of the file answered, with its log; throws ENOENT where that is gone. */
 export function openIdentified(
   path: string,
@@ -20,15 +29,10 @@ export function openIdentified(
       next = open();
     } catch (error) {
       // SQLite has many names for a file that goes while it is opened.
-      if (identity(path) === file) throw error;
+      if (isStill(path, file)) throw error;
       continue;
     }
-    let still = false;
-    try {
-      still = identity(path) === file;
-    } finally {
-      if (!still) next.close();
-    }
-    if (still) return { next, file };
+    if (isStill(path, file)) return { next, file };
+    next.close();
   }
 }

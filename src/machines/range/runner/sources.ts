@@ -8,7 +8,7 @@ import { assert } from "../../../base/assert.js";
 import type { SqlValue } from "../../../base/values.js";
 import { lowerAscii } from "../../../sql/tokenizer.js";
 import { openConnection, type RangeConnection } from "../connection.js";
-import { identity, openIdentified } from "./file-identity.js";
+import { isStill, openIdentified } from "./file-identity.js";
 import { shapeOf, type TableShape } from "./shapes.js";
 
 /** Connections kept open without a pin. */
@@ -111,7 +111,7 @@ export class Sources {
       source.connection.close();
     // A range that is gone must not keep its room on the disk for long.
     const oldest = this.#idle[0];
-    if (oldest !== undefined && !isStill(oldest)) this.#idle.shift()?.connection.close();
+    if (oldest !== undefined && !isStill(oldest.path, oldest.file)) this.#idle.shift()?.connection.close();
   }
 
   close(): void {
@@ -125,16 +125,8 @@ export class Sources {
     const source = this.#idle[at];
     if (source === undefined) return undefined;
     this.#idle.splice(at, 1);
-    if (isStill(source)) return source;
+    if (isStill(path, source.file)) return source;
     source.connection.close();
     return undefined;
-  }
-}
-
-function isStill({ path, file }: Source): boolean {
-  try {
-    return identity(path) === file;
-  } catch {
-    return false;
   }
 }
