@@ -313,7 +313,7 @@ export class Applier {
   }
 
   #deferring(statements: readonly StampedStatement[]): boolean {
-    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#connection.traits.commits;
+    return statements.some(({ flags }) => flags & BATCH_FLAGS) || this.#connection.traits.waitsForCommit;
   }
 
   #aloneFlags(command: Command): number {

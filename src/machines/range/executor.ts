@@ -39,6 +39,11 @@ const SCHEMA_STATEMENTS = new Set(["create", "drop", "alter", "analyze"]);
 /** Statements that may write statistics. */
 const STATISTICS = /\banalyze\b|sqlite_stat\d/i;
 
+/** Whether it may change the schema, or statistics. */
+export function isSchemaStatement(sql: string): boolean {
+  return SCHEMA_STATEMENTS.has(firstWord(sql));
+}
+
 /** Rows come from where LIKE can be what the session wants (src/gateway/statements.ts); here it is what it always is. */
 function refuseOtherLike({ sql, flags }: StampedStatement): void {
   if (!callsOtherLike(sql, flags)) return;
@@ -161,7 +166,7 @@ export class Executor {
     refuseOtherLike(statement);
     if (statement.appendsTo !== undefined && !this.#parts.slice.whole)
       this.#checkAppends(statement.appendsTo);
-    const changesSchema = SCHEMA_STATEMENTS.has(firstWord(statement.sql));
+    const changesSchema = isSchemaStatement(statement.sql);
     const statistics = this.#mayChangeStatistics(statement.sql, changesSchema);
     if (changesSchema) this.#beforeSchemaChange();
     try {

@@ -18,7 +18,7 @@ export interface SchemaTraits {
   /** Some table may have a CHECK. */
   readonly checks: boolean;
   /** A foreign key may be checked only at COMMIT, or a virtual table does more then than at a savepoint (FTS3 and FTS4). */
-  readonly commits: boolean;
+  readonly waitsForCommit: boolean;
   /** There are tables of statistics. */
   readonly statistics: boolean;
   /** Triggers may write statistics. */
@@ -50,7 +50,7 @@ function traitsOf(rows: readonly Row[]): SchemaTraits {
     virtualTables: visible.some(([, , , sql]) => /^create virtual /i.test(sql)),
     pureDates: rows.some(([schema, type, , sql]) => schema === "main" && mayHoldPureDates(type, sql)),
     checks: visible.some(([, , , sql]) => /check/i.test(sql)),
-    commits: tables.some(([, , , sql]) =>
+    waitsForCommit: tables.some(([, , , sql]) =>
       /deferr|^create virtual table[\s\S]*using[\s\S]*fts[34]/i.test(sql),
     ),
     statistics: tables.some(([, , name]) => /^sqlite_stat[14]$/.test(name)),

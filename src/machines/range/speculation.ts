@@ -11,6 +11,7 @@ import { OstrakaError, toWireError, type WireError } from "../../base/errors.js"
 import type { LogIndex, TransactionId } from "../../base/ids.js";
 import { SessionFlag } from "../../sql/types.js";
 import type { RangeConnection } from "./connection.js";
+import { isSchemaStatement } from "./executor.js";
 import { refuseAtApply, refuseAtRead } from "./guard.js";
 import { toldDigest } from "./told.js";
 import type { Speculation, SpeculationAnswer, StampedStatement, StatementOutcome } from "./types.js";
@@ -119,7 +120,7 @@ export class Speculator {
   #executed(statement: StampedStatement): void {
     const open = this.#open!;
     open.position++;
-    if (/^\s*(create|drop|alter|analyze)\b/i.test(statement.sql)) open.changedSchema = true;
+    if (isSchemaStatement(statement.sql)) open.changedSchema = true;
   }
 
   /** SQLite has undone what the statement was to undo; a result beyond the limit is undone here. */
