@@ -10,12 +10,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { CommandFailure, EXIT } from "./exit.js";
+import { freePorts } from "./free-ports.js";
 
 export interface LocalClusterOptions {
   readonly nodes: number;
@@ -105,21 +105,6 @@ async function makePlan({ dataDirectory, nodes }: LocalClusterOptions): Promise<
   const plan = { ports: await freePorts(nodes) };
   writeFileSync(file, `${JSON.stringify(plan)}\n`);
   return plan;
-}
-
-/** Ports that are free now; all are held at once, so that they differ. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      server.listen(0, "127.0.0.1");
-      await once(server, "listening");
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), "close")));
-  return ports;
 }
 
 function spawnNode(options: LocalClusterOptions, plan: Plan, id: number): LocalNode {

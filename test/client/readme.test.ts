@@ -9,11 +9,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, describe, expect, test } from "vitest";
+import { freePorts } from "../../src/cli/free-ports.js";
 import { assertBuilt, MAIN } from "./cli-run.js";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -40,14 +40,6 @@ const blocksOf = (section: Section, language: string): string[] =>
 
 const scratch = mkdtempSync(join(tmpdir(), "ostraka-readme-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), "close")));
-  return ports;
-}
 
 /** Replaces the ports of loopback addresses by free ones, the same for the same. */
 async function portsOf(text: string): Promise<(part: string) => string> {

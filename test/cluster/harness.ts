@@ -5,14 +5,12 @@
  * Invariants
  * 1. Nothing outlives a test: `Cluster.dispose` kills every process it started and removes its directory; so does the
  *    end of the test process (children also end with their standard input: --exit-with-parent).
- * 2. Ports lie below the range from which systems take those of outgoing connections, so that a port of a node that
- *    was killed is not taken before it comes back.
+ * 2. Ports are such (src/cli/free-ports.ts) that one of a node that was killed is not taken before it comes back.
  * 3. Nothing sleeps for a fixed time: tests wait for conditions (`until`), with generous deadlines.
  *
  * The product is built once, when dist/ is missing or older than a source file.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import {
   appendFileSync,
@@ -23,19 +21,17 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePorts } from "../../src/cli/free-ports.js";
 import { type ConnectOptions, connect, type Database } from "../../src/driver/index.js";
 import { Links } from "./links.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 export const MAIN: string = join(ROOT, "dist", "cli", "main.js");
-const FIRST_PORT = 15_000;
-const LAST_PORT = 32_000;
 const READY_MS = 60_000;
 const READY = /^ready node=(\d+) grpc=(\S+) http=(\S+)$/;
 /** The group that has the rows. */
@@ -66,24 +62,6 @@ export function build(): void {
       stdio: "inherit",
     },
   );
-}
-
-const taken = new Set<number>();
-
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = randomInt(FIRST_PORT, LAST_PORT);
-    if (taken.has(port)) continue;
-    const server = createServer();
-    const listening = new Promise<boolean>((resolve) => {
-      server.once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => resolve(true));
-    });
-    if (!(await listening)) continue;
-    await new Promise((resolve) => server.close(resolve));
-    taken.add(port);
-    return port;
-  }
 }
 
 /** Ends `until` at once: waiting longer cannot help. */
@@ -312,14 +290,14 @@ export class Cluster {
 
   /** A node that is not started. */
   async addNode(id: number): Promise<ClusterNode> {
-    const port = await freePort();
-    const peerPort = this.links === undefined ? port : await freePort();
+    const [port, httpPort, ofLinks] = (await freePorts(3)) as [number, number, number];
+    const peerPort = this.links === undefined ? port : ofLinks;
     await this.links?.forward(id, port, peerPort);
     const node = new ClusterNode({
       id,
       port,
       peerPort,
-      httpPort: await freePort(),
+      httpPort,
       directory: join(this.directory, `node-${id}`),
       logFile: join(this.directory, `node-${id}.log`),
     });

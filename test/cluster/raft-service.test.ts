@@ -1,10 +1,9 @@
 /** Three services in one process over loopback sockets and real disks, with all three samples as their machines. */
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { freePorts } from "../../src/cli/free-ports.js";
 import {
   Counter,
   CounterMachine,
@@ -47,14 +46,6 @@ class Member {
     this.counter = new Counter(service.group("counter"), machines.counter);
     this.lock = new Lock(service.group("lock"), machines.lock);
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), "close")));
-  return ports;
 }
 
 const root = mkdtempSync(join(tmpdir(), "ostraka-service-"));
