@@ -22,5 +22,5 @@ export async function atLeader<T>(
 export async function leaderOf(view: ClusterView, group: GroupId): Promise<NodeId> {
   const here = view.host.findGroup(group)?.leader ?? NO_NODE;
   if (here !== NO_NODE) return here;
-  return (leaderReports(await allReports(view)).get(group)?.node ?? NO_NODE) as NodeId;
+  return (leaderReports(await allReports(view, { groups: [group] })).get(group)?.node ?? NO_NODE) as NodeId;
 }

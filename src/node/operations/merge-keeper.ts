@@ -1,8 +1,9 @@
 /**
- * Merges without being asked, where meta is led, one at a time:
+ * Merges without being asked, where meta is led:
  * - what somebody has begun and not finished is gone on with: a frozen range serves nobody;
  * - a range in which no table can have rows any more goes into its neighbour, since every change of the schema, and every
- *   read of the whole, has to go through all ranges;
+ *   read of the whole, has to go through all ranges. Several at a time, since tables may be dropped, and leave ranges, faster
+ *   than one merge after the other takes them away;
  * - seldom, two neighbours become one that are so small that they will not be split again soon.
  */
 import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
@@ -18,8 +19,15 @@ import { markMerging, mergeRight } from "./merge.js";
 const LOOK_MS = 5_000;
 /** Looks between two at which sizes are compared. */
 const LOOKS_PER_COMPARISON = 12;
+/** Merges of vacant ranges at a time. */
+const PAIRS = 8;
 /** Looks after which whoever was at work on a range is taken to have died: longer than moving its replicas may take. */
 const LOOKS_OF_A_MERGE = 240;
+
+interface Pair {
+  readonly left: GroupId;
+  readonly right: GroupId;
+}
 
 export class MergeKeeper {
   readonly #view: ClusterView;
@@ -77,17 +85,19 @@ export class MergeKeeper {
       // Who waits for a node that is gone keeps nobody else waiting.
       const answers = (range: GroupId): boolean =>
         leaders.get(range)?.voters.every((node) => reports.has(node)) === true;
-      const pair = vacant.find(({ left, right }) => answers(left) && answers(right));
-      if (pair === undefined) return;
+      const pairs = apart(vacant.filter(({ left, right }) => answers(left) && answers(right)));
       const startedMs = clock.monotonicMs();
-      if (!(await this.#merge(pair.left, "no table has rows in the right one"))) return;
+      const merged = await Promise.all(
+        pairs.slice(0, PAIRS).map(({ left }) => this.#merge(left, "no table has rows in the right one")),
+      );
+      if (!merged.includes(true)) return;
       // Whoever wants all ranges together gets a turn, too.
       await pause(clock, clock.monotonicMs() - startedMs);
     }
   }
 
   /** Ranges that may as well be their left neighbour's: no table has rows there, and nobody has wished anything of them. */
-  #vacant(): { readonly left: GroupId; readonly right: GroupId }[] {
+  #vacant(): Pair[] {
     const { meta, hosting } = this.#view;
     const directory = hosting.view.directory();
     const { tables } = hosting.view.schema().snapshot;
@@ -150,6 +160,16 @@ export class MergeKeeper {
       return false;
     }
   }
+}
+
+/** As many as have no range in common, from the left. */
+function apart(pairs: readonly Pair[]): Pair[] {
+  const taken = new Set<GroupId>();
+  return pairs.filter(({ left, right }) => {
+    if (taken.has(left) || taken.has(right)) return false;
+    taken.add(left).add(right);
+    return true;
+  });
 }
 
 function sizeOf(report: GroupReport | undefined) {

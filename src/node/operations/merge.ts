@@ -135,7 +135,7 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
   const { clock } = view;
   let patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   for (;;) {
-    const reports = await allReports(view);
+    const reports = await allReports(view, { groups: [left, right] });
     const members = leaderReports(reports);
     const ours = members.get(left);
     const theirs = members.get(right);
@@ -195,7 +195,7 @@ async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: 
   for (;;) {
     if (takenIn(view, into, right) !== undefined)
       throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} was taken in meanwhile`);
-    const leaders = leaderReports(await allReports(view));
+    const leaders = leaderReports(await allReports(view, { groups: [into, range] }));
     const [nodes, wanted] = [range, into].map((group) => {
       const { voters = [], learners = [] } = leaders.get(group) ?? {};
       return [...voters, ...learners] as NodeId[];

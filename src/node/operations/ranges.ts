@@ -182,7 +182,7 @@ async function movable(view: ClusterView, id: unknown): Promise<GroupId> {
 
 export async function membersOf(view: ClusterView, group: GroupId): Promise<NodeId[]> {
   return atLeader(view, group, CHANGE_MS, async () => {
-    const leader = leaderReports(await allReports(view)).get(group);
+    const leader = leaderReports(await allReports(view, { groups: [group] })).get(group);
     if (leader === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", `nobody leads ${group}`);
     return leader.voters.map(nodeId);
   });
