@@ -73,6 +73,10 @@ class AggregateBuilder {
       if (!this.#rewrite(expr)) return undefined;
     }
     if (this.#aggregates === 0 && this.#groups.length === 0) return undefined;
+    // No rows of any table are at hand where the parts are put together.
+    const { expr: limit, offset } = select.limit ?? {};
+    for (const bound of [limit, offset])
+      if (bound !== undefined && judge(bound, scope) === undefined) return undefined;
     const grouped = this.#groups.map(({ name }) => name).join(", ");
     const groupBy = grouped === "" ? "" : ` GROUP BY ${grouped}`;
     const from = ` FROM temp.${PARTIAL_TABLE}`;

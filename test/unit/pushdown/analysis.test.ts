@@ -269,6 +269,8 @@ describe("queries of one table", () => {
     "SELECT count(*) FROM t, u",
     "SELECT count(*) FROM h",
     "SELECT count(*) + (SELECT 1) FROM t",
+    "SELECT count(*) FROM t LIMIT (SELECT count(*) FROM u)",
+    "SELECT count(*) FROM t LIMIT 1 OFFSET (SELECT count(*) > 10 FROM u)",
     "SELECT count(*) FROM (SELECT * FROM t)",
   ])("no aggregates: %s", (sql) => {
     expect(form(sql)?.kind).toBeUndefined();

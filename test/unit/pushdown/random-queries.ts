@@ -283,6 +283,7 @@ export class QueryMaker {
       () => ` LIMIT ${count()}`,
       () => ` LIMIT ${count()} OFFSET ${count()}`,
       () => ` LIMIT ${dice.below(4)}, ${dice.below(6)}`,
+      () => ` LIMIT ${count()} + 1 OFFSET (SELECT count(*) > ${dice.below(9)} FROM u)`,
     ])();
   }
 
