@@ -4,7 +4,8 @@
  * - `hideSchemaTable`: sqlite_schema and sqlite_master (and those of TEMP) are read through TEMP views that every
  *   connection has, which leave out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
  * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values,
- *   but for last_insert_rowid() behind RETURNING; names of result columns stay what they would have been.
+ *   but for last_insert_rowid() where the statement's own rows may have changed it: behind RETURNING, and in an INSERT of
+ *   several rows. Names of result columns stay what they would have been.
  *
  * Invariant: text inside CREATE VIEW and CREATE TRIGGER is never changed: it is stored, and means what it says whenever
  * it runs.
@@ -212,10 +213,10 @@ export function bindSession(sql: string, values: SessionValues): string {
   const edits: Edit[] = [];
   const aliased = new Map<number, Edit>();
   const ordered = tokens.kinds.some((_, i) => wordAt(tokens, i) === "BY");
-  const returning = returningAt(tokens);
+  const ownRowidFrom = insertsSeveral(tokens) ? 0 : returningAt(tokens);
   for (let i = from; i + 2 < tokens.length; i++) {
     const end = emptyCallEnd(tokens, i);
-    const value = end === undefined ? undefined : sessionValue(tokens, i, returning, values);
+    const value = end === undefined ? undefined : sessionValue(tokens, i, ownRowidFrom, values);
     if (end === undefined || value === undefined) continue;
     // Parentheses keep `--5` from coming about; alone in ORDER BY or GROUP BY a literal would number a column.
     const text = ordered ? `(${value}|0)` : value.startsWith("-") ? `(${value})` : value;
@@ -225,25 +226,38 @@ export function bindSession(sql: string, values: SessionValues): string {
   return applyEdits(sql, [...edits, ...aliased.values()]);
 }
 
-/** Whether `bindSession` would change the text. */
-export function readsSessionValues(tokens: TokenList): boolean {
-  if (!SESSION_FUNCTION.test(tokens.text)) return false;
-  const from = bindableFrom(tokens);
-  if (from === undefined) return false;
-  const none: SessionValues = { changes: 0, totalChanges: 0, lastInsertRowid: 0n };
-  const returning = returningAt(tokens);
-  return tokens.kinds.some(
-    (_, i) =>
-      i >= from &&
-      emptyCallEnd(tokens, i) !== undefined &&
-      sessionValue(tokens, i, returning, none) !== undefined,
-  );
-}
-
 /** Behind it last_insert_rowid() is that of the row that was just inserted: SQLite's own, primed from the stamp. */
 function returningAt(tokens: TokenList): number {
   const at = tokens.kinds.findIndex((_, i) => wordAt(tokens, i) === "RETURNING");
   return at < 0 ? tokens.length : at;
+}
+
+/** An INSERT of more than one tuple of VALUES: each row sees the rowid of the one before, so SQLite's own again. */
+function insertsSeveral(tokens: TokenList): boolean {
+  let depth = 0;
+  let inserts = false;
+  let values = false;
+  for (let i = 0; i < tokens.length; i++) {
+    const kind = tokens.kinds[i];
+    if (kind === TokenKind.LeftParen) depth++;
+    else if (kind === TokenKind.RightParen) depth--;
+    else if (depth > 0) continue;
+    else if (values) {
+      if (kind !== TokenKind.Word || (wordAt(tokens, i) !== "RETURNING" && wordAt(tokens, i) !== "ON"))
+        return kind !== TokenKind.Semicolon;
+      return false;
+    } else if (inserts) {
+      const word = wordAt(tokens, i);
+      if (word === "SELECT" || word === "WITH") return true;
+      values = word === "VALUES";
+    } else {
+      const word = wordAt(tokens, i);
+      // Behind FROM and the like REPLACE is a function's name.
+      if (word === "SELECT" || word === "UPDATE" || word === "DELETE" || word === "CREATE") return false;
+      inserts = word === "INSERT" || word === "REPLACE";
+    }
+  }
+  return false;
 }
 
 /** The last token of a call without arguments whose name is at `i`: f(), f(*), f(ALL), f(DISTINCT). */
@@ -258,7 +272,7 @@ function emptyCallEnd(tokens: TokenList, i: number): number | undefined {
 function sessionValue(
   tokens: TokenList,
   i: number,
-  returning: number,
+  ownRowidFrom: number,
   values: SessionValues,
 ): string | undefined {
   switch (lowerAscii(nameAt(tokens, i)!)) {
@@ -267,7 +281,7 @@ function sessionValue(
     case "total_changes":
       return String(values.totalChanges);
     case "last_insert_rowid":
-      return i > returning ? undefined : String(values.lastInsertRowid);
+      return i >= ownRowidFrom ? undefined : String(values.lastInsertRowid);
     default:
       return undefined;
   }
