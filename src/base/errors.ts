@@ -33,8 +33,15 @@ export type RetryCode = "OSTRAKA_RETRY" | "OSTRAKA_UNAVAILABLE" | "OSTRAKA_TIMEO
 export class RetryError extends OstrakaError {
   readonly family = "retry";
   declare readonly code: RetryCode;
-  constructor(code: RetryCode, message: string, options?: ErrorOptions) {
+  /** The write so named was not applied by any attempt, nor ever will be. */
+  readonly givenUp: string | undefined;
+  constructor(
+    code: RetryCode,
+    message: string,
+    options?: ErrorOptions & { readonly givenUp?: string | undefined },
+  ) {
     super(code, message, options);
+    this.givenUp = options?.givenUp;
   }
 }
 
@@ -78,6 +85,7 @@ export function toWireError(error: unknown): WireError {
     return ["ambiguous", error.code, error.message, error.transactionId ?? null];
   if (error instanceof RouteError)
     return ["route", error.code, error.message, error.moved ?? error.leader ?? null];
+  if (error instanceof RetryError) return ["retry", error.code, error.message, error.givenUp ?? null];
   if (error instanceof OstrakaError) return [error.family, error.code, error.message, null];
   return ["fatal", "OSTRAKA_INTERNAL", error instanceof Error ? error.message : String(error), null];
 }
@@ -87,7 +95,9 @@ export function fromWireError([family, code, message, extra]: WireError): Ostrak
     case "user":
       return new UserError(code, message);
     case "retry":
-      return new RetryError(code as RetryCode, message);
+      return new RetryError(code as RetryCode, message, {
+        givenUp: typeof extra === "string" ? extra : undefined,
+      });
     case "route":
       return new RouteError(
         message,

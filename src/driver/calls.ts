@@ -146,6 +146,7 @@ export abstract class RetriedCall<T> implements PooledCall {
         this.#again(error);
         break;
       case "OSTRAKA_RETRY":
+        if (error.transactionId !== undefined && error.transactionId === this.#key?.name) this.#maybe = false;
         if (!this.#maybe) this.#key?.renew();
         this.#again(error);
         break;

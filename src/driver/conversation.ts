@@ -333,7 +333,7 @@ export class Conversation {
           this.#leave();
           return before;
         }
-        if (code === "OSTRAKA_RETRY") return before;
+        if (code === "OSTRAKA_RETRY") return before && answer.error.transactionId !== id;
         if (code === "OSTRAKA_UNKNOWN_OUTCOME" && keyed) return true;
         if (before && code === "OSTRAKA_TIMEOUT") throw unknownOutcome(answer.error.message, id);
         throw answer.error;

@@ -5,7 +5,7 @@
 import type { WireError } from "../base/errors.js";
 
 export class OstrakaError extends Error {
-  /** With OSTRAKA_UNKNOWN_OUTCOME: what to ask `db.outcome` about. */
+  /** With OSTRAKA_UNKNOWN_OUTCOME: what to ask `db.outcome` about. With OSTRAKA_RETRY: what was surely not committed. */
   readonly transactionId: string | undefined;
 
   constructor(
@@ -21,7 +21,8 @@ export class OstrakaError extends Error {
 }
 
 export function errorFromWire([family, code, message, extra]: WireError): OstrakaError {
-  const transactionId = family === "ambiguous" && typeof extra === "string" ? extra : undefined;
+  const named = (family === "ambiguous" || family === "retry") && typeof extra === "string";
+  const transactionId = named ? extra : undefined;
   return new OstrakaError(code, message, { transactionId });
 }
 

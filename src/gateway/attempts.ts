@@ -4,8 +4,11 @@
  * A write is sent again under its key when its answer was lost. Where the key comes to the log with it, the answer kept
  * there is told. But what the first attempt did may be why the next one fails before it gets there (the column is there
  * already, the row too): such a failure says nothing, and before it is told it must be known that none was committed.
+ *
+ * Nor may two attempts be under way where what they touch is found out by running them: a rowid that SQLite chooses, a key
+ * made of random bytes or of the time can lie in another range each time, and no range would hear of both.
  */
-import { AmbiguousError, UserError } from "../base/errors.js";
+import { AmbiguousError, RetryError, UserError } from "../base/errors.js";
 import { type TransactionId, transactionId } from "../base/ids.js";
 import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
@@ -64,6 +67,22 @@ export async function committedBefore(
     if (db.whole !== undefined) break;
   }
   throw failure;
+}
+
+/**
+ * Settles a write that was sent before, for whoever is about to run it: what it has answered if it was committed. Throws
+ * OSTRAKA_RETRY if it was not: then no range will take anything under its key any more, and it goes by a new one.
+ */
+export async function settled(
+  db: GatewayDatabase,
+  key: IdempotencyKey,
+  deadline: Deadline,
+): Promise<readonly StatementOutcome[]> {
+  const id = attemptId(key, 0);
+  const became = await db.outcome(id, deadline);
+  if (became === "committed") return keptOutcomes(db, key, deadline);
+  if (became === "unknown") throw new AmbiguousError("the write, sent before, is being decided", id);
+  throw new RetryError("OSTRAKA_RETRY", "the write was given up where it was sent before", { givenUp: id });
 }
 
 /** Told instead of an answer that nobody has kept; its outcome can be asked for. */

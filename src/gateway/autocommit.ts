@@ -23,6 +23,7 @@ import {
   committedBefore,
   keptOutcomes,
   notKept,
+  settled,
 } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { RolledBack } from "./light-parts.js";
@@ -190,6 +191,11 @@ export class AutocommitStatements {
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
     const { key } = resend;
+    if (resend.unsettled) {
+      const [outcome] = await settled(db, key, deadline);
+      // What has failed and kept a part fails again, and changes nothing any more.
+      if (!this.#mayKeep(first)) return told(first.class.kind, outcome, key);
+    }
     const ofSession = this.#temp?.inUse || first.touchesTemp ? this.#temp : undefined;
     const temp = ofSession ?? new TempSpace(db, db.gatherRunners);
     const before = this.#settings.counted();
@@ -230,7 +236,8 @@ export class AutocommitStatements {
           : failure;
         await transaction.rollback();
         this.#settings.recount(before);
-        if (attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
+        const over = error instanceof RetryError && error.givenUp !== undefined;
+        if (over || attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
         if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") {
           losses++;
           // It takes part everywhere, and fences everywhere are hard to have while ranges come and go.

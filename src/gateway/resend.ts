@@ -20,6 +20,7 @@ import type { Deadline } from "./deadline.js";
 export class Resend {
   readonly #db: GatewayDatabase;
   readonly key: IdempotencyKey;
+  readonly #sentBefore: boolean;
   #version: number;
   #again: boolean;
 
@@ -28,7 +29,13 @@ export class Resend {
     this.#db = db;
     this.key = key;
     this.#version = sentUnder ?? db.ranges.schema().version;
-    this.#again = sentUnder !== undefined;
+    this.#sentBefore = sentUnder !== undefined;
+    this.#again = this.#sentBefore;
+  }
+
+  /** Another gateway may be running it. Where one range has everything that is no matter: it knows of both. */
+  get unsettled(): boolean {
+    return this.#sentBefore && this.#db.whole === undefined;
   }
 
   /** Whether ranges that the statement does not lead to any more may have executed it. */

@@ -15,7 +15,7 @@ import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machine
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
-import { allOf, autocommitId, batchBefore, byKey } from "./attempts.js";
+import { allOf, autocommitId, batchBefore, byKey, settled } from "./attempts.js";
 import { AutocommitStatements, changesTempSchema } from "./autocommit.js";
 import { BATCH_SAVEPOINT, batchLeader, refuseEndings, undoBatch } from "./batches.js";
 import type { GatewayDatabase } from "./database.js";
@@ -519,6 +519,8 @@ export class GatewaySession implements Session {
         return outcomes;
       }
     }
+    if (this.#transaction === undefined && resend.unsettled)
+      return allOf(statements, await settled(db, key, deadline), key);
     const scratch = this.#kind === "autocommit" ? new GatewaySession(this.#context, "session") : this;
     const inner = scratch.#transaction !== undefined;
     try {

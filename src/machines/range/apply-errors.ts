@@ -55,6 +55,12 @@ export function givenUp(what: string): CommandResult {
   return failure(new RetryError("OSTRAKA_RETRY", `${what} was given up before it arrived`));
 }
 
+/** As answered under the key of an autocommit write, which no attempt of it gets past. */
+export function writeGivenUp(transaction: TransactionId): CommandResult {
+  const message = `write ${transaction} was given up before it arrived`;
+  return failure(new RetryError("OSTRAKA_RETRY", message, { givenUp: transaction }));
+}
+
 /** Another row has the key, or a value that only one may have. */
 export function isDuplicate(error: unknown): boolean {
   return /^SQLITE_CONSTRAINT_(UNIQUE|PRIMARYKEY|ROWID)$/.test(String((error as { code?: unknown }).code));

@@ -28,6 +28,7 @@ import {
   isPassing,
   StatementFailed,
   userError,
+  writeGivenUp,
 } from "./apply-errors.js";
 import { aloneFlags, BATCH_FLAGS, preparedFlags } from "./batch-flags.js";
 import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
@@ -539,7 +540,7 @@ export class Applier {
         : inDoubt(written);
     }
     // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
-    if (isNamedByKey(command)) return givenUp(`write ${transaction}`);
+    if (isNamedByKey(command)) return writeGivenUp(transaction);
     // Remembered longer than answers are.
     task.passing = true;
     const known = this.transactions.outcome(transaction);
