@@ -13,7 +13,13 @@ import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
-import { allReports, type ClusterView, type GroupReport, leaderReports } from "./cluster-view.js";
+import {
+  allReports,
+  type ClusterView,
+  type GroupReport,
+  leaderReports,
+  type NodeReport,
+} from "./cluster-view.js";
 import { markMerging, mergeRight } from "./merge.js";
 
 const LOOK_MS = 5_000;
@@ -21,6 +27,8 @@ const LOOK_MS = 5_000;
 const LOOKS_PER_COMPARISON = 12;
 /** Merges of vacant ranges at a time. */
 const PAIRS = 8;
+/** A replica that has applied less than all that is committed, by more than this, would be waited for. */
+const BEHIND_ENTRIES = 256;
 /** Looks after which whoever was at work on a range is taken to have died: longer than moving its replicas may take. */
 const LOOKS_OF_A_MERGE = 240;
 
@@ -80,11 +88,8 @@ export class MergeKeeper {
       if (this.#stopped || hosting.calm.leftMs > 0 || !host.group(META_GROUP).status().leaderReady) return;
       const vacant = this.#vacant();
       if (vacant.length === 0) return;
-      const reports = await allReports(this.#view);
-      const leaders = leaderReports(reports);
+      const answers = whichAnswer(await allReports(this.#view));
       // Who waits for a node that is gone keeps nobody else waiting.
-      const answers = (range: GroupId): boolean =>
-        leaders.get(range)?.voters.every((node) => reports.has(node)) === true;
       const pairs = apart(vacant.filter(({ left, right }) => answers(left) && answers(right)));
       const startedMs = clock.monotonicMs();
       const merged = await Promise.all(
@@ -160,6 +165,21 @@ export class MergeKeeper {
       return false;
     }
   }
+}
+
+/** Ranges whose members all answer, and could apply a freeze at once. */
+function whichAnswer(reports: ReadonlyMap<number, NodeReport>): (range: GroupId) => boolean {
+  const leaders = leaderReports(reports);
+  return (range) => {
+    const leader = leaders.get(range);
+    const fit = (node: number): boolean => {
+      const report = reports.get(node);
+      const applied = report?.groups.find(({ group }) => group === range)?.applied;
+      if (leader === undefined || applied === undefined || report?.diskFull) return false;
+      return applied + BEHIND_ENTRIES >= leader.commit;
+    };
+    return leader?.voters.every(fit) === true;
+  };
 }
 
 /** As many as have no range in common, from the left. */
