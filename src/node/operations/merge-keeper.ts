@@ -10,6 +10,7 @@ import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
+import type { RangeDirectory } from "../../placement/directory.js";
 import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
 import type { Logger } from "../logger.js";
@@ -77,7 +78,7 @@ export class MergeKeeper {
     await this.#unmark();
     const before = this.#frozen;
     this.#frozen = hosting.frozenRanges();
-    for (const range of this.#frozen) if (before.has(range)) await this.#finish(range);
+    await this.#finish([...this.#frozen].filter((range) => before.has(range)));
     await this.#mergeVacant();
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
   }
@@ -127,12 +128,18 @@ export class MergeKeeper {
     this.#marked = marked;
   }
 
-  /** Whoever it was frozen for may have been taken in, or split, since: its left neighbour takes it in. */
-  async #finish(range: GroupId): Promise<void> {
-    const directory = this.#view.hosting.view.directory();
-    const start = directory.get(range)?.start;
-    const left = directory.ranges.find(({ end }) => end === start);
-    if (left !== undefined) await this.#merge(left.range, "it was begun", true);
+  /**
+   * Whoever they were frozen for may have been taken in, or split, since: their left neighbours take them in. At the same
+   * time where they can, since each may have to wait for a node that is gone.
+   */
+  async #finish(ranges: readonly GroupId[]): Promise<void> {
+    for (let left = ranges; left.length > 0; ) {
+      const directory = this.#view.hosting.view.directory();
+      const pairs = apart(left.flatMap((range) => pairOf(directory, range)));
+      if (pairs.length === 0) return;
+      await Promise.all(pairs.map((pair) => this.#merge(pair.left, "it was begun", true)));
+      left = left.filter((range) => !pairs.some(({ right }) => right === range));
+    }
   }
 
   async #mergeSmall(): Promise<void> {
@@ -165,6 +172,11 @@ export class MergeKeeper {
       return false;
     }
   }
+}
+
+function pairOf({ ranges }: RangeDirectory, right: GroupId): Pair[] {
+  const start = ranges.find(({ range }) => range === right)?.start;
+  return ranges.filter(({ end }) => end !== "" && end === start).map(({ range: left }) => ({ left, right }));
 }
 
 /** Ranges whose members all answer, and could apply a freeze at once. */

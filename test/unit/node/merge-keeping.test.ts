@@ -22,6 +22,22 @@ describe("a merge that was begun", () => {
   });
 });
 
+it("merges that were begun wait for a dead node at the same time", async () => {
+  const world = new MergeWorld(16);
+  for (let right = 4; right <= 18; right += 2) world.frozen.add(right);
+  world.down.add(3);
+  await world.run(300_000, () => world.frozen.size === 0);
+  expect(world.frozen).toEqual(new Set());
+  expect(world.clock.monotonicMs()).toBeLessThan(30_000);
+});
+
+it("merges of neighbours that were begun come one after the other", async () => {
+  const world = new MergeWorld(3);
+  world.frozen.add(4).add(5);
+  await world.run(20_000, () => world.frozen.size === 0);
+  expect(doings(world)).toEqual(["absorbed 4", "absorbed 5"]);
+});
+
 describe("a merge by itself", () => {
   it.each([
     ["has no disk space", (world: MergeWorld) => world.full.add(3)],
