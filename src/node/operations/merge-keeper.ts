@@ -79,6 +79,8 @@ export class MergeKeeper {
     const before = this.#frozen;
     this.#frozen = hosting.frozenRanges();
     await this.#finish([...this.#frozen].filter((range) => before.has(range)));
+    // Those that were frozen since are finished by whoever began that, or at the next look: nothing else comes first.
+    if ([...this.#frozen].some((range) => !before.has(range))) return;
     await this.#mergeVacant();
     if (++this.#looks % LOOKS_PER_COMPARISON === 0) await this.#mergeSmall();
   }
@@ -96,7 +98,8 @@ export class MergeKeeper {
       const merged = await Promise.all(
         pairs.slice(0, PAIRS).map(({ left }) => this.#merge(left, "no table has rows in the right one")),
       );
-      if (!merged.includes(true)) return;
+      // What somebody else has begun, or these have and not finished, is not to wait for the rest of the vacant ones.
+      if (!merged.includes(true) || hosting.frozenRanges().size > 0) return;
       // Whoever wants all ranges together gets a turn, too.
       await pause(clock, clock.monotonicMs() - startedMs);
     }
@@ -164,7 +167,7 @@ export class MergeKeeper {
     const descriptor: RangeDescriptor | undefined = this.#view.hosting.view.directory().get(groupId(left));
     if (descriptor === undefined) return false;
     try {
-      const { range, merged } = await mergeRight(this.#view, descriptor, begun);
+      const { range, merged } = await mergeRight(this.#view, descriptor, { byItself: true, begun });
       this.#logger.info({ range, merged, why }, "two ranges were merged");
       return true;
     } catch (error) {

@@ -25,7 +25,7 @@ import {
   leaderReports,
   type NodeReport,
 } from "./cluster-view.js";
-import { handOver, replace, wishOf } from "./replica-moves.js";
+import { CATCH_UP_MS, handOver, replace, wishOf } from "./replica-moves.js";
 
 /** After that, what is in the way is an error, to be gone on from by merging again. */
 const MERGE_MS = 60_000;
@@ -60,8 +60,16 @@ async function isFrozenHere(
   return (await hosted.store.checkpoint()) >= applied;
 }
 
-/** Answers the range that has the keys of both. `begun`: the right one is frozen already. */
-export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun = false) {
+export interface MergeOptions {
+  /** Nobody asked for it: a merge that takes long to prepare gives up, and others get their turn. */
+  readonly byItself?: boolean;
+  /** The right range is frozen already. */
+  readonly begun?: boolean;
+}
+
+/** Answers the range that has the keys of both. */
+export async function mergeRight(view: ClusterView, left: RangeDescriptor, options: MergeOptions = {}) {
+  const { byItself = false, begun = false } = options;
   const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
   if (right === undefined)
     throw new UserError(
@@ -69,7 +77,13 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun
       `range ${left.range} is the last one: it has no right neighbour`,
     );
   const both = [left.range, right.range];
-  const waiting: Waiting = { frozen: begun, silentSinceMs: undefined, unappliedSinceMs: new Map() };
+  const prepareUntilMs = view.clock.monotonicMs() + (byItself ? MERGE_MS : CATCH_UP_MS);
+  const waiting: Waiting = {
+    frozen: begun,
+    prepareUntilMs,
+    silentSinceMs: undefined,
+    unappliedSinceMs: new Map(),
+  };
   try {
     // Placement keeps its hands off while they have to stay together.
     for (const range of both) await markMerging(view, range, true);
@@ -125,9 +139,10 @@ function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>)
   return deadline.persist(work);
 }
 
-/** Whether keys wait for the merge, and since when the merge waits for a node, or for which to apply the freeze. */
+/** Whether keys wait for the merge, until when it may take to get there, and since when the merge waits for a node, or for which to apply the freeze. */
 interface Waiting {
   frozen: boolean;
+  readonly prepareUntilMs: number;
   silentSinceMs: number | undefined;
   readonly unappliedSinceMs: Map<number, number>;
 }
@@ -155,13 +170,19 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
       await replace(view, groupId(moving.group), moving.learners[0] as NodeId, null);
       continue;
     }
+    const leftMs = waiting.frozen ? CATCH_UP_MS : waiting.prepareUntilMs - clock.monotonicMs();
+    if (leftMs <= 0)
+      throw new RetryError(
+        "OSTRAKA_TIMEOUT",
+        "to bring the replicas of the two ranges together took too long",
+      );
     const to = ours.voters.find((node) => !theirs.voters.includes(node));
     const from = theirs.voters.find((node) => !ours.voters.includes(node));
     if (to === undefined && from === undefined) return;
     const stays = theirs.voters.find((node) => node !== from);
     // A leader that is to go hands over first: nobody waits for an election.
     if (from === theirs.node && stays !== undefined) await handOver(view, right, stays as NodeId);
-    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null);
+    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null, leftMs);
     patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   }
 }

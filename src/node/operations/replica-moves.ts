@@ -5,7 +5,8 @@ import type { ClusterView } from "./cluster-view.js";
 import { atLeader } from "./leader-call.js";
 
 const CHANGE_MS = 60_000;
-const CATCH_UP_MS = 10 * 60_000;
+/** How long a new replica may take to catch up. */
+export const CATCH_UP_MS = 10 * 60_000;
 
 export function handOver(view: ClusterView, group: GroupId, to: NodeId): Promise<void> {
   const action = { kind: "transfer" as const, group, to, why: "by hand" };
@@ -22,12 +23,13 @@ export function replace(
   group: GroupId,
   from: NodeId | null,
   to: NodeId | null,
+  withinMs = CATCH_UP_MS,
 ): Promise<void> {
-  return atLeader(view, group, CATCH_UP_MS, async (leader) => {
-    if (leader === view.self) await view.hosting.changes.replace(group, from, to, CATCH_UP_MS);
+  return atLeader(view, group, withinMs, async (leader) => {
+    if (leader === view.self) await view.hosting.changes.replace(group, from, to, withinMs);
     else {
-      const timeoutMs = CATCH_UP_MS;
-      await view.calls.call(leader, "placement.replace", [group, from, to, CATCH_UP_MS], { timeoutMs });
+      const timeoutMs = withinMs;
+      await view.calls.call(leader, "placement.replace", [group, from, to, withinMs], { timeoutMs });
     }
   });
 }

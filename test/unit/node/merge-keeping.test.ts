@@ -1,4 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { RetryError } from "../../../src/base/errors.js";
+import { groupId, nodeId } from "../../../src/base/ids.js";
+import { pause } from "../../../src/base/waits.js";
 import { MergeWorld } from "./merge-world.js";
 
 const doings = ({ log }: MergeWorld): string[] => log.map((line) => line.replace(/^\d+ /, ""));
@@ -55,5 +58,33 @@ describe("a merge by itself", () => {
     world.behind = 100;
     await world.run(30_000);
     expect(doings(world)).toEqual(["frozen 4", "absorbed 4"]);
+  });
+});
+
+describe("merges that somebody else has begun", () => {
+  it("come before those of the vacant ranges that are left", async () => {
+    const world = new MergeWorld(24);
+    world.onReport = async () => {
+      if (world.meta.wish(groupId(26))?.merging !== true) world.frozen.add(26);
+    };
+    await world.run(40_000, () => doings(world).includes("absorbed 26"));
+    const absorbed = doings(world).filter((what) => what.startsWith("absorbed"));
+    expect(absorbed.indexOf("absorbed 26")).toBe(8);
+  });
+
+  it("do not wait for a pair whose replicas take long to be brought together", async () => {
+    const world = new MergeWorld(4);
+    world.voters.set(4, [nodeId(1), nodeId(2)]);
+    const { replace } = world;
+    world.replace = async (group, from, to, withinMs) => {
+      world.did(`replaces within ${withinMs}`);
+      world.frozen.add(6);
+      world.replace = replace;
+      await pause(world.clock, withinMs);
+      throw new RetryError("OSTRAKA_TIMEOUT", "it has not caught up");
+    };
+    await world.run(90_000, () => doings(world).includes("absorbed 6"));
+    expect(world.log[0]).toMatch(/replaces within (60000|5\d{4})$/);
+    expect(doings(world)).toContain("absorbed 6");
   });
 });

@@ -29,7 +29,7 @@ export class MergeWorld {
   vacant = true;
   refreshSchema = async (): Promise<void> => undefined;
   onReport = async (): Promise<void> => undefined;
-  replace = async (group: number, from: number | null, to: number | null): Promise<void> => {
+  replace = async (group: number, from: number | null, to: number | null, _withinMs: number) => {
     this.did(`replace ${group} ${from} -> ${to}`);
     const others = this.voters.get(group)!.filter((node) => node !== from);
     this.voters.set(group, to === null ? others : [...others, nodeId(to)]);
@@ -117,7 +117,7 @@ export class MergeWorld {
         calm: { leftMs: 0 },
         frozenRanges: () => new Set([...this.frozen].map(groupId)),
         changes: {
-          replace: (group: number, from: number | null, to: number | null) => this.replace(group, from, to),
+          replace: (...move: Parameters<MergeWorld["replace"]>) => this.replace(...move),
         },
         ranges: { get: (range: number) => ({ filled: true, store: store(range) }) },
         view: {
