@@ -6,10 +6,9 @@
  *   than one merge after the other takes them away;
  * - seldom, two neighbours become one that are so small that they will not be split again soon.
  */
-import { type GroupId, groupId, META_GROUP } from "../../base/ids.js";
+import { type GroupId, META_GROUP } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
-import type { RangeDescriptor } from "../../placement/descriptor.js";
 import type { RangeDirectory } from "../../placement/directory.js";
 import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
@@ -28,6 +27,8 @@ const LOOK_MS = 5_000;
 const LOOKS_PER_COMPARISON = 12;
 /** Merges of vacant ranges at a time. */
 const PAIRS = 8;
+/** Pairs of small ranges that are tried at a look, until one is merged. */
+const SMALL_PAIRS = 3;
 /** A replica that has applied less than all that is committed, by more than this, would be waited for. */
 const BEHIND_ENTRIES = 256;
 /** Looks after which whoever was at work on a range is taken to have died: longer than moving its replicas may take. */
@@ -96,7 +97,7 @@ export class MergeKeeper {
       const pairs = apart(vacant.filter(({ left, right }) => answers(left) && answers(right)));
       const startedMs = clock.monotonicMs();
       const merged = await Promise.all(
-        pairs.slice(0, PAIRS).map(({ left }) => this.#merge(left, "no table has rows in the right one")),
+        pairs.slice(0, PAIRS).map((pair) => this.#merge(pair, "no table has rows in the right one")),
       );
       // What somebody else has begun, or these have and not finished, is not to wait for the rest of the vacant ones.
       if (!merged.includes(true) || hosting.frozenRanges().size > 0) return;
@@ -140,7 +141,7 @@ export class MergeKeeper {
       const directory = this.#view.hosting.view.directory();
       const pairs = apart(left.flatMap((range) => pairOf(directory, range)));
       if (pairs.length === 0) return;
-      await Promise.all(pairs.map((pair) => this.#merge(pair.left, "it was begun", true)));
+      await Promise.all(pairs.map((pair) => this.#merge(pair, "it was begun", true)));
       left = left.filter((range) => !pairs.some(({ right }) => right === range));
     }
   }
@@ -148,26 +149,31 @@ export class MergeKeeper {
   async #mergeSmall(): Promise<void> {
     const { meta, hosting } = this.#view;
     if (meta.state.settings.rangeMaxRows > 0 || meta.state.ranges.length < 2) return;
-    const leaders = leaderReports(await allReports(this.#view));
+    const reports = await allReports(this.#view);
+    const leaders = leaderReports(reports);
+    const answers = whichAnswer(reports);
     const { ranges } = hosting.view.directory();
-    for (let i = 1; i < ranges.length; i++) {
+    let tried = 0;
+    for (let i = 1; i < ranges.length && tried < SMALL_PAIRS; i++) {
       const [left, right] = [ranges[i - 1]!, ranges[i]!];
       const wish = meta.wish(left.range);
       if (meta.wish(right.range) !== undefined || wish?.placed || wish?.merging) continue;
+      if (!answers(left.range) || !answers(right.range)) continue;
       const sizes = [leaders.get(left.range), leaders.get(right.range)].map(sizeOf);
       if (sizes[0] === undefined || sizes[1] === undefined) continue;
       if (!shouldMerge(sizes[0], sizes[1], meta.state.settings)) continue;
-      await this.#merge(left.range, "both are small");
-      return;
+      const pair = { left: left.range, right: right.range };
+      if (await this.#merge(pair, "both are small")) return;
+      tried++;
     }
   }
 
   /** Whether they were merged. */
-  async #merge(left: GroupId, why: string, begun = false): Promise<boolean> {
-    const descriptor: RangeDescriptor | undefined = this.#view.hosting.view.directory().get(groupId(left));
+  async #merge({ left, right }: Pair, why: string, begun = false): Promise<boolean> {
+    const descriptor = this.#view.hosting.view.directory().get(left);
     if (descriptor === undefined) return false;
     try {
-      const { range, merged } = await mergeRight(this.#view, descriptor, { byItself: true, begun });
+      const { range, merged } = await mergeRight(this.#view, descriptor, { byItself: right, begun });
       this.#logger.info({ range, merged, why }, "two ranges were merged");
       return true;
     } catch (error) {

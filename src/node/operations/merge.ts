@@ -61,23 +61,28 @@ async function isFrozenHere(
 }
 
 export interface MergeOptions {
-  /** Nobody asked for it: a merge that takes long to prepare gives up, and others get their turn. */
-  readonly byItself?: boolean;
+  /**
+   * Nobody asked for it, and this is the range that was judged: any other is refused, and so is this one once somebody
+   * has decided something for it. What takes long to prepare gives up, and others get their turn.
+   */
+  readonly byItself?: GroupId;
   /** The right range is frozen already. */
   readonly begun?: boolean;
 }
 
 /** Answers the range that has the keys of both. */
 export async function mergeRight(view: ClusterView, left: RangeDescriptor, options: MergeOptions = {}) {
-  const { byItself = false, begun = false } = options;
+  const { byItself, begun = false } = options;
   const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
   if (right === undefined)
     throw new UserError(
       "OSTRAKA_UNSUPPORTED",
       `range ${left.range} is the last one: it has no right neighbour`,
     );
+  if (byItself !== undefined && byItself !== right.range)
+    throw new RetryError("OSTRAKA_RETRY", `range ${left.range} has another right neighbour than ${byItself}`);
   const both = [left.range, right.range];
-  const prepareUntilMs = view.clock.monotonicMs() + (byItself ? MERGE_MS : CATCH_UP_MS);
+  const prepareUntilMs = view.clock.monotonicMs() + (byItself === undefined ? CATCH_UP_MS : MERGE_MS);
   const waiting: Waiting = {
     frozen: begun,
     prepareUntilMs,
@@ -90,7 +95,10 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, optio
     const merged = await retried(view, MERGE_MS, async () => {
       const done = takenIn(view, left.range, right);
       if (done !== undefined) return done;
+      const wanted = byItself === undefined || waiting.frozen;
+      if (!wanted) refuseWished(view, right.range);
       await align(view, left.range, right.range, waiting);
+      if (!wanted) refuseWished(view, right.range);
       const frozen = await retried(view, FREEZE_MS, () =>
         view.hosting.view.client(right.range).freeze(left.range),
       );
@@ -120,6 +128,13 @@ function takenIn(
   if (now?.end !== right.start)
     throw new RetryError("OSTRAKA_RETRY", `range ${right.range} is not next to ${left} any more`);
   return undefined;
+}
+
+/** OSTRAKA_RETRY when somebody has decided by hand meanwhile that the range is one of its own. */
+function refuseWished({ meta }: ClusterView, range: GroupId): void {
+  const wish = meta.wish(range);
+  if (wish?.apart || wish?.placed || wish?.leader !== undefined)
+    throw new RetryError("OSTRAKA_RETRY", `range ${range} was split off, or placed, by hand meanwhile`);
 }
 
 /** Whatever the left range is busy with passes, and keys wait for it. */

@@ -53,6 +53,52 @@ describe("a merge by itself", () => {
     expect(doings(world)).toEqual([]);
   });
 
+  it("leaves a child alone that was split off by hand while nodes were asked", async () => {
+    const world = new MergeWorld(2);
+    world.onReport = async () => {
+      world.onReport = async () => undefined;
+      const child = { range: groupId(77), start: "aa", end: "b", generation: 3, replicas: [nodeId(1)] };
+      const wish = { range: child.range, leader: undefined, placed: false, apart: true };
+      await world.command({ kind: "wish", wish });
+      world.learn([{ ...world.directory.ranges[0]!, end: "aa", generation: 3 }, child]);
+    };
+    await world.run(8_000);
+    expect(doings(world)).toEqual([]);
+    expect(world.meta.wish(groupId(77))?.apart).toBe(true);
+  });
+
+  it("leaves a range alone that is placed by hand while replicas are brought together", async () => {
+    const world = new MergeWorld(2);
+    world.voters.set(4, [nodeId(1), nodeId(2)]);
+    const { replace } = world;
+    world.replace = async (...move) => {
+      await replace(...move);
+      await world.command({ kind: "wish", wish: { ...world.meta.wish(groupId(4))!, placed: true } });
+    };
+    await world.run(30_000);
+    expect(doings(world)).toEqual(["replace 4 null -> 3"]);
+  });
+
+  it("tries the next pair of small ranges where the first cannot be merged", async () => {
+    const world = new MergeWorld(4);
+    world.vacant = false;
+    world.freeze = async (range) => {
+      if (range === 4) throw new RetryError("OSTRAKA_RETRY", "a transaction does not come to its end");
+    };
+    await world.run(70_000);
+    expect(doings(world)).toEqual(["frozen 5", "absorbed 5"]);
+  });
+
+  it("of small ranges does not begin where a member is down", async () => {
+    const world = new MergeWorld(4);
+    world.vacant = false;
+    world.down.add(3);
+    const marked: boolean[] = [];
+    world.meta.onChange(({ wishes }) => marked.push(wishes.length > 0));
+    await world.run(70_000);
+    expect(marked).not.toContain(true);
+  });
+
   it("begins where all is well", async () => {
     const world = new MergeWorld(2);
     world.behind = 100;
@@ -76,7 +122,7 @@ describe("merges that somebody else has begun", () => {
     const world = new MergeWorld(4);
     world.voters.set(4, [nodeId(1), nodeId(2)]);
     const { replace } = world;
-    world.replace = async (group, from, to, withinMs) => {
+    world.replace = async (...[, , , withinMs]) => {
       world.did(`replaces within ${withinMs}`);
       world.frozen.add(6);
       world.replace = replace;

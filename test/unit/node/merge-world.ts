@@ -28,6 +28,7 @@ export class MergeWorld {
   behind = 0;
   vacant = true;
   refreshSchema = async (): Promise<void> => undefined;
+  freeze = async (_range: number): Promise<void> => undefined;
   onReport = async (): Promise<void> => undefined;
   replace = async (group: number, from: number | null, to: number | null, _withinMs: number) => {
     this.did(`replace ${group} ${from} -> ${to}`);
@@ -151,6 +152,7 @@ export class MergeWorld {
     const own = () => this.directory.get(groupId(range))!;
     return {
       freeze: async () => {
+        await this.freeze(range);
         if (!this.frozen.has(range)) this.did(`frozen ${range}`);
         this.frozen.add(range);
         return { ...own(), generation: 3 };
