@@ -9,6 +9,7 @@
 import { type GroupId, META_GROUP } from "../../base/ids.js";
 import type { Timer } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
+import { Deadline } from "../../gateway/deadline.js";
 import type { RangeDirectory } from "../../placement/directory.js";
 import { tableKeySpan } from "../../placement/route.js";
 import { shouldMerge } from "../../placement/sizes.js";
@@ -23,6 +24,8 @@ import {
 import { markMerging, mergeRight } from "./merge.js";
 
 const LOOK_MS = 5_000;
+/** How long the schema is waited for. */
+const SCHEMA_MS = 5_000;
 /** Looks between two at which sizes are compared. */
 const LOOKS_PER_COMPARISON = 12;
 /** Merges of vacant ranges at a time. */
@@ -90,6 +93,7 @@ export class MergeKeeper {
     const { host, hosting, clock } = this.#view;
     for (;;) {
       if (this.#stopped || hosting.calm.leftMs > 0 || !host.group(META_GROUP).status().leaderReady) return;
+      if (hosting.view.directory().ranges.length < 2 || !(await this.#knowsSchema())) return;
       const vacant = this.#vacant();
       if (vacant.length === 0) return;
       const answers = whichAnswer(await allReports(this.#view));
@@ -103,6 +107,20 @@ export class MergeKeeper {
       if (!merged.includes(true) || hosting.frozenRanges().size > 0) return;
       // Whoever wants all ranges together gets a turn, too.
       await pause(clock, clock.monotonicMs() - startedMs);
+    }
+  }
+
+  /** Where no replica of a range is, what is known of the schema is as old as the last session. */
+  async #knowsSchema(): Promise<boolean> {
+    const { clock, hosting } = this.#view;
+    const deadline = new Deadline(clock, SCHEMA_MS, SCHEMA_MS, { signal: undefined });
+    try {
+      await deadline.race(hosting.view.refreshSchema());
+      return true;
+    } catch {
+      return false;
+    } finally {
+      deadline.dispose();
     }
   }
 

@@ -99,6 +99,28 @@ describe("a merge by itself", () => {
     expect(marked).not.toContain(true);
   });
 
+  it("is not decided by an old schema", async () => {
+    const world = new MergeWorld(2);
+    world.refreshSchema = async () => {
+      world.vacant = false;
+    };
+    await world.run(8_000);
+    expect(doings(world)).toEqual([]);
+  });
+
+  it.each([
+    ["cannot be read", async () => Promise.reject(new RetryError("OSTRAKA_UNAVAILABLE", "nobody leads"))],
+    ["is not answered", () => new Promise<void>(() => undefined)],
+  ])("waits where the schema %s, and those that were begun do not", async (_, refresh) => {
+    const world = new MergeWorld(4);
+    world.refreshSchema = async () => {
+      world.frozen.add(6);
+      return refresh();
+    };
+    await world.run(30_000, () => doings(world).includes("absorbed 6"));
+    expect(doings(world)).toEqual(["absorbed 6"]);
+  });
+
   it("begins where all is well", async () => {
     const world = new MergeWorld(2);
     world.behind = 100;

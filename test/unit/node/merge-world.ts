@@ -118,10 +118,12 @@ export class MergeWorld {
         calm: { leftMs: 0 },
         frozenRanges: () => new Set([...this.frozen].map(groupId)),
         changes: {
+          act: async ({ to }: { readonly to: number }) => this.did(`hand over to ${to}`),
           replace: (...move: Parameters<MergeWorld["replace"]>) => this.replace(...move),
         },
         ranges: { get: (range: number) => ({ filled: true, store: store(range) }) },
         view: {
+          refresh: async () => undefined,
           refreshSchema: () => this.refreshSchema(),
           schema: () => ({ snapshot: { tables: this.vacant ? [] : [{ name: "t", id: 1, shard: "rowid" }] } }),
           directory: () => this.#directory(),
