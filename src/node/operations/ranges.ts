@@ -157,11 +157,38 @@ async function move(view: ClusterView, rangeId: unknown, fromNode: unknown, toNo
     throw new UserError("OSTRAKA_REFUSED", `node ${from} has no replica of ${group}`);
   if (members.includes(to))
     throw new UserError("OSTRAKA_REFUSED", `node ${to} has a replica of ${group} already`);
-  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), placed: true } });
-  const other = members.find((node) => node !== from);
-  if ((await leaderOf(view, group)) === from && other !== undefined) await handOver(view, group, other);
-  await replace(view, group, from, to);
+  const { placed } = wishOf(view, group);
+  const setPlaced = (so: boolean): Promise<unknown> =>
+    view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), placed: so } });
+  await setPlaced(true);
+  try {
+    if ((await leaderOf(view, group)) === from && members.length > 1)
+      await handOver(view, group, await successor(view, group, members, from));
+    await replace(view, group, from, to);
+  } catch (error) {
+    if (!placed) await setPlaced(false).catch(() => undefined);
+    throw error;
+  }
   return { range: group, replicas: await membersOf(view, group) };
+}
+
+/** Who can lead in its place: of those that answer and have disk space the one that has applied most. */
+async function successor(
+  view: ClusterView,
+  group: GroupId,
+  members: readonly NodeId[],
+  from: NodeId,
+): Promise<NodeId> {
+  const reports = await allReports(view, { groups: [group] });
+  const fit = members.flatMap((node) => {
+    const report = node === from ? undefined : reports.get(node);
+    const applied = report?.groups.find((one) => one.group === group)?.applied;
+    return applied === undefined || report?.diskFull ? [] : [{ node, applied }];
+  });
+  const [best] = fit.sort((a, b) => b.applied - a.applied);
+  if (best === undefined)
+    throw new RetryError("OSTRAKA_UNAVAILABLE", `no other node that has a replica of ${group} can lead it`);
+  return best.node;
 }
 
 async function transfer(view: ClusterView, rangeId: unknown, toNode: unknown) {
