@@ -24,6 +24,7 @@ import type {
   NodeRecord,
   NodeState,
   RangeWish,
+  WishChange,
 } from "./types.js";
 
 export { decodeMetaResult, encodeMetaCommand } from "./codec.js";
@@ -36,6 +37,7 @@ export type {
   NodeRecord,
   NodeState,
   RangeWish,
+  WishChange,
 } from "./types.js";
 
 export const DEFAULT_SETTINGS: ClusterSettings = {
@@ -115,6 +117,8 @@ export class MetaMachine implements StateMachine {
         return this.#recover(command);
       case "wish":
         return this.#wish(command.wish);
+      case "amend":
+        return this.#amend(command.range, command.wish);
     }
   }
 
@@ -247,6 +251,12 @@ export class MetaMachine implements StateMachine {
     if (wish.leader !== undefined || wish.placed || wish.apart || wish.merging) wishes.push(wish);
     this.#change({ wishes: wishes.sort((a, b) => a.range - b.range) });
     return this.#accepted(0);
+  }
+
+  #amend(range: GroupId, change: WishChange): MetaResult {
+    if (this.isMerged(range)) return this.#accepted(0);
+    const before = this.wish(range) ?? { leader: undefined, placed: false, apart: false };
+    return this.#wish({ ...before, ...change, range });
   }
 
   #accepted(nodeId: number): MetaResult {

@@ -25,7 +25,7 @@ import {
   leaderReports,
   type NodeReport,
 } from "./cluster-view.js";
-import { CATCH_UP_MS, handOver, replace, wishOf } from "./replica-moves.js";
+import { amendWish, CATCH_UP_MS, handOver, replace } from "./replica-moves.js";
 
 /** After that, what is in the way is an error, to be gone on from by merging again. */
 const MERGE_MS = 60_000;
@@ -146,7 +146,7 @@ function unavailable(error: unknown): never {
 /** Should this node die before it ends, the keeper of merges (merge-keeper.ts) takes the mark away. */
 export async function markMerging(view: ClusterView, range: GroupId, merging: boolean): Promise<void> {
   if (view.meta.isMerged(range)) return;
-  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, range), merging } });
+  await amendWish(view, range, { merging });
 }
 
 function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>): Promise<T> {

@@ -1,6 +1,6 @@
 /** What operations ask of a group's leader, wherever it is: to hand over, or to move a replica. */
 import type { GroupId, NodeId } from "../../base/ids.js";
-import type { RangeWish } from "../../machines/meta/meta.js";
+import type { WishChange } from "../../machines/meta/meta.js";
 import type { ClusterView } from "./cluster-view.js";
 import { atLeader } from "./leader-call.js";
 
@@ -34,7 +34,7 @@ export function replace(
   });
 }
 
-/** What was wished of a range by hand so far. */
-export function wishOf({ meta }: ClusterView, range: GroupId): RangeWish {
-  return meta.wish(range) ?? { range, leader: undefined, placed: false, apart: false };
+/** Only what is named: what this node knows of the rest may be old. */
+export async function amendWish(view: ClusterView, range: GroupId, wish: WishChange): Promise<void> {
+  await view.metaClient.command({ kind: "amend", range, wish });
 }
