@@ -62,6 +62,8 @@ const EMPTY: MetaState = {
 export class MetaMachine implements StateMachine {
   #state: MetaState = EMPTY;
   #directory = new RangeDirectory([]);
+  /** Those of the state: they only become more, and are asked for all the time. */
+  #merged: ReadonlySet<GroupId> = new Set();
   readonly #listeners = new Set<(state: MetaState) => void>();
 
   get state(): MetaState {
@@ -153,6 +155,7 @@ export class MetaMachine implements StateMachine {
       .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
       .map(({ range }) => range);
     const merged = [...new Set([...gone, ...unheard])];
+    if (merged.length > 0) this.#merged = new Set([...this.#merged, ...merged]);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({
@@ -264,7 +267,7 @@ export class MetaMachine implements StateMachine {
   }
 
   isMerged(range: GroupId): boolean {
-    return this.#state.merged.includes(range);
+    return this.#merged.has(range);
   }
 
   wish(range: GroupId): RangeWish | undefined {
@@ -278,6 +281,7 @@ export class MetaMachine implements StateMachine {
   restore(snapshot: Uint8Array): void {
     this.#state = decodeMetaState(snapshot);
     this.#directory = new RangeDirectory(this.#state.ranges);
+    this.#merged = new Set(this.#state.merged);
     for (const listener of this.#listeners) listener(this.#state);
   }
 }

@@ -96,6 +96,9 @@ describe("ranges", () => {
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
     expect(meta.machine.state.wishes).toEqual([]);
     expect(meta.machine.isMerged(groupId(4))).toBe(true);
+    const copy = new MetaMachine();
+    copy.restore(meta.machine.snapshot());
+    expect([3, 4].map((id) => copy.isMerged(groupId(id)))).toEqual([false, true]);
     // Its last leader does not bring it back.
     meta.run({ kind: "report", ranges: [range(4, MIDDLE, "", 3)] });
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
