@@ -81,13 +81,11 @@ export class MergeWorld {
     return { ...at, group, role: node === 1 ? "leader" : "follower" };
   }
 
-  #groups(): number[] {
-    return this.directory.ranges.map(({ range }) => range);
-  }
+  groups = (): number[] => this.directory.ranges.map(({ range }) => range);
 
   #makeView(): ClusterView {
     const handles = () =>
-      this.#groups().map((group) => ({
+      this.groups().map((group) => ({
         group,
         leader: 1,
         status: () => ({
@@ -146,7 +144,7 @@ export class MergeWorld {
     if (method === "ranges.frozen") return this.frozen.has(range) && !this.stuck.has(node);
     if (method !== "node.report") throw new Error(method);
     await this.onReport();
-    const groups = this.#groups().map((group) => this.#status(group, node));
+    const groups = this.groups().map((group) => this.#status(group, node));
     return { node, clusterId: "c", diskFull: this.full.has(node), groups, statements: {} };
   }
 

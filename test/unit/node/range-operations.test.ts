@@ -3,6 +3,7 @@ import { RetryError } from "../../../src/base/errors.js";
 import { groupId, nodeId } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
 import type { ClusterView } from "../../../src/node/operations/cluster-view.js";
+import { nodeOperations } from "../../../src/node/operations/nodes.js";
 import { rangeOperations } from "../../../src/node/operations/ranges.js";
 import { systemTables } from "../../../src/node/operations/system-tables.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
@@ -102,4 +103,19 @@ it("a range that could not be moved does not count as placed by hand", async () 
   };
   await expect(moved(world)).rejects.toMatchObject({ code: "OSTRAKA_TIMEOUT" });
   expect(world.meta.wish(groupId(3))).toBeUndefined();
+});
+
+it("a node does not count as empty while a range has no leader, whoever leads one that was merged away", async () => {
+  const world = new MergeWorld(2);
+  for (const group of [3, 4, 99]) world.voters.set(group, [nodeId(1), nodeId(2)]);
+  world.groups = () => [3, 99];
+  let answer: unknown;
+  void Promise.resolve(nodeOperations(world.view)["node.drain"]!({ node: 3 })).then((is) => {
+    answer = is;
+  });
+  for (let i = 0; i < 20; i++) await world.clock.advance(100);
+  expect(answer).toBeUndefined();
+  world.groups = () => [3, 4];
+  for (let i = 0; i < 20; i++) await world.clock.advance(100);
+  expect(answer).toEqual({ node: 3, state: "draining", empty: true });
 });
