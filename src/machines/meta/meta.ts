@@ -24,6 +24,7 @@ import type {
   NodeRecord,
   NodeState,
   RangeWish,
+  WishChange,
 } from "./types.js";
 
 export { decodeMetaResult, encodeMetaCommand } from "./codec.js";
@@ -36,6 +37,7 @@ export type {
   NodeRecord,
   NodeState,
   RangeWish,
+  WishChange,
 } from "./types.js";
 
 export const DEFAULT_SETTINGS: ClusterSettings = {
@@ -60,6 +62,8 @@ const EMPTY: MetaState = {
 export class MetaMachine implements StateMachine {
   #state: MetaState = EMPTY;
   #directory = new RangeDirectory([]);
+  /** Those of the state: they only become more, and are asked for all the time. */
+  #merged: ReadonlySet<GroupId> = new Set();
   readonly #listeners = new Set<(state: MetaState) => void>();
 
   get state(): MetaState {
@@ -115,6 +119,8 @@ export class MetaMachine implements StateMachine {
         return this.#recover(command);
       case "wish":
         return this.#wish(command.wish);
+      case "amend":
+        return this.#amend(command.range, command.wish);
     }
   }
 
@@ -149,6 +155,7 @@ export class MetaMachine implements StateMachine {
       .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
       .map(({ range }) => range);
     const merged = [...new Set([...gone, ...unheard])];
+    if (merged.length > 0) this.#merged = new Set([...this.#merged, ...merged]);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({
@@ -249,12 +256,18 @@ export class MetaMachine implements StateMachine {
     return this.#accepted(0);
   }
 
+  #amend(range: GroupId, change: WishChange): MetaResult {
+    if (this.isMerged(range)) return this.#accepted(0);
+    const before = this.wish(range) ?? { leader: undefined, placed: false, apart: false };
+    return this.#wish({ ...before, ...change, range });
+  }
+
   #accepted(nodeId: number): MetaResult {
     return { ok: true, nodeId, clusterId: this.#state.clusterId };
   }
 
   isMerged(range: GroupId): boolean {
-    return this.#state.merged.includes(range);
+    return this.#merged.has(range);
   }
 
   wish(range: GroupId): RangeWish | undefined {
@@ -268,6 +281,7 @@ export class MetaMachine implements StateMachine {
   restore(snapshot: Uint8Array): void {
     this.#state = decodeMetaState(snapshot);
     this.#directory = new RangeDirectory(this.#state.ranges);
+    this.#merged = new Set(this.#state.merged);
     for (const listener of this.#listeners) listener(this.#state);
   }
 }

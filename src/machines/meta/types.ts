@@ -47,6 +47,8 @@ export interface RangeWish {
   readonly merging?: boolean;
 }
 
+export type WishChange = Partial<Omit<RangeWish, "range">>;
+
 export interface MetaState {
   /** Empty until the first leader has named the cluster. */
   readonly clusterId: string;
@@ -108,7 +110,9 @@ export type MetaCommand =
       readonly firstFreeRangeId?: number;
     }
   /** Replaces what was wished of the range. */
-  | { readonly kind: "wish"; readonly wish: RangeWish };
+  | { readonly kind: "wish"; readonly wish: RangeWish }
+  /** Changes these of what was wished of the range, as it is then; nothing of one that was merged away. */
+  | { readonly kind: "amend"; readonly range: GroupId; readonly wish: WishChange };
 
 export type MetaResult =
   | {

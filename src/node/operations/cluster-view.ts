@@ -54,6 +54,8 @@ export interface GroupReport {
 export interface NodeReport {
   readonly node: number;
   readonly clusterId: string;
+  /** There is no disk space: what is committed may not be applied. */
+  readonly diskFull: boolean;
   readonly groups: readonly GroupReport[];
   readonly statements: Readonly<StatementCounts>;
 }
@@ -78,6 +80,7 @@ export async function localReport(view: ClusterView, options: ReportOptions = {}
   return {
     node: self,
     clusterId: meta.state.clusterId,
+    diskFull: host.diskFull !== undefined,
     statements: view.statements,
     groups: await Promise.all(
       groups.map((handle) => groupReport(handle, hosting, self, options.rows === true)),

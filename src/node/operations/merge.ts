@@ -6,8 +6,9 @@
  * prepared before. Whatever ends this in between, doing it again goes on, at whoever is the left neighbour by then: a
  * range that is frozen is not frozen again.
  *
- * Nor may a node that dies in between keep the keys from being used: once the right one is frozen, a member that has not
- * answered for a while is taken out of both. It gets a replica again when placement finds it there.
+ * Nor may a node that dies in between keep the keys from being used, or one that answers and does not get on (no disk
+ * space; cut off from the leader): once the right one is frozen, a member that has not answered, or not applied that, for a
+ * while is taken out of both. It gets a replica again when placement finds it fit.
  *
  * Invariant: where the left range is told to take in the other one, each of its members has a replica of both, and has the
  * freeze durably. Such a node keeps the frozen replica until it has taken it in (src/node/ranges/farewell.ts).
@@ -24,13 +25,13 @@ import {
   leaderReports,
   type NodeReport,
 } from "./cluster-view.js";
-import { handOver, replace, wishOf } from "./replica-moves.js";
+import { amendWish, CATCH_UP_MS, handOver, replace } from "./replica-moves.js";
 
 /** After that, what is in the way is an error, to be gone on from by merging again. */
 const MERGE_MS = 60_000;
 const FREEZE_MS = 30_000;
 const APPLY_MS = 10_000;
-/** How long a member may be silent while keys wait for it. */
+/** How long a member may be silent, or not apply the freeze, while keys wait for it. */
 const SILENT_MS = 10_000;
 const PAUSE_MS = 30;
 /** How long a range may have no leader while it is moved. */
@@ -59,28 +60,50 @@ async function isFrozenHere(
   return (await hosted.store.checkpoint()) >= applied;
 }
 
-/** Answers the range that has the keys of both. `begun`: the right one is frozen already. */
-export async function mergeRight(view: ClusterView, left: RangeDescriptor, begun = false) {
+export interface MergeOptions {
+  /**
+   * Nobody asked for it, and this is the range that was judged: any other is refused, and so is this one once somebody
+   * has decided something for it. What takes long to prepare gives up, and others get their turn.
+   */
+  readonly byItself?: GroupId;
+  /** The right range is frozen already. */
+  readonly begun?: boolean;
+}
+
+/** Answers the range that has the keys of both. */
+export async function mergeRight(view: ClusterView, left: RangeDescriptor, options: MergeOptions = {}) {
+  const { byItself, begun = false } = options;
   const right = left.end === "" ? undefined : view.hosting.view.directory().at(left.end);
   if (right === undefined)
     throw new UserError(
       "OSTRAKA_UNSUPPORTED",
       `range ${left.range} is the last one: it has no right neighbour`,
     );
+  if (byItself !== undefined && byItself !== right.range)
+    throw new RetryError("OSTRAKA_RETRY", `range ${left.range} has another right neighbour than ${byItself}`);
   const both = [left.range, right.range];
-  const waiting: Waiting = { frozen: begun, silentSinceMs: undefined };
+  const prepareUntilMs = view.clock.monotonicMs() + (byItself === undefined ? CATCH_UP_MS : MERGE_MS);
+  const waiting: Waiting = {
+    frozen: begun,
+    prepareUntilMs,
+    silentSinceMs: undefined,
+    unappliedSinceMs: new Map(),
+  };
   try {
     // Placement keeps its hands off while they have to stay together.
     for (const range of both) await markMerging(view, range, true);
     const merged = await retried(view, MERGE_MS, async () => {
       const done = takenIn(view, left.range, right);
       if (done !== undefined) return done;
+      const wanted = byItself === undefined || waiting.frozen;
+      if (!wanted) refuseWished(view, right.range);
       await align(view, left.range, right.range, waiting);
+      if (!wanted) refuseWished(view, right.range);
       const frozen = await retried(view, FREEZE_MS, () =>
         view.hosting.view.client(right.range).freeze(left.range),
       );
       waiting.frozen = true;
-      const ready = await untilAllApplied(view, right, left.range);
+      const ready = await untilAllApplied(view, right, left.range, waiting);
       return view.hosting.view.client(left.range).absorb(frozen, ready).catch(unavailable);
     });
     view.hosting.view.learn(JSON.stringify([merged]));
@@ -107,6 +130,13 @@ function takenIn(
   return undefined;
 }
 
+/** OSTRAKA_RETRY when somebody has decided by hand meanwhile that the range is one of its own. */
+function refuseWished({ meta }: ClusterView, range: GroupId): void {
+  const wish = meta.wish(range);
+  if (wish?.apart || wish?.placed || wish?.leader !== undefined)
+    throw new RetryError("OSTRAKA_RETRY", `range ${range} was split off, or placed, by hand meanwhile`);
+}
+
 /** Whatever the left range is busy with passes, and keys wait for it. */
 function unavailable(error: unknown): never {
   if (!(error instanceof RetryError)) throw error;
@@ -116,7 +146,7 @@ function unavailable(error: unknown): never {
 /** Should this node die before it ends, the keeper of merges (merge-keeper.ts) takes the mark away. */
 export async function markMerging(view: ClusterView, range: GroupId, merging: boolean): Promise<void> {
   if (view.meta.isMerged(range)) return;
-  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, range), merging } });
+  await amendWish(view, range, { merging });
 }
 
 function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>): Promise<T> {
@@ -124,10 +154,12 @@ function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>)
   return deadline.persist(work);
 }
 
-/** Whether keys wait for the merge, and since when the merge waits for a node. */
+/** Whether keys wait for the merge, until when it may take to get there, and since when the merge waits for a node, or for which to apply the freeze. */
 interface Waiting {
   frozen: boolean;
+  readonly prepareUntilMs: number;
   silentSinceMs: number | undefined;
+  readonly unappliedSinceMs: Map<number, number>;
 }
 
 /** Makes the right one's replicas lie where the left one's do, one by one. */
@@ -146,19 +178,26 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
       continue;
     }
     if (await tookOutSilent(view, [ours, theirs], reports, waiting)) continue;
+    if (await tookOutUnapplied(view, [ours, theirs], waiting)) continue;
     // A move that has begun would wait for placement, which waits for the merge.
     const moving = [ours, theirs].find(({ learners }) => learners.length > 0);
     if (moving !== undefined) {
       await replace(view, groupId(moving.group), moving.learners[0] as NodeId, null);
       continue;
     }
+    const leftMs = waiting.frozen ? CATCH_UP_MS : waiting.prepareUntilMs - clock.monotonicMs();
+    if (leftMs <= 0)
+      throw new RetryError(
+        "OSTRAKA_TIMEOUT",
+        "to bring the replicas of the two ranges together took too long",
+      );
     const to = ours.voters.find((node) => !theirs.voters.includes(node));
     const from = theirs.voters.find((node) => !ours.voters.includes(node));
     if (to === undefined && from === undefined) return;
     const stays = theirs.voters.find((node) => node !== from);
     // A leader that is to go hands over first: nobody waits for an election.
     if (from === theirs.node && stays !== undefined) await handOver(view, right, stays as NodeId);
-    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null);
+    else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null, leftMs);
     patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   }
 }
@@ -187,11 +226,38 @@ async function tookOutSilent(
   return false;
 }
 
+/**
+ * As long as most of a range's members have applied the freeze, those that have not for too long go. Their logs may well
+ * have it, and so the membership could be changed without them, too; but what nobody has applied is no copy to rely on.
+ */
+async function tookOutUnapplied(
+  view: ClusterView,
+  ranges: readonly (GroupReport & { readonly node: number })[],
+  { frozen, unappliedSinceMs }: Waiting,
+): Promise<boolean> {
+  const lateMs = view.clock.monotonicMs() - SILENT_MS;
+  if (!frozen) return false;
+  for (const { group, node: leader, voters } of ranges) {
+    const late = voters.find((node) => (unappliedSinceMs.get(node) ?? Number.POSITIVE_INFINITY) <= lateMs);
+    const fit = voters.filter((node) => !unappliedSinceMs.has(node));
+    if (late === undefined || fit.length <= voters.length / 2) continue;
+    if (late === leader) await handOver(view, groupId(group), fit[0] as NodeId);
+    else await replace(view, groupId(group), late as NodeId, null);
+    return true;
+  }
+  return false;
+}
+
 /** Answers the nodes of the right range, all of which have applied the freeze; those of the left one are among them. */
-async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: GroupId): Promise<NodeId[]> {
+async function untilAllApplied(
+  view: ClusterView,
+  right: RangeDescriptor,
+  into: GroupId,
+  { unappliedSinceMs }: Waiting,
+): Promise<NodeId[]> {
   const { clock, calls, self } = view;
   const { range } = right;
-  const untilMs = clock.monotonicMs() + APPLY_MS;
+  let untilMs: number | undefined;
   for (;;) {
     if (takenIn(view, into, right) !== undefined)
       throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${range} was taken in meanwhile`);
@@ -205,6 +271,8 @@ async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: 
         "OSTRAKA_UNAVAILABLE",
         `ranges ${into} and ${range} are not on the same nodes any more`,
       );
+    const askedMs = clock.monotonicMs();
+    untilMs ??= askedMs + APPLY_MS;
     const applied = await Promise.all(
       nodes.map((node) => {
         const left = wanted.includes(node) ? into : undefined;
@@ -215,8 +283,11 @@ async function untilAllApplied(view: ClusterView, right: RangeDescriptor, into: 
         return asked.catch(() => false);
       }),
     );
+    for (const [i, node] of nodes.entries())
+      if (applied[i] === true) unappliedSinceMs.delete(node);
+      else if (!unappliedSinceMs.has(node)) unappliedSinceMs.set(node, askedMs);
     if (nodes.length > 0 && wanted.length > 0 && applied.every((is) => is === true)) return nodes;
-    if (clock.monotonicMs() > untilMs)
+    if (clock.monotonicMs() >= untilMs)
       throw new RetryError(
         "OSTRAKA_UNAVAILABLE",
         `range ${range} is frozen, but not all of its replicas have applied that; merge again to go on`,

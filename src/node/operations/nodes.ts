@@ -65,10 +65,10 @@ async function drain(view: ClusterView, { id }: MetaNode, undo: boolean, wait: b
   if (undo) return { node: id, state: "live" };
   if (!wait) return { node: id, state: "draining", empty: false };
   await until(view, `node ${id} holds nothing`, async () => {
-    const leaders = [...leaderReports(await allReports(view)).values()];
-    const ranges = view.meta.state.ranges.length;
-    if (leaders.filter(({ kind }) => kind === "range").length < ranges) return false;
-    return leaders.every(
+    const leaders = leaderReports(await allReports(view));
+    // Who has replicas of a range that nobody is known to lead cannot be told.
+    if (view.meta.state.ranges.some(({ range }) => !leaders.has(range))) return false;
+    return [...leaders.values()].every(
       ({ group, voters, learners }) =>
         !voters.includes(id) && (group === META_GROUP || !learners.includes(id)),
     );

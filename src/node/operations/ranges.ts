@@ -8,7 +8,7 @@ import { lowerAscii } from "../../sql/tokenizer.js";
 import { allReports, type ClusterView, leaderReports, type NodeReport } from "./cluster-view.js";
 import { atLeader, leaderOf } from "./leader-call.js";
 import { mergeRight } from "./merge.js";
-import { handOver, replace, wishOf } from "./replica-moves.js";
+import { amendWish, handOver, replace } from "./replica-moves.js";
 import { describeKey, splitKeys } from "./split-keys.js";
 
 const CHANGE_MS = 60_000;
@@ -133,7 +133,7 @@ async function splitAt(view: ClusterView, key: string) {
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the directory of ranges has a gap");
     if (parent.start === key) return { range: parent.range, existed: parent.range !== child };
     // By hand: it is not merged again by itself.
-    await metaClient.command({ kind: "wish", wish: { ...wishOf(view, child), apart: true } });
+    await amendWish(view, child, { apart: true });
     const made = await hosting.view.client(parent.range).split(key, child);
     hosting.view.learn(JSON.stringify([made]));
     await hosting.view.refresh().catch(() => undefined);
@@ -157,11 +157,36 @@ async function move(view: ClusterView, rangeId: unknown, fromNode: unknown, toNo
     throw new UserError("OSTRAKA_REFUSED", `node ${from} has no replica of ${group}`);
   if (members.includes(to))
     throw new UserError("OSTRAKA_REFUSED", `node ${to} has a replica of ${group} already`);
-  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), placed: true } });
-  const other = members.find((node) => node !== from);
-  if ((await leaderOf(view, group)) === from && other !== undefined) await handOver(view, group, other);
-  await replace(view, group, from, to);
+  const placed = view.meta.wish(group)?.placed === true;
+  await amendWish(view, group, { placed: true });
+  try {
+    if ((await leaderOf(view, group)) === from && members.length > 1)
+      await handOver(view, group, await successor(view, group, members, from));
+    await replace(view, group, from, to);
+  } catch (error) {
+    if (!placed) await amendWish(view, group, { placed: false }).catch(() => undefined);
+    throw error;
+  }
   return { range: group, replicas: await membersOf(view, group) };
+}
+
+/** Who can lead in its place: of those that answer and have disk space the one that has applied most. */
+async function successor(
+  view: ClusterView,
+  group: GroupId,
+  members: readonly NodeId[],
+  from: NodeId,
+): Promise<NodeId> {
+  const reports = await allReports(view, { groups: [group] });
+  const fit = members.flatMap((node) => {
+    const report = node === from ? undefined : reports.get(node);
+    const applied = report?.groups.find((one) => one.group === group)?.applied;
+    return applied === undefined || report?.diskFull ? [] : [{ node, applied }];
+  });
+  const [best] = fit.sort((a, b) => b.applied - a.applied);
+  if (best === undefined)
+    throw new RetryError("OSTRAKA_UNAVAILABLE", `no other node that has a replica of ${group} can lead it`);
+  return best.node;
 }
 
 async function transfer(view: ClusterView, rangeId: unknown, toNode: unknown) {
@@ -169,7 +194,7 @@ async function transfer(view: ClusterView, rangeId: unknown, toNode: unknown) {
   const to = knownNode(view, toNode);
   if (!(await membersOf(view, group)).includes(to))
     throw new UserError("OSTRAKA_REFUSED", `node ${to} has no replica of ${group}`);
-  await view.metaClient.command({ kind: "wish", wish: { ...wishOf(view, group), leader: to } });
+  await amendWish(view, group, { leader: to });
   await handOver(view, group, to);
   return { range: group, leader: to };
 }

@@ -1,11 +1,12 @@
 /** What operations ask of a group's leader, wherever it is: to hand over, or to move a replica. */
 import type { GroupId, NodeId } from "../../base/ids.js";
-import type { RangeWish } from "../../machines/meta/meta.js";
+import type { WishChange } from "../../machines/meta/meta.js";
 import type { ClusterView } from "./cluster-view.js";
 import { atLeader } from "./leader-call.js";
 
 const CHANGE_MS = 60_000;
-const CATCH_UP_MS = 10 * 60_000;
+/** How long a new replica may take to catch up. */
+export const CATCH_UP_MS = 10 * 60_000;
 
 export function handOver(view: ClusterView, group: GroupId, to: NodeId): Promise<void> {
   const action = { kind: "transfer" as const, group, to, why: "by hand" };
@@ -22,17 +23,18 @@ export function replace(
   group: GroupId,
   from: NodeId | null,
   to: NodeId | null,
+  withinMs = CATCH_UP_MS,
 ): Promise<void> {
-  return atLeader(view, group, CATCH_UP_MS, async (leader) => {
-    if (leader === view.self) await view.hosting.changes.replace(group, from, to, CATCH_UP_MS);
+  return atLeader(view, group, withinMs, async (leader) => {
+    if (leader === view.self) await view.hosting.changes.replace(group, from, to, withinMs);
     else {
-      const timeoutMs = CATCH_UP_MS;
-      await view.calls.call(leader, "placement.replace", [group, from, to, CATCH_UP_MS], { timeoutMs });
+      const timeoutMs = withinMs;
+      await view.calls.call(leader, "placement.replace", [group, from, to, withinMs], { timeoutMs });
     }
   });
 }
 
-/** What was wished of a range by hand so far. */
-export function wishOf({ meta }: ClusterView, range: GroupId): RangeWish {
-  return meta.wish(range) ?? { range, leader: undefined, placed: false, apart: false };
+/** Only what is named: what this node knows of the rest may be old. */
+export async function amendWish(view: ClusterView, range: GroupId, wish: WishChange): Promise<void> {
+  await view.metaClient.command({ kind: "amend", range, wish });
 }

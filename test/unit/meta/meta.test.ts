@@ -96,9 +96,31 @@ describe("ranges", () => {
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
     expect(meta.machine.state.wishes).toEqual([]);
     expect(meta.machine.isMerged(groupId(4))).toBe(true);
+    const copy = new MetaMachine();
+    copy.restore(meta.machine.snapshot());
+    expect([3, 4].map((id) => copy.isMerged(groupId(id)))).toEqual([false, true]);
     // Its last leader does not bring it back.
     meta.run({ kind: "report", ranges: [range(4, MIDDLE, "", 3)] });
     expect(meta.machine.state.ranges.map(({ range: id }) => id)).toEqual([3]);
+  });
+
+  it("changes of what was wished of a range only what is named", () => {
+    const meta = Meta.founded();
+    const here = groupId(3);
+    meta.run({ kind: "amend", range: here, wish: { merging: true } });
+    meta.run({ kind: "amend", range: here, wish: { placed: true } });
+    meta.run({ kind: "amend", range: here, wish: { merging: false } });
+    expect(meta.machine.wish(here)).toMatchObject({ placed: true, merging: false, apart: false });
+    meta.run({ kind: "amend", range: here, wish: { leader: nodeId(2) } });
+    meta.run({ kind: "amend", range: here, wish: { placed: false } });
+    expect(meta.machine.wish(here)).toMatchObject({ leader: 2, placed: false });
+    meta.run({ kind: "wish", wish: { range: here, leader: undefined, placed: false, apart: false } });
+    expect(meta.machine.wish(here)).toBeUndefined();
+    // One that was merged away meanwhile.
+    meta.run({ kind: "report", ranges: [range(3, "", MIDDLE, 2), range(4, MIDDLE, "", 2)] });
+    meta.run({ kind: "report", ranges: [range(3, "", "", 4)] });
+    meta.run({ kind: "amend", range: groupId(4), wish: { merging: true } });
+    expect(meta.machine.state.wishes).toEqual([]);
   });
 
   it("keeps a range whose child was told of first", () => {
