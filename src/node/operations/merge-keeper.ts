@@ -93,7 +93,10 @@ export class MergeKeeper {
     const { host, hosting, clock } = this.#view;
     for (;;) {
       if (this.#stopped || hosting.calm.leftMs > 0 || !host.group(META_GROUP).status().leaderReady) return;
-      if (hosting.view.directory().ranges.length < 2 || !(await this.#knowsSchema())) return;
+      if (hosting.view.directory().ranges.length < 2) return;
+      // Whoever is asked for the schema wakes: seldom, where nothing seems to be vacant.
+      const due = this.#looks % LOOKS_PER_COMPARISON === 0;
+      if ((!due && this.#vacant().length === 0) || !(await this.#knowsSchema())) return;
       const vacant = this.#vacant();
       if (vacant.length === 0) return;
       const answers = whichAnswer(await allReports(this.#view));

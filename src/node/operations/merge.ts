@@ -154,11 +154,14 @@ function retried<T>(view: ClusterView, withinMs: number, work: () => Promise<T>)
   return deadline.persist(work);
 }
 
-/** Whether keys wait for the merge, until when it may take to get there, and since when the merge waits for a node, or for which to apply the freeze. */
 interface Waiting {
+  /** Keys wait for the merge. */
   frozen: boolean;
+  /** When to give up, before that. */
   readonly prepareUntilMs: number;
+  /** Since when a node is waited for that does not answer, */
   silentSinceMs: number | undefined;
+  /** and since when each that does has not applied the freeze. */
   readonly unappliedSinceMs: Map<number, number>;
 }
 
