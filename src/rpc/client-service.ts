@@ -219,8 +219,16 @@ export class ClientConnection implements PipeHandler {
     } catch (error) {
       const wire = toWireError(error);
       if (wire[1] === "OSTRAKA_PROTOCOL") this.#countMalformed(wire[2]);
-      this.#writer.push([ServerOp.Error, id, wire, 0], wire[2].length);
+      this.#writer.push([ServerOp.Error, id, wire, this.#stateAfter(message)], wire[2].length);
     }
+  }
+
+  /** Of the session that a message which came to nothing was for: what is open there stays open. */
+  #stateAfter(message: unknown): SessionState {
+    const [op, , name] = Array.isArray(message) ? (message as unknown[]) : [];
+    if ((op !== ClientOp.Execute && op !== ClientOp.Batch) || typeof name !== "number") return 0;
+    const session = this.#sessions.get(name);
+    return session === undefined ? 0 : STATES[session.state()];
   }
 
   /** Said in the log, but not once a message: that would be the client's way to fill a disk. */
@@ -411,14 +419,14 @@ export class ClientConnection implements PipeHandler {
       },
     };
     const cursor = new ClientCursor(request.id, stream, want, owner);
-    this.#cursorOwners.set(cursor, { request, park });
+    this.#cursorOwners.set(cursor, { request, session, park });
     this.#running.set(request.id, cursor);
     void cursor.pump();
   }
 
   readonly #cursorOwners = new WeakMap<
     ClientCursor,
-    { readonly request: ServedRequest; readonly park: (parked: boolean) => void }
+    { readonly request: ServedRequest; readonly session: Session; readonly park: (parked: boolean) => void }
   >();
 
   #batch(message: unknown[]): void {
@@ -490,11 +498,9 @@ export class ClientConnection implements PipeHandler {
       // Still waiting for room: it never starts.
       const at = this.#backlog.findIndex((m) => Array.isArray(m) && m[1] === id && !isControl(m));
       if (at < 0) return;
-      this.#backlog.splice(at, 1);
-      this.#writer.push(
-        [ServerOp.Error, id, ["retry", "OSTRAKA_TIMEOUT", "cancelled before it began", null], 0],
-        32,
-      );
+      const [message] = this.#backlog.splice(at, 1);
+      const wire = ["retry", "OSTRAKA_TIMEOUT", "cancelled before it began", null];
+      this.#writer.push([ServerOp.Error, id, wire, this.#stateAfter(message)], 32);
       return;
     }
     running.close();
@@ -502,8 +508,9 @@ export class ClientConnection implements PipeHandler {
     owner.park(false);
     owner.request.abort();
     this.#finish(owner.request, running);
-    if (!quiet)
-      this.#writer.push([ServerOp.Error, id, ["retry", "OSTRAKA_TIMEOUT", "interrupted", null], 0], 32);
+    if (quiet) return;
+    const wire = ["retry", "OSTRAKA_TIMEOUT", "interrupted", null];
+    this.#writer.push([ServerOp.Error, id, wire, STATES[owner.session.state()]], 32);
   }
 
   #outcome(message: unknown[]): void {

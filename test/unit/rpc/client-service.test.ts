@@ -64,6 +64,7 @@ class TestGateway implements Gateway {
   aborted = 0;
   streams = 0;
   started = 0;
+  state: ReturnType<Session["state"]> = "idle";
 
   openSession(): Session {
     this.opened++;
@@ -84,7 +85,7 @@ class TestGateway implements Gateway {
         return { kind: "stream", stream: { ...outcome, next, close, summary: () => outcome } };
       },
       batch: async () => [outcome],
-      state: () => "idle",
+      state: () => this.state,
       close: async () => {
         this.closed++;
       },
@@ -249,6 +250,37 @@ describe("messages", () => {
     const codes = pipe.sent.filter(([op]) => op === ServerOp.Error).map((m) => (m[2] as string[])[1]);
     expect(codes).toEqual(["OSTRAKA_INTERNAL", "OSTRAKA_INTERNAL"]);
     expect(warnings.join()).toMatch(/a bug/);
+  });
+});
+
+describe("the state that a session's errors tell", () => {
+  it.each<[string, unknown[], string]>([
+    ["a cursor that is cancelled", [ClientOp.Cancel, 1], "interrupted"],
+    ["what is cancelled before it began", [ClientOp.Cancel, 3], "cancelled before it began"],
+    [
+      "a message that is refused",
+      [ClientOp.Execute, 4, 9, 5, null, null, 1, 0],
+      "the statement must be a string",
+    ],
+  ])("is the session's after %s", async (_, message, why) => {
+    const { pipe, say, gateway } = connection({ maxRequests: message[1] === 3 ? 2 : 9 });
+    gateway.state = "open";
+    // The first comes to wait for credits, the next two run, and the last waits for room where there is for two.
+    say(
+      HELLO,
+      [ClientOp.OpenSession, 50, 9],
+      execute(1, "stream", 1, 9),
+      execute(2, "wait"),
+      execute(5, "wait"),
+      execute(3, "wait", 0, 9),
+    );
+    await turn();
+    say(message);
+    await turn();
+    const errors = pipe.sent.filter(([op]) => op === ServerOp.Error);
+    expect(errors.map(([, id, wire, state]) => [id, (wire as string[])[2], state])).toEqual([
+      [message[1], why, 1],
+    ]);
   });
 });
 
