@@ -12,10 +12,10 @@
  *
  * Control messages (Fetch, Cancel, CloseCursor) overtake requests that wait for room: they are what makes room.
  */
-import { toWireError, UserError } from "../base/errors.js";
+import { AmbiguousError, RetryError, toWireError, UserError } from "../base/errors.js";
 import { IdTable } from "../base/id-table.js";
 import type { Clock, Timer } from "../base/io.js";
-import type { StatementOutcome } from "../machines/range/types.js";
+import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
 import {
   protocolError,
@@ -31,6 +31,7 @@ import {
 import type { ExecuteResult, Gateway, Session } from "./gateway.js";
 import { LeaderAdvice } from "./leader-advice.js";
 import type { RpcLogger } from "./logger.js";
+import { OutcomeStream } from "./outcome-stream.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import { Present } from "./present.js";
 import {
@@ -363,19 +364,16 @@ export class ClientConnection implements PipeHandler {
       this.#openCursor(request, session, result.stream, want);
       return;
     }
-    const { columns, columnTypes, rows, rowCount } = result.outcome;
+    const { columns, columnTypes, rows, rowCount, changes } = result.outcome;
     if (rows.length > MAX_FRAME_BYTES / 2) {
-      const error = new UserError(
-        "OSTRAKA_TOO_LARGE",
-        `an answer of ${rows.length} bytes does not fit a frame`,
-      );
-      this.#answerError(request, error, session);
+      this.#openCursor(request, session, new OutcomeStream(result.outcome), want);
+      this.#advise(changes > 0);
       return;
     }
     const summary = summarize(session, result.outcome);
     const head = [ServerOp.Result, request.id, columns, columnTypes, rows, rowCount, false, summary];
     this.#answer(request, head, rows.length + columns.length * 16);
-    this.#advise(result.outcome.changes > 0);
+    this.#advise(changes > 0);
   }
 
   #advise(wrote: boolean): void {
@@ -385,12 +383,7 @@ export class ClientConnection implements PipeHandler {
     if (present !== undefined) this.#writer.push([ServerOp.Present, 0, ...present], 16);
   }
 
-  #openCursor(
-    request: ServedRequest,
-    session: Session,
-    stream: Extract<ExecuteResult, { kind: "stream" }>["stream"],
-    want: number,
-  ): void {
+  #openCursor(request: ServedRequest, session: Session, stream: RowStream, want: number): void {
     let parked = false;
     const park = (now: boolean): void => {
       if (now === parked) return;
@@ -419,14 +412,19 @@ export class ClientConnection implements PipeHandler {
       },
     };
     const cursor = new ClientCursor(request.id, stream, want, owner);
-    this.#cursorOwners.set(cursor, { request, session, park });
+    this.#cursorOwners.set(cursor, { request, session, stream, park });
     this.#running.set(request.id, cursor);
     void cursor.pump();
   }
 
   readonly #cursorOwners = new WeakMap<
     ClientCursor,
-    { readonly request: ServedRequest; readonly session: Session; readonly park: (parked: boolean) => void }
+    {
+      readonly request: ServedRequest;
+      readonly session: Session;
+      readonly stream: RowStream;
+      readonly park: (parked: boolean) => void;
+    }
   >();
 
   #batch(message: unknown[]): void {
@@ -509,7 +507,12 @@ export class ClientConnection implements PipeHandler {
     owner.request.abort();
     this.#finish(owner.request, running);
     if (quiet) return;
-    const wire = ["retry", "OSTRAKA_TIMEOUT", "interrupted", null];
+    const wire = toWireError(
+      // What it did is done.
+      owner.stream instanceof OutcomeStream
+        ? new AmbiguousError("interrupted while its rows were told", undefined)
+        : new RetryError("OSTRAKA_TIMEOUT", "interrupted"),
+    );
     this.#writer.push([ServerOp.Error, id, wire, STATES[owner.session.state()]], 32);
   }
 
