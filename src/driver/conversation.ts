@@ -11,7 +11,7 @@
  *    does a RELEASE, which is one if its savepoint began the transaction.
  */
 import { pause } from "../base/waits.js";
-import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
+import { ClientOp, type Summary, type WireCounts, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
 import {
   errorFromWire,
@@ -71,6 +71,8 @@ export class Conversation {
   #session = 0;
   /** The node holds TEMP objects or settings of ours. */
   #stateful = false;
+  /** What the session's counting functions answered when the node last told: they outlive it. */
+  #counts: WireCounts | undefined;
   #lostWith: OstrakaError | undefined;
   #closed = false;
   #turn: Promise<void> = Promise.resolve();
@@ -445,11 +447,12 @@ export class Conversation {
 
   #follow(summary: Summary | undefined): void {
     if (summary === undefined) return;
-    const [, , , wire, transactionId] = summary as readonly [0, 0, 0, WireState, string?];
+    const [, , , wire, transactionId, counts] = summary;
+    if (counts !== undefined) this.#counts = counts;
     const lost = this.#endedUnasked(wire);
     this.#enter(STATES[wire]!);
     if (lost) this.#loseWith("the transaction was ended by its node");
-    else if (transactionId !== undefined) this.#transactionId = transactionId;
+    else if (typeof transactionId === "string") this.#transactionId = transactionId;
   }
 
   /** Only SQLite's own errors end a transaction as a statement may (OR ROLLBACK, RAISE(ROLLBACK)). */
@@ -492,7 +495,7 @@ export class Conversation {
     };
     const link = await new LinkWait(this.pool, deadlineMs, late).run();
     this.#checkOpen(maybe, name);
-    this.#session = link.openSession();
+    this.#session = link.openSession(this.#counts);
     this.#link = link;
     return link;
   }

@@ -19,6 +19,7 @@ import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
 import {
   protocolError,
+  readCounts,
   readId,
   readKey,
   readParams,
@@ -34,14 +35,8 @@ import type { RpcLogger } from "./logger.js";
 import { OutcomeStream } from "./outcome-stream.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import { Present } from "./present.js";
-import {
-  ClientOp,
-  MAX_FRAME_BYTES,
-  PROTOCOL_VERSION,
-  ServerOp,
-  type SessionState,
-  type Summary,
-} from "./protocol.js";
+import { ClientOp, MAX_FRAME_BYTES, PROTOCOL_VERSION, ServerOp, type SessionState } from "./protocol.js";
+import { STATES, summarize } from "./summary.js";
 import { MalformedFrame, packMessages, unpackMessages } from "./wire.js";
 
 export interface ClientLimits {
@@ -75,7 +70,6 @@ export interface ClientServiceOptions {
   readonly limits?: Partial<ClientLimits> | undefined;
 }
 
-const STATES: Readonly<Record<ReturnType<Session["state"]>, SessionState>> = { idle: 0, open: 1, failed: 2 };
 const MALFORMED_LIMIT = 100;
 
 type Running = ServedRequest | ClientCursor;
@@ -318,7 +312,8 @@ export class ClientConnection implements PipeHandler {
         "OSTRAKA_TOO_LARGE",
         `more than ${this.#limits.maxSessions} sessions on a connection`,
       );
-    this.#sessions.set(name, this.#options.gateway.openSession("session"));
+    const counts = readCounts(message[3]);
+    this.#sessions.set(name, this.#options.gateway.openSession("session", counts));
     this.#writer.push([ServerOp.Done, id], 0);
   }
 
@@ -582,19 +577,4 @@ export class ClientConnection implements PipeHandler {
 function isControl(message: unknown): boolean {
   const op = Array.isArray(message) ? message[0] : undefined;
   return op === ClientOp.Fetch || op === ClientOp.Cancel || op === ClientOp.CloseCursor;
-}
-
-function summarize(
-  session: Session,
-  {
-    changes,
-    totalChanges,
-    lastInsertRowid,
-  }: Pick<StatementOutcome, "changes" | "totalChanges" | "lastInsertRowid">,
-): Summary {
-  const state = STATES[session.state()];
-  const transaction = state === 1 ? session.transactionId?.() : undefined;
-  return transaction === undefined
-    ? [changes, totalChanges, lastInsertRowid, state]
-    : [changes, totalChanges, lastInsertRowid, state, transaction];
 }

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { encodeVector } from "../../../src/base/values.js";
 import { connect } from "../../../src/driver/index.js";
 import { ClientConnection, type ClientLimits } from "../../../src/rpc/client-service.js";
-import type { Gateway, Session } from "../../../src/rpc/gateway.js";
+import type { Gateway, Session, SessionCounts } from "../../../src/rpc/gateway.js";
 import type { FramePipe, PipeFailure } from "../../../src/rpc/pipe.js";
 import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../../../src/rpc/protocol.js";
 import { systemClock } from "../../../src/rpc/system.js";
@@ -65,9 +65,11 @@ class TestGateway implements Gateway {
   streams = 0;
   started = 0;
   state: ReturnType<Session["state"]> = "idle";
+  counts: SessionCounts | undefined;
 
-  openSession(): Session {
+  openSession(_kind: string, counts?: SessionCounts): Session {
     this.opened++;
+    this.counts = counts;
     return {
       execute: async (request) => {
         this.started++;
@@ -86,6 +88,7 @@ class TestGateway implements Gateway {
       },
       batch: async () => [outcome],
       state: () => this.state,
+      counts: () => counts,
       close: async () => {
         this.closed++;
       },
@@ -209,6 +212,11 @@ describe("messages", () => {
       [ClientOp.Admin, 14, "x", []],
       [ClientOp.CloseSession, 15, 0],
       [ClientOp.OpenSession, 16, 0],
+      [ClientOp.OpenSession, 17, 1, 5],
+      [ClientOp.OpenSession, 18, 1, [1, 1]],
+      [ClientOp.OpenSession, 19, 1, [1, -1, 1]],
+      [ClientOp.OpenSession, 20, 1, [1, 1, 2n ** 63n]],
+      [ClientOp.OpenSession, 21, 1, [1, 1, 0.5]],
     ];
     say(HELLO, ...bad, execute(100, "one"));
     await turn();
@@ -282,6 +290,14 @@ describe("the state that a session's errors tell", () => {
       [message[1], why, 1],
     ]);
   });
+});
+
+it("goes on with what a session counted elsewhere, and tells it with every answer", async () => {
+  const { pipe, say, gateway } = connection();
+  say(HELLO, [ClientOp.OpenSession, 1, 7, [2, 30, -(2n ** 63n)]], execute(2, "one", 0, 7));
+  await turn();
+  expect(gateway.counts).toEqual({ changes: 2, totalChanges: 30, lastInsertRowid: -(2n ** 63n) });
+  expect(pipe.sent.at(-1)!.at(-1)).toEqual([0, 0, 0n, 0, null, [2, 30, -(2n ** 63n)]]);
 });
 
 describe("bounds", () => {
