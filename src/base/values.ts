@@ -201,15 +201,6 @@ export class ValueReader {
     return this.#at >= this.#bytes.length;
   }
 
-  /** Where the next is read, from the first byte on. */
-  get at(): number {
-    return this.#at;
-  }
-
-  set at(at: number) {
-    this.#at = at;
-  }
-
   vector(): SqlValue[] {
     const count = this.#varint();
     if (count > this.#bytes.length - this.#at) throw new RangeError("a vector longer than its bytes");

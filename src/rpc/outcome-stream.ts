@@ -3,7 +3,7 @@
  * What the statement did is done, so an answer that cannot be told must say that.
  */
 import { UserError } from "../base/errors.js";
-import { ValueReader } from "../base/values.js";
+import { encodeVector, ValueReader, ValueWriter } from "../base/values.js";
 import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import { LARGEST_CHUNK } from "./client-cursor.js";
 
@@ -12,6 +12,8 @@ const CHUNK_BYTES = 64 * 1024;
 export class OutcomeStream implements RowStream {
   readonly #outcome: StatementOutcome;
   readonly #reader: ValueReader;
+  /** Read, and left for the next chunk. */
+  #ahead: Uint8Array | undefined;
 
   constructor(outcome: StatementOutcome) {
     this.#outcome = outcome;
@@ -27,27 +29,29 @@ export class OutcomeStream implements RowStream {
   }
 
   async next(): Promise<{ readonly rows: Uint8Array; readonly count: number } | undefined> {
-    const reader = this.#reader;
-    if (reader.done) return undefined;
-    const from = reader.at;
-    let end = from;
+    const chunk = new ValueWriter();
     let count = 0;
-    while (!reader.done && end - from < CHUNK_BYTES) {
-      reader.vector();
+    while (chunk.length < CHUNK_BYTES) {
+      const row = this.#ahead ?? this.#row();
+      this.#ahead = undefined;
+      if (row === undefined) break;
       // A large row behind small ones must not make them too large together.
-      if (count > 0 && reader.at - from > LARGEST_CHUNK) {
-        reader.at = end;
+      if (count > 0 && chunk.length + row.length > LARGEST_CHUNK) {
+        this.#ahead = row;
         break;
       }
-      end = reader.at;
+      chunk.raw(row);
       count++;
     }
-    if (end - from > LARGEST_CHUNK)
-      throw new UserError(
-        "OSTRAKA_TOO_LARGE",
-        `the statement was carried out, but a row of ${end - from} bytes does not fit a frame`,
-      );
-    return { rows: this.#outcome.rows.subarray(from, end), count };
+    return count === 0 ? undefined : { rows: chunk.take(), count };
+  }
+
+  #row(): Uint8Array | undefined {
+    if (this.#reader.done) return undefined;
+    const row = encodeVector(this.#reader.vector());
+    if (row.length <= LARGEST_CHUNK) return row;
+    const size = `a row of ${row.length} bytes does not fit a frame`;
+    throw new UserError("OSTRAKA_TOO_LARGE", `the statement was carried out, but ${size}`);
   }
 
   summary(): StatementOutcome {
