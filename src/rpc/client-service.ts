@@ -12,7 +12,14 @@
  *
  * Control messages (Fetch, Cancel, CloseCursor) overtake requests that wait for room: they are what makes room.
  */
-import { AmbiguousError, RetryError, toWireError, UserError } from "../base/errors.js";
+import {
+  AmbiguousError,
+  type OstrakaError,
+  type RetryCode,
+  RetryError,
+  toWireError,
+  UserError,
+} from "../base/errors.js";
 import { IdTable } from "../base/id-table.js";
 import type { Clock, Timer } from "../base/io.js";
 import type { RowStream, StatementOutcome } from "../machines/range/types.js";
@@ -29,7 +36,7 @@ import {
   readTimeout,
   ServedRequest,
 } from "./client-request.js";
-import type { ExecuteResult, Gateway, Session } from "./gateway.js";
+import type { ExecuteResult, Gateway, Session, SessionCounts } from "./gateway.js";
 import { LeaderAdvice } from "./leader-advice.js";
 import type { RpcLogger } from "./logger.js";
 import { OutcomeStream } from "./outcome-stream.js";
@@ -83,6 +90,8 @@ export class ClientConnection implements PipeHandler {
   readonly #advice: LeaderAdvice;
   readonly #present: Present;
   readonly #sessions = new Map<number, Session>();
+  /** Sessions that there was no room for: the client has not waited to hear so. A statement opens one once there is. */
+  readonly #refused = new Map<number, SessionCounts | undefined>();
   readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
   #requests = 0;
@@ -292,9 +301,23 @@ export class ClientConnection implements PipeHandler {
       this.#autocommit ??= this.#options.gateway.openSession("autocommit");
       return this.#autocommit;
     }
-    const session = this.#sessions.get(readId(value, "the session"));
-    if (session === undefined) throw new UserError("OSTRAKA_UNSUPPORTED", `no session ${String(value)}`);
-    return session;
+    const name = readId(value, "the session");
+    const session = this.#sessions.get(name);
+    if (session !== undefined) return session;
+    if (!this.#refused.has(name)) {
+      if (this.#refused.size >= this.#limits.maxSessions) throw this.#tooManySessions();
+      throw new UserError("OSTRAKA_UNSUPPORTED", `no session ${name}`);
+    }
+    if (this.#sessions.size >= this.#limits.maxSessions) throw this.#tooManySessions();
+    const opened = this.#options.gateway.openSession("session", this.#refused.get(name));
+    this.#refused.delete(name);
+    this.#sessions.set(name, opened);
+    return opened;
+  }
+
+  #tooManySessions(): RetryError {
+    const limit = this.#limits.maxSessions;
+    return new RetryError("OSTRAKA_UNAVAILABLE", `more than ${limit} sessions on a connection`);
   }
 
   #freshId(value: unknown): number {
@@ -306,13 +329,13 @@ export class ClientConnection implements PipeHandler {
   #openSession(message: unknown[]): void {
     const id = this.#freshId(message[1]);
     const name = readId(message[2], "the session");
-    if (name === 0 || this.#sessions.has(name)) throw protocolError(`the session ${name} is in use`);
-    if (this.#sessions.size >= this.#limits.maxSessions)
-      throw new UserError(
-        "OSTRAKA_TOO_LARGE",
-        `more than ${this.#limits.maxSessions} sessions on a connection`,
-      );
+    if (name === 0 || this.#sessions.has(name) || this.#refused.has(name))
+      throw protocolError(`the session ${name} is in use`);
     const counts = readCounts(message[3]);
+    if (this.#sessions.size >= this.#limits.maxSessions) {
+      if (this.#refused.size < this.#limits.maxSessions) this.#refused.set(name, counts);
+      throw this.#tooManySessions();
+    }
     this.#sessions.set(name, this.#options.gateway.openSession("session", counts));
     this.#writer.push([ServerOp.Done, id], 0);
   }
@@ -320,6 +343,10 @@ export class ClientConnection implements PipeHandler {
   #closeSession(message: unknown[]): void {
     const id = this.#freshId(message[1]);
     const name = readId(message[2], "the session");
+    if (this.#refused.delete(name)) {
+      this.#writer.push([ServerOp.Done, id], 0);
+      return;
+    }
     const session = this.#session(name);
     if (name === 0) throw protocolError("session 0 cannot be closed");
     this.#sessions.delete(name);
@@ -387,11 +414,9 @@ export class ClientConnection implements PipeHandler {
       this.#parkedCursors += now ? 1 : -1;
       if (now && this.#parkedCursors > this.#limits.maxCursors) {
         cursor.close();
+        const limit = this.#limits.maxCursors;
         owner.ended(
-          new UserError(
-            "OSTRAKA_TOO_LARGE",
-            `more than ${this.#limits.maxCursors} open cursors on a connection`,
-          ),
+          cutShort(stream, "OSTRAKA_UNAVAILABLE", `more than ${limit} open cursors on a connection`),
         );
       } else this.#regulate();
     };
@@ -502,12 +527,7 @@ export class ClientConnection implements PipeHandler {
     owner.request.abort();
     this.#finish(owner.request, running);
     if (quiet) return;
-    const wire = toWireError(
-      // What it did is done.
-      owner.stream instanceof OutcomeStream
-        ? new AmbiguousError("interrupted while its rows were told", undefined)
-        : new RetryError("OSTRAKA_TIMEOUT", "interrupted"),
-    );
+    const wire = toWireError(cutShort(owner.stream, "OSTRAKA_TIMEOUT", "interrupted"));
     this.#writer.push([ServerOp.Error, id, wire, STATES[owner.session.state()]], 32);
   }
 
@@ -572,6 +592,13 @@ export class ClientConnection implements PipeHandler {
     const state = session === undefined ? 0 : STATES[session.state()];
     this.#answer(request, [ServerOp.Error, request.id, wire, state], wire[2].length);
   }
+}
+
+/** What was written is not undone because its rows were not told. */
+function cutShort(stream: RowStream, code: RetryCode, message: string): OstrakaError {
+  return stream instanceof OutcomeStream
+    ? new AmbiguousError(`${message}; the statement was carried out`, undefined)
+    : new RetryError(code, message);
 }
 
 function isControl(message: unknown): boolean {

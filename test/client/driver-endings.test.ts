@@ -223,6 +223,25 @@ it("knows ROLLBACK TO from ROLLBACK behind comments and quoted names", async () 
   await tx.commit();
 });
 
+it("waits for a session where a connection has as many as it may", async () => {
+  const small = await startLocalServer({ limits: { maxSessions: 2 } });
+  const other = await connect(small.url, { timeoutMs: 5000 });
+  const sessions = [await other.session(), await other.session(), await other.session()];
+  await Promise.all(sessions.slice(0, 2).map((session) => session.execute("select 1")));
+  const full = { code: "OSTRAKA_UNAVAILABLE" };
+  const third = sessions[2]!;
+  await expect(third.execute("select 1", [], { timeoutMs: 100 })).rejects.toMatchObject(full);
+  await expect(third.execute("create temp table mine (n)")).rejects.toMatchObject(full);
+  const waiting = other.begin();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await sessions[0]!.close();
+  await (await waiting).rollback();
+  await third.execute("create temp table mine (n)");
+  for (const session of sessions) await session.close();
+  await other.close();
+  await small.close();
+});
+
 describe("sizes", () => {
   it("counts bytes, and those of a batch together, before anything is sent", async () => {
     const sent = server.gateway.keys.length;

@@ -338,8 +338,31 @@ describe("bounds", () => {
     for (let id = 10; id < 13; id++) say(execute(id, "stream", 1));
     await turn();
     const errors = pipe.sent.filter(([op]) => op === ServerOp.Error);
-    expect(errors.map((e) => e[1])).toEqual([3, 12]);
+    const told = errors.map(([, id, wire]) => [id, (wire as string[])[1]]);
+    expect(told).toEqual([3, 12].map((id) => [id, "OSTRAKA_UNAVAILABLE"]));
     expect(gateway.streams).toBe(2);
+  });
+
+  it("tells the statements of a refused session why, and opens it for them once there is room", async () => {
+    const { pipe, say, gateway } = connection({ maxSessions: 2 });
+    for (let name = 1; name <= 5; name++)
+      say(...(name === 1 ? [HELLO] : []), [ClientOp.OpenSession, name, name, [0, 40 + name, 1]]);
+    for (let name = 3; name <= 5; name++) say(execute(10 + name, "one", 0, name));
+    say([ClientOp.CloseSession, 20, 1], [ClientOp.CloseSession, 21, 3], execute(22, "one", 0, 4));
+    await turn();
+    const answered = (id: number) => pipe.sent.find((message) => message[1] === id)!;
+    for (const id of [3, 4, 5, 13, 14, 15])
+      expect([id, answered(id)[0], (answered(id)[2] as string[])[1]]).toEqual([
+        id,
+        ServerOp.Error,
+        "OSTRAKA_UNAVAILABLE",
+      ]);
+    expect([20, 21, 22].map((id) => answered(id)[0])).toEqual([
+      ServerOp.Done,
+      ServerOp.Done,
+      ServerOp.Result,
+    ]);
+    expect([gateway.opened, gateway.counts?.totalChanges]).toEqual([3, 44]);
   });
 
   it("sends a cursor's chunks as credits come, and frees it", async () => {
