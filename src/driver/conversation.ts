@@ -11,9 +11,16 @@
  *    does a RELEASE, which is one if its savepoint began the transaction.
  */
 import { pause } from "../base/waits.js";
-import { ClientOp, type Summary, type SessionState as WireState } from "../rpc/protocol.js";
+import { ClientOp, type Summary, type WireCounts, type SessionState as WireState } from "../rpc/protocol.js";
 import { type CallTerms, JsonCall, type ResultMessage, type RowsMessage } from "./calls.js";
-import { isUnknownOutcome, OstrakaError, timedOut, unavailable, unknownOutcome } from "./errors.js";
+import {
+  errorFromWire,
+  isUnknownOutcome,
+  OstrakaError,
+  timedOut,
+  unavailable,
+  unknownOutcome,
+} from "./errors.js";
 import type { Call, Link } from "./link.js";
 import type { Pool, PooledCall } from "./pool.js";
 import { Result } from "./rows.js";
@@ -64,6 +71,8 @@ export class Conversation {
   #session = 0;
   /** The node holds TEMP objects or settings of ours. */
   #stateful = false;
+  /** What the session's counting functions answered when the node last told: they outlive it. */
+  #counts: WireCounts | undefined;
   #lostWith: OstrakaError | undefined;
   #closed = false;
   #turn: Promise<void> = Promise.resolve();
@@ -147,7 +156,7 @@ export class Conversation {
       this.#stream = tail;
       tail.onEnd = (summary, error) => {
         this.#stream = undefined;
-        if (error !== undefined) this.#follow(undefined, STATES[error[3]]!);
+        if (error !== undefined) this.#failedWith(errorFromWire(error[2]), error[3]);
         else this.#follow(summary);
         this.#streamEnded?.();
       };
@@ -366,7 +375,7 @@ export class Conversation {
   ): Promise<T> {
     switch (answer.kind) {
       case "error":
-        this.#follow(undefined, STATES[answer.state]!);
+        this.#failedWith(answer.error, answer.state);
         throw answer.error;
       case "lost":
         this.#link = undefined;
@@ -418,8 +427,7 @@ export class Conversation {
   #loseTransaction<T>(work: Work<T>, message: string): T {
     this.#link = undefined;
     this.#stateful = false;
-    this.#lostWith = new OstrakaError("OSTRAKA_RETRY", message);
-    this.#state = "failed";
+    this.#loseWith(message);
     return this.#afterLoss(work);
   }
 
@@ -437,26 +445,47 @@ export class Conversation {
     this.#transactionId = undefined;
   }
 
-  #follow(summary: Summary | undefined, state?: SessionState): void {
-    if (summary !== undefined) {
-      const [, , , wire, transactionId] = summary as readonly [0, 0, 0, WireState, string?];
-      const before = this.#state;
-      this.#state = STATES[wire]!;
-      // Nothing that ends it was asked for, so its node did, as when it stops: what comes next must not run outside.
-      if (before === "open" && this.#state === "idle" && !this.#ending) {
-        this.#lostWith = new OstrakaError("OSTRAKA_RETRY", "the transaction was ended by its node");
-        this.#state = "failed";
-      }
-      if (transactionId !== undefined) this.#transactionId = transactionId;
-    } else if (state !== undefined) this.#state = state;
-    if (this.#state === "idle") this.#transactionId = undefined;
+  #follow(summary: Summary | undefined): void {
+    if (summary === undefined) return;
+    const [, , , wire, transactionId, counts] = summary;
+    if (counts !== undefined) this.#counts = counts;
+    const lost = this.#endedUnasked(wire);
+    this.#enter(STATES[wire]!);
+    if (lost) this.#loseWith("the transaction was ended by its node");
+    else if (typeof transactionId === "string") this.#transactionId = transactionId;
+  }
+
+  /** Only SQLite's own errors end a transaction as a statement may (OR ROLLBACK, RAISE(ROLLBACK)). */
+  #failedWith({ code, message }: OstrakaError, wire: WireState): void {
+    const lost = this.#endedUnasked(wire) && !code.startsWith("SQLITE_");
+    this.#enter(STATES[wire]!);
+    if (!lost) return;
+    // Whatever the node has of it must not go on with what comes next; what else the session had there is missed later.
+    const stateful = this.#stateful;
+    this.#leave();
+    this.#stateful = stateful;
+    this.#loseWith(`the transaction was ended by its node: ${message}`);
+  }
+
+  /** Nothing that ends it was asked for, so its node did, as when it stops: what comes next must not run outside. */
+  #endedUnasked(wire: WireState): boolean {
+    return this.#state !== "idle" && STATES[wire] === "idle" && !this.#ending;
+  }
+
+  #enter(state: SessionState): void {
+    this.#state = state;
+    if (state === "idle") this.#transactionId = undefined;
+  }
+
+  #loseWith(message: string): void {
+    this.#lostWith = new OstrakaError("OSTRAKA_RETRY", message);
+    this.#state = "failed";
   }
 
   async #attach(deadlineMs: number, maybe: boolean, name: string): Promise<Link> {
     if (this.#link !== undefined && !this.#link.isDown) return this.#link;
-    const wasAttached = this.#link !== undefined;
     this.#link = undefined;
-    if (wasAttached && this.#stateful) {
+    if (this.#stateful) {
       this.#stateful = false;
       throw unavailable("the session's TEMP objects and settings were lost with its node");
     }
@@ -466,7 +495,7 @@ export class Conversation {
     };
     const link = await new LinkWait(this.pool, deadlineMs, late).run();
     this.#checkOpen(maybe, name);
-    this.#session = link.openSession();
+    this.#session = link.openSession(this.#counts);
     this.#link = link;
     return link;
   }

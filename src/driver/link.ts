@@ -8,7 +8,7 @@
  */
 import { IdTable } from "../base/id-table.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "../rpc/pipe.js";
-import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../rpc/protocol.js";
+import { ClientOp, PROTOCOL_VERSION, ServerOp, type WireCounts } from "../rpc/protocol.js";
 import { MalformedFrame, unpackMessages } from "../rpc/wire.js";
 import type { ServerInfo } from "./types.js";
 
@@ -99,11 +99,15 @@ export class Link implements PipeHandler {
     if (this.#calls.get(call.id) === call) this.tell([ClientOp.Cancel, call.id]);
   }
 
-  /** Opens a session at the node, without waiting; it keeps the link until `closeSession`. */
-  openSession(): number {
+  /**
+   * Opens a session at the node, without waiting; it keeps the link until `closeSession`. `counts`: of a session that was
+   * at another node before.
+   */
+  openSession(counts?: WireCounts): number {
     const session = this.#nextSession++;
     this.#users++;
-    this.tell([ClientOp.OpenSession, this.#nextId++, session]);
+    const message = [ClientOp.OpenSession, this.#nextId++, session];
+    this.tell(counts === undefined ? message : [...message, counts]);
     return session;
   }
 

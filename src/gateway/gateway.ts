@@ -6,7 +6,7 @@ import { UserError } from "../base/errors.js";
 import { type TransactionId, transactionId } from "../base/ids.js";
 import type { Timer } from "../base/io.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
-import type { Gateway, Session } from "../rpc/gateway.js";
+import type { Gateway, Session, SessionCounts } from "../rpc/gateway.js";
 import type { GatewayDatabase } from "./database.js";
 import { Deadline } from "./deadline.js";
 import type { RunningStatements } from "./running.js";
@@ -51,8 +51,9 @@ export class NodeGateway implements Gateway {
     this.#watchIdle();
   }
 
-  openSession(kind: "session" | "autocommit"): Session {
+  openSession(kind: "session" | "autocommit", counts?: SessionCounts): Session {
     const session = new GatewaySession(this.#context, kind);
+    if (counts !== undefined) session.settings.recount(counts);
     if (kind === "session") this.#sessions.add(session);
     return session;
   }

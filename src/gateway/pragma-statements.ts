@@ -8,6 +8,7 @@ import type { StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { pragmaBoolean, pragmaInteger, pragmaTreatment } from "../sql/pragmas.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
+import { autocommitId, byKey } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult, emptyOutcome, oneValue, rowsOutcome } from "./outcomes.js";
 import type { GatewaySession, SessionContext } from "./session.js";
@@ -95,10 +96,14 @@ async function replicated(
   const key = request.key ?? context.nextKey();
   const { db } = context;
   // Both live in the first range, where they are read too.
-  const result = await db.persist(deadline, () => db.client(db.first.range).setPragma(name, value, key), {
-    transaction: `${key.client}:${key.sequence}`,
-    repeatable: true,
-  });
-  if (!result.ok) throw fromWireError(result.error);
+  const result = await db
+    .persist(deadline, () => db.client(db.first.range).setPragma(name, value, key), {
+      transaction: autocommitId(key),
+      repeatable: true,
+    })
+    .catch((error: unknown) => {
+      throw byKey(error, key);
+    });
+  if (!result.ok) throw byKey(fromWireError(result.error), key);
   return emptyOutcome();
 }

@@ -114,8 +114,23 @@ async function readReplica(
   }
   const mustRest = db.whole === undefined ? looked : undefined;
   const { stream, index } = await runOnPin(replica, db.space, stamped, deadline, systemTables, mustRest);
-  await reach(replica, index, deadline);
+  await reachOrClose(replica, index, stream, deadline);
   return { kind: "stream", stream };
+}
+
+/** Before rows of a pinned state are told. Where it takes too long, nobody will come for them. */
+export async function reachOrClose(
+  replica: Replica,
+  index: LogIndex,
+  stream: RowStream,
+  deadline: Deadline,
+): Promise<void> {
+  try {
+    await reach(replica, index, deadline);
+  } catch (error) {
+    stream.close().catch(() => {});
+    throw error;
+  }
 }
 
 /**

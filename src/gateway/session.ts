@@ -92,6 +92,10 @@ export class GatewaySession implements Session {
     return this.#transaction?.id;
   }
 
+  counts() {
+    return this.pooled ? undefined : this.settings.counted();
+  }
+
   execute(request: ExecuteRequest): Promise<ExecuteResult> {
     if (this.#kind === "autocommit") {
       return executeFast(this, this.#context, request) ?? this.executeSlowly(request);

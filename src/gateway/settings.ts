@@ -3,9 +3,8 @@
  * last_insert_rowid() answer.
  */
 import type { StatementOutcome } from "../machines/range/types.js";
+import type { SessionCounts } from "../rpc/gateway.js";
 import { type Analysis, SessionFlag, type SessionFlags } from "../sql/types.js";
-
-type SessionCounts = Pick<SessionSettings, "changes" | "totalChanges" | "lastInsertRowid">;
 
 export class SessionSettings {
   flags: SessionFlags = 0;

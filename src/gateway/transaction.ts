@@ -42,7 +42,7 @@ import { collect } from "./outcomes.js";
 import { PinnedReads } from "./pinned-reads.js";
 import { PrivateCopy } from "./private-copy.js";
 import { isOwnError } from "./pushed-reads.js";
-import { runOnPin } from "./reads.js";
+import { reachOrClose, runOnPin } from "./reads.js";
 import { isStillWhole, type Replica, reach, reachReadPoint, stampAt } from "./replica.js";
 import type { SessionSettings } from "./settings.js";
 import { changesDatabase, likesOtherwise } from "./statements.js";
@@ -307,7 +307,7 @@ export class Transaction {
       throw error;
     }
     const { stream, index } = pinned;
-    await reach(replica, index, deadline);
+    await reachOrClose(replica, index, stream, deadline);
     if (outdated(analysis, replica.schema.version) || !isStillWhole(replica)) {
       await stream.close();
       return undefined;

@@ -11,7 +11,8 @@ import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import { FRAME_TARGET_BYTES, type FrameWriter } from "./pipe.js";
 import { MAX_FRAME_BYTES, ServerOp, type Summary } from "./protocol.js";
 
-const LARGEST_CHUNK = MAX_FRAME_BYTES - 64 * 1024;
+/** With what else is in its frame. */
+export const LARGEST_CHUNK = MAX_FRAME_BYTES - 64 * 1024;
 
 export interface CursorOwner {
   readonly writer: FrameWriter;

@@ -5,7 +5,7 @@
 import { UserError } from "../base/errors.js";
 import { type SqlValue, ValueReader } from "../base/values.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
-import type { ExecuteRequest, Params } from "./gateway.js";
+import type { ExecuteRequest, Params, SessionCounts } from "./gateway.js";
 
 const MAX_CLIENT_NAME = 64;
 
@@ -75,6 +75,23 @@ export function readTimeout(value: unknown): number | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "number" || !(value >= 0)) throw protocolError("the timeout must be milliseconds");
   return value;
+}
+
+/** What a session that was elsewhere before goes on counting from. */
+export function readCounts(value: unknown): SessionCounts | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (!Array.isArray(value)) throw protocolError("counts must be [changes, totalChanges, lastInsertRowid]");
+  const [changes, totalChanges, rowid] = value as unknown[];
+  if (typeof rowid !== "bigint" && !Number.isSafeInteger(rowid))
+    throw protocolError("the last rowid must be a whole number");
+  const lastInsertRowid = BigInt(rowid as bigint | number);
+  if (BigInt.asIntN(64, lastInsertRowid) !== lastInsertRowid)
+    throw protocolError("the last rowid must fit 64 bits");
+  return {
+    changes: readId(changes, "the number of changes"),
+    totalChanges: readId(totalChanges, "the number of all changes"),
+    lastInsertRowid,
+  };
 }
 
 export function readRetry(value: unknown): { attempt: number; ageMs: number } | undefined {

@@ -12,13 +12,21 @@
  *
  * Control messages (Fetch, Cancel, CloseCursor) overtake requests that wait for room: they are what makes room.
  */
-import { toWireError, UserError } from "../base/errors.js";
+import {
+  AmbiguousError,
+  type OstrakaError,
+  type RetryCode,
+  RetryError,
+  toWireError,
+  UserError,
+} from "../base/errors.js";
 import { IdTable } from "../base/id-table.js";
 import type { Clock, Timer } from "../base/io.js";
-import type { StatementOutcome } from "../machines/range/types.js";
+import type { RowStream, StatementOutcome } from "../machines/range/types.js";
 import { ClientCursor, type CursorOwner } from "./client-cursor.js";
 import {
   protocolError,
+  readCounts,
   readId,
   readKey,
   readParams,
@@ -28,19 +36,14 @@ import {
   readTimeout,
   ServedRequest,
 } from "./client-request.js";
-import type { ExecuteResult, Gateway, Session } from "./gateway.js";
+import type { ExecuteResult, Gateway, Session, SessionCounts } from "./gateway.js";
 import { LeaderAdvice } from "./leader-advice.js";
 import type { RpcLogger } from "./logger.js";
+import { OutcomeStream } from "./outcome-stream.js";
 import { type FramePipe, FrameWriter, type PipeHandler } from "./pipe.js";
 import { Present } from "./present.js";
-import {
-  ClientOp,
-  MAX_FRAME_BYTES,
-  PROTOCOL_VERSION,
-  ServerOp,
-  type SessionState,
-  type Summary,
-} from "./protocol.js";
+import { ClientOp, MAX_FRAME_BYTES, PROTOCOL_VERSION, ServerOp, type SessionState } from "./protocol.js";
+import { STATES, summarize } from "./summary.js";
 import { MalformedFrame, packMessages, unpackMessages } from "./wire.js";
 
 export interface ClientLimits {
@@ -74,7 +77,6 @@ export interface ClientServiceOptions {
   readonly limits?: Partial<ClientLimits> | undefined;
 }
 
-const STATES: Readonly<Record<ReturnType<Session["state"]>, SessionState>> = { idle: 0, open: 1, failed: 2 };
 const MALFORMED_LIMIT = 100;
 
 type Running = ServedRequest | ClientCursor;
@@ -88,6 +90,8 @@ export class ClientConnection implements PipeHandler {
   readonly #advice: LeaderAdvice;
   readonly #present: Present;
   readonly #sessions = new Map<number, Session>();
+  /** Sessions that there was no room for: the client has not waited to hear so. A statement opens one once there is. */
+  readonly #refused = new Map<number, SessionCounts | undefined>();
   readonly #running = new IdTable<Running>();
   #autocommit: Session | undefined;
   #requests = 0;
@@ -219,8 +223,16 @@ export class ClientConnection implements PipeHandler {
     } catch (error) {
       const wire = toWireError(error);
       if (wire[1] === "OSTRAKA_PROTOCOL") this.#countMalformed(wire[2]);
-      this.#writer.push([ServerOp.Error, id, wire, 0], wire[2].length);
+      this.#writer.push([ServerOp.Error, id, wire, this.#stateAfter(message)], wire[2].length);
     }
+  }
+
+  /** Of the session that a message which came to nothing was for: what is open there stays open. */
+  #stateAfter(message: unknown): SessionState {
+    const [op, , name] = Array.isArray(message) ? (message as unknown[]) : [];
+    if ((op !== ClientOp.Execute && op !== ClientOp.Batch) || typeof name !== "number") return 0;
+    const session = this.#sessions.get(name);
+    return session === undefined ? 0 : STATES[session.state()];
   }
 
   /** Said in the log, but not once a message: that would be the client's way to fill a disk. */
@@ -289,9 +301,23 @@ export class ClientConnection implements PipeHandler {
       this.#autocommit ??= this.#options.gateway.openSession("autocommit");
       return this.#autocommit;
     }
-    const session = this.#sessions.get(readId(value, "the session"));
-    if (session === undefined) throw new UserError("OSTRAKA_UNSUPPORTED", `no session ${String(value)}`);
-    return session;
+    const name = readId(value, "the session");
+    const session = this.#sessions.get(name);
+    if (session !== undefined) return session;
+    if (!this.#refused.has(name)) {
+      if (this.#refused.size >= this.#limits.maxSessions) throw this.#tooManySessions();
+      throw new UserError("OSTRAKA_UNSUPPORTED", `no session ${name}`);
+    }
+    if (this.#sessions.size >= this.#limits.maxSessions) throw this.#tooManySessions();
+    const opened = this.#options.gateway.openSession("session", this.#refused.get(name));
+    this.#refused.delete(name);
+    this.#sessions.set(name, opened);
+    return opened;
+  }
+
+  #tooManySessions(): RetryError {
+    const limit = this.#limits.maxSessions;
+    return new RetryError("OSTRAKA_UNAVAILABLE", `more than ${limit} sessions on a connection`);
   }
 
   #freshId(value: unknown): number {
@@ -303,19 +329,24 @@ export class ClientConnection implements PipeHandler {
   #openSession(message: unknown[]): void {
     const id = this.#freshId(message[1]);
     const name = readId(message[2], "the session");
-    if (name === 0 || this.#sessions.has(name)) throw protocolError(`the session ${name} is in use`);
-    if (this.#sessions.size >= this.#limits.maxSessions)
-      throw new UserError(
-        "OSTRAKA_TOO_LARGE",
-        `more than ${this.#limits.maxSessions} sessions on a connection`,
-      );
-    this.#sessions.set(name, this.#options.gateway.openSession("session"));
+    if (name === 0 || this.#sessions.has(name) || this.#refused.has(name))
+      throw protocolError(`the session ${name} is in use`);
+    const counts = readCounts(message[3]);
+    if (this.#sessions.size >= this.#limits.maxSessions) {
+      if (this.#refused.size < this.#limits.maxSessions) this.#refused.set(name, counts);
+      throw this.#tooManySessions();
+    }
+    this.#sessions.set(name, this.#options.gateway.openSession("session", counts));
     this.#writer.push([ServerOp.Done, id], 0);
   }
 
   #closeSession(message: unknown[]): void {
     const id = this.#freshId(message[1]);
     const name = readId(message[2], "the session");
+    if (this.#refused.delete(name)) {
+      this.#writer.push([ServerOp.Done, id], 0);
+      return;
+    }
     const session = this.#session(name);
     if (name === 0) throw protocolError("session 0 cannot be closed");
     this.#sessions.delete(name);
@@ -355,19 +386,16 @@ export class ClientConnection implements PipeHandler {
       this.#openCursor(request, session, result.stream, want);
       return;
     }
-    const { columns, columnTypes, rows, rowCount } = result.outcome;
+    const { columns, columnTypes, rows, rowCount, changes } = result.outcome;
     if (rows.length > MAX_FRAME_BYTES / 2) {
-      const error = new UserError(
-        "OSTRAKA_TOO_LARGE",
-        `an answer of ${rows.length} bytes does not fit a frame`,
-      );
-      this.#answerError(request, error, session);
+      this.#openCursor(request, session, new OutcomeStream(result.outcome), want);
+      this.#advise(changes > 0);
       return;
     }
     const summary = summarize(session, result.outcome);
     const head = [ServerOp.Result, request.id, columns, columnTypes, rows, rowCount, false, summary];
     this.#answer(request, head, rows.length + columns.length * 16);
-    this.#advise(result.outcome.changes > 0);
+    this.#advise(changes > 0);
   }
 
   #advise(wrote: boolean): void {
@@ -377,12 +405,7 @@ export class ClientConnection implements PipeHandler {
     if (present !== undefined) this.#writer.push([ServerOp.Present, 0, ...present], 16);
   }
 
-  #openCursor(
-    request: ServedRequest,
-    session: Session,
-    stream: Extract<ExecuteResult, { kind: "stream" }>["stream"],
-    want: number,
-  ): void {
+  #openCursor(request: ServedRequest, session: Session, stream: RowStream, want: number): void {
     let parked = false;
     const park = (now: boolean): void => {
       if (now === parked) return;
@@ -391,11 +414,9 @@ export class ClientConnection implements PipeHandler {
       this.#parkedCursors += now ? 1 : -1;
       if (now && this.#parkedCursors > this.#limits.maxCursors) {
         cursor.close();
+        const limit = this.#limits.maxCursors;
         owner.ended(
-          new UserError(
-            "OSTRAKA_TOO_LARGE",
-            `more than ${this.#limits.maxCursors} open cursors on a connection`,
-          ),
+          cutShort(stream, "OSTRAKA_UNAVAILABLE", `more than ${limit} open cursors on a connection`),
         );
       } else this.#regulate();
     };
@@ -411,14 +432,19 @@ export class ClientConnection implements PipeHandler {
       },
     };
     const cursor = new ClientCursor(request.id, stream, want, owner);
-    this.#cursorOwners.set(cursor, { request, park });
+    this.#cursorOwners.set(cursor, { request, session, stream, park });
     this.#running.set(request.id, cursor);
     void cursor.pump();
   }
 
   readonly #cursorOwners = new WeakMap<
     ClientCursor,
-    { readonly request: ServedRequest; readonly park: (parked: boolean) => void }
+    {
+      readonly request: ServedRequest;
+      readonly session: Session;
+      readonly stream: RowStream;
+      readonly park: (parked: boolean) => void;
+    }
   >();
 
   #batch(message: unknown[]): void {
@@ -490,11 +516,9 @@ export class ClientConnection implements PipeHandler {
       // Still waiting for room: it never starts.
       const at = this.#backlog.findIndex((m) => Array.isArray(m) && m[1] === id && !isControl(m));
       if (at < 0) return;
-      this.#backlog.splice(at, 1);
-      this.#writer.push(
-        [ServerOp.Error, id, ["retry", "OSTRAKA_TIMEOUT", "cancelled before it began", null], 0],
-        32,
-      );
+      const [message] = this.#backlog.splice(at, 1);
+      const wire = ["retry", "OSTRAKA_TIMEOUT", "cancelled before it began", null];
+      this.#writer.push([ServerOp.Error, id, wire, this.#stateAfter(message)], 32);
       return;
     }
     running.close();
@@ -502,8 +526,9 @@ export class ClientConnection implements PipeHandler {
     owner.park(false);
     owner.request.abort();
     this.#finish(owner.request, running);
-    if (!quiet)
-      this.#writer.push([ServerOp.Error, id, ["retry", "OSTRAKA_TIMEOUT", "interrupted", null], 0], 32);
+    if (quiet) return;
+    const wire = toWireError(cutShort(owner.stream, "OSTRAKA_TIMEOUT", "interrupted"));
+    this.#writer.push([ServerOp.Error, id, wire, STATES[owner.session.state()]], 32);
   }
 
   #outcome(message: unknown[]): void {
@@ -569,22 +594,14 @@ export class ClientConnection implements PipeHandler {
   }
 }
 
+/** What was written is not undone because its rows were not told. */
+function cutShort(stream: RowStream, code: RetryCode, message: string): OstrakaError {
+  return stream instanceof OutcomeStream
+    ? new AmbiguousError(`${message}; the statement was carried out`, undefined)
+    : new RetryError(code, message);
+}
+
 function isControl(message: unknown): boolean {
   const op = Array.isArray(message) ? message[0] : undefined;
   return op === ClientOp.Fetch || op === ClientOp.Cancel || op === ClientOp.CloseCursor;
-}
-
-function summarize(
-  session: Session,
-  {
-    changes,
-    totalChanges,
-    lastInsertRowid,
-  }: Pick<StatementOutcome, "changes" | "totalChanges" | "lastInsertRowid">,
-): Summary {
-  const state = STATES[session.state()];
-  const transaction = state === 1 ? session.transactionId?.() : undefined;
-  return transaction === undefined
-    ? [changes, totalChanges, lastInsertRowid, state]
-    : [changes, totalChanges, lastInsertRowid, state, transaction];
 }

@@ -8,6 +8,13 @@ export type SessionState = "idle" | "open" | "failed";
 /** Positional values, or values by name with or without the prefix character. */
 export type Params = readonly SqlValue[] | ReadonlyMap<string, SqlValue>;
 
+/** What changes(), total_changes() and last_insert_rowid() answer in a session. */
+export interface SessionCounts {
+  readonly changes: number;
+  readonly totalChanges: number;
+  readonly lastInsertRowid: bigint;
+}
+
 export interface ExecuteRequest {
   readonly sql: string;
   readonly params: Params;
@@ -46,12 +53,17 @@ export interface Session {
    * whose answer was lost. Without one, `client:sequence` of the COMMIT's key names it, as for autocommit writes.
    */
   transactionId?(): string | undefined;
+  /** The client keeps them for when the session goes on at another node; undefined of the pool. */
+  counts?(): SessionCounts | undefined;
   close(): Promise<void>;
 }
 
 export interface Gateway {
-  /** Sessions are cheap; `autocommit` refuses BEGIN, TEMP objects and session settings, and runs calls concurrently. */
-  openSession(kind: "session" | "autocommit"): Session;
+  /**
+   * Sessions are cheap; `autocommit` refuses BEGIN, TEMP objects and session settings, and runs calls concurrently. `counts`: of
+   * a session that was at another node before.
+   */
+  openSession(kind: "session" | "autocommit", counts?: SessionCounts): Session;
   outcome(transactionId: string): Promise<"committed" | "aborted" | "unknown">;
   /** Operations by name; rejects with UserError for unknown verbs and bad arguments. */
   admin(verb: string, args: Readonly<Record<string, unknown>>): Promise<unknown>;

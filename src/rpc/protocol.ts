@@ -14,7 +14,7 @@ export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 export const ClientOp = {
   /** [op, version] — first message of a stream. Answer: Welcome, with id 0. */
   Hello: 1,
-  /** [op, id, session] — the client chooses `session` (> 0), unique in its stream. Session 0 is the autocommit pool. */
+  /** [op, id, session, counts?] — the client chooses `session` (> 0), unique in its stream. Session 0 is the autocommit pool. counts: those that its last Summary had at the node where the session was before; may be left out. */
   OpenSession: 2,
   /** [op, id, session] — open transactions roll back. No answer awaited but given. */
   CloseSession: 3,
@@ -57,15 +57,20 @@ export const ServerOp = {
 
 /**
  * What a finished statement leaves behind: [changes, totalChanges, lastInsertRowid, state]. Where a transaction is open
- * and its id is known, that follows. lastInsertRowid is the session's, so it says nothing when `changes` is 0.
+ * and its id is known, that follows. lastInsertRowid is the session's, so it says nothing when `changes` is 0. Of a
+ * session that has changed something, what its counting functions answer comes last.
  */
 export type Summary = [
   changes: number,
   totalChanges: number,
   lastInsertRowid: bigint | number,
   state: SessionState,
-  transactionId?: string,
+  transactionId?: string | null,
+  counts?: WireCounts,
 ];
+
+/** What changes(), total_changes() and last_insert_rowid() answer. */
+export type WireCounts = readonly [changes: number, totalChanges: number, lastInsertRowid: bigint | number];
 
 /** Whether a transaction is open in the session: "idle", "open", or "failed" (only ROLLBACK passes). */
 export type SessionState = 0 | 1 | 2;

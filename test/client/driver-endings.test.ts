@@ -1,5 +1,6 @@
 /** How streams, turns and transactions end when something else ends them, over the real wire, against plain SQLite. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { RetryError } from "../../src/base/errors.js";
 import { connect, type Database, type Session } from "../../src/driver/index.js";
 import { type LocalServer, startLocalServer } from "./local-gateway.js";
 
@@ -140,6 +141,53 @@ describe("a call that waits for its session", () => {
   });
 });
 
+describe("a transaction in which a statement is stopped", () => {
+  beforeEach(() => db.exec("create table t (n)"));
+
+  it.each(["a session", "db.begin()"])("goes on when it was one of many rows: in %s", async (where) => {
+    const session = await db.session();
+    if (where === "a session") await session.execute("begin");
+    const tx = where === "a session" ? session : await db.begin();
+    await tx.execute("insert into t values (1)");
+    const stop = new AbortController();
+    const many = tx.execute(MANY, [], { signal: stop.signal });
+    await expect.poll(() => server.gateway.streamedRows).toBeGreaterThan(0);
+    stop.abort(new Error("enough"));
+    await expect(many).rejects.toThrow("enough");
+    await tx.execute("insert into t values (2)");
+    if ("commit" in tx) await tx.commit();
+    else await session.execute("commit");
+    expect((await db.execute("select group_concat(n) from t")).rows[0]![0]).toBe("1,2");
+    await session.close();
+  });
+
+  it("is lost, and nothing follows outside of it, when the node ended it with an error", async () => {
+    const session = await db.session();
+    await session.execute("create temp table mine (n)");
+    await session.execute("begin");
+    await session.execute("insert into t values (1)");
+    server.gateway.interference = {
+      before: () => {
+        for (const open of server.gateway.sessions) open.rollBack();
+        throw new RetryError("OSTRAKA_TIMEOUT", "interrupted");
+      },
+    };
+    await expect(session.execute("update t set n = 0")).rejects.toMatchObject({ code: "OSTRAKA_TIMEOUT" });
+    server.gateway.interference = {};
+    const retry = { code: "OSTRAKA_RETRY" };
+    expect(session.state).toBe("failed");
+    await expect(session.execute("insert into t values (2)")).rejects.toMatchObject(retry);
+    await expect(session.execute("commit")).rejects.toMatchObject(retry);
+    await session.execute("rollback");
+    // Its session there went with it, and that is told once.
+    const lost = { code: "OSTRAKA_UNAVAILABLE" };
+    await expect(session.execute("insert into t values (3)")).rejects.toMatchObject(lost);
+    await session.execute("insert into t values (4)");
+    expect((await db.execute("select group_concat(n) from t")).rows[0]![0]).toBe("4");
+    await session.close();
+  });
+});
+
 describe("a transaction that a statement ended", () => {
   beforeEach(() => db.exec("create table t (n unique); insert into t values (1)"));
 
@@ -173,6 +221,25 @@ it("knows ROLLBACK TO from ROLLBACK behind comments and quoted names", async () 
   await tx.execute('rollback transaction "some name" to savepoint a');
   await expect(tx.execute("/* all */ rollback")).rejects.toMatchObject({ code: "OSTRAKA_UNSUPPORTED" });
   await tx.commit();
+});
+
+it("waits for a session where a connection has as many as it may", async () => {
+  const small = await startLocalServer({ limits: { maxSessions: 2 } });
+  const other = await connect(small.url, { timeoutMs: 5000 });
+  const sessions = [await other.session(), await other.session(), await other.session()];
+  await Promise.all(sessions.slice(0, 2).map((session) => session.execute("select 1")));
+  const full = { code: "OSTRAKA_UNAVAILABLE" };
+  const third = sessions[2]!;
+  await expect(third.execute("select 1", [], { timeoutMs: 100 })).rejects.toMatchObject(full);
+  await expect(third.execute("create temp table mine (n)")).rejects.toMatchObject(full);
+  const waiting = other.begin();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await sessions[0]!.close();
+  await (await waiting).rollback();
+  await third.execute("create temp table mine (n)");
+  for (const session of sessions) await session.close();
+  await other.close();
+  await small.close();
 });
 
 describe("sizes", () => {

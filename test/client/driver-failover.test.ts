@@ -52,6 +52,18 @@ function cutAfter(pattern: RegExp): { cut: boolean } {
 }
 
 describe("a node goes away", () => {
+  it("hands what its session has counted to the next one", async () => {
+    const session = await db.session();
+    await session.execute("insert into t values (9007199254740999, 1)");
+    await session.execute("update t set n = 5");
+    await session.execute("select n from t");
+    await current().cut();
+    await session.execute("select 1");
+    const counts = { changes: 2, totalChanges: 3, lastInsertRowid: 9007199254740999n };
+    expect(gateway.countsGiven.slice(-2)).toEqual([undefined, counts]);
+    await session.close();
+  });
+
   it("goes on at another, reads and writes alike", async () => {
     const before = db.server.nodeId;
     await current().cut();

@@ -12,7 +12,14 @@ import { type SqlValue, ValueWriter } from "../../src/base/values.js";
 import { autocommitId } from "../../src/gateway/attempts.js";
 import type { IdempotencyKey, RowStream, StatementOutcome } from "../../src/machines/range/types.js";
 import type { ClientLimits } from "../../src/rpc/client-service.js";
-import type { ExecuteRequest, ExecuteResult, Gateway, Params, Session } from "../../src/rpc/gateway.js";
+import type {
+  ExecuteRequest,
+  ExecuteResult,
+  Gateway,
+  Params,
+  Session,
+  SessionCounts,
+} from "../../src/rpc/gateway.js";
 import { type RpcLogger, silentLogger } from "../../src/rpc/logger.js";
 import { RpcServer, type ServerTls } from "../../src/rpc/server.js";
 import { systemClock } from "../../src/rpc/system.js";
@@ -37,6 +44,8 @@ export class LocalGateway implements Gateway {
   /** What these requests said they were sent under before. */
   readonly sentUnder: (number | undefined)[] = [];
   readonly retries: unknown[] = [];
+  /** With which sessions were opened. */
+  readonly countsGiven: (SessionCounts | undefined)[] = [];
   interference: Interference = {};
   transactions = 0;
   /** Rows handed out by streams. */
@@ -60,7 +69,8 @@ export class LocalGateway implements Gateway {
     return db;
   }
 
-  openSession(kind: "session" | "autocommit"): Session {
+  openSession(kind: "session" | "autocommit", counts?: SessionCounts): Session {
+    if (kind === "session") this.countsGiven.push(counts);
     const session = new LocalSession(this, kind);
     this.sessions.add(session);
     return session;
@@ -115,6 +125,14 @@ class LocalSession implements Session {
 
   transactionId(): string | undefined {
     return this.#transactionId;
+  }
+
+  counts(): SessionCounts | undefined {
+    if (this.#kind === "autocommit" || !this.#db.open) return undefined;
+    const sql =
+      'select changes() as "changes", total_changes() as "totalChanges", last_insert_rowid() as "lastInsertRowid"';
+    const counts = this.#db.prepare(sql).get() as Record<keyof SessionCounts, bigint>;
+    return { ...counts, changes: Number(counts.changes), totalChanges: Number(counts.totalChanges) };
   }
 
   execute(request: ExecuteRequest): Promise<ExecuteResult> {

@@ -317,6 +317,51 @@ describe("a read on a pin", () => {
     expect(did).toEqual(["pin", "unpin", "wait", "pin"]);
     expect(index).toBe(COMMITTED + 2);
   });
+
+  it("lets its rows and its process go where what it was made of is not applied in time", async () => {
+    catchUp();
+    const did: string[] = [];
+    let end: (() => void) | undefined;
+    const endless = {
+      ...stream(encodeVector([1n]), 1),
+      next: () => new Promise<undefined>((resolve) => (end = () => resolve(undefined))),
+      close: async () => {
+        did.push("close");
+        end?.();
+      },
+    };
+    const runner = {
+      dead: false,
+      pin: async () => logIndex(COMMITTED + 1),
+      unpin: async () => void did.push("unpin"),
+      run: async () => endless,
+    };
+    const analysis = { ...replica.schema.analyse(""), cost: "unknown" as const };
+    const made = {
+      ...replica,
+      runners: { acquire: async () => runner, release: () => did.push("release") },
+      store: { ...replica.store, path: "x" },
+      schema: { version: 1 },
+    } as unknown as Replica;
+    const deadline = new Deadline(clock, undefined, 1_000, { signal: undefined });
+    const db = {
+      whole: made,
+      counts: { single: 0 },
+      rangesOf: () => [ONLY],
+      persist: (of: Deadline, attempt: (tries: number) => Promise<unknown>) => of.race(attempt(0)),
+    } as unknown as GatewayDatabase;
+    const settings = { flags: 0, lastInsertRowid: 0n } as SessionSettings;
+    const statement = { sql: "SELECT 1", params: [] };
+    const read = autocommitRead(db, { statement, analysis, settings, systemTables: [] }, deadline);
+    const failed = read.catch((error: unknown) => error);
+    await settle();
+    expect(did).toEqual([]);
+    await clock.advance(1_000);
+    expect(await failed).toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+    await settle();
+    expect(did[0]).toBe("close");
+    expect(did.slice(-2)).toEqual(["unpin", "release"]);
+  });
 });
 
 describe("a read over several ranges", () => {

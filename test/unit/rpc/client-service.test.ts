@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { encodeVector } from "../../../src/base/values.js";
 import { connect } from "../../../src/driver/index.js";
 import { ClientConnection, type ClientLimits } from "../../../src/rpc/client-service.js";
-import type { Gateway, Session } from "../../../src/rpc/gateway.js";
+import type { Gateway, Session, SessionCounts } from "../../../src/rpc/gateway.js";
 import type { FramePipe, PipeFailure } from "../../../src/rpc/pipe.js";
 import { ClientOp, PROTOCOL_VERSION, ServerOp } from "../../../src/rpc/protocol.js";
 import { systemClock } from "../../../src/rpc/system.js";
@@ -64,9 +64,12 @@ class TestGateway implements Gateway {
   aborted = 0;
   streams = 0;
   started = 0;
+  state: ReturnType<Session["state"]> = "idle";
+  counts: SessionCounts | undefined;
 
-  openSession(): Session {
+  openSession(_kind: string, counts?: SessionCounts): Session {
     this.opened++;
+    this.counts = counts;
     return {
       execute: async (request) => {
         this.started++;
@@ -84,7 +87,8 @@ class TestGateway implements Gateway {
         return { kind: "stream", stream: { ...outcome, next, close, summary: () => outcome } };
       },
       batch: async () => [outcome],
-      state: () => "idle",
+      state: () => this.state,
+      counts: () => counts,
       close: async () => {
         this.closed++;
       },
@@ -208,6 +212,11 @@ describe("messages", () => {
       [ClientOp.Admin, 14, "x", []],
       [ClientOp.CloseSession, 15, 0],
       [ClientOp.OpenSession, 16, 0],
+      [ClientOp.OpenSession, 17, 1, 5],
+      [ClientOp.OpenSession, 18, 1, [1, 1]],
+      [ClientOp.OpenSession, 19, 1, [1, -1, 1]],
+      [ClientOp.OpenSession, 20, 1, [1, 1, 2n ** 63n]],
+      [ClientOp.OpenSession, 21, 1, [1, 1, 0.5]],
     ];
     say(HELLO, ...bad, execute(100, "one"));
     await turn();
@@ -252,6 +261,45 @@ describe("messages", () => {
   });
 });
 
+describe("the state that a session's errors tell", () => {
+  it.each<[string, unknown[], string]>([
+    ["a cursor that is cancelled", [ClientOp.Cancel, 1], "interrupted"],
+    ["what is cancelled before it began", [ClientOp.Cancel, 3], "cancelled before it began"],
+    [
+      "a message that is refused",
+      [ClientOp.Execute, 4, 9, 5, null, null, 1, 0],
+      "the statement must be a string",
+    ],
+  ])("is the session's after %s", async (_, message, why) => {
+    const { pipe, say, gateway } = connection({ maxRequests: message[1] === 3 ? 2 : 9 });
+    gateway.state = "open";
+    // The first comes to wait for credits, the next two run, and the last waits for room where there is for two.
+    say(
+      HELLO,
+      [ClientOp.OpenSession, 50, 9],
+      execute(1, "stream", 1, 9),
+      execute(2, "wait"),
+      execute(5, "wait"),
+      execute(3, "wait", 0, 9),
+    );
+    await turn();
+    say(message);
+    await turn();
+    const errors = pipe.sent.filter(([op]) => op === ServerOp.Error);
+    expect(errors.map(([, id, wire, state]) => [id, (wire as string[])[2], state])).toEqual([
+      [message[1], why, 1],
+    ]);
+  });
+});
+
+it("goes on with what a session counted elsewhere, and tells it with every answer", async () => {
+  const { pipe, say, gateway } = connection();
+  say(HELLO, [ClientOp.OpenSession, 1, 7, [2, 30, -(2n ** 63n)]], execute(2, "one", 0, 7));
+  await turn();
+  expect(gateway.counts).toEqual({ changes: 2, totalChanges: 30, lastInsertRowid: -(2n ** 63n) });
+  expect(pipe.sent.at(-1)!.at(-1)).toEqual([0, 0, 0n, 0, null, [2, 30, -(2n ** 63n)]]);
+});
+
 describe("bounds", () => {
   it("stops reading at the bound of requests, and goes on below it", async () => {
     const { pipe, say, gateway } = connection({ maxRequests: 10 });
@@ -290,8 +338,31 @@ describe("bounds", () => {
     for (let id = 10; id < 13; id++) say(execute(id, "stream", 1));
     await turn();
     const errors = pipe.sent.filter(([op]) => op === ServerOp.Error);
-    expect(errors.map((e) => e[1])).toEqual([3, 12]);
+    const told = errors.map(([, id, wire]) => [id, (wire as string[])[1]]);
+    expect(told).toEqual([3, 12].map((id) => [id, "OSTRAKA_UNAVAILABLE"]));
     expect(gateway.streams).toBe(2);
+  });
+
+  it("tells the statements of a refused session why, and opens it for them once there is room", async () => {
+    const { pipe, say, gateway } = connection({ maxSessions: 2 });
+    for (let name = 1; name <= 5; name++)
+      say(...(name === 1 ? [HELLO] : []), [ClientOp.OpenSession, name, name, [0, 40 + name, 1]]);
+    for (let name = 3; name <= 5; name++) say(execute(10 + name, "one", 0, name));
+    say([ClientOp.CloseSession, 20, 1], [ClientOp.CloseSession, 21, 3], execute(22, "one", 0, 4));
+    await turn();
+    const answered = (id: number) => pipe.sent.find((message) => message[1] === id)!;
+    for (const id of [3, 4, 5, 13, 14, 15])
+      expect([id, answered(id)[0], (answered(id)[2] as string[])[1]]).toEqual([
+        id,
+        ServerOp.Error,
+        "OSTRAKA_UNAVAILABLE",
+      ]);
+    expect([20, 21, 22].map((id) => answered(id)[0])).toEqual([
+      ServerOp.Done,
+      ServerOp.Done,
+      ServerOp.Result,
+    ]);
+    expect([gateway.opened, gateway.counts?.totalChanges]).toEqual([3, 44]);
   });
 
   it("sends a cursor's chunks as credits come, and frees it", async () => {
