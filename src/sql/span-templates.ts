@@ -116,8 +116,8 @@ function resolve(template: SpanTemplate, params: readonly SqlValue[], spans: Spa
   } else if (low === "other" || high === "other") {
     // Text or a real may or may not be a key once affinity is applied.
     spans.push({ table, low: undefined, high: undefined });
-  } else {
-    // Rows have no keys beyond the end.
+  } else if (low === undefined || high === undefined || low <= high) {
+    // No key lies between bounds that are the wrong way round. Rows have no keys beyond the end.
     spans.push({ table, low, high: high ?? (low === undefined ? undefined : END_OF_TABLE) });
   }
 }

@@ -60,6 +60,7 @@ const FOOTPRINTS: readonly [sql: string, params: readonly SqlValue[], expected: 
   ["select * from t where id=9223372036854775807", [], "t:9223372036854775807 t:end |  | "],
   ["select * from t where rowid=?2 and b=?1", [1n, 5n], "t:5 t:end |  | "],
   ["select * from t where id between ? and 10", [3n], "t:3..10 t:end |  | "],
+  ["select * from t where id between ? and 10", [11n], "t:end |  | "],
   ["select * from t where id>?", [3n], "t:3..end |  | "],
   ["select * from t where id<5", [], "t:..5 t:end |  | "],
   ["select * from t where id<=5 and id>-3 order by id desc", [], "t:-3..5 t:end |  | "],
