@@ -189,7 +189,7 @@ export class Generator {
         `alter table item add column extra${n} integer default ${n}`,
         `create index more${n} on item (r, n)`,
         `create table late${n} (k integer primary key, v text)`,
-        `create table if not exists copy${n} as select id, n from item where n > ${random.int(0, 60)}`,
+        `create table if not exists copy${n} as select id, n from item where n > ${random.int(0, 60)} order by id`,
         "drop index if exists item_n",
         "analyze",
       ]),

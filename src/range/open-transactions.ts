@@ -291,6 +291,14 @@ export class OpenTransactions {
       throw this.#lost(leadership, transaction.id, "the range has been split");
     const statement = again && { stamped: again, encoded: encodeStatement(again) };
     transactions.ran(transaction, { ...footprint, reads }, index, statement);
+    const { holds } = leadership.admission.gate;
+    // Prepared since it was admitted: what was read may be without it, and what is read next elsewhere with it.
+    if (holds.size > 0 && holds.meets([...footprint.reads, ...footprint.checks], []))
+      throw this.#lost(
+        leadership,
+        transaction.id,
+        "another transaction is being committed on what it has read",
+      );
     if (transaction.reads.length > MAX_EARLY_CHECKS) return;
     const conflict = transactions.conflict(transaction);
     if (conflict !== undefined) throw this.#lost(leadership, transaction.id, conflict);

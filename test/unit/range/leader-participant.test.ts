@@ -237,6 +237,28 @@ describe("what ran at the leader", () => {
     });
   const own = { kind: "own" } as const;
 
+  it("is lost where what it reads was prepared while it ran", async () => {
+    const made = await world();
+    const { leader, store } = made;
+    await runs(made, "a", 0, "UPDATE t SET v = v + 1 WHERE id = 1");
+    // Takes the writer, so that what the transaction has done is done again before the next statement.
+    await write(made, "UPDATE t SET v = v + 1 WHERE id = 2");
+    const speculate = store.speculate.bind(store);
+    let preparing: Promise<unknown> | undefined;
+    store.speculate = async (request) => {
+      const answer = await speculate(request);
+      preparing ??= prepare(made, { id: "b", changes: [row(3, 31)] });
+      await preparing;
+      return answer;
+    };
+    await expect(runs(made, "a", 1, "SELECT v FROM t WHERE id = 3")).rejects.toMatchObject({
+      code: "OSTRAKA_RETRY",
+    });
+    expect(await preparing).toEqual(YES);
+    await leader.resolve(id("b"), "committed");
+    expect((await all(made)).at(-1)).toEqual([3n, 31n]);
+  });
+
   it("is prepared as it was told, and done at the decision", async () => {
     const made = await world();
     await runs(made, "a", 0, "SELECT v FROM t WHERE id = 3");
