@@ -169,7 +169,7 @@ async function commitInOne(
 
 async function prepare(
   db: GatewayDatabase,
-  { transaction, key, schemaTexts, schemaVersion }: WideCommit,
+  { transaction, key, participants, schemaTexts, schemaVersion }: WideCommit,
   { descriptor, reads, writes, changes, ran, own }: Participation,
   run: string | undefined,
 ): Promise<Vote> {
@@ -181,9 +181,11 @@ async function prepare(
         ? { kind: "rows", changes }
         : { kind: "nothing" };
   const { range, generation } = descriptor;
-  const request = { transaction, key, coordinator: COORDINATOR_GROUP, generation, schemaVersion };
+  const of = { transaction, key, coordinator: COORDINATOR_GROUP, participants: participants.length };
   try {
-    return await db.client(range).prepare({ ...request, reads, writes, ran, run, body });
+    return await db
+      .client(range)
+      .prepare({ ...of, generation, schemaVersion, reads, writes, ran, run, body });
   } catch (error) {
     await db.learnFrom(error);
     return { vote: "no", error: toWireError(error) };

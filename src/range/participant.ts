@@ -37,6 +37,8 @@ type Decision = "committed" | "aborted";
 
 /** Refusals and decisions that are remembered, at most. */
 const MAX_REMEMBERED = 20_000;
+/** The votes of many take their time: nobody is in doubt before the others can have voted. */
+const MS_PER_PARTICIPANT = 10;
 const NOTHING: readonly Span[] = [];
 /** No run is decided before its last vote: whoever comes afterwards is another one. */
 const COMMITTED: CommandResult = { ok: true, outcomes: [], repeated: true, decision: "committed" };
@@ -215,7 +217,7 @@ export class Participant {
   }
 
   async #propose(request: PrepareRequest, reads: readonly Span[], writes: readonly Span[]): Promise<Vote> {
-    const { transaction: id, key, coordinator, run } = request;
+    const { transaction: id, key, coordinator, run, participants = 1 } = request;
     const { clock, limits, schema } = this.#context.deps;
     const schemaVersion = request.body.kind === "own" ? schema.version : request.schemaVersion;
     const body = this.#body(request);
@@ -238,8 +240,10 @@ export class Participant {
         changesSchema(writes),
       );
       this.#open.close(this.#leadership, id);
-      if (result.ok && result.vote === "yes")
-        return this.#votedYes(id, { coordinator, run, askMs: clock.monotonicMs() + limits.inDoubtMs });
+      if (result.ok && result.vote === "yes") {
+        const patienceMs = limits.inDoubtMs + (participants - 1) * MS_PER_PARTICIPANT;
+        return this.#votedYes(id, { coordinator, run, askMs: clock.monotonicMs() + patienceMs });
+      }
       this.#letGo(id);
       if (result.ok) return { vote: "known", result };
       this.#remember(id);

@@ -120,6 +120,8 @@ export interface PrepareRequest {
    * committed under it must all be of one run. Undefined: there is but one.
    */
   readonly run?: string | undefined;
+  /** How many ranges are asked to vote; 1 if it is not said. */
+  readonly participants?: number | undefined;
   /** "own": what it has run here; `generation`, `writes` and `schemaVersion` are then the leader's to know. */
   readonly body:
     | Exclude<PreparedTransaction["body"], { readonly kind: "statements" }>

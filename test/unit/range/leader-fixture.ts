@@ -264,6 +264,7 @@ export interface Part {
   readonly generation?: number;
   readonly schemaVersion?: number;
   readonly ran?: number;
+  readonly participants?: number;
   readonly body?: PrepareRequest["body"];
   readonly key?: IdempotencyKey;
 }
@@ -279,6 +280,7 @@ export function request(world: LeaderWorld, part: Part): PrepareRequest {
     writes: part.writes ?? changes.map((change) => point(change.key[0] as bigint, change.table)),
     schemaVersion: part.schemaVersion ?? world.schema.version,
     ...(part.ran === undefined ? {} : { ran: part.ran }),
+    ...(part.participants === undefined ? {} : { participants: part.participants }),
     body: part.body ?? (changes.length === 0 ? { kind: "nothing" } : { kind: "rows", changes }),
   };
 }

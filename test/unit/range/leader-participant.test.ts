@@ -473,6 +473,15 @@ describe("a new leader", () => {
 });
 
 describe("what is in doubt", () => {
+  it("is not asked about before many others can have voted", async () => {
+    const made = await world({ inDoubtMs: 2000 });
+    await prepare(made, { id: "a", changes: [row(1, 11)], participants: 301 });
+    await made.clock.advance(4900);
+    expect(made.asked).toEqual([]);
+    await made.clock.advance(200);
+    expect(made.asked).toEqual(["a"]);
+  });
+
   it("is aborted when its coordinator has forgotten it", async () => {
     const made = await world({ inDoubtMs: 1000 });
     made.decision = "unknown";
