@@ -143,6 +143,7 @@ export abstract class RetriedCall<T> implements PooledCall {
     switch (error.code) {
       case "OSTRAKA_UNAVAILABLE":
         if (link !== undefined) this.pool.avoid(link);
+        if (!this.#maybe) this.#key?.renew();
         this.#again(error);
         break;
       case "OSTRAKA_RETRY":

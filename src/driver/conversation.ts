@@ -301,7 +301,8 @@ export class Conversation {
         const id = transactionId ?? name;
         if (inTransaction) return await this.#failedInside(answer, work, id, deadlineMs);
         maybe = this.#failedOutside(answer, maybe, id, work.keyed);
-        if (!maybe && answer.kind === "error" && answer.error.code === "OSTRAKA_RETRY") key?.renew();
+        // It was told that nothing was committed.
+        if (!maybe && answer.kind === "error") key?.renew();
         const delayMs = this.pool.backoffMs(attempt);
         if (this.pool.clock.monotonicMs() + delayMs >= deadlineMs) throw this.#tooLate(answer, maybe, id);
         await pause(this.pool.clock, delayMs);

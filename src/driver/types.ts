@@ -144,7 +144,7 @@ export type SessionState = "idle" | "open" | "failed";
  * One ordered conversation: all SQL (BEGIN, SAVEPOINT, pragmas, TEMP objects, changes()), calls run one after the
  * other. It lives on one node. When that is lost the session goes on at another one; an open transaction is lost with
  * the node (OSTRAKA_RETRY until ROLLBACK), and so are TEMP objects and pragmas (one call says so with
- * OSTRAKA_UNAVAILABLE). `changes()` and `last_insert_rowid()` begin anew.
+ * OSTRAKA_UNAVAILABLE). `changes()` and `last_insert_rowid()` answer what they last did.
  *
  * A statement run inside a loop over the session's own `iterate` makes the rest of those rows be kept in memory, up to
  * 64 MiB.

@@ -165,7 +165,8 @@ async function inDoubt(
     });
   } catch (error) {
     const stopped = error instanceof UserError && error.code === "SQLITE_INTERRUPT";
-    throw error instanceof RetryError || stopped
+    const settled = error instanceof RetryError && error.givenUp !== undefined;
+    throw (error instanceof RetryError && !settled) || stopped
       ? new AmbiguousError(first.message, autocommitId(key))
       : error;
   }

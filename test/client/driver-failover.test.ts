@@ -263,14 +263,25 @@ describe("a host that takes connections and says nothing", () => {
 describe("a node says not now", () => {
   it.each(["OSTRAKA_RETRY", "OSTRAKA_UNAVAILABLE"] as const)("sends again after %s", async (code) => {
     let left = 3;
+    const sequences: (number | undefined)[] = [];
     gateway.interference = {
-      before: ({ sql }) => {
-        if (/update/.test(sql) && left-- > 0) throw new RetryError(code, "not now");
+      before: ({ sql, key }) => {
+        if (!/update/.test(sql)) return;
+        sequences.push(key?.sequence);
+        if (left-- > 0) throw new RetryError(code, "not now");
       },
     };
     await db.execute("update t set n = n + 1 where id = 1");
     expect(left).toBe(-1);
     expect(await n()).toBe(1);
+    const s = await db.session();
+    left = 1;
+    await s.execute("update t set n = n + 1 where id = 1");
+    await s.close();
+    expect(await n()).toBe(2);
+    // Nothing was applied: the names that attempts had under a key may be used up.
+    expect(sequences).toHaveLength(6);
+    expect(new Set(sequences).size).toBe(6);
   });
 
   it("sends again after UNKNOWN_OUTCOME, under the same key", async () => {
