@@ -632,4 +632,32 @@ export const COMMIT_MUTANTS = [
     replace: 'if (body.kind !== "schema") return false;',
     tests: ["range/rowless-change"],
   },
+  {
+    name: "run what was sent before without settling it",
+    file: "src/gateway/resend.ts",
+    find: "return this.#sentBefore && this.#db.whole === undefined;",
+    replace: "return false;",
+    tests: ["sim/sent-again"],
+  },
+  {
+    name: "keep a statement that ran while what it read was being prepared",
+    file: "src/range/open-transactions.ts",
+    find: "if (holds.size > 0 && holds.meets(",
+    replace: "if (holds.size < 0 && holds.meets(",
+    tests: ["range/leader-participant"],
+  },
+  {
+    name: "doubt a transaction over many ranges as soon as one over two",
+    file: "src/range/participant.ts",
+    find: "(participants - 1) * MS_PER_PARTICIPANT",
+    replace: "Math.min(participants - 1, 0) * MS_PER_PARTICIPANT",
+    tests: ["range/leader-participant"],
+  },
+  {
+    name: "look for rows between bounds that are the wrong way round",
+    file: "src/sql/span-templates.ts",
+    find: "} else if (low === undefined || high === undefined || low <= high) {",
+    replace: "} else {",
+    tests: ["sql/analyse"],
+  },
 ];

@@ -76,7 +76,7 @@ export const RANGE_MUTANTS = [
   {
     name: "take in a neighbour that is not frozen here yet",
     file: "src/node/operations/merge.ts",
-    find: "      const ready = await untilAllApplied(view, right, left.range);\n",
+    find: "      const ready = await untilAllApplied(view, right, left.range, waiting);\n",
     replace: "      void untilAllApplied;\n      const ready = left.replicas as readonly NodeId[];\n",
     tests: ["sim/scenarios-ranges"],
   },

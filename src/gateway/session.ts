@@ -616,5 +616,4 @@ export class GatewaySession implements Session {
 }
 
 const MOVE = { ok: "move" } as const;
-
-function ignore(): void {}
+const ignore = (): void => {};

@@ -51,14 +51,10 @@ export function inDoubt(transaction: TransactionId): CommandResult {
   return failure(new AmbiguousError("the write is part of a transaction that is being decided", transaction));
 }
 
-export function givenUp(what: string): CommandResult {
-  return failure(new RetryError("OSTRAKA_RETRY", `${what} was given up before it arrived`));
-}
-
-/** As answered under the key of an autocommit write, which no attempt of it gets past. */
-export function writeGivenUp(transaction: TransactionId): CommandResult {
-  const message = `write ${transaction} was given up before it arrived`;
-  return failure(new RetryError("OSTRAKA_RETRY", message, { givenUp: transaction }));
+/** `write`: an autocommit write that no attempt gets past this, since it is what is answered under its key. */
+export function givenUp(what: string, write?: TransactionId): CommandResult {
+  const message = `${what} was given up before it arrived`;
+  return failure(new RetryError("OSTRAKA_RETRY", message, { givenUp: write }));
 }
 
 /** Another row has the key, or a value that only one may have. */

@@ -28,7 +28,6 @@ import {
   isPassing,
   StatementFailed,
   userError,
-  writeGivenUp,
 } from "./apply-errors.js";
 import { aloneFlags, BATCH_FLAGS, preparedFlags } from "./batch-flags.js";
 import { ANY_GENERATION, decodeCommands, encodeResults } from "./command.js";
@@ -540,7 +539,7 @@ export class Applier {
         : inDoubt(written);
     }
     // An autocommit write is named by its key: what is answered here is what it will be answered, should it arrive.
-    if (isNamedByKey(command)) return writeGivenUp(transaction);
+    if (isNamedByKey(command)) return givenUp(`write ${transaction}`, transaction);
     // Remembered longer than answers are.
     task.passing = true;
     const known = this.transactions.outcome(transaction);

@@ -91,7 +91,7 @@ describe.each([true, false])(
       const result = await child.leader.write({ key: late, statement, flags: 0, lastInsertRowid: 0n });
       expect(result).toMatchObject({
         ok: false,
-        error: ["retry", "OSTRAKA_RETRY", expect.any(String), null],
+        error: ["retry", "OSTRAKA_RETRY", expect.any(String), autocommitId(late)],
       });
     });
   },
