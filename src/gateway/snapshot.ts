@@ -12,7 +12,7 @@
  *    statements are analysed by; without fences the commit is refused where it has got another since.
  * 2. Nothing of a snapshot with fences that was not confirmed whole is ever read.
  */
-import { RetryError } from "../base/errors.js";
+import { RetryError, RouteError } from "../base/errors.js";
 import type { GroupId, LogIndex, Term, TransactionId } from "../base/ids.js";
 import type { Runner, SchemaSnapshot } from "../machines/range/types.js";
 import type { RangeDescriptor } from "../placement/descriptor.js";
@@ -97,7 +97,11 @@ export async function takeSnapshot(
   } catch (error) {
     lent.givenUp = true;
     if (lent.inUse) runner.kill();
-    throw error instanceof WithoutProcess ? error.cause : error;
+    const cause = error instanceof WithoutProcess ? error.cause : error;
+    // Nobody asks elsewhere any more: where to go instead is not for the user.
+    throw cause instanceof RouteError
+      ? new RetryError("OSTRAKA_UNAVAILABLE", cause.message, { cause })
+      : cause;
   }
 }
 
