@@ -45,6 +45,11 @@ export class RetryError extends OstrakaError {
   }
 }
 
+/** The write is over: whoever sent it goes on under a new key. */
+export function isGivenUp(error: unknown): error is RetryError {
+  return error instanceof RetryError && error.givenUp !== undefined;
+}
+
 export class RouteError extends OstrakaError {
   readonly family = "route";
   constructor(

@@ -4,7 +4,7 @@
  *
  * Invariant: statements of the pool run at the same time, so each has a process of its own, and none has TEMP objects.
  */
-import { AmbiguousError, fromWireError, RetryError } from "../base/errors.js";
+import { AmbiguousError, fromWireError, isGivenUp, RetryError } from "../base/errors.js";
 import { NO_OUTCOME } from "../machines/range/no-outcome.js";
 import type {
   CommandResult,
@@ -236,8 +236,7 @@ export class AutocommitStatements {
           : failure;
         await transaction.rollback();
         this.#settings.recount(before);
-        const over = error instanceof RetryError && error.givenUp !== undefined;
-        if (over || attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
+        if (isGivenUp(error) || attempt + 1 >= ATTEMPTS || deadline.stopped) throw error;
         if (error instanceof RetryError && error.code === "OSTRAKA_RETRY") {
           losses++;
           // It takes part everywhere, and fences everywhere are hard to have while ranges come and go.

@@ -3,7 +3,14 @@
  * without a deadline of their own. What does not go through at once (no leader, leadership lost, too large a result)
  * starts again on the general path, writes under the same idempotency key.
  */
-import { AmbiguousError, fromWireError, RetryError, RouteError, UserError } from "../base/errors.js";
+import {
+  AmbiguousError,
+  fromWireError,
+  isGivenUp,
+  RetryError,
+  RouteError,
+  UserError,
+} from "../base/errors.js";
 import type { IdempotencyKey } from "../machines/range/types.js";
 import type { RangeService } from "../range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
@@ -165,8 +172,7 @@ async function inDoubt(
     });
   } catch (error) {
     const stopped = error instanceof UserError && error.code === "SQLITE_INTERRUPT";
-    const settled = error instanceof RetryError && error.givenUp !== undefined;
-    throw (error instanceof RetryError && !settled) || stopped
+    throw (error instanceof RetryError && !isGivenUp(error)) || stopped
       ? new AmbiguousError(first.message, autocommitId(key))
       : error;
   }

@@ -96,14 +96,14 @@ async function replicated(
   const key = request.key ?? context.nextKey();
   const { db } = context;
   // Both live in the first range, where they are read too.
-  const result = await db
-    .persist(deadline, () => db.client(db.first.range).setPragma(name, value, key), {
+  try {
+    const result = await db.persist(deadline, () => db.client(db.first.range).setPragma(name, value, key), {
       transaction: autocommitId(key),
       repeatable: true,
-    })
-    .catch((error: unknown) => {
-      throw byKey(error, key);
     });
-  if (!result.ok) throw byKey(fromWireError(result.error), key);
-  return emptyOutcome();
+    if (!result.ok) throw fromWireError(result.error);
+    return emptyOutcome();
+  } catch (error) {
+    throw byKey(error, key);
+  }
 }

@@ -6,8 +6,8 @@
  * 1. Everything that was read is validated by the leader of its range, as part of its vote.
  * 2. `committed` is told only once the coordinator has logged it. What is told as OSTRAKA_RETRY is decided as aborted,
  *    or was never registered and so cannot be committed.
- * 3. An autocommit write that is sent again may be run by two gateways at once under one id. What is committed is what one
- *    of them has prepared at all participants, and what is told is what that one did.
+ * 3. An autocommit write that is sent again is settled before it is run (attempts.ts). Should two gateways run it at once
+ *    all the same, under one id, a participant votes for one run only, and what is told is what was committed.
  */
 import {
   AmbiguousError,

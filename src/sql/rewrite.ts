@@ -235,30 +235,23 @@ function returningAt(tokens: TokenList): number {
 /** An INSERT of more than one tuple of VALUES: each row sees the rowid of the one before, so SQLite's own again. */
 function insertsSeveral(tokens: TokenList): boolean {
   let depth = 0;
-  let inserts = false;
-  let values = false;
-  for (let i = 0; i < tokens.length; i++) {
-    const kind = tokens.kinds[i];
+  const outer: number[] = [];
+  tokens.kinds.forEach((kind, i) => {
     if (kind === TokenKind.LeftParen) depth++;
     else if (kind === TokenKind.RightParen) depth--;
-    else if (depth > 0) continue;
-    else if (values) {
-      if (kind !== TokenKind.Word || (wordAt(tokens, i) !== "RETURNING" && wordAt(tokens, i) !== "ON"))
-        return kind !== TokenKind.Semicolon;
-      return false;
-    } else if (inserts) {
-      const word = wordAt(tokens, i);
-      if (word === "SELECT" || word === "WITH") return true;
-      values = word === "VALUES";
-    } else {
-      const word = wordAt(tokens, i);
-      // Behind FROM and the like REPLACE is a function's name.
-      if (word === "SELECT" || word === "UPDATE" || word === "DELETE" || word === "CREATE") return false;
-      inserts = word === "INSERT" || word === "REPLACE";
-    }
-  }
-  return false;
+    else if (depth === 0) outer.push(i);
+  });
+  const verb = outer.findIndex((i) => VERBS.has(wordAt(tokens, i)));
+  if (verb < 0 || !/^(INSERT|REPLACE)$/.test(wordAt(tokens, outer[verb]!))) return false;
+  const source = outer.findIndex((i, at) => at > verb && /^(VALUES|SELECT|WITH)$/.test(wordAt(tokens, i)));
+  if (source < 0) return false;
+  if (wordAt(tokens, outer[source]!) !== "VALUES") return true;
+  const behind = outer[source + 1];
+  if (behind === undefined || tokens.kinds[behind] === TokenKind.Semicolon) return false;
+  return !/^(RETURNING|ON)$/.test(wordAt(tokens, behind));
 }
+
+const VERBS: ReadonlySet<string> = new Set(["INSERT", "REPLACE", "SELECT", "UPDATE", "DELETE", "CREATE"]);
 
 /** The last token of a call without arguments whose name is at `i`: f(), f(*), f(ALL), f(DISTINCT). */
 function emptyCallEnd(tokens: TokenList, i: number): number | undefined {

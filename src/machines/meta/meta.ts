@@ -63,7 +63,7 @@ export class MetaMachine implements StateMachine {
   #state: MetaState = EMPTY;
   #directory = new RangeDirectory([]);
   /** Those of the state: they only become more, and are asked for all the time. */
-  #merged: ReadonlySet<GroupId> = new Set();
+  #merged = new Set<GroupId>();
   readonly #listeners = new Set<(state: MetaState) => void>();
 
   get state(): MetaState {
@@ -155,7 +155,7 @@ export class MetaMachine implements StateMachine {
       .filter(({ range, start }) => directory.get(range) === undefined && directory.at(start) !== undefined)
       .map(({ range }) => range);
     const merged = [...new Set([...gone, ...unheard])];
-    if (merged.length > 0) this.#merged = new Set([...this.#merged, ...merged]);
+    for (const range of merged) this.#merged.add(range);
     // That of a range to come stays.
     const wishes = this.#state.wishes.filter(({ range }) => !merged.includes(range));
     this.#change({
