@@ -51,6 +51,8 @@ export class Reclaimer {
       })
       .finally(() => {
         this.#running = undefined;
+        // Asked for between the last look and this.
+        if (this.#again && !this.#host.stopped()) this.request();
       });
   }
 
@@ -73,10 +75,11 @@ export class Reclaimer {
     if (this.#host.stopped()) return false;
     // A host's own append may have come before ours and hold on to nothing old, so this can only have got better.
     if (this.#holders(oldest.sequence).length > 0) return true;
-    this.#host.segments.shift();
-    await oldest.file.close();
+    // Where it cannot be removed for now it stays the first: no later one may go before it.
     await this.#host.disk.remove(segmentPath(this.#host.directory, oldest.sequence));
     await this.#host.disk.syncDirectory(this.#host.directory);
+    this.#host.segments.shift();
+    await oldest.file.close();
     this.#host.spaceFreed();
     return true;
   }

@@ -144,3 +144,24 @@ describe("a full disk", () => {
     await bench.open();
   });
 });
+
+test("a segment that could not be removed for want of space leaves no gap behind it", async () => {
+  const bench = await Bench.start({ segmentBytes: 16384 });
+  let next = 1;
+  const fill = async (count: number): Promise<void> => {
+    for (const end = next + count; next < end; next++)
+      await bench.append(to(3, { entries: run(next, next, 1, 1000) }));
+    bench.log.compact(groupId(3), base(next - 1));
+    await bench.append(to(3, { entries: run(next, next, 1, 1000) }));
+    next++;
+    await bench.clock.run(2000);
+  };
+  // As file systems that copy on write answer when they are full.
+  bench.disk.failNext("remove", "ENOSPC", /0000000001\.log/);
+  await fill(80);
+  await fill(40);
+  expect(bench.failures).toEqual([]);
+  await bench.wait(bench.log.close());
+  await bench.open();
+  expect(bench.group(3).lastIndex()).toBe(next - 1);
+});
