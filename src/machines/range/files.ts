@@ -24,6 +24,7 @@ import { copyFile, open, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { FatalError } from "../../base/errors.js";
+import { isDiskFull } from "./sqlite-errors.js";
 
 /** The file work that takes time and goes on beside everything else; simulation brings one that takes its own. */
 export interface FileWork {
@@ -51,7 +52,10 @@ export const SYSTEM_FILES: FileWork = {
   openForReading,
 };
 
-/** Copies a database without what its log holds beyond it; with `walBytes` those bytes of the log are folded in. */
+/**
+ * Copies a database without what its log holds beyond it; with `walBytes` those bytes of the log are folded in. Nothing
+ * of a copy that fails is left: it would keep what may be lacking, room on the disk.
+ */
 export async function copyDatabase(
   from: string,
   to: string,
@@ -68,6 +72,7 @@ export async function copyDatabase(
     await files.sync(to);
     syncDirectory(dirname(to));
   } catch (error) {
+    await removeDatabase(to, files).catch(() => {});
     throw diskTrouble(error);
   }
 }
@@ -221,7 +226,7 @@ export function isFull(error: unknown): boolean {
 export function diskTrouble(error: unknown): unknown {
   if (error instanceof FatalError || !(error instanceof Error)) return error;
   const code = (error as { code?: unknown }).code;
-  if (code === "ENOSPC" || code === "EDQUOT" || code === "SQLITE_FULL")
+  if (code === "ENOSPC" || code === "EDQUOT" || isDiskFull(error))
     return new FatalError("OSTRAKA_DISK_FULL", error.message, { cause: error });
   return new FatalError(typeof code === "string" ? `OSTRAKA_${code}` : "OSTRAKA_IO", error.message, {
     cause: error,

@@ -8,8 +8,10 @@ import { FatalError, OstrakaError, UserError } from "../../base/errors.js";
 const NODE_TROUBLE =
   /^SQLITE_(FULL|IOERR|CORRUPT|NOMEM|CANTOPEN|READONLY|NOTADB|PROTOCOL|BUSY|LOCKED|INTERNAL|PERM|INTERRUPT|NOLFS)(_|$)/;
 
+/** SQLite has a code of its own for a log's index that cannot grow, as it does whenever a file is opened. */
 export function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === "SQLITE_FULL";
+  const code = error instanceof Error && (error as { code?: unknown }).code;
+  return code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE";
 }
 
 /** One of our functions found no memory: of a read that is the user's to know, and this node's trouble all the same. */

@@ -1,6 +1,6 @@
 /** Copies of a range's file made while others are under way and the writer goes on. */
-import { statSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { transactionId } from "../../../src/base/ids.js";
@@ -182,5 +182,28 @@ it("replaces the file under no copy that begins when another one ends", async ()
     expect(database.prepare("select applied_index from _ostraka_state").pluck().get()).toBe(appliedIndex);
     database.close();
   }
+  await store.close();
+});
+
+it("leaves nothing of a copy for which there was no room", async () => {
+  const path = join(temporaryDirectory(), "range.db");
+  const store = new StoreCore(path, {
+    monotonicMs: () => 0,
+    pause: () => Promise.resolve(),
+    files: {
+      ...SYSTEM_FILES,
+      copyPrefix: () => Promise.reject(Object.assign(new Error("no space"), { code: "ENOSPC" })),
+    },
+  });
+  store.open();
+  applySql(store, "create table t(id integer primary key, a)");
+  // It keeps part of the log from being moved into the file.
+  const reader = new Database(path, { readonly: true });
+  reader.exec("begin");
+  reader.prepare("select * from t").all();
+  applySql(store, "insert into t(a) values (randomblob(30000))");
+  for (let i = 0; i < 3; i++) await expect(store.copy()).rejects.toMatchObject({ code: "OSTRAKA_DISK_FULL" });
+  reader.close();
+  expect(readdirSync(dirname(path)).filter((name) => name.includes(".copy-"))).toEqual([]);
   await store.close();
 });

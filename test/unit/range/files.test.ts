@@ -1,8 +1,10 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
+import Database from "better-sqlite3";
 import { afterEach, expect, it, vi } from "vitest";
-import { SYSTEM_FILES } from "../../../src/machines/range/files.js";
+import { diskTrouble, SYSTEM_FILES } from "../../../src/machines/range/files.js";
+import { classifySqliteError } from "../../../src/machines/range/sqlite-errors.js";
 import { SimRandom } from "../../sim/sim-random.js";
 import { temporaryDirectory } from "./helpers.js";
 
@@ -23,4 +25,10 @@ it("copies the beginning of a file also where little is written at a time", asyn
   });
   await SYSTEM_FILES.copyPrefix(from, to, 2_500_000);
   expect(Buffer.compare(readFileSync(to), bytes.subarray(0, 2_500_000))).toBe(0);
+});
+
+it("takes a log whose index cannot grow for a full disk, as SQLite means it", () => {
+  const error = new Database.SqliteError("disk I/O error", "SQLITE_IOERR_SHMSIZE");
+  expect(classifySqliteError(error)).toMatchObject({ family: "fatal", code: "OSTRAKA_DISK_FULL" });
+  expect(diskTrouble(error)).toMatchObject({ family: "fatal", code: "OSTRAKA_DISK_FULL" });
 });
