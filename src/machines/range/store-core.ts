@@ -113,6 +113,8 @@ export class StoreCore {
   /** Opened by the first that reads: most ranges are only written to here. */
   #reading: Reading | undefined;
   #resting: Resting | undefined;
+  /** The file was replaced, and there was no room to open it. */
+  #unopened = false;
   /** Copies under way: no checkpoint may run. */
   readonly #copies = new Set<Promise<unknown>>();
   readonly #digests = new Set<Promise<unknown>>();
@@ -372,6 +374,7 @@ export class StoreCore {
     while (this.#busy) await this.#settled();
     this.#children.drop();
     this.#closeConnections();
+    this.#unopened = true;
     finishRestore(this.path);
     return this.#open();
   }
@@ -403,11 +406,8 @@ export class StoreCore {
         split: (child) => this.#splitOff(child),
       });
       const speculator = new Speculator(writer, this.#options.monotonicMs);
-      this.#opened = {
-        writer,
-        applier,
-        speculator,
-      };
+      this.#opened = { writer, applier, speculator };
+      this.#unopened = false;
       this.#nextCheckpointBytes = CHECKPOINT_BYTES;
       this.#logInFile = false;
       this.#pageBytes = Number(writer.database.pragma("page_size", { simple: true }));
@@ -444,6 +444,10 @@ export class StoreCore {
     if (this.#closing)
       throw new RetryError("OSTRAKA_UNAVAILABLE", `the range's storage ${this.path} is being closed`);
     if (this.#resting !== undefined) this.#awaken(this.#resting);
+    if (this.#unopened) {
+      finishRestore(this.path);
+      this.#open();
+    }
     if (this.#opened === undefined)
       throw new FatalError("OSTRAKA_CLOSED", `the range's storage ${this.path} is not open`);
     return this.#opened;

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, vi } from "vitest";
@@ -40,6 +40,23 @@ async function snapshotFile(store: StoreCore): Promise<string> {
 }
 
 describe("snapshots", () => {
+  it("are there once whatever kept the new file from being opened is gone", async () => {
+    const store = openStore();
+    applySql(store, "create table t(a)", "insert into t values (1)");
+    const file = await snapshotFile(store);
+    const other = openStore();
+    // Where SQLite would have its log.
+    await other.checkpoint();
+    const unwanted = `${other.path}-wal`;
+    rmSync(unwanted);
+    mkdirSync(unwanted);
+    await expect(other.restore(file)).rejects.toThrow(FatalError);
+    expect(() => other.prepared()).toThrow(FatalError);
+    rmdirSync(unwanted);
+    expect(await other.restore(file)).toBe(1);
+    expect(await other.digest()).toEqual(await store.digest());
+  });
+
   it("carry the whole state to another replica, twice if need be", async () => {
     const store = openStore();
     applySql(
