@@ -5,15 +5,22 @@
  *
  * Invariants:
  * 1. A replica goes only on the word of a leader that a quorum has confirmed: "up to this index you are no member"; and
- *    only if it has nothing from that leader or a later one beyond that index. So it can have acknowledged nothing as a
- *    member that was taken in again.
+ *    only if it has nothing from that leader or a later one beyond that index, nor has received anything since it asked.
+ *    So it can have acknowledged nothing as a member that was taken in again.
  * 2. A replica of a range that was merged away, by meta's word, stays until the neighbour that took it in has it here,
  *    durably, or is not here at all: its file is what is taken in, and after a crash perhaps once more. One that has not
  *    applied the freeze is no such file, and never will be: its node was no member any more when all of them had it.
  * 3. So does a frozen replica that was taken out of the membership, for as long as a range here has it as its right
  *    neighbour and has not taken it in. Which one it was frozen for says nothing: that one may have been split since.
  */
-import { COORDINATOR_GROUP, FIRST_RANGE_GROUP, type GroupId, NO_NODE, type NodeId } from "../../base/ids.js";
+import {
+  COORDINATOR_GROUP,
+  FIRST_RANGE_GROUP,
+  type GroupId,
+  type LogIndex,
+  NO_NODE,
+  type NodeId,
+} from "../../base/ids.js";
 import type { Clock, Timer } from "../../base/io.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { GroupHandle } from "../../multiraft/types.js";
@@ -109,18 +116,20 @@ export class Farewell {
   }
 
   async #askRange(hosted: HostedRange): Promise<void> {
+    const before = hosted.handle.status().lastIndex;
     const answer = await this.#ask(hosted.range, hosted.handle);
     if (answer?.member !== false) return;
     await this.#options.ranges.leave(
       hosted.range,
-      (now) => hasNothingBeyond(now.handle, answer) && !this.#isAwaited(now),
+      (now) => hasNothingSince(now.handle, before, answer) && !this.#isAwaited(now),
     );
   }
 
   async #askCoordinator(handle: GroupHandle): Promise<void> {
+    const before = handle.status().lastIndex;
     const answer = await this.#ask(COORDINATOR_GROUP, handle);
     if (answer?.member !== false) return;
-    await this.#options.coordinator.leave((now) => hasNothingBeyond(now, answer));
+    await this.#options.coordinator.leave((now) => hasNothingSince(now, before, answer));
   }
 
   /** What the leader says; undefined if nobody answers as such. */
@@ -171,7 +180,8 @@ export function nextOf<T>(all: readonly T[], turn: number, most: number): readon
   return [...all.slice(from), ...all.slice(0, from)].slice(0, most);
 }
 
-/** Nothing of what the leader that answered, or a later one, has sent. */
-function hasNothingBeyond(handle: GroupHandle, { index, term }: MembershipAnswer): boolean {
-  return handle.status().lastIndex <= index || handle.lastTerm < term;
+/** Nothing of what the leader that answered, or a later one, has sent since it spoke; its log ended there before. */
+function hasNothingSince(handle: GroupHandle, before: LogIndex, { index, term }: MembershipAnswer): boolean {
+  const { lastIndex } = handle.status();
+  return lastIndex === before && (lastIndex <= index || handle.lastTerm < term);
 }

@@ -26,8 +26,9 @@ import {
 } from "../../base/ids.js";
 import type { Clock, Disk, Random } from "../../base/io.js";
 import { keyBytes, keyOf } from "../../base/keys.js";
-import { atMost } from "../../base/waits.js";
+import { atMost, pause } from "../../base/waits.js";
 import type { DurableLog } from "../../log/types.js";
+import { isDiskFull } from "../../log/writer.js";
 import type { StoreWorker } from "../../machines/range/store.js";
 import type { SplitChild } from "../../machines/range/types.js";
 import type { GroupConfig } from "../../multiraft/group-start.js";
@@ -52,6 +53,8 @@ const MAX_CAMPAIGN_MS = 200;
 const STOP_MS = 5_000;
 /** After this a child is left to ordinary elections. */
 const CAMPAIGN_FOR_MS = 10_000;
+/** How often room on a full disk is looked for. */
+const FULL_MS = 1_000;
 
 /** How a group begins that the log does not have, and what one that is back had promised. */
 type FirstConfig = Pick<GroupConfig, "bootstrap" | "begins" | "promised">;
@@ -199,7 +202,7 @@ export class Ranges {
         return;
       }
       await begin();
-      const hosted = await this.#open(range, {});
+      const hosted = await this.#open(range, {}, true);
       logger.info({ range, parent, index }, "a range was born");
       if (parentHandle?.leader === self) this.#campaign(hosted.handle, FIRST_CAMPAIGN_MS, 0);
     });
@@ -336,7 +339,12 @@ export class Ranges {
 
   // --- opening ------------------------------------------------------------------------------------------------------
 
-  async #open(range: GroupId, config: Omit<GroupConfig, "group" | "machine">): Promise<HostedRange> {
+  /** With `patient` it waits for room on a full disk. */
+  async #open(
+    range: GroupId,
+    config: Omit<GroupConfig, "group" | "machine">,
+    patient = false,
+  ): Promise<HostedRange> {
     const { host, workers, clock, random, limits, inquire, trace } = this.#options;
     const worker = workers[this.#opened++ % workers.length]!;
     const store = worker.store(this.#path(range));
@@ -346,7 +354,8 @@ export class Ranges {
         if (!this.#stopped) this.#options.onFatal(error);
       });
     });
-    const handle = await host.addGroup({ group: range, machine: store, ...config });
+    const add = (): Promise<GroupHandle> => host.addGroup({ group: range, machine: store, ...config });
+    const handle = await (patient ? this.#onceThereIsRoom(range, add) : add());
     const schema = await Schema.follow(store, this.schemas);
     const leader = new RangeLeader({ handle, store, schema, clock, random, limits, inquire, trace });
     const hosted = new HostedRange(range, handle, store, schema, leader);
@@ -370,6 +379,20 @@ export class Ranges {
         () => undefined,
       );
     return hosted;
+  }
+
+  /** A child is in the log already, and what filled the disk may be its own file. */
+  async #onceThereIsRoom<T>(range: GroupId, open: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await open();
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+        this.#options.logger.warn({ range, reason: error.message }, "a new range waits for disk space");
+      }
+      await pause(this.#options.clock, FULL_MS);
+      if (this.#stopped) throw new RetryError("OSTRAKA_UNAVAILABLE", "the node is stopping");
+    }
   }
 
   #path(range: GroupId): string {

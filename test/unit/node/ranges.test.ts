@@ -1,8 +1,9 @@
 /** The ranges of a node, and what looks after them, with everything below made up. */
 import { describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
-import { type GroupId, groupId, type NodeId, nodeId } from "../../../src/base/ids.js";
+import { type GroupId, groupId, logIndex, type NodeId, nodeId, term } from "../../../src/base/ids.js";
 import { encodeMetaCommand, type MetaCommand, MetaMachine } from "../../../src/machines/meta/meta.js";
+import type { SplitChild } from "../../../src/machines/range/types.js";
 import type { GroupHandle } from "../../../src/multiraft/types.js";
 import { CoordinatorHost, type CoordinatorHostOptions } from "../../../src/node/ranges/coordinator-host.js";
 import { DepartedRanges } from "../../../src/node/ranges/departed.js";
@@ -39,10 +40,11 @@ function metaOf(...commands: readonly MetaCommand[]): MetaMachine {
   return meta;
 }
 
-async function ranges(addGroup: (group: GroupId) => Promise<never>) {
+async function ranges(addGroup: (group: GroupId) => Promise<never>, onFatal?: (error: unknown) => void) {
   const clock = new ManualClock();
   const disk = new MemoryDisk().session();
   const logged: GroupId[] = [];
+  const splits: ((child: SplitChild) => void)[] = [];
   const departed = await DepartedRanges.open(disk, "data", clock);
   const made = new Ranges({
     self: SELF,
@@ -50,14 +52,20 @@ async function ranges(addGroup: (group: GroupId) => Promise<never>) {
     disk,
     logger: QUIET,
     directory: "data",
-    host: { addGroup: ({ group }: { group: GroupId }) => addGroup(group) },
+    host: { addGroup: ({ group }: { group: GroupId }) => addGroup(group), begin: async () => undefined },
     log: { groups: () => logged, group: () => ({ lastIndex: () => 0 }) },
-    workers: [{ store: () => ({ onSplit() {} }), remove: async () => undefined }],
+    workers: [
+      {
+        store: () => ({ onSplit: (told: (child: SplitChild) => void) => splits.push(told) }),
+        remove: async () => undefined,
+      },
+    ],
     departed,
     lost: new Set(),
+    onFatal,
   } as unknown as RangesOptions);
   await made.open(undefined);
-  return { ranges: made, clock, logged };
+  return { ranges: made, clock, logged, splits };
 }
 
 describe("a replica that somebody asks for", () => {
@@ -84,6 +92,38 @@ describe("a replica that somebody asks for", () => {
     await clock.advance(10_000);
     expect(stopped).toBe(true);
     await expect(waiting.host(descriptor(8))).rejects.toMatchObject({ code: "OSTRAKA_UNAVAILABLE" });
+  });
+});
+
+describe("a child of a split", () => {
+  it("is opened once there is room, and what fills the disk does not stop the node", async () => {
+    let tries = 0;
+    const failures: unknown[] = [];
+    const {
+      clock,
+      splits,
+      ranges: waiting,
+    } = await ranges(
+      async () => {
+        tries++;
+        throw new FatalError("OSTRAKA_DISK_FULL", "no space");
+      },
+      (error) => failures.push(error),
+    );
+    await waiting.host(descriptor(7)).catch(() => undefined);
+    const conf = {
+      voters: ids([1, 2, 3]),
+      votersOutgoing: [],
+      learners: [],
+      learnersNext: [],
+      autoLeave: false,
+    };
+    const { replicas: _, ...child } = descriptor(8);
+    splits[0]!({ descriptor: child, path: "", parent: RANGE, index: logIndex(5), term: term(2), conf });
+    await clock.advance(3_500);
+    expect(tries).toBeGreaterThan(3);
+    await Promise.all([waiting.stop(), clock.advance(10_000)]);
+    expect(failures).toEqual([]);
   });
 });
 
@@ -171,7 +211,8 @@ const ALL = Array.from({ length: 20 }, (_, i) => 3 + i);
 describe("looking after replicas", () => {
   it("asks for each of them whether it has left, however many get no answer", async () => {
     const asked = new Set<number>();
-    const { clock, parts } = care({ leader: NOBODY }, async (group) => {
+    const status = (): never => ({ lastIndex: 5 }) as never;
+    const { clock, parts } = care({ leader: NOBODY, status }, async (group) => {
       asked.add(group);
       throw new Error("nobody leads it");
     });
@@ -197,6 +238,32 @@ describe("looking after replicas", () => {
     await clock.advance(60_000);
     farewell.stop();
     expect(left).toBe(true);
+  });
+
+  it("keeps a replica that has received something while the question was under way", async () => {
+    const conf = { voters: ids([1, 2, 3]), votersOutgoing: [], learners: [], learnersNext: [] };
+    let lastIndex = 2;
+    const handle = { leader: NOBODY, conf, lastTerm: 4, status: () => ({ lastIndex }) };
+    let left: boolean | undefined;
+    const { clock, parts } = care(
+      { leader: nodeId(2) },
+      async () => {
+        // Taken in again: the answer, from before, was late.
+        lastIndex = 3;
+        return { member: false, index: 9, term: 4 };
+      },
+      {
+        handle: handle as unknown as GroupHandle,
+        leave: async (still) => {
+          left ??= still(handle as unknown as GroupHandle);
+        },
+      },
+    );
+    const farewell = new Farewell(parts);
+    farewell.start();
+    await clock.advance(1_500);
+    farewell.stop();
+    expect(left).toBe(false);
   });
 
   it("asks for each that a member lacks, however many cannot be made yet", async () => {
