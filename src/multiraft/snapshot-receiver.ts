@@ -42,6 +42,11 @@ interface Received {
   done(): void;
 }
 
+/** What was received of a group, as of this entry. */
+export function snapshotPath(directory: string, group: GroupId, index: LogIndex, term: Term): string {
+  return `${directory}/g${group}-i${index}-t${term}.snapshot`;
+}
+
 export class SnapshotReceiver {
   readonly #host: SnapshotReceiverHost;
   readonly #receiving = new Set<GroupId>();
@@ -179,7 +184,7 @@ export class SnapshotReceiver {
   }
 
   #path(group: GroupId, index: LogIndex, term: Term): string {
-    return `${this.#host.directory}/g${group}-i${index}-t${term}.snapshot`;
+    return snapshotPath(this.#host.directory, group, index, term);
   }
 }
 

@@ -34,6 +34,8 @@ import { openLog } from "../log/index.js";
 import type { DurableLog, GroupLog } from "../log/types.js";
 import { MemoryMachine } from "../machines/memory-machine.js";
 import { MetaMachine } from "../machines/meta/meta.js";
+import { BOOTSTRAP_INDEX } from "../multiraft/replica.js";
+import { snapshotPath } from "../multiraft/snapshot-receiver.js";
 import { decodeConfChange, membersOf } from "../raft/index.js";
 import { type ConfState, type Entry, EntryKind } from "../raft/types.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
@@ -105,7 +107,7 @@ export async function recover(parts: RecoverParts): Promise<Recovery> {
       if (recovered !== undefined) groups.push(recovered);
     }
     const coordinatorLost = !groups.some(({ kind }) => kind === "coordinator");
-    if (coordinatorLost) await beginCoordinator(log, self);
+    if (coordinatorLost) await beginCoordinator(parts, log, self);
     const clusterId = `${newIncarnation(random)}${newIncarnation(random)}`;
     const firstFreeRange =
       Math.max(meta.state.nextRangeId, ...hosted.map((group) => group + 1)) + UNHEARD_RANGES;
@@ -139,13 +141,18 @@ function lostNodes(identity: Identity, meta: MetaMachine, log: DurableLog): numb
   return [...lost].sort((a, b) => a - b);
 }
 
-/** Meta as of the end of this node's log. */
+/** Meta as of the end of this node's log. A snapshot whose installation was cut short is installed first. */
 async function readMeta(disk: Disk, directory: string, log: DurableLog): Promise<MetaMachine> {
   const machine = new MetaMachine();
   const hosted = new MemoryMachine({ machine, disk, directory: join(directory, "meta") });
-  const applied = await hosted.open();
   const own = log.group(META_GROUP);
-  const from = logIndex(Math.max(applied, own.base().index) + 1);
+  const base = own.base();
+  let applied = await hosted.open();
+  if (applied < base.index && base.index > BOOTSTRAP_INDEX)
+    applied = await hosted.restore(
+      snapshotPath(join(directory, "snapshots"), META_GROUP, base.index, base.term),
+    );
+  const from = logIndex(Math.max(applied, base.index) + 1);
   const entries = own.entries(from, logIndex(own.lastIndex() + 1), Number.MAX_SAFE_INTEGER);
   machine.apply(entries.filter(({ kind, data }) => kind === EntryKind.Normal && data.length > 0));
   return machine;
@@ -192,9 +199,12 @@ function alone(self: NodeId): ConfState {
   return { voters: [self], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
 }
 
-function beginCoordinator(log: DurableLog, self: NodeId): Promise<void> {
+async function beginCoordinator({ disk, directory }: RecoverParts, log: DurableLog, self: NodeId) {
+  // What is left there of a replica that was removed is of another log.
+  const folder = join(directory, "coordinator");
+  for (const name of await disk.list(folder)) await disk.remove(join(folder, name));
   const first = { index: logIndex(1), term: term(1) };
-  return log.append([
+  await log.append([
     {
       group: COORDINATOR_GROUP,
       hardState: { term: first.term, vote: NO_NODE, commit: first.index },

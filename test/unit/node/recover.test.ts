@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import { COORDINATOR_GROUP, groupId, logIndex, META_GROUP, nodeId, term } from "../../../src/base/ids.js";
 import { openLog } from "../../../src/log/index.js";
 import type { DurableLog } from "../../../src/log/types.js";
-import { DEFAULT_SETTINGS, encodeMetaCommand } from "../../../src/machines/meta/meta.js";
+import { MemoryMachine } from "../../../src/machines/memory-machine.js";
+import { DEFAULT_SETTINGS, encodeMetaCommand, MetaMachine } from "../../../src/machines/meta/meta.js";
 import { readIdentity, writeIdentity } from "../../../src/node/identity.js";
 import { recover } from "../../../src/node/recover.js";
 import { encodeConfChange } from "../../../src/raft/index.js";
@@ -127,6 +128,50 @@ describe("recovery from the loss of a quorum", () => {
     ]);
     expect(log.group(COORDINATOR_GROUP).base()).toMatchObject({ index: 1, conf: ALONE });
     await log.close();
+  });
+
+  it("takes a snapshot of meta in whose installation was cut short", async () => {
+    const disk = await survivor();
+    const log = await open(disk);
+    const meta = new MetaMachine();
+    const view = log.group(META_GROUP);
+    const before = view.entries(logIndex(2), logIndex(6), 100_000);
+    const node = { id: 7, address: "h7:1", http: "off", incarnation: "i7" };
+    meta.apply([
+      ...before.map(({ index, data }) => ({ index, data })),
+      { index: 8, data: encodeMetaCommand({ kind: "register", node }) },
+    ]);
+    await log.append([
+      {
+        group: META_GROUP,
+        hardState: undefined,
+        snapshot: { index: logIndex(8), term: term(4), conf: MEMBERS },
+        entries: [],
+      },
+    ]);
+    await log.close();
+    const session = disk.session();
+    const from = new MemoryMachine({ machine: meta, disk: session, directory: "elsewhere" });
+    await from.open();
+    await from.apply([], logIndex(8));
+    const bytes = await (await from.snapshot()).read(0, Number.MAX_SAFE_INTEGER);
+    await session.writeFile("data/snapshots/g1-i8-t4.snapshot", bytes);
+    expect((await recover(parts(disk))).lostNodes).toEqual([1, 3, 4, 7]);
+  });
+
+  it("begins a coordinator anew where files of one that was removed are left", async () => {
+    const disk = await survivor();
+    const session = disk.session();
+    const left = new MemoryMachine({
+      machine: new MetaMachine(),
+      disk: session,
+      directory: "data/coordinator",
+    });
+    await left.open();
+    await left.apply([], logIndex(40));
+    await left.checkpoint();
+    await recover(parts(disk));
+    expect(await disk.session().list("data/coordinator")).toEqual([]);
   });
 
   it("gives the data another name, and forgets whom it had met", async () => {
