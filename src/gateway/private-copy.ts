@@ -193,6 +193,8 @@ export class PrivateCopy implements Workspace {
       runOptions(this.#replica, deadline, []),
     );
     await stream.close();
+    // What is undone does not run again, and its client was told what its checks had found.
+    if (sql.startsWith("ROLLBACK")) this.#reads.addAll(this.#checks.spans());
     if (sql.startsWith("ROLLBACK") && this.#oracle !== undefined) await this.#learnSchema(deadline);
   }
 

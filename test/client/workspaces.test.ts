@@ -181,6 +181,58 @@ describe.each([
     await s.close();
   });
 
+  test.each([
+    ["OR FAIL", "insert or fail into t values (-5, '777'), (-6, '4')"],
+    ["RAISE(FAIL)", "insert into t values (-5, '777'), (-6, '778')"],
+  ])("a UNIQUE index holds what a statement has kept that failed by %s", async (_, failing) => {
+    await db.exec(`create unique index u on t (v);
+      create trigger f after insert on t when new.v = '778' begin select raise(fail, 'no'); end`);
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute("insert into t values (50, '777')");
+    expect(await codeOf(db.execute(failing))).toMatch(/^SQLITE_CONSTRAINT_/);
+    expect(await codeOf(s.execute("commit"))).toBe("OSTRAKA_RETRY");
+    await codeOf(s.execute("rollback"));
+    expect(await rows(db, "select id from t where v = '777'")).toEqual([[-5]]);
+    await s.close();
+    await nine(at);
+  });
+
+  test("what the checks of a write have found counts also after ROLLBACK TO", async () => {
+    await db.exec("create unique index u on t (v); create table o (i)");
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute(`insert into o ${counting(4)}`);
+    await db.execute("insert into t values (60, '777')");
+    expect(await one(db, "select count(*) from o")).toBe(0);
+    const told = [];
+    for (const sql of ["savepoint s", "insert into t values (50, '777')", "rollback to s", "commit"])
+      told.push(await codeOf(s.execute(sql)));
+    // It was told that 777 is free, and is before the other's insert, or it was not; it is behind who saw nothing in o.
+    expect(told.join()).toMatch(/OSTRAKA_RETRY|SQLITE_CONSTRAINT_UNIQUE/);
+    await codeOf(s.execute("rollback"));
+    await s.close();
+    await db.execute("drop table o");
+    await nine(at);
+  });
+
+  test("what a TEMP trigger lets stand by RAISE(IGNORE) is refused, not lost", async () => {
+    const s = await db.session();
+    await s.execute(
+      "create temp trigger x after insert on main.t when new.v < 0 begin select raise /* so */ ( ignore); end",
+    );
+    expect(await codeOf(s.execute("insert into t values (10, -5)"))).toBe("OSTRAKA_UNSUPPORTED");
+    await s.execute("begin");
+    await s.execute("insert into t values (11, -5)");
+    expect(await codeOf(s.execute("commit"))).toBe("OSTRAKA_UNSUPPORTED");
+    await codeOf(s.execute("rollback"));
+    await s.execute("drop trigger x");
+    await s.execute("insert into t values (12, -5)");
+    expect(await rows(db, "select id from t where v = -5 or v = '-5'")).toEqual([[12]]);
+    await s.close();
+    await nine(at);
+  });
+
   test("a table is dropped as its children say", async () => {
     await db.exec(`create table p (id integer primary key); insert into p select id from t;
       create table c (id integer primary key, p references p (id)); insert into c select id, 10 - id from t`);

@@ -23,7 +23,8 @@
  * Virtual tables have no triggers: their shadow tables are compared (shadows.ts), on scratch databases.
  *
  * Too many keys are told by `changes`, as is everything that cannot be seen: writes to statistics, to virtual tables of
- * a private copy, and REPLACE on a table with a unique index over expressions or part of the rows.
+ * a private copy, REPLACE on a table with a unique index over expressions or part of the rows, and what a TEMP trigger
+ * behind it lets stand by RAISE(IGNORE), by which SQLite passes over the triggers that have not run yet.
  */
 import { UserError } from "../../../base/errors.js";
 import type { SqlValue } from "../../../base/values.js";
@@ -46,6 +47,9 @@ const TOUCH = `${INTERNAL_PREFIX}touch`;
 const ADDED = `${INTERNAL_PREFIX}added`;
 const TRIGGER_PREFIX = `${INTERNAL_PREFIX}capture_`;
 const WRITTEN = 0n;
+/** Between tokens. */
+const GAP = String.raw`(?:\s|--.*\n|/\*[^]*?\*/)*`;
+const IGNORES_AFTERWARDS = new RegExp(String.raw`\bafter\b[^]*\braise${GAP}\(${GAP}ignore\b`, "i");
 /** They write the schema, indexes and statistics; their text is what replicates them. */
 const SCHEMA_WORDS: ReadonlySet<string> = new Set(["create", "drop", "alter", "analyze", "reindex"]);
 const UNRELATED_WORDS: ReadonlySet<string> = new Set(["savepoint", "release", "rollback", "pragma"]);
@@ -70,6 +74,8 @@ interface Program {
 interface Watched {
   /** REPLACE may delete there what cannot be looked up. */
   readonly blind: boolean;
+  /** A TEMP trigger of the user's may keep ours from running. */
+  readonly ignored: boolean;
   /** Of the columns of each unique index. */
   readonly collations: readonly (readonly string[])[];
 }
@@ -133,7 +139,8 @@ export class Capture {
     if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
     if (program.sequence) this.sequences.touched = true;
     for (const root of program.roots) {
-      const { blind } = this.#watch(root);
+      const { blind, ignored } = this.#watch(root);
+      if (ignored) this.#failure ??= "what a TEMP trigger ends by RAISE(IGNORE)";
       const recursive = (statement.flags & SessionFlag.RecursiveTriggers) !== 0;
       if (blind && !recursive && (/replace/i.test(statement.sql) || this.#schemaReplaces()))
         this.#failure ??= "REPLACE on a table with a unique index over expressions or part of its rows";
@@ -313,7 +320,8 @@ export class Capture {
     if (watched !== undefined) return watched;
     const owner = this.#owner(root);
     const shape = owner && this.#shape(owner.name);
-    if (shape === undefined || shape.kind !== "table") watched = { blind: false, collations: [] };
+    if (shape === undefined || shape.kind !== "table")
+      watched = { blind: false, ignored: false, collations: [] };
     else {
       this.#table(root, shape.name);
       watched = this.#createTriggers(root, shape);
@@ -352,7 +360,19 @@ export class Capture {
         : ` OF ${columns.map((c) => quoteName(c.name)).join(", ")}`;
       create(`BEFORE UPDATE${of}`, body);
     }
-    return { blind, collations: indexes.map((columns) => columns.map(({ collation }) => collation)) };
+    const collations = indexes.map((columns) => columns.map(({ collation }) => collation));
+    return { blind, ignored: this.#mayIgnore(name), collations };
+  }
+
+  /** The order in which TEMP triggers run is SQLite's secret; those of the schema come behind them. */
+  #mayIgnore(table: string): boolean {
+    const triggers = this.#connection.database
+      .prepare(
+        "SELECT sql FROM temp.sqlite_temp_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?) AND name NOT GLOB ?",
+      )
+      .pluck()
+      .all(table, `${TRIGGER_PREFIX}*`) as string[];
+    return triggers.some((sql) => IGNORES_AFTERWARDS.test(sql));
   }
 
   /** Drops the triggers: they come again, in the present shape, with the next statement that writes. */
