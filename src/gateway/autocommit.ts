@@ -80,7 +80,7 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
-    const key = request.key ?? this.#context.nextKey();
+    const key = request.key ?? this.#context.nextKey(deadline);
     const resend = new Resend(db, key, request.sentUnder);
     const inDoubt = { transaction: autocommitId(key), repeatable: true };
     let moved = false;
@@ -299,7 +299,7 @@ export class AutocommitStatements {
     deadline: Deadline,
   ): Promise<ExecuteResult> {
     if (changesDatabase(analysis, statement.params)) {
-      const key = request.key ?? this.#context.nextKey();
+      const key = request.key ?? this.#context.nextKey(deadline);
       const resend = new Resend(this.#context.db, key, request.sentUnder);
       return this.#writeInCopy(statement, analysis, resend, deadline, () => undefined);
     }

@@ -29,6 +29,7 @@ export class Deadline {
   #stopped: "timeout" | "cancelled" | undefined;
   #listeners: Set<() => void> | undefined;
   #controller: AbortController | undefined;
+  #ended: (() => void)[] | undefined;
   readonly #onClientAbort = () => this.#stop("cancelled");
 
   constructor(
@@ -88,8 +89,15 @@ export class Deadline {
       : new UserError("SQLITE_INTERRUPT", "interrupted");
   }
 
+  /** Called when the statement is over, whatever came of it. */
+  onEnd(listener: () => void): void {
+    this.#ended ??= [];
+    this.#ended.push(listener);
+  }
+
   dispose(): void {
     this.#timer?.cancel();
+    for (const listener of this.#ended ?? []) listener();
     if (this.#attached) this.#client.signal?.removeEventListener("abort", this.#onClientAbort);
   }
 

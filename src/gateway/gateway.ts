@@ -32,6 +32,8 @@ export class NodeGateway implements Gateway {
   /** Unique to this start of this node: keys and ids made here are never made again. */
   readonly #origin: string;
   #sequence = 0;
+  /** Sequences of keys made here whose statements are under way, in order. */
+  readonly #unanswered = new Set<number>();
   #idleTimer: Timer | undefined;
 
   constructor(options: GatewayOptions) {
@@ -44,7 +46,7 @@ export class NodeGateway implements Gateway {
       statements: new StatementCache(),
       systemTables: options.systemTables,
       running: options.running,
-      nextKey: () => this.#nextKey(),
+      nextKey: (deadline) => this.#nextKey(deadline),
       nextTransactionId: () => this.#nextTransactionId(),
       closed: (session) => this.#sessions.delete(session),
     };
@@ -89,13 +91,16 @@ export class NodeGateway implements Gateway {
     await this.#options.db.scratches.close();
   }
 
-  #nextKey(): IdempotencyKey {
+  /** For a caller that has none and cannot repeat: its answer is kept for as long as it is under way. */
+  #nextKey(deadline: Deadline): IdempotencyKey {
     const sequence = ++this.#sequence;
-    // Made for callers that cannot repeat: no answer has to be kept for them.
+    this.#unanswered.add(sequence);
+    deadline.onEnd(() => this.#unanswered.delete(sequence));
+    const [lowest] = this.#unanswered;
     return {
       client: this.#origin,
       sequence,
-      lowestUnanswered: sequence,
+      lowestUnanswered: lowest as number,
       issuedMs: this.#options.db.clock.wallMs(),
     };
   }

@@ -93,7 +93,7 @@ async function replicated(
     );
   }
   const value = pragmaInteger(pragma.argument);
-  const key = request.key ?? context.nextKey();
+  const key = request.key ?? context.nextKey(deadline);
   const { db } = context;
   // Both live in the first range, where they are read too.
   try {

@@ -42,7 +42,7 @@ export interface SessionContext {
   readonly statements: StatementCache;
   readonly systemTables: SystemTables;
   readonly running: RunningStatements;
-  readonly nextKey: () => IdempotencyKey;
+  readonly nextKey: (deadline: Deadline) => IdempotencyKey;
   readonly nextTransactionId: () => TransactionId;
   readonly closed: (session: GatewaySession) => void;
 }
@@ -217,11 +217,13 @@ export class GatewaySession implements Session {
       this.#failed = undefined;
       return emptyOutcome();
     }
+    const begins = this.#transaction === undefined && kind.kind === "savepoint";
     try {
       await this.temp.refresh(deadline);
       return await this.#executeClass(sql, kind, request, deadline);
     } catch (error) {
-      if (this.#transaction !== undefined) await this.#afterError(error);
+      if (begins) await this.#endTransaction((transaction) => transaction.rollback());
+      else if (this.#transaction !== undefined) await this.#afterError(error);
       throw error;
     }
   }
@@ -286,10 +288,7 @@ export class GatewaySession implements Session {
         );
       case "vacuum":
         if (kind.into)
-          throw new UserError(
-            "OSTRAKA_UNSUPPORTED",
-            "VACUUM INTO is not supported: use ostraka dump or ostraka backup",
-          );
+          throw new UserError("OSTRAKA_UNSUPPORTED", "VACUUM INTO is not supported: use ostraka dump");
         if (this.#transaction !== undefined)
           throw new UserError("SQLITE_ERROR", "cannot VACUUM from within a transaction");
         return emptyOutcome();
@@ -357,7 +356,7 @@ export class GatewaySession implements Session {
     const transaction = this.#transaction;
     if (transaction === undefined)
       throw new UserError("SQLITE_ERROR", "cannot commit - no transaction is active");
-    const result = await transaction.commit(request.key ?? this.#context.nextKey(), deadline);
+    const result = await transaction.commit(request.key ?? this.#context.nextKey(deadline), deadline);
     if (!result.ok) {
       const error = fromWireError(result.error);
       if (error instanceof RetryError) this.#failed = error;
@@ -468,9 +467,8 @@ export class GatewaySession implements Session {
     if (
       transaction !== undefined &&
       (rows || transaction.readOnly || transaction.moved || transaction.history.hasWrites())
-    ) {
+    )
       return transaction.introspect(statement, analysis, this.settings, deadline);
-    }
     if (this.temp.inUse) return this.temp.run(statement, analysis, this.settings, deadline, []);
     await db.refreshSchema(deadline);
     return autocommitRead(db, { statement, analysis, settings: this.settings, systemTables: [] }, deadline);
@@ -493,7 +491,7 @@ export class GatewaySession implements Session {
     if (this.#failed !== undefined) throw this.#failed;
     refuseEndings(statements.map(({ sql }) => this.#context.statements.get(sql).class));
     const { db } = this.#context;
-    const key = request.key ?? this.#context.nextKey();
+    const key = request.key ?? this.#context.nextKey(deadline);
     const resend = new Resend(db, key, request.sentUnder);
     const bounded =
       this.#transaction === undefined && !this.temp.inUse && !resend.elsewhere

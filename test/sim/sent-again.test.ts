@@ -13,7 +13,7 @@ import { World } from "./world/world.js";
 const MAX_BYTES = 1e6;
 
 type Told = { readonly rows: readonly (readonly SqlValue[])[]; readonly changes: number } | string;
-type Send = (session: Session, key: IdempotencyKey, sentUnder?: number) => Promise<Told>;
+type Send = (session: Session, key: IdempotencyKey | undefined, sentUnder?: number) => Promise<Told>;
 
 const one =
   (sql: string): Send =>
@@ -71,9 +71,13 @@ class Desk {
     return version as number;
   }
 
-  async send(
+  send(send: Send, key = this.key(), kind?: "autocommit" | "session", sentUnder?: number): Promise<Told> {
+    return this.sendUnder(key, send, kind, sentUnder);
+  }
+
+  async sendUnder(
+    key: IdempotencyKey | undefined,
     send: Send,
-    key = this.key(),
     kind: "autocommit" | "session" = "autocommit",
     sentUnder?: number,
   ): Promise<Told> {
@@ -302,6 +306,17 @@ describe.each([
       });
     },
   );
+
+  it("writes without a key that run side by side are told as if each were alone", async () => {
+    await atDesk(manyRanges, async (desk) => {
+      const slow = one(`UPDATE t SET v = (SELECT max(i) FROM (${UP_TO_FOUR})) WHERE id = 1`);
+      for (let i = 0; i < 3; i++) {
+        const both = [slow, one(`UPDATE t SET v = ${i} WHERE id = 2`)];
+        const told = await Promise.all(both.map((send) => desk.sendUnder(undefined, send)));
+        expect(told).toMatchObject([{ changes: 1 }, { changes: 1 }]);
+      }
+    });
+  });
 
   it("a write whose table has gone since is told as it was", async () => {
     await atDesk(manyRanges, async (desk) => {

@@ -1,4 +1,4 @@
-/** A batch inside a session's transaction, whose leader does as the test says. */
+/** A session's transaction, and a batch inside it, whose leader does as the test says. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { RetryError } from "../../../src/base/errors.js";
 import { FIRST_RANGE_GROUP, logIndex, transactionId } from "../../../src/base/ids.js";
@@ -122,4 +122,12 @@ describe("a batch in a transaction that is cancelled half done", () => {
     await expect(execute("COMMIT")).rejects.toMatchObject({ code: "OSTRAKA_RETRY" });
     expect(committed).toBeUndefined();
   });
+});
+
+it("has no transaction open after a SAVEPOINT that was cancelled before it began one", async () => {
+  const cancelled = session.execute({ ...REST, sql: "SAVEPOINT s", params: [], signal: AbortSignal.abort() });
+  await expect(cancelled).rejects.toMatchObject({ code: "SQLITE_INTERRUPT" });
+  expect(session.state()).toBe("idle");
+  await execute("SAVEPOINT s");
+  expect(session.state()).toBe("open");
 });
