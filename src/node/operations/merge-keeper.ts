@@ -155,12 +155,14 @@ export class MergeKeeper {
 
   /**
    * Whoever they were frozen for may have been taken in, or split, since: their left neighbours take them in. At the same
-   * time where they can, since each may have to wait for a node that is gone.
+   * time where they can, since each may have to wait for a node that is gone; one that is frozen itself cannot.
    */
   async #finish(ranges: readonly GroupId[]): Promise<void> {
     for (let left = ranges; left.length > 0; ) {
       const directory = this.#view.hosting.view.directory();
-      const pairs = apart(left.flatMap((range) => pairOf(directory, range)));
+      const frozen = this.#view.hosting.frozenRanges();
+      const able = left.flatMap((range) => pairOf(directory, range)).filter((pair) => !frozen.has(pair.left));
+      const pairs = apart(able);
       if (pairs.length === 0) return;
       await Promise.all(pairs.map((pair) => this.#merge(pair, "it was begun", true)));
       left = left.filter((range) => !pairs.some(({ right }) => right === range));

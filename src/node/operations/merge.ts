@@ -7,8 +7,8 @@
  * range that is frozen is not frozen again.
  *
  * Nor may a node that dies in between keep the keys from being used, or one that answers and does not get on (no disk
- * space; cut off from the leader): once the right one is frozen, a member that has not answered, or not applied that, for a
- * while is taken out of both. It gets a replica again when placement finds it fit.
+ * space; cut off from the leader): once the right one is frozen, a member that has not answered, or not applied that, or
+ * not got the replica that it lacks, for a while is taken out of both. It gets a replica again when placement finds it fit.
  *
  * Invariant: where the left range is told to take in the other one, each of its members has a replica of both, and has the
  * freeze durably. Such a node keeps the frozen replica until it has taken it in (src/node/ranges/farewell.ts).
@@ -97,7 +97,7 @@ export async function mergeRight(view: ClusterView, left: RangeDescriptor, optio
       if (done !== undefined) return done;
       const wanted = byItself === undefined || waiting.frozen;
       if (!wanted) refuseWished(view, right.range);
-      await align(view, left.range, right.range, waiting);
+      await align(view, left.range, right, waiting);
       if (!wanted) refuseWished(view, right.range);
       const frozen = await retried(view, FREEZE_MS, () =>
         view.hosting.view.client(right.range).freeze(left.range),
@@ -166,8 +166,14 @@ interface Waiting {
 }
 
 /** Makes the right one's replicas lie where the left one's do, one by one. */
-async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: Waiting): Promise<void> {
+async function align(
+  view: ClusterView,
+  left: GroupId,
+  descriptor: RangeDescriptor,
+  waiting: Waiting,
+): Promise<void> {
   const { clock } = view;
+  const right = descriptor.range;
   let patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
   for (;;) {
     const reports = await allReports(view, { groups: [left, right] });
@@ -175,6 +181,8 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
     const ours = members.get(left);
     const theirs = members.get(right);
     if (ours === undefined || theirs === undefined) {
+      if (takenIn(view, left, descriptor) !== undefined)
+        throw new RetryError("OSTRAKA_UNAVAILABLE", `range ${right} was taken in meanwhile`);
       if (clock.monotonicMs() > patientUntilMs)
         throw new RetryError("OSTRAKA_UNAVAILABLE", "one of the two ranges has no leader at present");
       await pause(clock, PAUSE_MS);
@@ -200,8 +208,25 @@ async function align(view: ClusterView, left: GroupId, right: GroupId, waiting: 
     const stays = theirs.voters.find((node) => node !== from);
     // A leader that is to go hands over first: nobody waits for an election.
     if (from === theirs.node && stays !== undefined) await handOver(view, right, stays as NodeId);
+    else if (waiting.frozen && to !== undefined) await bring(view, right, from, to, waiting);
     else await replace(view, right, (from ?? null) as NodeId | null, (to ?? null) as NodeId | null, leftMs);
     patientUntilMs = clock.monotonicMs() + LEADERLESS_MS;
+  }
+}
+
+/** While keys wait: a node that the replica does not come to in time has not applied the freeze either. */
+async function bring(
+  view: ClusterView,
+  right: GroupId,
+  from: number | undefined,
+  to: number,
+  { unappliedSinceMs }: Waiting,
+): Promise<void> {
+  if (!unappliedSinceMs.has(to)) unappliedSinceMs.set(to, view.clock.monotonicMs());
+  try {
+    await replace(view, right, (from ?? null) as NodeId | null, to as NodeId, SILENT_MS);
+  } catch (error) {
+    if (!(error instanceof RetryError)) throw error;
   }
 }
 

@@ -6,6 +6,18 @@ import { MergeWorld } from "./merge-world.js";
 
 const doings = ({ log }: MergeWorld): string[] => log.map((line) => line.replace(/^\d+ /, ""));
 
+/** Until the range has been tried in vain for a minute, nobody else's turn would come. */
+it("ranges that were frozen one for the other are taken in from the left", async () => {
+  const world = new MergeWorld(4);
+  for (const range of [4, 5, 6]) world.frozen.add(range);
+  world.absorbs = (left) => {
+    if (world.frozen.has(left)) throw new RetryError("OSTRAKA_UNAVAILABLE", "it is being taken in");
+  };
+  await world.run(60_000, () => world.frozen.size === 0);
+  expect(doings(world)).toEqual(["absorbed 4", "absorbed 5", "absorbed 6"]);
+  expect(world.clock.monotonicMs()).toBeLessThan(20_000);
+});
+
 describe("a merge that was begun", () => {
   it("goes on without a member that answers but does not apply the freeze", async () => {
     const world = new MergeWorld(2);
@@ -13,6 +25,22 @@ describe("a merge that was begun", () => {
     world.stuck.add(3);
     await world.run(60_000, () => world.frozen.size === 0);
     expect(doings(world)).toEqual(["replace 3 3 -> null", "replace 4 3 -> null", "absorbed 4"]);
+    expect(world.clock.monotonicMs()).toBeLessThan(25_000);
+  });
+
+  it("goes on without a member that answers but does not get the replica that it lacks", async () => {
+    const world = new MergeWorld(2);
+    world.frozen.add(4);
+    world.voters.set(4, [1, 2].map(nodeId));
+    const { replace } = world;
+    world.replace = async (group, from, to, withinMs) => {
+      if (to === null) return replace(group, from, to, withinMs);
+      world.did("waits for a replica");
+      await pause(world.clock, withinMs);
+      throw new RetryError("OSTRAKA_TIMEOUT", "it has not caught up");
+    };
+    await world.run(60_000, () => world.frozen.size === 0);
+    expect(doings(world)).toEqual(["waits for a replica", "replace 3 3 -> null", "absorbed 4"]);
     expect(world.clock.monotonicMs()).toBeLessThan(25_000);
   });
 

@@ -28,6 +28,7 @@ export class MergeWorld {
   behind = 0;
   vacant = true;
   refreshSchema = async (): Promise<void> => undefined;
+  absorbs = (_left: number): void => undefined;
   freeze = async (_range: number): Promise<void> => undefined;
   onReport = async (): Promise<void> => undefined;
   replace = async (group: number, from: number | null, to: number | null, _withinMs: number) => {
@@ -158,6 +159,7 @@ export class MergeWorld {
         return { ...own(), generation: 3 };
       },
       absorb: async (right: RangeDescriptor) => {
+        this.absorbs(range);
         this.frozen.delete(right.range);
         this.did(`absorbed ${right.range}`);
         return { ...own(), end: right.end, generation: own().generation + 2 };
