@@ -69,11 +69,20 @@ export class PooledDatabase implements Database {
 
   async exec(script: string, options?: CallOptions): Promise<ExecResult> {
     const session = await this.session(options);
+    let result: ExecResult;
+    let open: boolean;
     try {
-      return await session.exec(script, options);
+      result = await session.exec(script, options);
+      open = session.state !== "idle";
     } finally {
       await session.close();
     }
+    if (open)
+      throw new OstrakaError(
+        "OSTRAKA_UNSUPPORTED",
+        "the script left its transaction open, and it was rolled back: end it with COMMIT, or use db.begin(), db.transaction() or db.session()",
+      );
+    return result;
   }
 
   iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {

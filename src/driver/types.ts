@@ -108,7 +108,8 @@ export interface Executor {
     options?: CallOptions,
   ): Promise<readonly ResultSet[]>;
   /**
-   * Runs a script, one statement after the other, stopping at the first error. `timeoutMs` is for each statement.
+   * Runs a script, one statement after the other, stopping at the first error. `timeoutMs` is for each statement. On the
+   * pool a script has a session of its own: a transaction that it leaves open is rolled back, and an error.
    * @example
    * await db.exec("create table t (id integer primary key, name text); insert into t (name) values ('a');");
    */

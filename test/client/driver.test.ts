@@ -168,6 +168,31 @@ describe("batch, exec, prepare", () => {
     expect((await db.execute("select max(a) from t")).rows[0]![0]).toBe(3);
   });
 
+  it("refuses a script that leaves its transaction open, and rolls it back", async () => {
+    await db.exec("create table t (a)");
+    for (const begin of ["begin", "begin immediate", "savepoint s"]) {
+      const left = db.exec(`${begin}; insert into t values (1)`);
+      await expect(left).rejects.toMatchObject({
+        code: "OSTRAKA_UNSUPPORTED",
+        message: expect.stringMatching(/COMMIT.*db\.begin\(\).*db\.transaction\(\).*db\.session\(\)/),
+      });
+    }
+    expect(await codeOf(db.exec("begin; insert into t values (1); savepoint s; rollback to s"))).toBe(
+      "OSTRAKA_UNSUPPORTED",
+    );
+    await expect.poll(() => server.gateway.sessions.size).toBe(1);
+    await db.exec(
+      "savepoint s; insert into t values (2); release s; begin; insert into t values (3); commit",
+    );
+    await db.exec("begin; insert into t values (4); rollback");
+    expect((await db.execute("select group_concat(a) as a from t")).rows[0]!.a).toBe("2,3");
+    const s = await db.session();
+    await s.exec("begin; insert into t values (5)");
+    await s.exec("commit");
+    await s.close();
+    expect((await db.execute("select max(a) from t")).rows[0]![0]).toBe(5);
+  });
+
   it("prepares statements", async () => {
     await db.exec("create table t (id integer primary key, name text)");
     const insert = db.prepare("insert into t (name) values (?)");

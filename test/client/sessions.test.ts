@@ -76,6 +76,13 @@ test("a batch is all or nothing, whatever is in it", async () => {
   }
 });
 
+test("a script of the pool that leaves its transaction open is refused and rolled back", async () => {
+  expect(await codeOf(db.exec("begin; insert into log values (1)"))).toBe("OSTRAKA_UNSUPPORTED");
+  expect(await codeOf(db.exec("savepoint s; insert into log values (1)"))).toBe("OSTRAKA_UNSUPPORTED");
+  await db.exec("begin; insert into log values (2); commit");
+  expect(await one(db, "select group_concat(x) from log")).toBe("2");
+});
+
 test("the pool's settings are nobody's to change", async () => {
   await db.execute("pragma foreign_keys = on");
   expect(await codeOf(db.execute("pragma foreign_keys = off"))).toBe("OSTRAKA_UNSUPPORTED");
