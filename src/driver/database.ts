@@ -103,6 +103,7 @@ export class PooledDatabase implements Database {
     fn: (tx: Transaction) => Promise<T>,
     options: CallOptions & { readonly mode?: TransactionMode | undefined } = {},
   ): Promise<T> {
+    if (typeof fn !== "function") throw new TypeError("transaction takes a function of the transaction");
     const { clock } = this.pool;
     const mode = options.mode ?? "write";
     const { timeoutMs, signal } = termsOf(options, this.timeoutMs);

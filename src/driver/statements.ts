@@ -59,6 +59,7 @@ export function executeMessage(
 
 /** Of a batch. */
 export function bindStatements(statements: readonly (string | StatementInput)[]): readonly BoundStatement[] {
+  if (!Array.isArray(statements)) throw new TypeError("batch takes an array of statements");
   const bound = statements.map((statement) => bindStatement(statement));
   checkBatchSize(bound);
   return bound;

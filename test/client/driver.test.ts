@@ -193,6 +193,20 @@ describe("batch, exec, prepare", () => {
     expect((await db.execute("select max(a) from t")).rows[0]![0]).toBe(5);
   });
 
+  it("says what batch and transaction take", async () => {
+    const [text, none] = ["select 1", undefined] as unknown as [never[], never[]];
+    const s = await db.session();
+    for (const executor of [db, s]) {
+      await expect(executor.batch(text)).rejects.toThrow(TypeError);
+      await expect(executor.batch(none)).rejects.toThrow("batch takes an array of statements");
+    }
+    await s.close();
+    const work = db.transaction("select 1" as unknown as () => Promise<void>);
+    await expect(work).rejects.toThrow(TypeError);
+    await expect(work).rejects.toThrow("transaction takes a function");
+    expect(server.gateway.transactions).toBe(0);
+  });
+
   it("prepares statements", async () => {
     await db.exec("create table t (id integer primary key, name text)");
     const insert = db.prepare("insert into t (name) values (?)");
