@@ -49,6 +49,7 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
     default:
   }
   const writes = statementClass.kind === "write" || statementClass.kind === "ddl";
+  if (statementClass.kind === "ddl") refuseDdl(tokens);
   for (let i = 0; i < tokens.length; i++) {
     const given = identifierAt(tokens, i);
     if (given === undefined) continue;
@@ -65,7 +66,6 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
     }
   }
   if (tokens.kinds.some((_, i) => ROWID.test(nameAt(tokens, i) ?? ""))) refuseRowidBesideStar(tokens);
-  if (statementClass.kind === "ddl") refuseDdl(tokens);
   if (statementClass.kind === "write") refuseSystemTable(tokens);
 }
 
@@ -97,11 +97,16 @@ function refusePragmaFunction(name: string, writes: boolean): void {
 }
 
 function refuseDdl(tokens: TokenList): void {
-  const name = createdOrChangedName(tokens);
-  const lower = lowerAscii(name ?? "");
-  if (lower.startsWith(SYSTEM_PREFIX) || lower.startsWith(INTERNAL_PREFIX)) {
-    throw new UserError("SQLITE_ERROR", `object name reserved for internal use: ${name}`);
-  }
+  const given = newName(tokens);
+  const isOurs = (name: string, prefix: string): boolean => lowerAscii(name).startsWith(prefix);
+  if (given !== undefined && (isOurs(given, SYSTEM_PREFIX) || isOurs(given, INTERNAL_PREFIX)))
+    throw reserved(given);
+  const object = objectName(tokens);
+  if (object !== undefined && isOurs(object, SYSTEM_PREFIX)) throw reserved(object);
+}
+
+function reserved(name: string): UserError {
+  return new UserError("SQLITE_ERROR", `object name reserved for internal use: ${name}`);
 }
 
 function refuseSystemTable(tokens: TokenList): void {
@@ -123,16 +128,16 @@ function writtenName(tokens: TokenList): string | undefined {
   return nameAt(tokens, tokens.kinds[i + 1] === TokenKind.Dot ? i + 2 : i);
 }
 
-/** The object's name in CREATE, DROP and ALTER … RENAME TO. */
-function createdOrChangedName(tokens: TokenList): string | undefined {
-  const last = tokens.length - 1;
-  if (
-    wordAt(tokens, 0) === "ALTER" &&
-    wordAt(tokens, last - 1) === "TO" &&
-    wordAt(tokens, last - 2) === "RENAME"
-  ) {
-    return nameAt(tokens, last);
-  }
+/** The name that an object would get. */
+function newName(tokens: TokenList): string | undefined {
+  if (wordAt(tokens, 0) === "CREATE") return objectName(tokens);
+  const to = tokens.length - 2;
+  const renames = wordAt(tokens, to) === "TO" && wordAt(tokens, to - 1) === "RENAME";
+  return wordAt(tokens, 0) === "ALTER" && renames ? nameAt(tokens, to + 1) : undefined;
+}
+
+/** The name behind CREATE, ALTER or DROP and the kind of the object. */
+function objectName(tokens: TokenList): string | undefined {
   let i = 1;
   while (/^(TEMP|TEMPORARY|UNIQUE|VIRTUAL|TABLE|INDEX|VIEW|TRIGGER|IF|NOT|EXISTS)$/.test(wordAt(tokens, i)))
     i++;

@@ -307,6 +307,27 @@ describe("other facts", () => {
     expect(() => analyse(sql, oracle)).toThrow(expect.objectContaining({ code }));
   });
 
+  it.each([
+    ["create table _ostraka_x(a)", "object name reserved for internal use: _ostraka_x"],
+    ["create table if not exists main.[_Ostraka_x](a)", "object name reserved for internal use: _Ostraka_x"],
+    ["create temp view _ostraka_x as select 1", "object name reserved for internal use: _ostraka_x"],
+    ["create unique index _ostraka_x on t(a)", "object name reserved for internal use: _ostraka_x"],
+    [
+      "create trigger '_ostraka_x' after insert on t begin select 1; end",
+      "object name reserved for internal use: _ostraka_x",
+    ],
+    ["alter table t rename to _ostraka_x", "object name reserved for internal use: _ostraka_x"],
+    ["alter table ostraka_nodes rename to x", "object name reserved for internal use: ostraka_nodes"],
+    ["drop table ostraka_nodes", "object name reserved for internal use: ostraka_nodes"],
+    ["drop table _ostraka_state", "no such table: _ostraka_state"],
+    ["alter table _ostraka_state rename to x", "no such table: _ostraka_state"],
+    ["alter table _ostraka_state add b", "no such table: _ostraka_state"],
+    ["create view v as select * from _ostraka_state", "no such table: _ostraka_state"],
+    ["create index i on _ostraka_state(a)", "no such table: _ostraka_state"],
+  ])("says of %s what SQLite says of its own names", (sql, message) => {
+    expect(() => analyse(sql, oracle)).toThrow(expect.objectContaining({ code: "SQLITE_ERROR", message }));
+  });
+
   it("caches by text and schema, boundedly, and answers key footprints fast", () => {
     const cache = new AnalysisCache(4);
     const before = oracle.explains;
