@@ -16,6 +16,7 @@ import { UNANALYSED_HEADER, UNANALYSED_READ, UNANALYSED_SCHEMA } from "./unanaly
 
 type PragmaClass = Extract<StatementClass, { kind: "pragma" }>;
 
+/** The settings that are flags; query_only is none. */
 const FLAGS: Readonly<Record<string, { readonly flag: number; readonly inverted: boolean }>> = {
   foreign_keys: { flag: SessionFlag.ForeignKeysOff, inverted: true },
   defer_foreign_keys: { flag: SessionFlag.DeferForeignKeys, inverted: false },
@@ -35,9 +36,11 @@ export async function executePragma(
   const treatment = pragmaTreatment(pragma.name.toLowerCase(), pragma.argument !== undefined);
   switch (treatment.kind) {
     case "fixed":
+      if (treatment.alwaysOff !== undefined && pragmaBoolean(pragma.argument ?? ""))
+        throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${pragma.name} = ON: ${treatment.alwaysOff}`);
       return treatment.row === undefined ? emptyOutcome() : rowsOutcome(treatment.columns, [treatment.row]);
     case "session":
-      return sessionFlag(session, pragma);
+      return sessionSetting(session, pragma);
     case "replicated":
       return replicated(session, context, pragma, request, deadline);
     case "introspection": {
@@ -53,20 +56,22 @@ export async function executePragma(
   }
 }
 
-function sessionFlag(session: GatewaySession, pragma: PragmaClass): ExecuteResult {
-  const { flag, inverted } = FLAGS[pragma.name.toLowerCase()]!;
+function sessionSetting(session: GatewaySession, pragma: PragmaClass): ExecuteResult {
   const name = pragma.name.toLowerCase();
+  const { settings } = session;
+  const { flag, inverted } = FLAGS[name] ?? { flag: undefined, inverted: false };
+  const now = flag === undefined ? settings.queryOnly : settings.has(flag) !== inverted;
   if (pragma.argument === undefined) {
     if (name === "case_sensitive_like") return emptyOutcome();
-    return oneValue(name, session.settings.has(flag) !== inverted ? 1n : 0n);
+    return oneValue(name, now ? 1n : 0n);
   }
   // As in SQLite, foreign_keys cannot change while a transaction is open, and says nothing.
-  if (name !== "foreign_keys" || session.transaction === undefined) {
-    const on = pragmaBoolean(pragma.argument) !== inverted;
-    if (session.pooled && on !== session.settings.has(flag))
-      throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${name} belongs to one session: use db.session()`);
-    session.settings.set(flag, on);
-  }
+  if (name === "foreign_keys" && session.transaction !== undefined) return emptyOutcome();
+  const on = pragmaBoolean(pragma.argument);
+  if (session.pooled && on !== now)
+    throw new UserError("OSTRAKA_UNSUPPORTED", `PRAGMA ${name} belongs to one session: use db.session()`);
+  if (flag === undefined) settings.queryOnly = on;
+  else settings.set(flag, on !== inverted);
   return emptyOutcome();
 }
 
@@ -92,6 +97,7 @@ async function replicated(
       `PRAGMA ${name} cannot be set inside a transaction: set it before BEGIN or after COMMIT`,
     );
   }
+  session.settings.admitWrite();
   const value = pragmaInteger(pragma.argument);
   const key = request.key ?? context.nextKey(deadline);
   const { db } = context;

@@ -36,6 +36,7 @@ import type { SystemTables } from "./system-tables.js";
 import { TempSpace } from "./temp-space.js";
 import { Transaction, type TransactionMode } from "./transaction.js";
 import { UNANALYSED_READ, UNANALYSED_SCHEMA } from "./unanalysed.js";
+import { executeUpkeep } from "./upkeep.js";
 
 export interface SessionContext {
   readonly db: GatewayDatabase;
@@ -282,18 +283,9 @@ export class GatewaySession implements Session {
         return explain(this.#context, this, sql, request, deadline);
       case "attach":
       case "detach":
-        throw new UserError(
-          "OSTRAKA_UNSUPPORTED",
-          `${kind.kind.toUpperCase()} is not supported: a cluster is one database`,
-        );
       case "vacuum":
-        if (kind.into)
-          throw new UserError("OSTRAKA_UNSUPPORTED", "VACUUM INTO is not supported: use ostraka dump");
-        if (this.#transaction !== undefined)
-          throw new UserError("SQLITE_ERROR", "cannot VACUUM from within a transaction");
-        return emptyOutcome();
       case "reindex":
-        return emptyOutcome();
+        return executeUpkeep(this, kind);
       default:
         return this.#statement(sql, kind, request, deadline);
     }
@@ -308,16 +300,13 @@ export class GatewaySession implements Session {
   ): Promise<ExecuteResult> {
     if (this.#transaction !== undefined)
       throw new UserError("SQLITE_ERROR", "cannot start a transaction within a transaction");
-    const kind: TransactionMode =
-      mode === "read only"
-        ? "read only"
-        : mode === "immediate" || mode === "exclusive"
-          ? "immediate"
-          : "deferred";
+    const immediate = mode === "immediate" || mode === "exclusive";
+    if (immediate) this.settings.admitWrite();
+    const kind = immediate ? "immediate" : mode === "read only" ? mode : "deferred";
     const transaction = this.#open(kind, request.retry);
     this.#transaction = transaction;
     this.#explicit = true;
-    if (kind !== "immediate") return emptyOutcome();
+    if (!immediate) return emptyOutcome();
     try {
       await transaction.begin(deadline);
     } catch (error) {
@@ -410,6 +399,7 @@ export class GatewaySession implements Session {
     request: ExecuteRequest,
     deadline: Deadline,
   ): Promise<ExecuteResult> {
+    if (!analysis.readonly) this.settings.admitWrite();
     const transaction = this.#transaction;
     if (transaction !== undefined) {
       const result = await transaction.run(
@@ -543,6 +533,7 @@ export class GatewaySession implements Session {
     for (const { sql: text, params } of statements) {
       const { sql, class: kind, readsSession } = this.#context.statements.get(text);
       if ((kind.kind !== "select" && kind.kind !== "write") || readsSession) return undefined;
+      if (kind.kind === "write" && this.settings.queryOnly) return undefined;
       const analysis = db.analysed(sql);
       if (
         analysis === undefined ||

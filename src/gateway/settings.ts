@@ -2,6 +2,7 @@
  * What a session remembers between statements: settings that pragmas change, and what changes(), total_changes() and
  * last_insert_rowid() answer.
  */
+import { UserError } from "../base/errors.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import type { SessionCounts } from "../rpc/gateway.js";
 import { type Analysis, SessionFlag, type SessionFlags } from "../sql/types.js";
@@ -11,6 +12,8 @@ export class SessionSettings {
   changes = 0;
   totalChanges = 0;
   lastInsertRowid = 0n;
+  /** `PRAGMA query_only`: what would write is refused before it goes anywhere, so nobody else has to know. */
+  queryOnly = false;
 
   /** After a data-changing statement has succeeded. */
   wrote(outcome: Pick<StatementOutcome, "changes" | "totalChanges" | "lastInsertRowid">): void {
@@ -39,6 +42,11 @@ export class SessionSettings {
     const { withoutForeignKeys: failure } = analysis;
     if (failure !== undefined && !this.has(SessionFlag.ForeignKeysOff)) throw failure;
     return analysis;
+  }
+
+  /** Throws where nothing may be written, to TEMP objects neither. */
+  admitWrite(): void {
+    if (this.queryOnly) throw new UserError("SQLITE_READONLY", "attempt to write a readonly database");
   }
 
   has(flag: number): boolean {

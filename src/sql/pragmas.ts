@@ -9,11 +9,13 @@ export type PragmaTreatment =
       readonly kind: "fixed";
       readonly columns: readonly string[];
       readonly row: readonly (string | bigint)[] | undefined;
+      /** Why it cannot be turned on, where leaving that unsaid would mislead. */
+      readonly alwaysOff?: string;
     }
   /** Reads the schema or the database; run as it is where the data is. */
   | { readonly kind: "introspection"; readonly wholeDatabase: boolean }
   /** A setting of the session: a bit of SessionFlags, or one that never leaves the session. */
-  | { readonly kind: "session"; readonly flag: string; readonly initial: boolean }
+  | { readonly kind: "session" }
   /** A number in the database header: set by a command of its own, read like a table. */
   | { readonly kind: "replicated" }
   | { readonly kind: "unsupported"; readonly reason: string }
@@ -27,6 +29,7 @@ const fixed = (name: string, value: string | bigint): PragmaTreatment => ({
 });
 /** Accepted in silence: SQLite answers no row when it is set, and has nothing to say that matters here. */
 const silent: PragmaTreatment = { kind: "fixed", columns: [], row: undefined };
+const session: PragmaTreatment = { kind: "session" };
 const unsupported = (reason: string): PragmaTreatment => ({ kind: "unsupported", reason });
 const schema: PragmaTreatment = { kind: "introspection", wholeDatabase: false };
 const whole: PragmaTreatment = { kind: "introspection", wholeDatabase: true };
@@ -59,11 +62,18 @@ const PRAGMAS: ReadonlyMap<string, PragmaTreatment> = new Map<string, PragmaTrea
   ["analysis_limit", fixed("analysis_limit", 0n)],
   ["automatic_index", fixed("automatic_index", 1n)],
   ["cell_size_check", fixed("cell_size_check", 0n)],
-  ["query_only", fixed("query_only", 0n)],
   ["read_uncommitted", fixed("read_uncommitted", 0n)],
   ["reverse_unordered_selects", fixed("reverse_unordered_selects", 0n)],
   ["trusted_schema", fixed("trusted_schema", 1n)],
-  ["legacy_alter_table", fixed("legacy_alter_table", 0n)],
+  [
+    "legacy_alter_table",
+    {
+      kind: "fixed",
+      columns: ["legacy_alter_table"],
+      row: [0n],
+      alwaysOff: "ALTER TABLE … RENAME always renames in triggers and views, too",
+    },
+  ],
   ["count_changes", fixed("count_changes", 0n)],
   ["full_column_names", fixed("full_column_names", 0n)],
   ["short_column_names", fixed("short_column_names", 1n)],
@@ -91,11 +101,12 @@ const PRAGMAS: ReadonlyMap<string, PragmaTreatment> = new Map<string, PragmaTrea
   ["integrity_check", whole],
   ["quick_check", whole],
 
-  ["foreign_keys", { kind: "session", flag: "foreign_keys", initial: true }],
-  ["defer_foreign_keys", { kind: "session", flag: "defer_foreign_keys", initial: false }],
-  ["recursive_triggers", { kind: "session", flag: "recursive_triggers", initial: true }],
-  ["case_sensitive_like", { kind: "session", flag: "case_sensitive_like", initial: false }],
-  ["ignore_check_constraints", { kind: "session", flag: "ignore_check_constraints", initial: false }],
+  ["foreign_keys", session],
+  ["defer_foreign_keys", session],
+  ["recursive_triggers", session],
+  ["case_sensitive_like", session],
+  ["ignore_check_constraints", session],
+  ["query_only", session],
 
   ["user_version", { kind: "replicated" }],
   ["application_id", { kind: "replicated" }],

@@ -89,6 +89,60 @@ test("the pool's settings are nobody's to change", async () => {
   expect(await one(db, "pragma foreign_keys")).toBe(1);
 });
 
+test("PRAGMA query_only keeps a session from writing, in transactions, batches and TEMP objects, too", async () => {
+  await s.execute("create temp table mine (a)");
+  expect(await one(s, "pragma query_only")).toBe(0);
+  await s.execute("insert into log values (1)");
+  await s.execute("pragma query_only = on");
+  expect(await one(s, "pragma query_only")).toBe(1);
+  const refused = [
+    "insert into log values (2)",
+    "update t set v = 0 where 0",
+    "delete from t",
+    "with x(a) as (select 2) insert into log select a from x",
+    "insert into log values (2) returning x",
+    "insert into mine values (1)",
+    "create table made (a)",
+    "create temp table made (a)",
+    "drop table other",
+    "analyze",
+    "reindex",
+  ];
+  const readonly = { code: "SQLITE_READONLY", message: "attempt to write a readonly database" };
+  for (const begin of [undefined, "begin"]) {
+    if (begin !== undefined) await s.execute(begin);
+    for (const sql of refused) await expect(s.execute(sql), sql).rejects.toMatchObject(readonly);
+    await expect(s.batch(["select 1", "insert into log values (2)"])).rejects.toMatchObject(readonly);
+    expect(await one(s, "select changes()")).toBe(0);
+    expect(await one(s, "select count(*) from log")).toBe(1);
+    expect((await s.batch(["select 1", "select count(*) from mine"]))[1]!.rows[0]![0]).toBe(0);
+    expect(await one(s, "explain insert into log values (2)")).toBe(0);
+    expect(await codeOf(s.execute("insert into nowhere values (2)"))).toBe("SQLITE_ERROR");
+  }
+  await s.execute("pragma query_only = off");
+  await s.execute("insert into log values (3)");
+  await s.execute("pragma query_only = 1");
+  await s.execute("commit");
+  for (const sql of ["begin immediate", "begin exclusive", "vacuum", "pragma user_version = 9"])
+    await expect(s.execute(sql), sql).rejects.toMatchObject(readonly);
+  expect(s.state).toBe("idle");
+  expect(await one(s, "pragma user_version")).toBe(0);
+  expect(await one(db, "select group_concat(x) from log")).toBe("1,3");
+  await db.execute("insert into log values (4)");
+  expect(await codeOf(db.execute("pragma query_only = 1"))).toBe("OSTRAKA_UNSUPPORTED");
+  await s.execute("pragma query_only = 0");
+  await s.execute("insert into log values (5)");
+  expect(await one(s, "select group_concat(x) from log")).toBe("1,3,4,5");
+});
+
+test("PRAGMA legacy_alter_table is off and stays so", async () => {
+  await s.execute("pragma legacy_alter_table = off");
+  expect(await one(s, "pragma legacy_alter_table")).toBe(0);
+  const on = s.execute("pragma legacy_alter_table = on");
+  await expect(on).rejects.toMatchObject({ code: "OSTRAKA_UNSUPPORTED" });
+  await expect(on).rejects.toThrow("PRAGMA legacy_alter_table = ON: ALTER TABLE");
+});
+
 test("an error that tells what was read is validated as what was read", async () => {
   await db.execute("insert into t (v) values ('boom')");
   await s.execute("begin");

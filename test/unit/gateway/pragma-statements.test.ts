@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { AmbiguousError, toWireError } from "../../../src/base/errors.js";
 import { executePragma } from "../../../src/gateway/pragma-statements.js";
+import { SessionSettings } from "../../../src/gateway/settings.js";
 
 const KEY = { client: "c", sequence: 7, lowestUnanswered: 7, issuedMs: 36 };
 const PRAGMA = { kind: "pragma", name: "user_version", argument: "5" };
@@ -22,7 +23,8 @@ it.each([
     },
   };
   const request = { sql: "", params: [], key: KEY, timeoutMs: undefined, signal: undefined };
-  const [session, context, pragma, deadline] = [{}, { db }, PRAGMA, {}] as unknown as [
+  const settings = new SessionSettings();
+  const [session, context, pragma, deadline] = [{ settings }, { db }, PRAGMA, {}] as unknown as [
     Args[0],
     Args[1],
     Args[3],
