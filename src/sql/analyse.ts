@@ -22,7 +22,7 @@ import {
   SYSTEM_TABLES,
   unsupported,
 } from "./refuse.js";
-import { hideSchemaTable } from "./rewrite.js";
+import { hideOurTables } from "./rewrite.js";
 import { compileFootprint, compileUniqueChecks } from "./span-templates.js";
 import { lowerAscii, nameAt, namesIn, TokenKind, type TokenList, wordAt } from "./tokenizer.js";
 import {
@@ -187,15 +187,14 @@ function analysePragma(base: Base, pragma: Extract<StatementClass, { kind: "prag
 
 /** EXPLAIN runs nothing: it reads the schema and the statistics. */
 function analyseExplain(base: Base, tokens: TokenList, oracle: SchemaOracle): Analysis {
-  const sql = hideSchemaTable(tokens);
+  const sql = hideOurTables(tokens);
   const at = tokens.starts[explainedFrom(tokens)]!;
   const systemTables = systemTablesIn(tokens);
   const inner = classifyTokens(singleStatement(tokens.text.slice(at)).tokens);
   // Preparing a PRAGMA, even below EXPLAIN, is left alone.
   const known = inner.kind === "select" || inner.kind === "write" || inner.kind === "ddl";
   if (!known) throw unsupported(`EXPLAIN of ${inner.kind} is not supported`);
-  if (systemTables.length === 0)
-    oracle.prepare(hideSchemaTable(singleStatement(tokens.text.slice(at)).tokens));
+  if (systemTables.length === 0) oracle.prepare(hideOurTables(singleStatement(tokens.text.slice(at)).tokens));
   return plain(
     { ...base, sql },
     {
@@ -214,7 +213,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
   if (systemTables.length > 0) {
     // Only a session's own scratch process has these tables, so SQLite cannot be asked here.
     return plain(
-      { ...base, sql: hideSchemaTable(tokens) },
+      { ...base, sql: hideOurTables(tokens) },
       {
         cost: "unknown",
         footprint: writes ? TOUCHES_EVERYTHING : READS_EVERYTHING,
@@ -227,7 +226,7 @@ function analyseData(base: Base, tokens: TokenList, oracle: SchemaOracle): Analy
       },
     );
   }
-  const sql = hideSchemaTable(tokens);
+  const sql = hideOurTables(tokens);
   const facts = oracle.prepare(sql);
   const frames = framesOf(oracle.explain(sql));
   const names = namesIn(tokens);
@@ -379,6 +378,8 @@ function analysesTemp(tokens: TokenList, { temp }: SchemaOracle): boolean {
 function meetsTemp(names: ReadonlySet<string>, writes: boolean, { temp }: SchemaOracle): boolean {
   if (temp === undefined || temp.names.size === 0) return false;
   if (writes && temp.triggers) return true;
+  // It tells of all of them.
+  if (names.has("pragma_table_list")) return true;
   for (const name of temp.names) if (names.has(name)) return true;
   return false;
 }

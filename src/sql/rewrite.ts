@@ -1,8 +1,9 @@
 /**
  * Small changes to the user's own text: slices of it with other tokens put in, never SQL made from a tree.
  *
- * - `hideSchemaTable`: sqlite_schema and sqlite_master (and those of TEMP) are read through TEMP views that every
- *   connection has, which leave out our own tables. An alias keeps `sqlite_master.name` meaning what it did.
+ * - `hideOurTables`: sqlite_schema and sqlite_master (and those of TEMP) are read through TEMP views that every
+ *   connection has, which leave out our own tables; pragma_table_list through a query that does. An alias keeps
+ *   `sqlite_master.name` meaning what it did. Functions of pragmas that are asked for a table of ours find none.
  * - `bindSession`: changes(), total_changes() and last_insert_rowid() at the top level become the session's values,
  *   but for last_insert_rowid() where the statement's own rows may have changed it: behind RETURNING, and in an INSERT of
  *   several rows. Names of result columns stay what they would have been.
@@ -13,11 +14,11 @@
 import { RESERVED_WORDS } from "./keywords.js";
 import { lowerAscii, nameAt, TokenKind, type TokenList, tokenize, tokenText, wordAt } from "./tokenizer.js";
 
-const SCHEMA_VIEW = "_ostraka_schema_view";
-/** The same with a column `rowid`, for statements that name it: a view has none of its own. */
-const SCHEMA_ROWID_VIEW = "_ostraka_schema_rowid_view";
-const TEMP_SCHEMA_VIEW = "_ostraka_temp_schema_view";
-const TEMP_SCHEMA_ROWID_VIEW = "_ostraka_temp_schema_rowid_view";
+/** The second with a column `rowid`, for statements that name it: a view has none of its own. */
+const SCHEMA_VIEWS = {
+  main: ["_ostraka_schema_view", "_ostraka_schema_rowid_view"],
+  temp: ["_ostraka_temp_schema_view", "_ostraka_temp_schema_rowid_view"],
+} as const;
 
 interface Edit {
   readonly at: number;
@@ -73,32 +74,74 @@ export function keepsItsText(tokens: TokenList): boolean {
   return false;
 }
 
-/** The text with reads of the schema table sent to the view; the same string when there are none. */
-export function hideSchemaTable(tokens: TokenList): string {
+const TABLE_LIST = "pragma_table_list";
+const TABLE_LIST_FILTER = " WHERE substr(name, 1, 8) <> '_ostraka'";
+/** Of the columns of pragma_table_list, those that a query in its place has not. */
+const HIDDEN_COLUMN = /\b(arg|_?rowid_?|oid)\b/i;
+const ABOUT_A_TABLE = /^pragma_(table_(info|xinfo|list)|index_(list|info|xinfo)|foreign_key_list)$/i;
+
+/** What tells of tables at tokens `first` to `last`, and what is read in its place. */
+interface Teller {
+  readonly first: number;
+  readonly last: number;
+  readonly instead: string;
+}
+
+function tellerAt(tokens: TokenList, i: number): Teller | undefined {
+  const first = tokens.kinds[i - 1] === TokenKind.Dot ? i - 2 : i;
+  const schema = schemaTableAt(tokens, i);
+  if (schema !== undefined) {
+    const rowid = /\b(_?rowid_?|oid)\b/i.test(tokens.text);
+    const [view, rowidView] = SCHEMA_VIEWS[schema];
+    return { first, last: i, instead: rowid ? rowidView : view };
+  }
+  if (lowerAscii(identifierAt(tokens, i) ?? "") !== TABLE_LIST || HIDDEN_COLUMN.test(tokens.text))
+    return undefined;
+  // It stands in such a query already.
+  if (tokens.text.startsWith(TABLE_LIST_FILTER, tokens.ends[i])) return undefined;
+  const called = tokens.kinds[i + 1] === TokenKind.LeftParen && tokens.kinds[i + 2] === TokenKind.RightParen;
+  return {
+    first,
+    last: called ? i + 2 : i,
+    instead: `(SELECT * FROM ${TABLE_LIST}${TABLE_LIST_FILTER})`,
+  };
+}
+
+/** The argument of a pragma's function that names one of our tables. */
+function ourArgument(tokens: TokenList, i: number): Edit | undefined {
+  const argument = i + 2;
+  if (tokens.kinds[i + 1] !== TokenKind.LeftParen || tokens.kinds[argument] !== TokenKind.String)
+    return undefined;
+  const ours = /^'_ostraka/i.test(tokenText(tokens, argument));
+  if (!ours || !ABOUT_A_TABLE.test(nameAt(tokens, i) ?? "")) return undefined;
+  return { at: tokens.starts[argument]!, until: tokens.ends[argument]!, text: "''" };
+}
+
+const MAY_TELL = /sqlite_(temp_)?(master|schema)|pragma_/i;
+
+/** The text with what tells of our own tables kept from doing so; the same string when nothing would. */
+export function hideOurTables(tokens: TokenList): string {
   const sql = tokens.text;
-  if (!/sqlite_(temp_)?(master|schema)/i.test(sql) || keepsItsText(tokens)) return sql;
-  const rowid = /\b(_?rowid_?|oid)\b/i.test(sql);
-  const mainView = rowid ? SCHEMA_ROWID_VIEW : SCHEMA_VIEW;
-  const tempView = rowid ? TEMP_SCHEMA_ROWID_VIEW : TEMP_SCHEMA_VIEW;
+  if (!MAY_TELL.test(sql) || keepsItsText(tokens)) return sql;
   const aliased = new Map<number, Edit>();
   const edits: Edit[] = [];
   for (let i = 0; i < tokens.length; i++) {
-    const schema = schemaTableAt(tokens, i);
-    if (schema === undefined) continue;
-    const qualified = tokens.kinds[i - 1] === TokenKind.Dot;
-    const first = qualified ? i - 2 : i;
+    const argument = ourArgument(tokens, i);
+    if (argument !== undefined) edits.push(argument);
+    const teller = tellerAt(tokens, i);
+    if (teller === undefined) continue;
+    const { first, last, instead } = teller;
     const start = tokens.starts[first]!;
     if (tokens.kinds[i + 1] === TokenKind.Dot) {
       // main.sqlite_master.name: the alias has no schema.
-      if (qualified) edits.push({ at: start, until: tokens.starts[i]!, text: "" });
+      if (first < i) edits.push({ at: start, until: tokens.starts[i]!, text: "" });
       continue;
     }
-    const position = tablePosition(tokens, first, i);
+    const position = tablePosition(tokens, first, last);
     if (position === undefined) continue;
-    const alias = position === "operand" || hasAlias(tokens, i) ? "" : ` AS ${tokenText(tokens, i)}`;
-    const view = schema === "main" ? mainView : tempView;
+    const alias = position === "operand" || hasAlias(tokens, last) ? "" : ` AS ${tokenText(tokens, i)}`;
     for (const column of resultColumnsAround(tokens, i, 0)) aliased.set(column.at, column);
-    edits.push({ at: start, until: tokens.ends[i]!, text: view + alias });
+    edits.push({ at: start, until: tokens.ends[last]!, text: instead + alias });
   }
   return applyEdits(sql, [...edits, ...aliased.values()]);
 }

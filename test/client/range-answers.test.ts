@@ -99,3 +99,35 @@ test("what pragmas tell of the schema is told by one range", async () => {
     /autoindex/,
   );
 });
+
+test("tables of ours are not told of, by a pragma or its function", async () => {
+  const session = await db.session();
+  await session.execute("create temp table own (x)");
+  for (const executor of [db, session]) {
+    for (const sql of [
+      "pragma table_list",
+      "select * from pragma_table_list",
+      "select * from pragma_table_list()",
+    ]) {
+      const names = (await executor.execute(sql)).rows.map((row) => row.name);
+      expect(names, sql).toContain("parent");
+      expect(names.includes("own"), sql).toBe(executor === session);
+      expect(
+        names.filter((name) => String(name).startsWith("_ostraka")),
+        sql,
+      ).toEqual([]);
+    }
+    for (const sql of [
+      "pragma table_info(_ostraka_state)",
+      "pragma main.table_xinfo('_Ostraka_state')",
+      "select * from pragma_table_info('_ostraka_state')",
+      "select * from pragma_table_list('_ostraka_state')",
+    ])
+      expect((await executor.execute(sql)).rows, sql).toHaveLength(0);
+    expect((await executor.execute("pragma table_info(_ostraka_state)")).columns).toContain("dflt_value");
+  }
+  expect((await db.execute("explain query plan select name from pragma_table_list")).rows[0]?.[3]).toMatch(
+    /^SINGLE RANGE \d+$/,
+  );
+  await session.close();
+});

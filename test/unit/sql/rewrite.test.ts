@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { bindParameters, parameterLayout } from "../../../src/sql/parameters.js";
-import { bindSession, hideSchemaTable } from "../../../src/sql/rewrite.js";
+import { bindSession, hideOurTables } from "../../../src/sql/rewrite.js";
 import { Tokenizer, TokenKind, tokenize } from "../../../src/sql/tokenizer.js";
 import { OracleDouble } from "./oracle-double.js";
 
 const VALUES = { changes: 7, totalChanges: 70, lastInsertRowid: -5n };
 const bind = (sql: string): string => bindSession(sql, VALUES);
-const hide = (sql: string): string => hideSchemaTable(tokenize(sql));
+const TABLE_LIST = "(SELECT * FROM pragma_table_list WHERE substr(name, 1, 8) <> '_ostraka')";
+const hide = (sql: string): string => hideOurTables(tokenize(sql));
 
 describe("the lexer", () => {
   const kinds = (sql: string): string => {
@@ -214,9 +215,29 @@ describe("the schema table", () => {
       "select 'sqlite_master', sqlite_master.name from (_ostraka_schema_view AS sqlite_master)",
     ],
     ["delete from sqlite_master", "delete from sqlite_master"],
+    [
+      "select name from pragma_table_list where schema = 'main'",
+      `select name from ${TABLE_LIST} AS pragma_table_list where schema = 'main'`,
+    ],
+    ["select l.name from t, main.pragma_table_list() l", `select l.name from t, ${TABLE_LIST} l`],
+    [
+      "select 'Pragma_Table_List'.name from 'Pragma_Table_List'",
+      `select 'Pragma_Table_List'.name from ${TABLE_LIST} AS 'Pragma_Table_List'`,
+    ],
+    ["select * from pragma_table_list('t')", "select * from pragma_table_list('t')"],
+    ["select * from pragma_table_list where arg = 't'", "select * from pragma_table_list where arg = 't'"],
+    ["select * from pragma_table_list('_ostraka_state')", "select * from pragma_table_list('')"],
+    ["select * from pragma_table_info('_ostraka_state') i", "select * from pragma_table_info('') i"],
+    ["select * from pragma_index_list('_OSTRAKA_x', 'main')", "select * from pragma_index_list('', 'main')"],
+    [
+      "select * from pragma_foreign_key_check('_ostraka_x')",
+      "select * from pragma_foreign_key_check('_ostraka_x')",
+    ],
+    ["create view v as select * from pragma_table_list", "create view v as select * from pragma_table_list"],
     ["create view v as select * from sqlite_master", "create view v as select * from sqlite_master"],
   ])("%s", (sql, expected) => {
     expect(hide(sql)).toBe(expected);
+    expect(hide(expected)).toBe(expected);
   });
 
   it("answers the same columns and rows", () => {
@@ -226,6 +247,8 @@ describe("the schema table", () => {
       "select * from sqlite_master",
       "select sqlite_master.name, m.sql from sqlite_master, sqlite_schema m",
       "select main.sqlite_master.name from main.sqlite_master",
+      "select * from pragma_table_list() where schema = 'main' order by name",
+      "select pragma_table_list.name, m.sql from pragma_table_list join sqlite_schema m using (name)",
     ]) {
       expect(oracle.db.prepare(hide(sql)).all(), sql).toEqual(oracle.db.prepare(sql).all());
       expect(oracle.prepare(hide(sql)).columns).toEqual(oracle.prepare(sql).columns);
