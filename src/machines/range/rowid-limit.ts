@@ -1,7 +1,8 @@
 /**
  * What SQLite does when a table's largest rowid is 2^63 - 1 is not the same on every replica: it tries random rowids,
  * from a generator of its own. So while a table is there, a statement that would have one chosen fails as it does in
- * an AUTOINCREMENT table: SQLITE_FULL. Rowids given by the statement itself still work.
+ * an AUTOINCREMENT table: SQLITE_FULL. A statement that changes a single row may still give that row's rowid itself. One
+ * that changes several fails whether it gives them or not: SQLite tells only the last.
  *
  * The tables are looked at once a batch, in a query over all of them, and where a rowid looks like a random one, since the
  * row that was at the limit may be gone by the end of the batch; statements only when one was found. What goes unnoticed
