@@ -41,8 +41,7 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
     case "detach":
       throw unsupported("DETACH is not supported: there are no attached databases");
     case "vacuum":
-      if (statementClass.into)
-        throw unsupported("VACUUM INTO is not supported: use ostraka backup or ostraka dump");
+      if (statementClass.into) throw unsupported("VACUUM INTO is not supported: use ostraka dump");
       return;
     case "pragma":
       return;

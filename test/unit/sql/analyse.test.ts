@@ -328,6 +328,12 @@ describe("other facts", () => {
     expect(() => analyse(sql, oracle)).toThrow(expect.objectContaining({ code: "SQLITE_ERROR", message }));
   });
 
+  it("names what there is in place of VACUUM INTO", () => {
+    expect(() => analyse("vacuum into 'x'", oracle)).toThrow(
+      /^VACUUM INTO is not supported: use ostraka dump$/,
+    );
+  });
+
   it("caches by text and schema, boundedly, and answers key footprints fast", () => {
     const cache = new AnalysisCache(4);
     const before = oracle.explains;
