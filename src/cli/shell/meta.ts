@@ -60,20 +60,22 @@ function parseSwitch(text: string, usage: string): boolean {
   throw new MetaError(`usage: ${usage}`);
 }
 
-/** A command that turns one setting on or off; without an argument, over. */
+/** A command that turns one setting on or off; without an argument psql's turn it over, sqlite3's do nothing. */
 function toggle(
   names: readonly string[],
   key: "timing" | "changes" | "echo" | "header" | "expanded" | "stopOnError" | "pager",
   help: string,
 ): MetaCommand {
-  const usage = `${names[0]} on|off`;
+  const ofPsql = names[0]!.startsWith("\\");
+  const usage = ofPsql ? `${names[0]} [on|off]` : `${names[0]} on|off`;
   return {
     names,
     usage,
     help,
     run: (shell, args) => {
-      shell.settings[key] = args[0] === undefined ? !shell.settings[key] : parseSwitch(args[0], usage);
-      if (shell.interactive && names[0]!.startsWith("\\")) {
+      const over = ofPsql && args[0] === undefined;
+      shell.settings[key] = over ? !shell.settings[key] : parseSwitch(needArgument(args, usage), usage);
+      if (shell.interactive && ofPsql) {
         shell.note(`${help} is ${shell.settings[key] ? "on" : "off"}.\n`);
       }
     },

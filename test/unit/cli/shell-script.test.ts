@@ -244,6 +244,21 @@ describe("commands", () => {
     expect(await run(".timer on\nselect 1;")).toMatch(/\(1 row\) Time: \d+\.\d+ ms/);
   });
 
+  test("sqlite3's switches want an argument, psql's turn over without one", async () => {
+    const { run, shell, takeErrors } = createShell();
+    const before = { ...shell.settings };
+    for (const name of [".headers", ".header", ".timer", ".changes", ".echo", ".bail"]) {
+      await run(name);
+      expect(takeErrors()).toMatch(/^Error: stdin:1: usage: \.[a-z]+ on\|off\n$/);
+    }
+    expect(shell.settings).toEqual(before);
+    for (const expected of [true, false]) {
+      await run("\\timing\n\\x");
+      expect(shell.settings).toMatchObject({ timing: expected, expanded: expected });
+    }
+    expect(takeErrors()).toBe("");
+  });
+
   test("every command is in the help, by its name", async () => {
     const { run } = createShell();
     const dots = await run(".help");
