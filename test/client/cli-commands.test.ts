@@ -284,6 +284,12 @@ test("slt: files, gzip, folders, a report, and an empty database after each", as
   expect(refused.stderr).toContain("not empty");
 });
 
+test("a range is split at a value that is given", async () => {
+  const { exitCode, stderr } = await ostraka(["range", "split", "--url", server.url, "--table", "t"]);
+  expect(exitCode).toBe(1);
+  expect(stderr).toContain("required option '--at <value,…>' not specified");
+});
+
 test("what later versions have says so, and exits 1", async () => {
   for (const args of [
     ["backup", "x"],

@@ -46,8 +46,7 @@ export function addRangeCommand(program: Command): void {
       "--at <value,…>",
       "where the new range begins: a value of the table's key; for a key of several columns, their values; " +
         "for a key of one column, several places. May be given again",
-      (value: string, before: readonly string[]) => [...before, value],
-      [] as readonly string[],
+      (value: string, before: readonly string[] = []) => [...before, value],
     )
     .action(async (flags: RangeFlags) => {
       const answer = await ask<{ ranges: { range: number; at: string; existed: boolean }[] }>(

@@ -113,6 +113,8 @@ async function split(view: ClusterView, name: string, at: readonly string[]) {
   const table = schema.snapshot.tables.find((one) => one.name === lowerAscii(name));
   if (table === undefined) throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
   const keys = at.flatMap((text) => splitKeys(table, text, schema.oracle()));
+  if (keys.length === 0)
+    throw new UserError("OSTRAKA_CONFIG", "a split needs a value of the table's key at which a range begins");
   const ranges: { readonly range: number; readonly at: string; readonly existed: boolean }[] = [];
   for (const key of [...new Set(keys)].sort()) {
     const told = { at: describeKey(key, schema.snapshot.tables)!.values };

@@ -43,6 +43,9 @@ it("a range is split although one half of another split is not known yet", async
       },
     },
   } as unknown as ClusterView;
+  await expect(rangeOperations(view)["range.split"]!({ table: "t", at: [] })).rejects.toMatchObject({
+    code: "OSTRAKA_CONFIG",
+  });
   const done = rangeOperations(view)["range.split"]!({ table: "t", at: ["150"] });
   let ended = false;
   const ending = Promise.resolve(done).finally(() => {
