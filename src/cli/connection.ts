@@ -7,7 +7,7 @@
 import { type Command, Option } from "commander";
 import { connect } from "../driver/index.js";
 import type { ConnectOptions, Database, IntMode, TlsOptions } from "../driver/types.js";
-import { readNamedFile, readTokenFile } from "../node/config.js";
+import { readCertificates, readKeyPair, readTokenFile } from "../node/config.js";
 import { CommandFailure, describeError, EXIT } from "./exit.js";
 
 export const DEFAULT_URL = "ostraka://127.0.0.1:7400";
@@ -68,9 +68,10 @@ function tlsOptions(flags: ConnectionFlags): TlsOptions | undefined {
     throw new CommandFailure(EXIT.failure, "--tls-cert and --tls-key are needed together");
   }
   const tls: TlsOptions = {
-    ...(flags.tlsCa !== undefined && { ca: readNamedFile("--tls-ca", flags.tlsCa) }),
-    ...(flags.tlsCert !== undefined && { cert: readNamedFile("--tls-cert", flags.tlsCert) }),
-    ...(flags.tlsKey !== undefined && { key: readNamedFile("--tls-key", flags.tlsKey) }),
+    ...(flags.tlsCa !== undefined && { ca: readCertificates("--tls-ca", flags.tlsCa) }),
+    ...(flags.tlsCert !== undefined &&
+      flags.tlsKey !== undefined &&
+      readKeyPair(flags.tlsCert, flags.tlsKey)),
     ...(flags.tlsServerName !== undefined && { serverName: flags.tlsServerName }),
   };
   return Object.keys(tls).length === 0 ? undefined : tls;

@@ -10,8 +10,10 @@
  *
  * Pure but for `loadSecrets`, which reads the files named.
  */
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
+import { createSecureContext } from "node:tls";
 import { UserError } from "../base/errors.js";
 
 export interface Address {
@@ -321,15 +323,43 @@ export function loadSecrets(
     authToken: authTokenFile === undefined ? undefined : readTokenFile("--auth-token-file", authTokenFile),
     clusterSecret:
       clusterSecretFile === undefined ? undefined : readTokenFile("--cluster-secret-file", clusterSecretFile),
-    tls:
-      tls === undefined
-        ? undefined
-        : {
-            cert: readNamedFile("--tls-cert", tls.certFile),
-            key: readNamedFile("--tls-key", tls.keyFile),
-            ca: readNamedFile("--tls-ca", tls.caFile),
-          },
+    tls: tls && loadTls(tls),
   };
+}
+
+function loadTls({ certFile, keyFile, caFile }: TlsFiles): NodeSecrets["tls"] {
+  return { ...readKeyPair(certFile, keyFile), ca: readCertificates("--tls-ca", caFile) };
+}
+
+/** --tls-cert and --tls-key; throws a UserError that says which of them cannot be used. */
+export function readKeyPair(
+  certFile: string,
+  keyFile: string,
+): { readonly cert: Buffer; readonly key: Buffer } {
+  const cert = readCertificates("--tls-cert", certFile);
+  const key = readNamedFile("--tls-key", keyFile);
+  tryTls(`--tls-key: ${keyFile} holds no PEM key that can be used`, () => createSecureContext({ key }));
+  tryTls(`--tls-cert and --tls-key: ${keyFile} is not the key of the certificate in ${certFile}`, () =>
+    createSecureContext({ cert, key }),
+  );
+  return { cert, key };
+}
+
+/** An authority's file without a certificate would be taken without a word, and then nobody be trusted. */
+export function readCertificates(flag: string, path: string): Buffer {
+  const pem = readNamedFile(flag, path);
+  tryTls(`${flag}: ${path} holds no PEM certificate`, () => new X509Certificate(pem));
+  if (!pem.includes("-----BEGIN ")) fail(`${flag}: ${path} is not in PEM format`);
+  return pem;
+}
+
+/** OpenSSL's errors name no file. */
+function tryTls(message: string, use: () => unknown): void {
+  try {
+    use();
+  } catch (error) {
+    fail(`${message} (${error instanceof Error ? error.message : String(error)})`);
+  }
 }
 
 /** The first line of a token file. */

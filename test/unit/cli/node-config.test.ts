@@ -1,6 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { X509Certificate } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import {
   advertisedAddress,
@@ -128,5 +130,27 @@ describe("security", () => {
     expect(() =>
       loadSecrets({ authTokenFile: join(folder, "none"), tls: undefined, clusterSecretFile: undefined }),
     ).toThrow("--auth-token-file: cannot read");
+  });
+
+  test("a TLS file that cannot be used is named, and so are two that do not belong together", () => {
+    const pem = (name: string): string => fileURLToPath(new URL(`../rpc/tls/${name}`, import.meta.url));
+    const good = { certFile: pem("node.pem"), keyFile: pem("node.key"), caFile: pem("ca.pem") };
+    const load = (files: Partial<typeof good>) => () =>
+      loadSecrets({ authTokenFile: undefined, clusterSecretFile: undefined, tls: { ...good, ...files } });
+    const token = join(folder, "not-pem");
+    writeFileSync(token, "s3cret\n");
+    const der = join(folder, "ca.der");
+    writeFileSync(der, new X509Certificate(readFileSync(good.caFile)).raw);
+    expect(load({})().tls?.ca).toEqual(readFileSync(good.caFile));
+    for (const [files, message] of [
+      [{ certFile: token }, `--tls-cert: ${token} holds no PEM certificate`],
+      [{ keyFile: token }, `--tls-key: ${token} holds no PEM key`],
+      [{ caFile: token }, `--tls-ca: ${token} holds no PEM certificate`],
+      [{ caFile: der }, `--tls-ca: ${der} is not in PEM format`],
+      [{ keyFile: pem("stranger.key") }, "--tls-cert and --tls-key: "],
+    ] as const)
+      expect(load(files)).toThrow(
+        expect.objectContaining({ code: "OSTRAKA_CONFIG", message: expect.stringContaining(message) }),
+      );
   });
 });
