@@ -1,11 +1,12 @@
 /**
  * `ostraka start`: one node, in this process. Prints `ready node=… grpc=… http=…` on standard output when it serves.
- * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. It exits
- * with 1 when it has to stop by itself (disk failure, corruption, a broken invariant), for a supervisor to see.
+ * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. Before it
+ * serves they end it with 0, since nobody was promised anything. It exits with 1 when it has to stop by itself (disk failure, corruption, a broken invariant), for a supervisor to see.
  */
 import { type Command, Option } from "commander";
 import { NODE_DEFAULTS, type NodeFlags, parseNodeConfig } from "../../node/config.js";
-import { describeError, EXIT } from "../exit.js";
+import type { RunningNode } from "../../node/node.js";
+import { describeError, EXIT, type ExitCode } from "../exit.js";
 
 export function addStartCommand(program: Command): void {
   program
@@ -44,14 +45,19 @@ export function addStartCommand(program: Command): void {
     .action(run);
 }
 
+interface StartFlags extends NodeFlags {
+  readonly exitWithParent?: boolean;
+}
+
 const LAST_CALLS_MS = 200;
 
-async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Promise<void> {
+async function run(flags: StartFlags): Promise<void> {
   const config = parseNodeConfig(flags);
+  let node: RunningNode | undefined;
+  const stopped = untilStopped(async () => (node === undefined ? end(EXIT.ok) : node.stop()), flags);
   // Loaded here, so that the other commands start without the server's code.
   const { startNode } = await import("../../node/index.js");
-  const node = await startNode(config).catch(giveUp);
-  const stopped = untilStopped(() => node.stop(), flags.exitWithParent === true);
+  node = await startNode(config).catch(giveUp);
   process.stdout.write(`ready node=${node.nodeId} grpc=${node.grpc} http=${node.http ?? "off"}\n`);
   const failure = await Promise.race([stopped, node.failed]);
   if (failure !== undefined) giveUp(failure);
@@ -62,14 +68,18 @@ async function run(flags: NodeFlags & { readonly exitWithParent?: boolean }): Pr
 /** Ends at once, as if killed, and says why: what is in memory may be wrong, and calls under way need not be waited for. */
 function giveUp(failure: unknown): never {
   process.stderr.write(`Error: ${describeError(failure)}\n`);
+  return end(EXIT.failure);
+}
+
+function end(exitCode: ExitCode): never {
   // Storage threads are given no more work and the time to finish what they have: one that is ended in the middle of a
   // call from SQLite would take the process down with SIGABRT.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LAST_CALLS_MS);
-  process.exit(EXIT.failure);
+  process.exit(exitCode);
 }
 
 /** Resolves when a signal (or the parent's end) has come and `stop` has finished. */
-function untilStopped(stop: () => Promise<void>, exitWithParent: boolean): Promise<undefined> {
+function untilStopped(stop: () => Promise<void>, { exitWithParent }: StartFlags): Promise<undefined> {
   return new Promise((resolve, reject) => {
     let stopping = false;
     const begin = (): void => {
@@ -81,7 +91,7 @@ function untilStopped(stop: () => Promise<void>, exitWithParent: boolean): Promi
       begin();
     };
     process.on("SIGTERM", onSignal).on("SIGINT", onSignal);
-    if (exitWithParent) {
+    if (exitWithParent === true) {
       // The parent holds the other end of the pipe and never writes: it ends when the parent does, however it does.
       process.stdin.on("error", () => undefined);
       process.stdin.once("close", () => {
