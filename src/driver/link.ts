@@ -188,7 +188,7 @@ export class Link implements PipeHandler {
   }
 
   onClose(reason: string, refused = false): void {
-    this.#goDown(reason, refused);
+    this.#goDown(plainReason(reason), refused);
   }
 
   #goDown(reason: string, refused = false): void {
@@ -200,4 +200,14 @@ export class Link implements PipeHandler {
     this.#owner.down(this, reason, refused);
     for (const call of calls) call.lost(this, reason);
   }
+}
+
+/** gRPC's words for why there is no connection, without its own details and OpenSSL's: one line for a user. */
+function plainReason(reason: string): string {
+  if (/\bSSL routines:.*:wrong version number\b/.test(reason)) return "the port does not speak TLS";
+  const cause = reason.replace(/^No connection established\. Last error: (?:Error: )?/, "");
+  return cause
+    .replace(/\.?\s*Resolution note:.*$/s, "")
+    .replace(/\s+/g, " ")
+    .trim();
 }

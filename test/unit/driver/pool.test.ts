@@ -74,3 +74,34 @@ test("keys are issued by the nodes' clock", () => {
   expect(pool.key(3, 2_000, 4)).toEqual([pool.clientName, 3, 3, 2_000, 4]);
   pool.close();
 });
+
+test.each([
+  [
+    "No connection established. Last error: Error: connect ECONNREFUSED 127.0.0.1:1. Resolution note: ",
+    "connect ECONNREFUSED 127.0.0.1:1",
+  ],
+  [
+    "No connection established. Last error: Error: 809C63C6A17F0000:error:0A00010B:SSL routines:ssl3_get_record:" +
+      "wrong version number:../deps/openssl/openssl/ssl/record/ssl3_record.c:350:\n. Resolution note: ",
+    "the port does not speak TLS",
+  ],
+  ["Name resolution failed for target dns:nosuch:1", "Name resolution failed for target dns:nosuch:1"],
+  ["two\n lines\n", "two lines"],
+])("why there is no connection is told in one line: %j", (reason, told) => {
+  const pool = new Pool({
+    hosts: ["nobody:1"],
+    dial: () => (handler) => {
+      queueMicrotask(() => handler.onClose(reason));
+      return { write: () => true, pause: () => undefined, resume: () => undefined, end: () => undefined };
+    },
+    clock: systemClock,
+    random: systemRandom,
+  });
+  const call = { ...makeCall(), deadlineMs: Number.POSITIVE_INFINITY };
+  pool.begin(call);
+  pool.withLink(call, () => undefined);
+  return expect
+    .poll(() => pool.lastFailure)
+    .toBe(`nobody:1: ${told}`)
+    .finally(() => pool.close());
+});
