@@ -8,7 +8,7 @@ import { type Command, Option } from "commander";
 import { connect } from "../driver/index.js";
 import type { ConnectOptions, Database, IntMode, TlsOptions } from "../driver/types.js";
 import { readCertificates, readKeyPair, readTokenFile } from "../node/config.js";
-import { CommandFailure, describeError, EXIT } from "./exit.js";
+import { CommandFailure, describeError, EXIT, errorCode } from "./exit.js";
 
 export const DEFAULT_URL = "ostraka://127.0.0.1:7400";
 /** How long to look for a node that answers. */
@@ -85,6 +85,32 @@ export async function openDatabase(flags: ConnectionFlags, url: string): Promise
   } catch (error) {
     const code = error instanceof TypeError ? EXIT.failure : EXIT.noConnection;
     throw new CommandFailure(code, describeError(error), { cause: error });
+  }
+}
+
+/** How long to look for a node after a failure that a lost connection may have caused. */
+const PROBE_MS = 3_000;
+const WITHOUT_A_NODE: ReadonlySet<string | undefined> = new Set([
+  "OSTRAKA_UNAVAILABLE",
+  "OSTRAKA_RETRY",
+  "OSTRAKA_UNKNOWN_OUTCOME",
+  "OSTRAKA_TIMEOUT",
+]);
+
+/** Whether the error came of having no node to talk to: these codes may mean that, and no node answers now either. */
+export async function isConnectionLost(
+  error: unknown,
+  flags: ConnectionFlags,
+  url: string,
+): Promise<boolean> {
+  if (!WITHOUT_A_NODE.has(errorCode(error))) return false;
+  const options = connectOptions(flags, "bigint");
+  try {
+    const timeoutMs = Math.min(options.timeoutMs ?? PROBE_MS, PROBE_MS);
+    await (await connect(url, { ...options, timeoutMs })).close();
+    return false;
+  } catch {
+    return true;
   }
 }
 

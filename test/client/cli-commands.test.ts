@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import Sqlite from "better-sqlite3";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { RetryError } from "../../src/base/errors.js";
 import { assertBuilt, MAIN, ostraka } from "./cli-run.js";
 import { type LocalServer, startLocalServer } from "./local-gateway.js";
 
@@ -64,6 +65,32 @@ describe("sql", () => {
     const refused = await ostraka(["sql", gone, "-c", "select 1", "--connect-timeout-ms", "2000"]);
     expect(refused.exitCode).toBe(2);
     expect(refused.stderr).toMatch(/^Error: .*\(OSTRAKA_UNAVAILABLE\)\n$/s);
+  });
+
+  test("a script that loses its connection ends with 2, one whose statement is not served with 3", async () => {
+    const limits = ["--timeout-ms", "1500", "--connect-timeout-ms", "1000"];
+    server.gateway.interference = {
+      before: async ({ sql: text }) => {
+        if (text.includes("unserved")) throw new RetryError("OSTRAKA_UNAVAILABLE", "no quorum");
+        if (text.includes("cut")) await server.cut();
+      },
+    };
+    const unserved = await sql([...limits, "-c", "select 'unserved'"]);
+    expect(unserved).toMatchObject({ exitCode: 3, stderr: expect.stringContaining("no quorum") });
+    const script = file("inner.sql", "select 1;\nselect 'cut';\n");
+    const lost = await sql([...limits, "-c", `.read ${script}`, "-c", "select 'not reached'"]);
+    expect(lost).toMatchObject({ exitCode: 2, stderr: expect.stringContaining(`${script}:2: `) });
+    expect(lost.stdout).not.toContain("not reached");
+  });
+
+  test("a transaction lost with the only node ends a script with 2", async () => {
+    server.gateway.interference = {
+      before: async ({ sql: text }) => {
+        if (text.includes("cut")) await server.cut();
+      },
+    };
+    const lost = await sql(["--connect-timeout-ms", "1000", "-c", "begin; select 'cut'; commit"]);
+    expect(lost).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("OSTRAKA_RETRY") });
   });
 
   test("the URL comes from the argument, --url, or the environment", async () => {

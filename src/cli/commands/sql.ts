@@ -9,6 +9,7 @@ import {
   addConnectionOptions,
   type ConnectionFlags,
   connectOptions,
+  isConnectionLost,
   openDatabase,
   resolveUrl,
 } from "../connection.js";
@@ -92,7 +93,7 @@ export async function runShellOn(
   });
   try {
     applyFlags(shell, flags, interactive);
-    return interactive ? await converse(shell, flags) : await runInputs(shell, inputs);
+    return interactive ? await converse(shell, flags) : await runInputs(shell, inputs, flags);
   } catch (error) {
     if (error instanceof Quit) return error.exitCode;
     throw error;
@@ -138,7 +139,11 @@ async function converse(shell: Shell, flags: Partial<SqlFlags>): Promise<number>
   return runInteractive(shell);
 }
 
-async function runInputs(shell: Shell, inputs: readonly ScriptInput[]): Promise<number> {
+async function runInputs(
+  shell: Shell,
+  inputs: readonly ScriptInput[],
+  flags: ConnectionFlags,
+): Promise<number> {
   const all: readonly ScriptInput[] = inputs.length > 0 ? inputs : [{ kind: "file", text: "-" }];
   for (const [i, input] of all.entries()) {
     const commandName = all.length === 1 ? "-c" : `-c ${i + 1}`;
@@ -146,7 +151,10 @@ async function runInputs(shell: Shell, inputs: readonly ScriptInput[]): Promise<
       input.kind === "command"
         ? await shell.runScript([input.text], commandName)
         : await shell.runScript(await openScript(input.text), input.text === "-" ? "stdin" : input.text);
-    if (!done) return shell.output.closed ? EXIT.ok : EXIT.statementFailed;
+    if (done) continue;
+    if (shell.output.closed) return EXIT.ok;
+    const lost = await isConnectionLost(shell.stoppedBy, flags, shell.url);
+    return lost ? EXIT.noConnection : EXIT.statementFailed;
   }
   return EXIT.ok;
 }

@@ -61,6 +61,8 @@ export class Shell {
   outputOnce = false;
   /** For \watch and \e. */
   lastStatement: string | undefined;
+  /** The last error that stopped a script. */
+  stoppedBy: unknown;
   /** Opens a pager for one result, when a person is looking. */
   openPager: (() => PagedOutput | undefined) | undefined;
 
@@ -348,7 +350,10 @@ class ScriptRun {
   #failed(error: unknown, line: number): boolean {
     // Who interrupts means the script, and is told once, by whoever began it.
     if (this.#shell.interrupted) return false;
-    if (!(error instanceof ScriptStopped)) this.#shell.report(error, `${this.#position.name}:${line}`);
+    if (!(error instanceof ScriptStopped)) {
+      this.#shell.report(error, `${this.#position.name}:${line}`);
+      this.#shell.stoppedBy = error;
+    }
     return !this.#shell.settings.stopOnError;
   }
 }
