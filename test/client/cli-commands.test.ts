@@ -311,6 +311,67 @@ test("slt: files, gzip, folders, a report, and an empty database after each", as
   expect(refused.stderr).toContain("not empty");
 });
 
+test("slt: what cannot be read or parsed fails as a file, and the others are run", async () => {
+  const tests = join(folder, "slt-broken");
+  mkdirSync(tests);
+  const good = "statement ok\ncreate table t(a)\n";
+  writeFileSync(join(tests, "a.slt"), `${good}\nwhatever\n`);
+  writeFileSync(join(tests, "b.slt.gz"), gzipSync(good).subarray(0, 20));
+  writeFileSync(join(tests, "c.slt"), good);
+  const report = join(folder, "broken.json");
+  const { exitCode, stdout } = await ostraka(["slt", "--url", server.url, "--report", report, tests]);
+  expect(exitCode).toBe(1);
+  expect(stdout.match(/^(ok|FAIL) /gm)).toEqual(["FAIL ", "FAIL ", "ok "]);
+  expect(stdout).toContain(`     ${join(tests, "a.slt")}: line 4: unknown record "whatever"`);
+  expect(stdout.trimEnd().split("\n").at(-1)).toBe("1 passed, 2 failed");
+  expect(JSON.parse(readFileSync(report, "utf8"))).toMatchObject({
+    passed: 1,
+    failed: 2,
+    files: [
+      { passed: 0, failed: 1, failures: [{ reason: expect.stringContaining("line 4") }] },
+      { passed: 0, failed: 1, failures: [{ reason: expect.stringContaining("unexpected end of file") }] },
+      { passed: 1, failed: 0 },
+    ],
+  });
+});
+
+test("slt: a connection lost in a file fails that file, and all that happened is told", async () => {
+  const tests = join(folder, "slt-lost");
+  mkdirSync(tests);
+  const good = "statement ok\ncreate table t(a)\n\n";
+  writeFileSync(join(tests, "a.slt"), good);
+  writeFileSync(join(tests, "b.slt"), `${good}${"statement ok\ninsert into t values ('cut')\n\n".repeat(3)}`);
+  writeFileSync(join(tests, "c.slt"), good);
+  server.gateway.interference = {
+    before: async ({ sql: text }) => {
+      if (text.includes("cut")) await server.cut();
+    },
+  };
+  const report = join(folder, "lost.json");
+  const limits = ["--timeout-ms", "1500", "--connect-timeout-ms", "1000"];
+  const args = ["slt", "--url", server.url, ...limits, "--report", report, tests];
+  const { exitCode, stdout } = await ostraka(args);
+  expect(exitCode).toBe(1);
+  expect(stdout.match(/^(ok|FAIL) /gm)).toEqual(["ok ", "FAIL ", "FAIL "]);
+  expect(stdout.trimEnd().split("\n").at(-1)).toBe("2 passed, 2 failed");
+  expect(JSON.parse(readFileSync(report, "utf8"))).toMatchObject({
+    files: [
+      { passed: 1, failed: 0 },
+      { passed: 1, failed: 1, connectionLost: true, failures: [{ line: 4 }] },
+      { passed: 0, failed: 1, failures: [{ reason: "not run: no node answers" }] },
+    ],
+  });
+});
+
+test("slt: a limit on ranges is for a cluster of its own", async () => {
+  const path = file("one.slt", "statement ok\nselect 1\n");
+  const args = ["slt", "--url", server.url, "--range-max-rows", "5", path];
+  expect(await ostraka(args)).toMatchObject({
+    exitCode: 1,
+    stderr: "Error: --range-max-rows is for a cluster of --nodes\n",
+  });
+});
+
 test("a range is split at a value that is given", async () => {
   const { exitCode, stderr } = await ostraka(["range", "split", "--url", server.url, "--table", "t"]);
   expect(exitCode).toBe(1);

@@ -5,13 +5,19 @@ import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { type Command, Option } from "commander";
 import type { Database } from "../../driver/types.js";
-import { addConnectionOptions, type ConnectionFlags, resolveUrl, withDatabase } from "../connection.js";
+import {
+  addConnectionOptions,
+  type ConnectionFlags,
+  isConnectionLost,
+  resolveUrl,
+  withDatabase,
+} from "../connection.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { LocalCluster } from "../local-cluster.js";
 import { dropEverything, isEmpty } from "../slt/empty-database.js";
 import { findSltFiles, readSltFile } from "../slt/files.js";
-import { parseSlt } from "../slt/parser.js";
-import { type FileResult, runSlt } from "../slt/runner.js";
+import { parseSlt, type SltRecord } from "../slt/parser.js";
+import { type FileResult, type RunOptions, runSlt } from "../slt/runner.js";
 
 /** As nodes count them: at one range, pushed down to several, or over all rows of several. */
 type StatementCounts = Readonly<Record<string, number>>;
@@ -27,7 +33,7 @@ interface SltFlags extends ConnectionFlags {
 
 interface FileReport extends FileResult {
   /** How the file's statements ran, by kind. */
-  readonly statements?: StatementCounts | undefined;
+  statements?: StatementCounts;
   readonly file: string;
   readonly seconds: number;
 }
@@ -52,33 +58,44 @@ export function addSltCommand(program: Command): void {
 }
 
 async function run(paths: string[], flags: SltFlags): Promise<void> {
+  if (flags.nodes === undefined && flags.rangeMaxRows !== undefined)
+    throw new CommandFailure(EXIT.failure, "--range-max-rows is for a cluster of --nodes");
   const files = findSltFiles(paths);
-  const reports =
-    flags.nodes === undefined
-      ? await withDatabase(flags, resolveUrl(flags), (database) => runFiles(database, files, flags, "theirs"))
-      : await runOnOwnCluster(files, flags);
+  const reports: FileReport[] = [];
+  try {
+    if (flags.nodes !== undefined) await runOnOwnCluster(files, flags, reports);
+    else await runOn(resolveUrl(flags), flags, { files, flags, reports });
+  } finally {
+    // Whatever ended the run: what was found out until then is told.
+    if (reports.length > 0) conclude(reports, flags);
+  }
+  if (reports.some(({ failed }) => failed > 0)) throw new CommandFailure(EXIT.failure, "");
+}
+
+function conclude(reports: readonly FileReport[], flags: SltFlags): void {
   const passed = reports.reduce((sum, report) => sum + report.passed, 0);
   const failed = reports.reduce((sum, report) => sum + report.failed, 0);
   const skipped = reports.reduce((sum, report) => sum + report.skipped, 0);
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
   if (flags.report !== undefined) {
     writeFileSync(
       flags.report,
       `${JSON.stringify({ passed, failed, skipped, statements: sumOf(reports), files: reports }, undefined, 2)}\n`,
     );
   }
-  process.stdout.write(`${passed} passed, ${failed} failed\n`);
-  if (failed > 0) throw new CommandFailure(EXIT.failure, "");
 }
 
-async function runOnOwnCluster(files: readonly string[], flags: SltFlags): Promise<FileReport[]> {
-  if (flags.rangeMaxRows === undefined) return onOwnCluster(files, flags);
+async function runOnOwnCluster(
+  files: readonly string[],
+  flags: SltFlags,
+  reports: FileReport[],
+): Promise<void> {
+  if (flags.rangeMaxRows === undefined) return onOwnCluster(files, flags, reports);
   // Ranges stay when their tables are dropped: the files of one after the other would make ever more of them.
-  const reports: FileReport[] = [];
-  for (const file of files) reports.push(...(await onOwnCluster([file], flags)));
-  return reports;
+  for (const file of files) await onOwnCluster([file], flags, reports);
 }
 
-async function onOwnCluster(files: readonly string[], flags: SltFlags): Promise<FileReport[]> {
+async function onOwnCluster(files: readonly string[], flags: SltFlags, reports: FileReport[]): Promise<void> {
   if (flags.url !== undefined) throw new CommandFailure(EXIT.failure, "--url and --nodes exclude each other");
   const nodes = wholeNumber("--nodes", flags.nodes ?? "1");
   const rangeMaxRows =
@@ -94,7 +111,7 @@ async function onOwnCluster(files: readonly string[], flags: SltFlags): Promise<
   process.on("SIGINT", stopOnSignal).on("SIGTERM", stopOnSignal);
   try {
     cluster = await LocalCluster.start({ nodes, dataDirectory, rangeMaxRows, logLevel: "warn" });
-    return await withDatabase({}, cluster.url, (database) => runFiles(database, files, flags, "ours"));
+    await runOn(cluster.url, {}, { files, flags, reports, ours: true });
   } finally {
     await cluster?.stop();
     rmSync(dataDirectory, { recursive: true, force: true });
@@ -109,32 +126,54 @@ function wholeNumber(flag: string, text: string): number {
   return value;
 }
 
+interface SltRun {
+  readonly files: readonly string[];
+  readonly flags: SltFlags;
+  /** Where what happened is added, file by file. */
+  readonly reports: FileReport[];
+  /** The cluster was made for the run, and goes as it is. */
+  readonly ours?: boolean;
+}
+
+function runOn(url: string, connection: ConnectionFlags, run: SltRun): Promise<void> {
+  return withDatabase(connection, url, (database) =>
+    runFiles(database, run, (error) => isConnectionLost(error, connection, url)),
+  );
+}
+
 async function runFiles(
   database: Database,
-  files: readonly string[],
-  flags: SltFlags,
-  whose: "ours" | "theirs",
-): Promise<FileReport[]> {
+  { files, flags, reports, ours }: SltRun,
+  isLost: (error: unknown) => Promise<boolean>,
+): Promise<void> {
   const exclusions = parseExclusions(flags.exclude);
+  const timeoutMs = wholeNumber("--timeout-ms", flags.timeoutMs);
   if (!(await isEmpty(database))) {
     throw new CommandFailure(EXIT.failure, "the database is not empty; the tests would drop what is in it");
   }
-  const reports: FileReport[] = [];
+  /** Why the files that are left are not run. */
+  let hindrance: string | undefined;
   for (const file of files) {
-    const before = flags.report === undefined ? undefined : await statementCounts(database);
-    const timeoutMs = wholeNumber("--timeout-ms", flags.timeoutMs);
-    const ran = await runFile(database, file, {
+    const before =
+      flags.report === undefined || hindrance !== undefined ? undefined : await statementCounts(database);
+    const report = await runFile(database, file, hindrance, {
       excludes: (line) => exclusions.some((one) => one.line === line && isTail(one.file, file)),
       timeoutMs,
+      isConnectionLost: isLost,
     });
-    const statements = before && difference(await statementCounts(database), before);
-    const report = { ...ran, statements };
+    if (report.connectionLost === true) hindrance = "not run: no node answers";
+    else if (before !== undefined) report.statements = difference(await statementCounts(database), before);
+    if (hindrance === undefined && (ours !== true || file !== files.at(-1))) {
+      try {
+        await empty(database, timeoutMs);
+      } catch (error) {
+        hindrance = "not run: the database is not empty";
+        failAsWhole(report, `what it made could not be dropped: ${describeError(error)}`);
+      }
+    }
     reports.push(report);
     printReport(report, Number(flags.showFailures));
-    // A cluster of our own goes as it is.
-    if (whose === "theirs" || file !== files.at(-1)) await empty(database, timeoutMs);
   }
-  return reports;
 }
 
 /** Of all nodes that tell, since their start. How statements ran is beside the point of a test. */
@@ -164,31 +203,37 @@ function difference(after: StatementCounts, before: StatementCounts): StatementC
 async function runFile(
   database: Database,
   file: string,
-  options: Parameters<typeof runSlt>[2],
+  hindrance: string | undefined,
+  options: RunOptions,
 ): Promise<FileReport> {
   const started = performance.now();
-  const seconds = (): number => Math.round(performance.now() - started) / 1000;
-  const records = parseFile(file);
+  const none: FileReport = { file, seconds: 0, passed: 0, failed: 0, skipped: 0, failures: [] };
+  if (hindrance !== undefined) return failAsWhole(none, hindrance);
+  let records: SltRecord[];
+  try {
+    records = parseSlt(readSltFile(file));
+  } catch (error) {
+    return failAsWhole(none, describeError(error));
+  }
   const session = await database.session();
   try {
     const result = await runSlt(session, records, options);
-    return { file, seconds: seconds(), ...result };
+    return { file, seconds: Math.round(performance.now() - started) / 1000, ...result };
   } finally {
     await session.close();
   }
 }
 
+/** A failure that is none of its records'. */
+function failAsWhole(report: FileReport, reason: string): FileReport {
+  report.failed++;
+  report.failures.push({ line: 0, reason, sql: "" });
+  return report;
+}
+
 async function empty(database: Database, timeoutMs: number): Promise<void> {
   const session = await database.session();
   await dropEverything(session, timeoutMs).finally(() => session.close());
-}
-
-function parseFile(file: string): ReturnType<typeof parseSlt> {
-  try {
-    return parseSlt(readSltFile(file));
-  } catch (error) {
-    throw new CommandFailure(EXIT.failure, `${file}: ${describeError(error)}`);
-  }
 }
 
 function parseExclusions(texts: readonly string[]): { readonly file: string; readonly line: number }[] {
@@ -211,7 +256,8 @@ function printReport(report: FileReport, shown: number): void {
     `${state} ${file}: ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds} s)\n`,
   );
   for (const { line, reason, sql, expected, actual } of failures.slice(0, shown)) {
-    process.stdout.write(`     ${file}:${line}: ${reason}\n       ${sql.replaceAll("\n", "\n       ")}\n`);
+    process.stdout.write(`     ${file}${line === 0 ? "" : `:${line}`}: ${reason}\n`);
+    if (sql !== "") process.stdout.write(`       ${sql.replaceAll("\n", "\n       ")}\n`);
     if (expected !== undefined)
       process.stdout.write(`       expected: ${expected.slice(0, 10).join(" | ")}\n`);
     if (actual !== undefined) process.stdout.write(`       actual:   ${actual.slice(0, 10).join(" | ")}\n`);

@@ -5,6 +5,7 @@
  * A record passes when it does what the file says and for no other reason: `statement error` is met by an error of
  * SQL, not by a cluster that cannot be reached.
  */
+import { OstrakaError } from "../../driver/errors.js";
 import type { ResultSet, Session } from "../../driver/types.js";
 import { type SplitStatement, splitScript } from "../../sql/splitter.js";
 import { describeError, errorCode } from "../exit.js";
@@ -12,6 +13,7 @@ import type { QueryRecord, SltRecord, StatementRecord } from "./parser.js";
 import { hashValues, renderResult } from "./render.js";
 
 export interface Failure {
+  /** Of the record; 0 for a failure of the file as a whole. */
   readonly line: number;
   readonly reason: string;
   readonly sql: string;
@@ -24,12 +26,16 @@ export interface FileResult {
   failed: number;
   skipped: number;
   readonly failures: Failure[];
+  /** The file was given up in the middle: no node answers. */
+  connectionLost?: true;
 }
 
 export interface RunOptions {
   /** Whether the record at this line is to be passed over. */
   readonly excludes: (line: number) => boolean;
   readonly timeoutMs: number;
+  /** Whether this error came of having no node to talk to. */
+  readonly isConnectionLost?: (error: unknown) => Promise<boolean>;
 }
 
 const WINDOW = 128;
@@ -49,7 +55,7 @@ export async function runSlt(
       if (record.kind === "statement" || record.kind === "query") run.result.skipped++;
       continue;
     }
-    if (record.kind === "halt") break;
+    if (record.kind === "halt" || run.result.connectionLost === true) break;
     // Thresholds say how expectations were written; how they are compared shows in themselves.
     if (record.kind === "hash-threshold") continue;
     await run.add(record);
@@ -75,7 +81,8 @@ class SltRun {
     if (statements.length > 1) {
       // The second runs only if the first did not fail.
       await this.drain();
-      this.#judge(record, await this.#runAll(statements));
+      if (this.result.connectionLost === true) return;
+      await this.#judge(record, await this.#runAll(statements));
       return;
     }
     this.#inFlight.push({ record, outcome: this.#runAll(statements) });
@@ -88,7 +95,11 @@ class SltRun {
 
   async #settle(keep: number): Promise<void> {
     const done = this.#inFlight.splice(0, this.#inFlight.length - keep);
-    for (const { record, outcome } of done) this.#judge(record, await outcome);
+    for (const { record, outcome } of done) {
+      // What was sent ahead has no answer either, and ends with the database.
+      if (this.result.connectionLost === true) return;
+      await this.#judge(record, await outcome);
+    }
   }
 
   #runAll(statements: readonly SplitStatement[]): Promise<Outcome> {
@@ -106,7 +117,8 @@ class SltRun {
     let ended = false;
     before.then(() => {
       if (ended) return;
-      timer = setTimeout(() => controller.abort(new Error(`took more than ${timeoutMs} ms`)), timeoutMs);
+      const late = new OstrakaError("OSTRAKA_TIMEOUT", `took more than ${timeoutMs} ms`);
+      timer = setTimeout(() => controller.abort(late), timeoutMs);
     });
     const results: ResultSet[] = [];
     try {
@@ -123,9 +135,15 @@ class SltRun {
     }
   }
 
-  #judge(record: StatementRecord | QueryRecord, outcome: Outcome): void {
-    const failure =
+  async #judge(record: StatementRecord | QueryRecord, outcome: Outcome): Promise<void> {
+    let failure =
       record.kind === "statement" ? judgeStatement(record, outcome) : this.#judgeQuery(record, outcome);
+    if (failure !== undefined && "error" in outcome) {
+      if ((await this.options.isConnectionLost?.(outcome.error)) === true) {
+        this.result.connectionLost = true;
+        failure = { reason: `${failure.reason}; no node answers: the rest of the file was not run` };
+      }
+    }
     if (failure === undefined) {
       this.result.passed++;
       return;
