@@ -39,8 +39,8 @@ export class Output {
   }
 
   /** Opens the file first, so that a wrong name is an error here. */
-  static async toFile(path: string): Promise<Output> {
-    const stream = createWriteStream(path);
+  static async toFile(path: string, options?: { readonly mode: number }): Promise<Output> {
+    const stream = createWriteStream(path, options);
     await once(stream, "open");
     return new Output(stream, true);
   }

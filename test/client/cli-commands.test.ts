@@ -1,8 +1,17 @@
 /** The command as another process, against a server over the real wire. */
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import Sqlite from "better-sqlite3";
@@ -370,6 +379,37 @@ test("slt: a limit on ranges is for a cluster of its own", async () => {
     exitCode: 1,
     stderr: "Error: --range-max-rows is for a cluster of --nodes\n",
   });
+});
+
+test("dump --output leaves what was there until the new dump is whole", async () => {
+  await sql(["-c", "create table t(a); insert into t values (1)"]);
+  const out = join(mkdtempSync(join(folder, "out-")), "db.sql");
+  const dumped = (...more: string[]) => ostraka(["dump", "--url", server.url, "--output", out, ...more]);
+  writeFileSync(out, "before", { mode: 0o600 });
+  expect((await dumped("--table", "none")).exitCode).toBe(1);
+  expect(readFileSync(out, "utf8")).toBe("before");
+  server.gateway.interference = {
+    before: async ({ sql: text }) => {
+      if (/ from "?t"?$/i.test(text)) throw new RetryError("OSTRAKA_RETRY", "in the middle");
+    },
+  };
+  expect(await dumped()).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("in the middle") });
+  expect(readFileSync(out, "utf8")).toBe("before");
+  expect(readdirSync(dirname(out))).toEqual(["db.sql"]);
+  server.gateway.interference = {};
+  const link = join(dirname(out), "link.sql");
+  symlinkSync(out, link);
+  expect(await ostraka(["dump", "--url", server.url, "--output", link])).toMatchObject({ exitCode: 0 });
+  expect(readFileSync(out, "utf8")).toContain("INSERT INTO t VALUES(1)");
+  expect(lstatSync(out).mode & 0o777).toBe(0o600);
+  expect(lstatSync(link).isSymbolicLink()).toBe(true);
+  expect(readdirSync(dirname(out))).toEqual(["db.sql", "link.sql"]);
+  const { stdout } = await promisify(execFile)("sh", [
+    "-c",
+    '"$0" "$1" dump --url "$2" --output /dev/stdout | cat',
+    ...[process.execPath, MAIN, server.url],
+  ]);
+  expect(stdout).toBe(readFileSync(out, "utf8"));
 });
 
 test("a range is split at a value that is given", async () => {

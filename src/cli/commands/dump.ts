@@ -4,6 +4,7 @@ import { addConnectionOptions, type ConnectionFlags, resolveUrl, withDatabase } 
 import { dump } from "../dump.js";
 import { CommandFailure, EXIT } from "../exit.js";
 import { Output, ReaderGone } from "../output.js";
+import { WholeFile } from "../whole-file.js";
 
 interface DumpFlags extends ConnectionFlags {
   readonly table?: string[];
@@ -26,8 +27,13 @@ async function run(flags: DumpFlags): Promise<void> {
   const wanted = flags.table?.map((name) => name.toLowerCase());
   await withDatabase(flags, resolveUrl(flags), async (database) => {
     const session = await database.session();
-    const output =
-      flags.output === undefined ? Output.toStream(process.stdout) : await Output.toFile(flags.output);
+    const file = flags.output === undefined ? undefined : await WholeFile.open(flags.output);
+    const output = file?.output ?? Output.toStream(process.stdout);
+    const stopOnSignal = (signal: NodeJS.Signals): void => {
+      file?.discard();
+      process.exit(signal === "SIGINT" ? 130 : 143);
+    };
+    process.on("SIGINT", stopOnSignal).on("SIGTERM", stopOnSignal);
     try {
       await session.execute("BEGIN READ ONLY");
       for (const name of wanted ?? []) {
@@ -38,10 +44,12 @@ async function run(flags: DumpFlags): Promise<void> {
         ...(wanted !== undefined && { includes: (table) => wanted.includes(table.toLowerCase()) }),
       });
       await session.execute("COMMIT");
-      await output.close();
+      await (file?.keep() ?? output.close());
     } catch (error) {
       if (!(error instanceof ReaderGone)) throw error;
     } finally {
+      file?.discard();
+      process.off("SIGINT", stopOnSignal).off("SIGTERM", stopOnSignal);
       await session.close();
     }
   });
