@@ -6,7 +6,7 @@
  */
 import { closeSync, createReadStream, openSync, readSync, statSync } from "node:fs";
 import { basename, extname } from "node:path";
-import type { Executor } from "../../driver/types.js";
+import type { Executor, Session } from "../../driver/types.js";
 import { CsvReader, type CsvRecord } from "../csv-reader.js";
 import { CommandFailure, describeError, EXIT } from "../exit.js";
 import { quoteName } from "../format/literals.js";
@@ -32,6 +32,13 @@ export interface ImportOptions {
 export interface ImportResult {
   readonly table: string;
   readonly rows: number;
+}
+
+/** Where a file's rows go. */
+interface Sink {
+  readonly loader: Loader | undefined;
+  /** The table that was made for them. */
+  readonly made?: MadeTable | undefined;
 }
 
 const SQLITE_MAGIC = "SQLite format 3\0";
@@ -122,8 +129,33 @@ export async function importSeparated(
   return { table, rows: sink.rows };
 }
 
-class SeparatedSink {
+class MadeTable {
+  private constructor(
+    private readonly session: Session,
+    readonly name: string,
+  ) {}
+
+  static async create(session: Session, name: string, definitions: string): Promise<MadeTable> {
+    await session.execute(`CREATE TABLE IF NOT EXISTS ${quoteName(name)}(${definitions})`);
+    return new MadeTable(session, name);
+  }
+
+  /** Nothing came into it: whether it could be dropped again. What others put into it meanwhile stays. */
+  async drop(): Promise<boolean> {
+    const name = quoteName(this.name);
+    try {
+      const { rows } = await this.session.execute(`select 1 from ${name} limit 1`);
+      if (rows.length === 0) await this.session.execute(`DROP TABLE ${name}`);
+      return rows.length === 0;
+    } catch {
+      return false;
+    }
+  }
+}
+
+class SeparatedSink implements Sink {
   loader: Loader | undefined;
+  made: MadeTable | undefined;
   #columns = 0;
   #skipped = 0;
   #first = true;
@@ -153,6 +185,7 @@ class SeparatedSink {
   }
 
   async finish(): Promise<void> {
+    if (this.#first) await mustExist(this.target.session, this.table);
     await this.loader?.flush();
     if (this.#warnings > 10) this.options.warn(`… and ${this.#warnings - 10} more such lines\n`);
   }
@@ -163,7 +196,9 @@ class SeparatedSink {
     if (existing === undefined) {
       const names =
         header === "no" ? record.fields.map((_, i) => `c${i + 1}`) : uniqueNames([...record.fields]);
-      await this.target.session.execute(createTableSql(this.table, names));
+      // As sqlite3 does for .import.
+      const definitions = `\n${names.map((name) => `${quoteName(name)} TEXT`).join(", ")}`;
+      this.made = await MadeTable.create(this.target.session, this.table, definitions);
       this.#start(names);
       if (header === "no") await this.#row(record);
       return;
@@ -236,8 +271,9 @@ export async function importJsonLines(
 /** How many objects are looked at to find a new table's columns. */
 const JSON_LOOK_AHEAD = 1000;
 
-class JsonSink {
+class JsonSink implements Sink {
   loader: Loader | undefined;
+  made: MadeTable | undefined;
   #columns: string[] = [];
   #names = new Set<string>();
   #waiting: { members: ReturnType<typeof parseJsonObject>; line: number }[] = [];
@@ -267,6 +303,7 @@ class JsonSink {
 
   async finish(): Promise<void> {
     if (this.loader === undefined && this.#waiting.length > 0) await this.#begin();
+    if (this.loader === undefined) await mustExist(this.target.session, this.table);
     await this.loader?.flush();
   }
 
@@ -277,9 +314,7 @@ class JsonSink {
       if (this.#columns.length === 0)
         throw new RowError(this.#waiting[0]!.line, new Error("an object without members"));
       const definitions = this.#columns.map(quoteName).join(", ");
-      await this.target.session.execute(
-        `CREATE TABLE IF NOT EXISTS ${quoteName(this.table)}(${definitions})`,
-      );
+      this.made = await MadeTable.create(this.target.session, this.table, definitions);
     }
     this.#names = new Set(this.#columns.map((name) => name.toLowerCase()));
     this.loader = new Loader(this.target, insertSql(this.table, this.#columns));
@@ -316,11 +351,7 @@ function uniqueMembers(objects: readonly ReadonlyMap<string, unknown>[]): string
 }
 
 /** Adds to an error where it happened and what is in by then. */
-export async function guarded(
-  path: string,
-  sink: { readonly loader: Loader | undefined },
-  body: () => Promise<void>,
-): Promise<void> {
+export async function guarded(path: string, sink: Sink, body: () => Promise<void>): Promise<void> {
   try {
     await body();
   } catch (error) {
@@ -331,10 +362,23 @@ export async function guarded(
         : `${path}: ${describeError(error)}`;
     const state =
       loader === undefined || loader.loaded === 0
-        ? "no row was loaded"
-        : `${loader.loaded} rows were loaded, the last from line ${loader.loadedThrough}; nothing after it was`;
+        ? await describeNothing(sink)
+        : `${loader.loaded} rows were loaded, the last from line ${loader.loadedThrough}; ` +
+          (loader.inDoubt ? "nothing after those in doubt was" : "nothing after it was");
     throw new CommandFailure(EXIT.failure, `${where}\n${state}`, { cause: error });
   }
+}
+
+async function describeNothing({ loader, made }: Sink): Promise<string> {
+  if (loader?.inDoubt === true) return "no row before those in doubt was loaded";
+  const left = made !== undefined && !(await made.drop());
+  return left ? `no row was loaded, but table ${made.name} was made` : "no row was loaded";
+}
+
+/** A file that says nothing makes no table. */
+async function mustExist(session: Session, table: string): Promise<void> {
+  if ((await tableColumns(session, table)) === undefined)
+    throw new Error(`empty file, and there is no table named ${table}`);
 }
 
 /** Columns an INSERT may name; undefined when there is no such table or view. */
@@ -351,12 +395,6 @@ export function insertSql(table: string, columns: readonly string[], reals?: rea
   return columns.length === 0
     ? `INSERT INTO ${quoteName(table)} DEFAULT VALUES`
     : `INSERT INTO ${quoteName(table)}(${names}) VALUES(${values})`;
-}
-
-/** As sqlite3 does for .import. */
-function createTableSql(table: string, columns: readonly string[]): string {
-  const definitions = columns.map((name) => `${quoteName(name)} TEXT`).join(", ");
-  return `CREATE TABLE IF NOT EXISTS ${quoteName(table)}(\n${definitions})`;
 }
 
 /** Column names must differ and not be empty: as sqlite3, `_2` and so on tells repeated ones apart. */

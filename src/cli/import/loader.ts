@@ -44,6 +44,8 @@ export class RowError extends Error {
 export class Loader {
   loaded = 0;
   loadedThrough = 0;
+  /** It is not known whether rows after those are in. */
+  inDoubt = false;
   readonly #target: LoadTarget;
   readonly #sql: string;
   #batch: SourceRow[] = [];
@@ -135,6 +137,7 @@ export class Loader {
       const outcome =
         transactionId === undefined ? "unknown" : await this.#target.database.outcome(transactionId);
       if (outcome === "committed") return;
+      this.inDoubt = outcome === "unknown";
       throw new CommandFailure(
         EXIT.failure,
         `rows of lines ${batch[0]!.line} to ${batch[batch.length - 1]!.line}: ` +

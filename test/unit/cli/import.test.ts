@@ -13,6 +13,7 @@ import {
 import { parseJsonObject } from "../../../src/cli/import/json.js";
 import { importSqlScript } from "../../../src/cli/import/sql-script.js";
 import { importSqliteFile } from "../../../src/cli/import/sqlite-file.js";
+import { OstrakaError } from "../../../src/driver/errors.js";
 import { databaseOf, SqliteSession } from "./sqlite-session.js";
 
 const folder = mkdtempSync(join(tmpdir(), "ostraka-import-"));
@@ -118,6 +119,54 @@ describe("CSV", () => {
     await expect(
       importSeparated(target().target, file("latin1.csv", new Uint8Array([97, 10, 0xe9, 10])), options()),
     ).rejects.toThrow("not UTF-8");
+  });
+});
+
+describe("a table that is made", () => {
+  const tables = "select name from sqlite_schema where type = 'table'";
+
+  test("is made by a header alone, not by an empty file", async () => {
+    const t = target();
+    const header = file("header.csv", "a,b\n");
+    expect(await importSeparated(t.target, header, options())).toEqual({ table: "header", rows: 0 });
+    for (const load of [importSeparated, importJsonLines])
+      await expect(load(t.target, file("empty.csv", ""), options())).rejects.toThrow(
+        "empty.csv: empty file, and there is no table named empty\nno row was loaded",
+      );
+    expect(t.all(tables)).toEqual([["header"]]);
+    const existing = { table: "header" };
+    for (const load of [importSeparated, importJsonLines])
+      expect(await load(t.target, file("empty.csv", ""), options(existing))).toMatchObject({ rows: 0 });
+  });
+
+  test("goes again when no row came into it", async () => {
+    const t = target();
+    const long = Buffer.concat([Buffer.from(`a\n${"x".repeat(300_000)}`), Buffer.from([0xe9, 10])]);
+    const path = file("long.csv", long);
+    await expect(importSeparated(t.target, path, options())).rejects.toThrow(
+      /not UTF-8.*\nno row was loaded$/s,
+    );
+    expect(t.all(tables)).toEqual([]);
+    const execute = t.session.execute.bind(t.session);
+    t.session.execute = (sql, ...rest) =>
+      String(sql).startsWith("DROP") ? Promise.reject(new Error("gone")) : execute(sql, ...rest);
+    await expect(importSeparated(t.target, path, options())).rejects.toThrow(
+      "no row was loaded, but table long was made",
+    );
+  });
+
+  test("is not judged while it is not known whether rows came into it", async () => {
+    const t = target();
+    const execute = t.session.execute.bind(t.session);
+    t.session.execute = (sql, ...rest) => {
+      if (sql !== "COMMIT") return execute(sql, ...rest);
+      const doubt = new OstrakaError("OSTRAKA_UNKNOWN_OUTCOME", "lost", { transactionId: "x" });
+      return execute("ROLLBACK").then(() => Promise.reject(doubt));
+    };
+    await expect(importSeparated(t.target, file("d.csv", "a\n1\n"), options())).rejects.toThrow(
+      /it is not known whether they were loaded .*\nno row before those in doubt was loaded$/,
+    );
+    expect(t.all(tables)).toEqual([["d"]]);
   });
 });
 
