@@ -5,6 +5,9 @@
  * Tables go in before those that refer to them. Where they refer to each other, or to themselves, the row that is
  * referred to may come later than the row that refers; foreign keys are off in the session that loads, and
  * the whole is checked at the end (PRAGMA foreign_key_check), so that what comes out is what was in the file.
+ *
+ * AUTOINCREMENT goes on from where it was in the file. With the whole file come its user_version and application_id
+ * where they are set, and where it has statistics they are gathered anew.
  */
 import { basename } from "node:path";
 import Sqlite from "better-sqlite3";
@@ -81,6 +84,8 @@ class SqliteImport {
     await this.#loadSequence(ordered);
     await this.#createRest(objects, new Set([...ordered, ...virtual].map(({ name }) => name)));
     await this.#checkForeignKeys();
+    await this.#setPragmas();
+    await this.#analyse(ordered);
     return { tables: ordered.length + virtual.length, rows: this.#rows };
   }
 
@@ -145,9 +150,9 @@ class SqliteImport {
     await this.#execute(sql, name);
   }
 
-  async #execute(sql: string, name: string): Promise<void> {
+  async #execute(sql: string, name: string, args: readonly InputValue[] = []): Promise<void> {
     try {
-      await this.target.session.execute(sql);
+      await this.target.session.execute(sql, args);
     } catch (error) {
       throw new CommandFailure(EXIT.failure, `${this.path}: ${name}: ${describeError(error)}`, {
         cause: error,
@@ -194,10 +199,27 @@ class SqliteImport {
         name,
       ]);
       if (rows[0] !== undefined && BigInt(String(rows[0][0])) >= seq) continue;
-      this.options.warn(
-        `${name}: the next id goes on from the largest id present; in the file it went on from ${seq}\n`,
-      );
+      await this.#execute("delete from sqlite_sequence where name = ?", name, [name]);
+      await this.#execute("insert into sqlite_sequence values (?, ?)", name, [name, seq]);
     }
+  }
+
+  /** They are the database's, not a table's. */
+  async #setPragmas(): Promise<void> {
+    if (this.options.table !== undefined) return;
+    for (const name of ["user_version", "application_id"]) {
+      const value = this.file.pragma(name, { simple: true }) as bigint;
+      if (value !== 0n) await this.#execute(`PRAGMA ${name} = ${value}`, name);
+    }
+  }
+
+  /** Statistics are of how rows lie here. */
+  async #analyse(tables: readonly SchemaObject[]): Promise<void> {
+    const kept = "select 1 from sqlite_schema where name = 'sqlite_stat1'";
+    if (this.file.prepare(kept).get() === undefined) return;
+    const analysed = this.file.prepare("select distinct tbl from sqlite_stat1").pluck().all();
+    for (const { name } of tables)
+      if (analysed.includes(name)) await this.#execute(`ANALYZE ${quoteName(name)}`, name);
   }
 
   async #createRest(objects: readonly SchemaObject[], tables: ReadonlySet<string>): Promise<void> {

@@ -272,6 +272,31 @@ describe("SQLite files", () => {
     await expect(importSqliteFile(t.target, path, options())).rejects.toThrow("exists already");
   });
 
+  test("AUTOINCREMENT goes on where it was; version, application id and statistics come along", async () => {
+    const path = join(folder, "kept.db");
+    const source = new Sqlite(path);
+    source.exec(`
+      create table a(id integer primary key autoincrement, v); create table gone(id integer primary key autoincrement);
+      insert into a values (1, 'x'), (50, 'y'); delete from a where id = 50;
+      insert into gone values (70); delete from gone; create index i on a(v);
+      pragma user_version = 12; pragma application_id = -3; analyze;
+    `);
+    source.close();
+    const t = target();
+    await importSqliteFile(t.target, path, options());
+    expect(warnings).toEqual([]);
+    expect(t.all("select name, seq from sqlite_sequence order by name")).toEqual([
+      ["a", 50n],
+      ["gone", 70n],
+    ]);
+    expect([t.all("pragma user_version"), t.all("pragma application_id")]).toEqual([[[12n]], [[-3n]]]);
+    expect(t.all("select tbl, idx, stat from sqlite_stat1")).toEqual([["a", "i", "1 1"]]);
+    const only = target();
+    await importSqliteFile(only.target, path, options({ table: "gone" }));
+    expect(only.all("select name, seq from sqlite_sequence")).toEqual([["gone", 70n]]);
+    expect(only.all("pragma user_version")).toEqual([[0n]]);
+  });
+
   test("what a file is", () => {
     expect(detectKind(join(folder, "source.db"))).toBe("sqlite");
     expect(detectKind(file("x.csv", "a,b"))).toBe("csv");
