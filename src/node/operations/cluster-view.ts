@@ -2,11 +2,13 @@
 
 import { COORDINATOR_GROUP, type GroupId, META_GROUP, type NodeId, nodeId } from "../../base/ids.js";
 import type { Clock } from "../../base/io.js";
+import { atMost } from "../../base/waits.js";
 import type { StatementCounts } from "../../gateway/database.js";
 import type { RunningStatements } from "../../gateway/running.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
+import { EVERYTHING } from "../../txn/spans.js";
 import type { TransactionTrace } from "../../txn/trace.js";
 import type { MetaClient } from "../meta-client.js";
 import type { NodeCalls } from "../network.js";
@@ -14,6 +16,8 @@ import type { HostedRange } from "../ranges/hosted-range.js";
 import type { RangeHosting } from "../ranges/hosting.js";
 
 export const ASK_MS = 2_000;
+/** How long a transaction that is prepared keeps rows from being counted. */
+const DECIDED_MS = 500;
 
 export interface ClusterView {
   readonly self: NodeId;
@@ -72,7 +76,7 @@ export interface ReportOptions {
 }
 
 export async function localReport(view: ClusterView, options: ReportOptions = {}): Promise<NodeReport> {
-  const { host, hosting, self, meta } = view;
+  const { host, self, meta } = view;
   const groups = host
     .groups()
     .filter(({ group }) => options.groups?.includes(group) ?? true)
@@ -82,21 +86,20 @@ export async function localReport(view: ClusterView, options: ReportOptions = {}
     clusterId: meta.state.clusterId,
     diskFull: host.diskFull !== undefined,
     statements: view.statements,
-    groups: await Promise.all(
-      groups.map((handle) => groupReport(handle, hosting, self, options.rows === true)),
-    ),
+    groups: await Promise.all(groups.map((handle) => groupReport(view, handle, options.rows === true))),
   };
 }
 
 async function groupReport(
+  { hosting, self, clock }: ClusterView,
   handle: GroupHandle,
-  hosting: RangeHosting,
-  self: NodeId,
   withRows: boolean,
 ): Promise<GroupReport> {
   const { conf, ...status } = handle.status();
   const hosted = hosting.ranges.get(handle.group);
   const counts = withRows && hosted !== undefined && status.leaderReady;
+  // What is decided, and may have been told, but has not come here yet counts.
+  if (counts) await atMost(clock, DECIDED_MS, hosted.leader.awaitHolds([EVERYTHING]));
   // A range that is being closed has no rows to tell of.
   const rows = counts ? await hosting.rowCounts.of(hosted).catch(() => undefined) : undefined;
   return {
