@@ -134,7 +134,7 @@ export class LightParts {
     const others = [...this.#ran].filter(([other]) => other !== range);
     const rechecks = others.map(([other, ran]) => this.#db.client(other).recheck(this.#id, ran));
     await deadline.race(Promise.all(rechecks)).catch((error: unknown) => {
-      // The statement has run, and its answer cannot be told; nor may it stay where its client was told that it was cancelled.
+      // The statement has run, and its answer cannot be told. Nor may it stay when its client hears that it was cancelled.
       if (error instanceof UserError || (error instanceof RetryError && error.code !== "OSTRAKA_RETRY"))
         throw new RetryError("OSTRAKA_RETRY", error.message, { cause: error });
       throw asRetry(error);

@@ -1,7 +1,8 @@
 /**
  * `ostraka start`: one node, in this process. Prints `ready node=… grpc=… http=…` on standard output when it serves.
  * SIGTERM and SIGINT drain it: leadership moves away, then it exits with 0; a second signal ends it at once. Before it
- * serves they end it with 0, since nobody was promised anything. It exits with 1 when it has to stop by itself (disk failure, corruption, a broken invariant), for a supervisor to see.
+ * serves they end it with 0, since nobody was promised anything. It exits with 1 when it has to stop by itself (disk
+ * failure, corruption, a broken invariant), for a supervisor to see.
  */
 import { type Command, Option } from "commander";
 import { NODE_DEFAULTS, type NodeFlags, parseNodeConfig } from "../../node/config.js";
