@@ -216,6 +216,21 @@ describe.each([
     await nine(at);
   });
 
+  test("what was deleted stays away, also in a transaction that is going to be refused", async () => {
+    await db.exec("create table o (x, y); create unique index ox on o (x) where x > 5");
+    const s = await db.session();
+    await s.execute("begin");
+    await s.execute(`insert or replace into o select i, i from (${counting(3)})`);
+    await s.execute("delete from t where v > '7'");
+    expect(await one(s, "select count(*) from t")).toBe(7);
+    expect((await s.execute("delete from t where v > '7'")).rowsAffected).toBe(0);
+    await codeOf(s.execute("commit"));
+    await codeOf(s.execute("rollback"));
+    await s.close();
+    await db.execute("drop table o");
+    await nine(at);
+  });
+
   test("what a TEMP trigger lets stand by RAISE(IGNORE) is refused, not lost", async () => {
     const s = await db.session();
     await s.execute(

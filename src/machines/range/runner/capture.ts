@@ -133,10 +133,10 @@ export class Capture {
   }
 
   #watchTargets(statement: StampedStatement, changesSchema: boolean): void {
-    if (this.#failure !== undefined) return;
+    // Also after what cannot be told: until COMMIT is refused, what was deleted stays away.
     const program = this.#programOf(statement.sql);
     if (program.virtualTables) this.#noteShadows(changesSchema);
-    if (program.statistics && !changesSchema) this.#failure = "writing to a statistics table";
+    if (program.statistics && !changesSchema) this.#failure ??= "writing to a statistics table";
     if (program.sequence) this.sequences.touched = true;
     for (const root of program.roots) {
       const { blind, ignored } = this.#watch(root);
