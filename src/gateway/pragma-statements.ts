@@ -7,8 +7,7 @@ import { decodeRows } from "../base/values.js";
 import type { StatementOutcome } from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult } from "../rpc/gateway.js";
 import { pragmaBoolean, pragmaInteger, pragmaTreatment } from "../sql/pragmas.js";
-import { INTERNAL_PREFIX } from "../sql/refuse.js";
-import { lowerAscii } from "../sql/tokenizer.js";
+import { isInternal } from "../sql/refuse.js";
 import { SessionFlag, type StatementClass } from "../sql/types.js";
 import { autocommitId, byKey } from "./attempts.js";
 import type { Deadline } from "./deadline.js";
@@ -47,7 +46,7 @@ export async function executePragma(
       return replicated(session, context, pragma, request, deadline);
     case "introspection": {
       const looksAt = treatment.wholeDatabase ? UNANALYSED_READ : UNANALYSED_SCHEMA;
-      const ours = !treatment.wholeDatabase && isOurs(pragma.argument ?? "");
+      const ours = !treatment.wholeDatabase && isInternal(pragma.argument ?? "");
       const asked = { sql: ours ? `PRAGMA ${pragma.name}('')` : sql, params: [] };
       const result = await session.runHere(asked, deadline, looksAt);
       if (pragma.name.toLowerCase() !== "table_list") return result;
@@ -79,13 +78,9 @@ function sessionSetting(session: GatewaySession, pragma: PragmaClass): ExecuteRe
   return emptyOutcome();
 }
 
-function isOurs(name: string): boolean {
-  return lowerAscii(name).startsWith(INTERNAL_PREFIX);
-}
-
 function withoutOurTables(outcome: StatementOutcome): ExecuteResult {
   const name = outcome.columns.indexOf("name");
-  const rows = decodeRows(outcome.rows).filter((row) => !isOurs(String(row[name])));
+  const rows = decodeRows(outcome.rows).filter((row) => !isInternal(String(row[name])));
   return rowsOutcome(outcome.columns, rows);
 }
 

@@ -193,9 +193,10 @@ export class PrivateCopy implements Workspace {
       runOptions(this.#replica, deadline, []),
     );
     await stream.close();
+    if (!sql.startsWith("ROLLBACK")) return;
     // What is undone does not run again, and its client was told what its checks had found.
-    if (sql.startsWith("ROLLBACK")) this.#reads.addAll(this.#checks.spans());
-    if (sql.startsWith("ROLLBACK") && this.#oracle !== undefined) await this.#learnSchema(deadline);
+    this.#reads.addAll(this.#checks.spans());
+    if (this.#oracle !== undefined) await this.#learnSchema(deadline);
   }
 
   async #learnSchema(deadline: Deadline): Promise<void> {

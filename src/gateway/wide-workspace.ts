@@ -283,8 +283,8 @@ export class WideWorkspace implements Workspace {
       const { reads, checks, writes } = analysis.footprint(statement.params, outcome);
       const { uniqueChecks } = analysis;
       const adds = uniqueChecks !== undefined || writes.some(isOfUniqueKeys);
-      // What one that failed has left (OR FAIL) is told with what is committed, not taken for what the next one added.
-      if (adds && outcome === undefined) await this.#takeAdded().catch(() => undefined);
+      // What one that failed has left (OR FAIL) is told with what is committed; where it cannot be had, nothing is.
+      if (adds && outcome === undefined) await this.#takeAdded().catch(() => this.runner.kill());
       const added = adds && outcome !== undefined ? await this.#takeAdded() : undefined;
       this.#read(reads);
       if (added === undefined || uniqueChecks === undefined) this.#read(checks);
@@ -401,7 +401,6 @@ export class WideWorkspace implements Workspace {
     deadline,
   }: WorkspaceCommit): Promise<CommandResult> {
     const changes = history.hasWrites() ? await this.runner.captured() : [];
-    if (changes.length > 0) await this.#takeAdded();
     const { schema } = this.#scratch.snapshot;
     const schemaTexts = this.#schemaTexts;
     const directory = schemaTexts.length > 0 ? await allRanges(this.#db) : undefined;

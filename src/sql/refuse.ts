@@ -10,7 +10,7 @@ import { lowerAscii, nameAt, TokenKind, type TokenList, tokenText, wordAt } from
 import type { StatementClass } from "./types.js";
 
 /** Names that begin so are ours: tables of the machine, hidden from users. */
-export const INTERNAL_PREFIX = "_ostraka";
+const INTERNAL_PREFIX = "_ostraka";
 /** Names that begin so are system tables, which every node can answer. */
 export const SYSTEM_PREFIX = "ostraka_";
 
@@ -97,11 +97,18 @@ function refusePragmaFunction(name: string, writes: boolean): void {
 
 function refuseDdl(tokens: TokenList): void {
   const given = newName(tokens);
-  const isOurs = (name: string, prefix: string): boolean => lowerAscii(name).startsWith(prefix);
-  if (given !== undefined && (isOurs(given, SYSTEM_PREFIX) || isOurs(given, INTERNAL_PREFIX)))
-    throw reserved(given);
+  if (given !== undefined && (isSystem(given) || isInternal(given))) throw reserved(given);
   const object = objectName(tokens);
-  if (object !== undefined && isOurs(object, SYSTEM_PREFIX)) throw reserved(object);
+  if (object !== undefined && isSystem(object)) throw reserved(object);
+}
+
+function isSystem(name: string): boolean {
+  return lowerAscii(name).startsWith(SYSTEM_PREFIX);
+}
+
+/** The name of what Ostraka keeps beside a database's own objects. */
+export function isInternal(name: string): boolean {
+  return lowerAscii(name).startsWith(INTERNAL_PREFIX);
 }
 
 function reserved(name: string): UserError {
@@ -113,8 +120,7 @@ function refuseSystemTable(tokens: TokenList): void {
   if (name === undefined) return;
   if (SYSTEM_TABLES.has(lowerAscii(name)))
     throw new UserError("SQLITE_ERROR", `table ${name} may not be modified`);
-  if (lowerAscii(name).startsWith(INTERNAL_PREFIX))
-    throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
+  if (isInternal(name)) throw new UserError("SQLITE_ERROR", `no such table: ${name}`);
 }
 
 /** The table that INSERT, REPLACE, UPDATE or DELETE names. */
