@@ -4,7 +4,9 @@
  * are waited for.
  *
  * Invariants:
- * 1. At most `most` are open, but for those that cannot rest just now; the ones used longest ago make room.
+ * 1. At most `most` are open, but for those that cannot rest just now. Room is made by one of the half that was used
+ *    longest ago, by chance: if it were always the very last, who goes through a few more than `most` in turn (a change of
+ *    the schema does) would find none of them open, ever; and who is used often stays open, whoever else comes by.
  * 2. A store that was used within `IDLE_MS` only rests for want of room: whoever uses many ranges in turn does not open
  *    and close files all the time.
  * 3. Of those that nobody uses `FEW` stay open; the rest close one by one, `PACE_MS` apart, so that ranges in use hardly
@@ -48,6 +50,7 @@ export class Awake {
   readonly #used = new Map<number, Used>();
   #last: number | undefined;
   #timer: Timer | undefined;
+  #seed = 1;
 
   constructor(parts: AwakeParts, most = MOST) {
     this.#parts = parts;
@@ -79,12 +82,19 @@ export class Awake {
   }
 
   #makeRoom(): void {
-    let wanted = this.#used.size - this.#most;
-    for (const [id, { store }] of this.#used) {
-      if (id === this.#last || !putToRest(store)) continue;
-      this.#used.delete(id);
-      if (--wanted === 0) return;
+    const ids = [...this.#used.keys()];
+    const first = this.#random() % Math.ceil(ids.length / 2);
+    for (let at = 0; at < ids.length && this.#used.size > this.#most; at++) {
+      const id = ids[(first + at) % ids.length] as number;
+      const { store } = this.#used.get(id) as Used;
+      if (id !== this.#last && putToRest(store)) this.#used.delete(id);
     }
+  }
+
+  /** A linear congruential generator's high bits: no chance from outside, so that simulation repeats itself. */
+  #random(): number {
+    this.#seed = (Math.imul(this.#seed, 1664525) + 1013904223) >>> 0;
+    return this.#seed >>> 8;
   }
 
   #plan(delayMs: number): void {

@@ -96,17 +96,40 @@ describe("which stores are open", () => {
   });
 
   it("makes room for one more, but not of those that cannot rest", () => {
-    const stores = awake(3);
-    for (let id = 1; id <= 3; id++) stores.use(id, store(id));
+    const stores = awake(2);
+    for (let id = 1; id <= 2; id++) stores.use(id, store(id));
     busy.add(1);
+    stores.use(3, store(3));
+    expect(rested).toEqual([2]);
+    stores.delete(1);
     stores.use(4, store(4));
     expect(rested).toEqual([2]);
-    busy.delete(1);
+    busy.add(3);
     stores.use(5, store(5));
-    expect(rested).toEqual([2, 1]);
-    stores.delete(3);
+    expect(rested).toEqual([2, 4]);
+    busy.add(5);
     stores.use(6, store(6));
-    expect(rested).toEqual([2, 1]);
+    expect(rested).toEqual([2, 4]);
+    busy.clear();
+    stores.use(7, store(7));
+    expect(rested).toHaveLength(4);
+    expect(rested).not.toContain(7);
+  });
+
+  it("finds some open of a few more than may be, used in turn", () => {
+    const stores = awake(64);
+    for (let use = 0; use < 100 * 76; use++) stores.use(use % 76, store(use % 76));
+    expect(rested.length).toBeGreaterThan(0);
+    expect(rested.length).toBeLessThan((100 * 76) / 2);
+  });
+
+  it("keeps open what is used often, whoever else comes by", () => {
+    const stores = awake(64);
+    for (let use = 0; use < 5000; use++) {
+      stores.use(use % 16, store(use % 16));
+      stores.use(100 + use, store(100 + use));
+    }
+    expect(rested.filter((id) => id < 16)).toEqual([]);
   });
 
   it("tries again later when nobody can rest", () => {
