@@ -125,12 +125,12 @@ export class Invariants {
   /**
    * Applying is a function of the log: what an entry did on one replica it did on all. Whoever is given again what the
    * file has already (a process that begins anew, a call after one that failed) answers from memory, which may have gone
-   * since.
+   * since; and a vote whose transaction has been given up since is no.
    */
   result(machine: Machine, store: string, index: number, summary: string): void {
     const place = `${machine.id} ${store}`;
     const before = this.#applied.get(place) ?? 0;
-    if (index <= before && summary.includes("OSTRAKA_UNKNOWN_OUTCOME")) return;
+    if (index <= before && /OSTRAKA_(UNKNOWN_OUTCOME|RETRY)/.test(summary)) return;
     this.#applied.set(place, Math.max(before, index));
     const key = `${store} ${index}`;
     const known = this.#results.get(key);
