@@ -18,13 +18,13 @@ type Returns<M extends keyof CoordinatorEndpoint> = Awaited<ReturnType<Coordinat
 const TIMEOUT_MS = 10_000;
 
 export function remoteCoordinator(calls: Caller, node: NodeId): CoordinatorEndpoint {
-  const call = (method: string, args: readonly unknown[], bytes = 0): Promise<unknown> =>
-    calls.call(node, `coordinator.${method}`, args, { timeoutMs: TIMEOUT_MS, bytes: 64 + bytes });
+  const call = (method: string, args: readonly unknown[]): Promise<unknown> =>
+    calls.call(node, `coordinator.${method}`, args, { timeoutMs: TIMEOUT_MS });
   return {
     register: async (transaction, participants) =>
       (await call("register", [transaction, participants])) as Returns<"register">,
     decide: async (transaction, decision, answer) =>
-      (await call("decide", [transaction, decision, answer], answer?.length)) as Returns<"decide">,
+      (await call("decide", [transaction, decision, answer])) as Returns<"decide">,
     inquire: async (transaction) => (await call("inquire", [transaction])) as Returns<"inquire">,
     list: async () => (await call("list", [])) as CoordinatedTransaction[],
     outbox: async () => (await call("outbox", [])) as OutboxRow[],

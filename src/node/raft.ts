@@ -362,8 +362,7 @@ class RaftService<M extends Machines> implements Service<M> {
       const handle = this.#handle(name);
       const leader = this.#elsewhere(handle);
       if (leader === undefined) return (await handle.propose(data)).result;
-      const bytes = data.length + 64;
-      return (await this.#call(leader, "service.propose", [name, data], bytes)) as Uint8Array;
+      return (await this.#call(leader, "service.propose", [name, data])) as Uint8Array;
     });
   }
 
@@ -388,7 +387,7 @@ class RaftService<M extends Machines> implements Service<M> {
       const leader = this.#elsewhere(handle);
       if (leader === undefined) await handle.readIndex();
       else {
-        const index = await this.#call(leader, "service.readIndex", [name], 64).catch((error: unknown) => {
+        const index = await this.#call(leader, "service.readIndex", [name]).catch((error: unknown) => {
           throw new RetryError("OSTRAKA_UNAVAILABLE", `no read point: ${String(error)}`, { cause: error });
         });
         await this.#within(deadline, handle.waitApplied(index as never));
@@ -405,8 +404,8 @@ class RaftService<M extends Machines> implements Service<M> {
     });
   }
 
-  #call(leader: NodeId, method: string, args: readonly unknown[], bytes: number): Promise<unknown> {
-    return this.#network.calls.call(leader, method, args, { timeoutMs: CALL_MS, bytes });
+  #call(leader: NodeId, method: string, args: readonly unknown[]): Promise<unknown> {
+    return this.#network.calls.call(leader, method, args, { timeoutMs: CALL_MS });
   }
 
   /** The node to ask instead of this one. With no leader in sight this one says so itself, and is asked again. */

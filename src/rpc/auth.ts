@@ -19,7 +19,7 @@ export const PeerHeader = {
   secret: "ostraka-cluster-secret",
 } as const;
 
-export const PEER_PROTOCOL_VERSION = 2;
+export const PEER_PROTOCOL_VERSION = 3;
 
 export function sameSecret(a: string, b: string): boolean {
   const hash = (text: string) => createHash("sha256").update(text).digest();

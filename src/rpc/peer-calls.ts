@@ -16,9 +16,10 @@ import type { Clock, Random, Timer } from "../base/io.js";
 import type { GrpcCallerPipe } from "./client-pipe.js";
 import type { RpcLogger } from "./logger.js";
 import type { PeerChannels } from "./peer-channels.js";
-import { FrameWriter, type PipeHandler } from "./pipe.js";
+import { MessageReader, MessageWriter } from "./peer-messages.js";
+import type { PipeHandler } from "./pipe.js";
 import type { PeerStream } from "./server.js";
-import { MalformedFrame, PEER_CALL, unpackMessages } from "./wire.js";
+import { MalformedFrame, PEER_CALL } from "./wire.js";
 
 const Op = { Request: 1, Cancel: 2 } as const;
 const Answer = { Value: 1, Error: 2 } as const;
@@ -34,8 +35,6 @@ const DEFAULT_TIMEOUT_MS = 30_000;
 export interface PeerCallOptions {
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Rough size of the arguments, for cutting frames. */
-  readonly bytes?: number | undefined;
 }
 
 export interface PeerCallContext {
@@ -90,11 +89,12 @@ export class PeerCalls {
   /** Serves a peer's Call stream. */
   accept({ hello, pipe }: PeerStream): PipeHandler {
     const from = nodeId(hello.fromNode);
-    const writer = new FrameWriter(pipe);
+    const writer = new MessageWriter(pipe);
+    const reader = new MessageReader();
     const running = new Map<number, ServedCall>();
     const answer = (call: ServedCall, kind: number, value: unknown): void => {
       if (!running.delete(call.id)) return;
-      writer.push([kind, call.id, value], 256);
+      writer.push([kind, call.id, value]);
     };
     const start = (id: number, method: string, args: readonly unknown[], timeoutMs: number): void => {
       const call = new ServedCall(id, from, timeoutMs);
@@ -123,7 +123,7 @@ export class PeerCalls {
     return {
       onFrame: (body) => {
         try {
-          for (const message of unpackMessages(body) as (readonly unknown[])[]) {
+          for (const message of reader.read(body)) {
             const [op, id, method, args, timeoutMs] = message;
             if (
               op === Op.Request &&
@@ -183,7 +183,6 @@ interface Pending {
   readonly method: string;
   /** Undefined once it has left. */
   args: readonly unknown[] | undefined;
-  readonly bytes: number;
   readonly deadlineMs: number;
   resolve(value: unknown): void;
   reject(error: unknown): void;
@@ -195,7 +194,8 @@ class Caller {
   readonly #options: PeerCallsOptions;
   readonly #pending = new Map<number, Pending>();
   #pipe: GrpcCallerPipe | undefined;
-  #writer: FrameWriter | undefined;
+  #writer: MessageWriter | undefined;
+  #reader = new MessageReader();
   #accepted = false;
   #nextId = 1;
   #failures = 0;
@@ -217,7 +217,7 @@ class Caller {
     const deadlineMs = clock.monotonicMs() + (options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
     const id = this.#nextId++;
     const promise = new Promise<unknown>((resolve, reject) => {
-      this.#pending.set(id, { method, args, bytes: options.bytes ?? 256, deadlineMs, resolve, reject });
+      this.#pending.set(id, { method, args, deadlineMs, resolve, reject });
     });
     this.#sweepTimer ??= clock.setTimer(SWEEP_MS, () => this.#sweep());
     if (this.#accepted) this.#send(id);
@@ -238,16 +238,16 @@ class Caller {
   #drop(id: number): Pending | undefined {
     const pending = this.#pending.get(id);
     this.#pending.delete(id);
-    if (pending !== undefined && pending.args === undefined) this.#writer?.push([Op.Cancel, id], 8);
+    if (pending !== undefined && pending.args === undefined) this.#writer?.push([Op.Cancel, id]);
     return pending;
   }
 
   #send(id: number): void {
     const pending = this.#pending.get(id)!;
-    const { method, args, bytes, deadlineMs } = pending;
+    const { method, args, deadlineMs } = pending;
     const timeoutMs = Math.max(1, Math.ceil(deadlineMs - this.#options.clock.monotonicMs()));
     pending.args = undefined;
-    this.#writer!.push([Op.Request, id, method, args, timeoutMs], bytes);
+    this.#writer!.push([Op.Request, id, method, args, timeoutMs]);
   }
 
   #connect(): void {
@@ -264,7 +264,8 @@ class Caller {
       return;
     }
     this.#pipe = pipe;
-    this.#writer = new FrameWriter(pipe);
+    this.#writer = new MessageWriter(pipe);
+    this.#reader = new MessageReader();
     this.#acceptTimer = clock.setTimer(ACCEPT_MS, () => pipe.end());
   }
 
@@ -277,7 +278,7 @@ class Caller {
 
   #receive(body: Uint8Array): void {
     try {
-      for (const message of unpackMessages(body) as (readonly unknown[])[]) {
+      for (const message of this.#reader.read(body)) {
         const [kind, id, value] = message as readonly [number, number, unknown];
         const pending = this.#pending.get(id);
         if (pending === undefined) continue;

@@ -372,4 +372,25 @@ describe("calls", () => {
     await expect(one.calls.call(nodeId(2), "hang", [])).rejects.toBeInstanceOf(RetryError);
     await expect(one.calls.call(nodeId(8), "hang", [])).rejects.toBeInstanceOf(RetryError);
   });
+
+  it("are as large as they like, alone and together, and keep their order", async () => {
+    const one = await startNode(1);
+    const two = await startNode(2);
+    const came: number[] = [];
+    two.calls.serve("echo", async ([number, bytes]) => {
+      came.push(number as number);
+      return { bytes };
+    });
+    const sizes = [40, 0, 8, 8, 8, 8, 8, 0, 40].map((mebibytes) => mebibytes * 1024 * 1024);
+    const answers = await Promise.all(
+      sizes.map((size, i) => one.calls.call(nodeId(2), "echo", [i, new Uint8Array(size).fill(i)])),
+    );
+    expect(came).toEqual(sizes.map((_, i) => i));
+    for (const [i, answer] of answers.entries()) {
+      const { bytes } = answer as { readonly bytes: Uint8Array };
+      expect(bytes.length).toBe(sizes[i]);
+      expect(Buffer.from(bytes).equals(Buffer.alloc(sizes[i]!, i))).toBe(true);
+    }
+    expect(two.warnings).toEqual([]);
+  });
 });
