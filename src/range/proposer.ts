@@ -14,6 +14,11 @@ import type { GroupHandle } from "../multiraft/types.js";
 
 /** Commands beyond this share of an entry start the next one. */
 const MAX_ENTRY_COMMANDS = 512;
+/**
+ * What many commands take together; a single one may take more. Whatever kept many large writes waiting lets them go in
+ * one turn, and an entry that is too large for a frame would reach no follower, ever.
+ */
+const MAX_ENTRY_BYTES = 16 * 1024 * 1024;
 
 /** A command on its way through the log. */
 export interface Proposal<C = Command, R = CommandResult> {
@@ -79,12 +84,22 @@ export class BatchProposer<P extends Proposal<C, R>, C, R> {
     const waiting = this.#queue;
     if (waiting.length === 0 || this.#queueTerm === undefined) return;
     this.#queue = [];
-    this.#proposed.add(waiting);
+    this.#propose(waiting, this.#queueTerm, this.#queueGeneration);
+  }
+
+  #propose(waiting: readonly Waiting<P, R>[], term: Term, generation: number): void {
     const data = this.#codec.encode(
       waiting.map(({ proposal }) => proposal.command),
-      this.#queueGeneration,
+      generation,
     );
-    this.#handle.propose(data, { onlyInTerm: this.#queueTerm }).then(
+    if (data.length > MAX_ENTRY_BYTES && waiting.length > 1) {
+      const half = waiting.length >>> 1;
+      this.#propose(waiting.slice(0, half), term, generation);
+      this.#propose(waiting.slice(half), term, generation);
+      return;
+    }
+    this.#proposed.add(waiting);
+    this.#handle.propose(data, { onlyInTerm: term }).then(
       ({ index, result }) => {
         this.#proposed.delete(waiting);
         const results = this.#codec.decode(result);

@@ -49,6 +49,20 @@ describe("a fence", () => {
     expect(await blocked).toMatchObject({ ok: true });
   });
 
+  it("that ends lets large writes go in several entries, of a size that followers can be sent", async () => {
+    const made = await world();
+    const { term: at } = await made.leader.fence("f", [whole()], 1, 1000);
+    const value = new Uint8Array(4 * 1024 * 1024);
+    const blocked = Array.from({ length: 12 }, (_, i) =>
+      write(made, "INSERT INTO t VALUES (?, ?)", [BigInt(100 + i), value]),
+    );
+    expect(await now(Promise.any(blocked))).toBe("waits");
+    const before = made.log.entries;
+    expect(await made.leader.release("f", at)).toBe(true);
+    for (const result of await Promise.all(blocked)) expect(result).toMatchObject({ ok: true });
+    expect(made.log.entries - before).toBe(4);
+  });
+
   it("is answered once what is in flight on its spans is applied", async () => {
     const made = await world();
     made.log.held = true;
