@@ -14,6 +14,7 @@ import type { CoordinatorService, Decision } from "../../coordinator/types.js";
 import { RangeClient } from "../../gateway/range-client.js";
 import { type LocalRange, PATIENCE_MS, type RangesView } from "../../gateway/ranges.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
+import type { SchemaSnapshot } from "../../machines/range/types.js";
 import type { RangeDescriptor } from "../../placement/descriptor.js";
 import { RangeDirectory } from "../../placement/directory.js";
 import { Schema } from "../../range/schema.js";
@@ -158,7 +159,10 @@ export class NodeRangesView implements RangesView, RangesListener {
     const client = this.#clients.get(hosted.range);
     if (client !== undefined && !this.#attached.has(hosted)) this.#attach(client, hosted);
     const { descriptor, frozenInto } = hosted.store.state();
-    if (frozenInto !== undefined) return;
+    if (frozenInto !== undefined) {
+      this.#inherit(hosted);
+      return;
+    }
     // Of who has a replica, one that hears no leader may be the last to know.
     const known = this.#directory.get(hosted.range)?.generation ?? 0;
     if (descriptor.generation > known || hosted.handle.leader !== NO_NODE) this.#merge([hosted.descriptor()]);
@@ -166,6 +170,7 @@ export class NodeRangesView implements RangesView, RangesListener {
 
   closed(hosted: HostedRange): void {
     const { meta } = this.#options;
+    if (hosted.filled) this.#inherit(hosted);
     this.#clients.get(hosted.range)?.detach();
     // Where the others are, a replica that has left was the last to know; and meta says nothing twice.
     const known = meta.directory.get(hosted.range);
@@ -250,6 +255,17 @@ export class NodeRangesView implements RangesView, RangesListener {
     return this.#remoteSchema;
   }
 
+  /** What a replica knew that hears of no more changes is known here still, should no other be left. */
+  #inherit({ schema: { snapshot, version } }: HostedRange): void {
+    if (version > (this.#remoteSchema?.version ?? -1)) this.#learnSchema(snapshot);
+  }
+
+  #learnSchema(snapshot: SchemaSnapshot): void {
+    if (this.#remoteSchema === undefined)
+      this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
+    else this.#remoteSchema.update(snapshot);
+  }
+
   async refreshSchema(): Promise<void> {
     const hosted = this.#informed();
     if (hosted !== undefined) return this.#catchUp(hosted);
@@ -257,10 +273,7 @@ export class NodeRangesView implements RangesView, RangesListener {
     if (first === undefined) throw new RetryError("OSTRAKA_UNAVAILABLE", "no range is known yet");
     const client = this.client(first.range);
     await readPoint(client);
-    const snapshot = await client.schema();
-    if (this.#remoteSchema === undefined)
-      this.#remoteSchema = Schema.of(snapshot, this.#options.ranges.schemas);
-    else this.#remoteSchema.update(snapshot);
+    this.#learnSchema(await client.schema());
   }
 
   async #catchUp({ range, handle }: HostedRange): Promise<void> {

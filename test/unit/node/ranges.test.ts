@@ -13,6 +13,7 @@ import { MissingReplicas } from "../../../src/node/ranges/missing.js";
 import { Ranges, type RangesOptions } from "../../../src/node/ranges/ranges.js";
 import { NodeRangesView, type ViewOptions } from "../../../src/node/ranges/view.js";
 import type { RangeDescriptor } from "../../../src/placement/descriptor.js";
+import { Schema, SchemaPool } from "../../../src/range/schema.js";
 import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
 
@@ -323,6 +324,53 @@ describe("the main leader", () => {
   });
 });
 
+describe("the schema that a node knows", () => {
+  it("is still that of its replicas when the last of them has left or is frozen", () => {
+    const schemas = new SchemaPool();
+    const all = new Map<GroupId, HostedRange>();
+    const view = new NodeRangesView({
+      self: SELF,
+      ranges: { listen() {}, all, get: (range: GroupId) => all.get(range), schemas },
+      meta: new MetaMachine(),
+    } as unknown as ViewOptions);
+    const host = (version: number): { readonly hosted: HostedRange; freeze(): void } => {
+      let frozenInto: GroupId | undefined;
+      const statements = [`CREATE TABLE t${version}(id INTEGER PRIMARY KEY)`];
+      const schema = Schema.of({ version, statements, appliedIndex: logIndex(1), tables: [] }, schemas);
+      const hosted = {
+        range: RANGE,
+        filled: true,
+        schema,
+        handle: { leader: SELF, onChange: () => () => undefined },
+        store: { state: () => ({ descriptor: descriptor(1), frozenInto }) },
+        descriptor: () => descriptor(1),
+      } as unknown as HostedRange;
+      all.set(RANGE, hosted);
+      view.changed(hosted);
+      const freeze = (): void => {
+        frozenInto = groupId(9);
+      };
+      return { hosted, freeze };
+    };
+    const leave = (hosted: HostedRange): void => {
+      all.delete(RANGE);
+      view.closed(hosted);
+      hosted.schema.close();
+    };
+    expect(() => view.schema()).toThrow("not known yet");
+    leave(host(3).hosted);
+    expect(view.schema().version).toBe(3);
+    expect(view.schema().analyse("SELECT * FROM t3").readonly).toBe(true);
+    const { hosted, freeze } = host(5);
+    freeze();
+    view.changed(hosted);
+    expect(view.schema().version).toBe(5);
+    leave(hosted);
+    leave(host(4).hosted);
+    expect(view.schema().version).toBe(5);
+  });
+});
+
 describe("the directory of a node", () => {
   it("knows where a range is, also when its replica here was the last to know and has left", () => {
     const found: MetaCommand = {
@@ -332,9 +380,10 @@ describe("the directory of a node", () => {
       firstFreeNodeId: 2,
       ranges: [descriptor(7, [4, 5, 6])],
     };
+    const schemas = new SchemaPool();
     const view = new NodeRangesView({
       self: SELF,
-      ranges: { listen() {}, all: new Map() },
+      ranges: { listen() {}, all: new Map(), schemas },
       meta: metaOf(found),
     } as unknown as ViewOptions);
     expect(view.directory().get(RANGE)?.replicas).toEqual([4, 5, 6]);
@@ -344,6 +393,7 @@ describe("the directory of a node", () => {
       filled: true,
       handle: { leader: nodeId(2) },
       store: { state: () => ({ descriptor: { start, end, generation }, frozenInto: undefined }) },
+      schema: Schema.of({ version: 0, statements: [], appliedIndex: logIndex(1), tables: [] }, schemas),
       descriptor: () => descriptor(7, [1, 2, 3]),
     } as unknown as HostedRange;
     // It applies what it was sent before it was taken out.
