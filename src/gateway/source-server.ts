@@ -6,6 +6,7 @@
  * 1. Whoever waits here for a process holds none of this pool, and nobody who has one waits for another here: what is
  *    served always comes to an end, and its process is free again.
  * 2. What nobody has spoken of for a while belongs to a gateway that is gone, and is closed.
+ * 3. What runs for a snapshot ends with it, however long it would have taken.
  */
 import { RetryError, RouteError, toWireError } from "../base/errors.js";
 import type { GroupId, LogIndex } from "../base/ids.js";
@@ -18,6 +19,7 @@ import {
   type PackedLoad,
   type ScanAnswer,
   type SourceAnswer,
+  type SourceChunk,
   unpackLoad,
   type WantedSource,
 } from "./source-wire.js";
@@ -25,14 +27,26 @@ import {
 const IDLE_MS = 15_000;
 /** A replica that lags by more would be pinned when the fence is gone. */
 const REACH_MS = 1_000;
+/** Whoever asks for rows hears so much later, at the latest, that there are none yet: a call must not be given up. */
+const ANSWER_MS = 5_000;
 
 interface Served {
   readonly runner: Runner;
   /** The runner's number of each range that is pinned. */
   readonly sources: ReadonlyMap<GroupId, number>;
-  readonly scans: Map<number, RowStream>;
+  readonly scans: Map<number, Scan>;
+  /** Ends with it. */
+  readonly ending: AbortController;
   idle: Timer | undefined;
 }
+
+interface Scan {
+  readonly stream: Promise<RowStream>;
+  /** Asked for, and not answered yet. */
+  next: Promise<SourceChunk | undefined> | undefined;
+}
+
+const NOTHING_YET: SourceChunk = { rows: new Uint8Array(0), count: 0 };
 
 export class SourceServer {
   readonly #parts: Pick<GatewayParts, "clock" | "limits">;
@@ -131,7 +145,8 @@ export class SourceServer {
     if (this.#opening.get(id) !== true) throw givenUp();
     if (sources.size === 0) this.#letGo(runner);
     else {
-      this.#served.set(id, { runner, sources, scans: new Map(), idle: undefined });
+      const ending = new AbortController();
+      this.#served.set(id, { runner, sources, scans: new Map(), ending, idle: undefined });
       this.#use(id);
     }
     return answers;
@@ -171,24 +186,36 @@ export class SourceServer {
     const source = served.sources.get(range);
     if (source === undefined) throw givenUp();
     const { maxResultBytes, maxRunnerBytes } = this.#parts.limits;
-    const stream = await served.runner.scan([{ source, load: unpackLoad(load) }], {
+    const stream = served.runner.scan([{ source, load: unpackLoad(load) }], {
       systemTables: [],
       timeoutMs: undefined,
       maxResultBytes,
       maxMemoryBytes: maxRunnerBytes,
-      signal: undefined,
+      signal: served.ending.signal,
     });
     const scan = ++this.#lastScan;
-    served.scans.set(scan, stream);
+    served.scans.set(scan, { stream, next: undefined });
     return this.#next(served, scan);
   }
 
-  async #next(served: Served, scan: number): Promise<ScanAnswer> {
-    const chunk = await served.scans.get(scan)?.next();
-    if (chunk !== undefined) return { scan, ...chunk };
-    await served.scans.get(scan)?.close();
-    served.scans.delete(scan);
-    return { scan, rows: undefined, count: 0 };
+  async #next({ scans }: Served, id: number): Promise<ScanAnswer> {
+    const scan = scans.get(id);
+    if (scan === undefined) return { scan: id, rows: undefined, count: 0 };
+    scan.next ??= scan.stream.then((stream) => stream.next());
+    const chunk = await this.#inTime(scan.next);
+    if (chunk === NOTHING_YET) return { scan: id, ...chunk };
+    scan.next = undefined;
+    if (chunk !== undefined) return { scan: id, ...chunk };
+    scans.delete(id);
+    await (await scan.stream).close();
+    return { scan: id, rows: undefined, count: 0 };
+  }
+
+  #inTime(next: Promise<SourceChunk | undefined>): Promise<SourceChunk | undefined> {
+    return new Promise((resolve, reject) => {
+      const timer = this.#clock.setTimer(ANSWER_MS, () => resolve(NOTHING_YET));
+      next.then(resolve, reject).finally(() => timer.cancel());
+    });
   }
 
   #close(id: string): void {
@@ -197,6 +224,7 @@ export class SourceServer {
     if (served === undefined) return;
     this.#served.delete(id);
     served.idle?.cancel();
+    served.ending.abort();
     this.#letGo(served.runner);
   }
 }

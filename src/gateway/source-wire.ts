@@ -14,7 +14,7 @@ export interface SourceChunk {
   readonly count: number;
 }
 
-/** The next rows of a scan; none when there are no more. */
+/** The next rows of a scan; undefined when there are no more, empty when there are none yet. */
 export interface ScanAnswer {
   readonly scan: number;
   readonly rows: Uint8Array | undefined;

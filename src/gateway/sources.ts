@@ -206,7 +206,7 @@ class OpenSources {
       const answer = (await deadline.race(asked)) as ScanAnswer;
       if (answer.rows === undefined) return;
       scan = answer.scan;
-      yield { rows: answer.rows, count: answer.count };
+      if (answer.count > 0) yield { rows: answer.rows, count: answer.count };
     }
   }
 }

@@ -1,13 +1,13 @@
 /** What a snapshot opens on other nodes: one process a node, wherever all its ranges can be had. */
 import { beforeEach, expect, it } from "vitest";
-import { RetryError, RouteError } from "../../../src/base/errors.js";
+import { RetryError, RouteError, UserError } from "../../../src/base/errors.js";
 import { type GroupId, groupId, logIndex, type NodeId, nodeId } from "../../../src/base/ids.js";
 import { Deadline } from "../../../src/gateway/deadline.js";
 import type { LocalRange } from "../../../src/gateway/ranges.js";
 import { DEFAULT_LIMITS } from "../../../src/gateway/replica.js";
 import { SourceServer } from "../../../src/gateway/source-server.js";
 import { RemoteSources, type Wanted } from "../../../src/gateway/sources.js";
-import type { Runner, RunnerPool, SourceLoad } from "../../../src/machines/range/types.js";
+import type { Runner, RunnerPool, RunOptions, SourceLoad } from "../../../src/machines/range/types.js";
 import type { PeerMethod } from "../../../src/rpc/peer-calls.js";
 import { ManualClock, settle } from "../../sim/manual-clock.js";
 import { SeededRandom } from "../../sim/seeded-random.js";
@@ -26,6 +26,10 @@ class Node {
   /** Processes in use. */
   runners = 0;
   silent = false;
+  /** How long a scan takes to find its first row. */
+  scanMs = 0;
+  /** Scans that look for it. */
+  scanning = 0;
 
   constructor(ranges: readonly number[], generation = 1) {
     for (const range of ranges)
@@ -36,7 +40,7 @@ class Node {
     const pool = {
       acquire: async () => {
         this.runners++;
-        return runner();
+        return runner(this);
       },
       release: () => this.runners--,
     } as unknown as RunnerPool;
@@ -48,13 +52,20 @@ class Node {
 }
 
 /** Its rows are the number of the source and the table. */
-function runner(): Runner {
+function runner(node: Node): Runner {
   let sources = 0;
   return {
     dead: false,
     addSource: async () => ({ source: sources++, appliedIndex: logIndex(7) }),
     dropSources: async () => undefined,
-    scan: async ([{ source }]: [SourceLoad]) => {
+    scan: async ([{ source }]: [SourceLoad], { signal }: RunOptions) => {
+      if (node.scanMs > 0) {
+        node.scanning++;
+        await new Promise<void>((resolve, reject) => {
+          clock.setTimer(node.scanMs, resolve);
+          signal?.addEventListener("abort", () => reject(new UserError("SQLITE_INTERRUPT", "interrupted")));
+        }).finally(() => node.scanning--);
+      }
       const chunks = [{ rows: Uint8Array.of(source), count: 1 }];
       return { next: async () => chunks.shift(), close: async () => undefined };
     },
@@ -70,13 +81,12 @@ function remote(): RemoteSources {
   ): Promise<unknown> => {
     called.push(`${to} ${method}`);
     const node = nodes.get(to)!;
-    if (node.silent)
-      return new Promise((_, reject) => {
-        clock.setTimer(timeoutMs!, () => reject(new RetryError("OSTRAKA_UNAVAILABLE", "timed out")));
-      });
-    return node.methods.get(method)!(structuredClone(args), {
-      signal: new AbortController().signal,
-    } as never);
+    return new Promise((resolve, reject) => {
+      clock.setTimer(timeoutMs!, () => reject(new RetryError("OSTRAKA_UNAVAILABLE", "timed out")));
+      if (node.silent) return;
+      const { signal } = new AbortController();
+      node.methods.get(method)!(structuredClone(args), { signal } as never).then(resolve, reject);
+    });
   };
   return new RemoteSources({ call }, SELF, { clock, random: new SeededRandom(1) });
 }
@@ -112,9 +122,8 @@ it("takes one process of another node, however many ranges that serves, until th
   expect([...sources.keys()]).toEqual(RANGES);
   expect(node.runners).toBe(1);
   const rows: number[] = [];
-  const load = { table: "t", slice: { low: undefined, high: undefined } };
   for (const source of sources.values())
-    for await (const chunk of source.scan(load, deadline())) rows.push(chunk.rows[0]!);
+    for await (const chunk of source.scan(LOAD, deadline())) rows.push(chunk.rows[0]!);
   expect(rows).toEqual(RANGES.map((_, i) => i));
   const [last, ...others] = [...sources.values()];
   for (const other of others) {
@@ -125,6 +134,36 @@ it("takes one process of another node, however many ranges that serves, until th
   expect(node.runners).toBe(1);
   last!.close();
   await settle();
+  expect(node.runners).toBe(0);
+});
+
+const LOAD = { table: "t", slice: { low: undefined, high: undefined } };
+
+it("waits for rows as long as they take to be found", async () => {
+  const node = new Node([3]);
+  node.scanMs = 100_000;
+  nodes.set(nodeId(2), node);
+  const sources = await remote().open([wanted(3, [2])], deadline());
+  const rows = sources.get(groupId(3))!.scan(LOAD, deadline())[Symbol.asyncIterator]();
+  const first = rows.next();
+  for (let i = 0; i < 101; i++) await clock.advance(1_000);
+  expect(await first).toEqual({ done: false, value: { rows: Uint8Array.of(0), count: 1 } });
+  expect(await rows.next()).toEqual({ done: true, value: undefined });
+});
+
+it("stops what still looks for rows when nobody wants them any more", async () => {
+  const node = new Node([3]);
+  node.scanMs = 100_000;
+  nodes.set(nodeId(2), node);
+  const sources = await remote().open([wanted(3, [2])], deadline());
+  const source = sources.get(groupId(3))!;
+  const rows = source.scan(LOAD, deadline())[Symbol.asyncIterator]();
+  rows.next().catch(() => undefined);
+  await settle();
+  expect(node.scanning).toBe(1);
+  source.close();
+  await settle();
+  expect(node.scanning).toBe(0);
   expect(node.runners).toBe(0);
 });
 
