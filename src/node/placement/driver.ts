@@ -120,6 +120,8 @@ export class PlacementDriver {
     const { clusterId } = meta.state;
     if (clusterId === "") return;
     const nodes = meta.state.nodes.filter(({ state }) => state !== "removed");
+    // Nobody contradicts what a node said that is asked no more: it may have led what somebody else does now.
+    for (const id of this.#known.keys()) if (!nodes.some((node) => node.id === id)) this.#known.delete(id);
     this.#changed.clear();
     await Promise.all(nodes.map((node) => this.#ask(node.id as NodeId)));
     const liveness = this.#judge(nodes);

@@ -148,6 +148,31 @@ describe("placement", () => {
     expect(cluster.meta.node(4)?.state).toBe("removed");
   });
 
+  it("does not go by what a node said that has been removed since", async () => {
+    cluster = new Cluster(4, 1);
+    const meta = leads(META_GROUP, [1, 3, 4]);
+    cluster.said.set(SELF, [meta, leads(groupId(3), [1, 3])]);
+    cluster.say(2, leads(COORDINATOR_GROUP, [1, 2, 3]));
+    await cluster.clock.advance(1_000);
+    // It dies, another one leads, and node 4 comes in its place.
+    cluster.said.delete(nodeId(2));
+    cluster.say(3, leads(COORDINATOR_GROUP, [1, 3, 4], { term: 6 }));
+    await cluster.clock.advance(1_000);
+    cluster.run({ kind: "node", id: 2, state: "removed" });
+    cluster.run({
+      kind: "report",
+      ranges: [{ ...cluster.meta.directory.get(groupId(3))!, replicas: ids([1, 3]) }],
+    });
+    cluster.run({ kind: "node", id: 4, state: "removing" });
+    cluster.said.set(SELF, [leads(META_GROUP, [1, 3]), leads(groupId(3), [1, 3])]);
+    await cluster.clock.advance(1_000);
+    expect(cluster.meta.node(4)?.state).toBe("removing");
+    // While the coordinator goes from one leader to the next, nobody leads it.
+    cluster.said.set(nodeId(3), []);
+    await cluster.clock.advance(1_000);
+    expect(cluster.meta.node(4)?.state).toBe("removing");
+  });
+
   it("leaves the range alone that is about to take in another, though a replica is missing", async () => {
     cluster = new Cluster(4, 3);
     const frozen = { frozenInto: groupId(4) };
