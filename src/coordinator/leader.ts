@@ -49,6 +49,11 @@ export interface CoordinatorDependencies {
   readonly clock: Clock;
   /** Delivers a decision to a range, wherever its leader is; deals with ranges that have been merged into others. */
   readonly resolve: Resolve;
+  /**
+   * Given where the log may lack decisions, as after a recovery: whether a range is known to have been told that the
+   * transaction is committed.
+   */
+  readonly delivered?: ((transaction: TransactionId) => Promise<boolean>) | undefined;
   readonly limits: CoordinatorLeaderLimits;
   readonly trace?: TransactionTrace;
 }
@@ -191,8 +196,10 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
     }
   }
 
-  /** Aborts unless it is decided. */
+  /** Aborts unless it is decided, or was. */
   async #recover(transaction: TransactionId, term: Term): Promise<CoordinatorResult> {
+    const { delivered } = this.#deps;
+    if (delivered !== undefined && (await delivered(transaction))) return this.#restore(transaction, term);
     const command: CoordinatorCommand = {
       kind: "decide",
       transaction,
@@ -205,6 +212,18 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
       this.#deps.trace?.note(transaction, "decided", "aborted by recovery");
     }
     return result;
+  }
+
+  /** What was decided before the log lost it. */
+  async #restore(transaction: TransactionId, term: Term): Promise<CoordinatorResult> {
+    for (const undecided of this.#deps.machine.state.undecided())
+      if (undecided === transaction)
+        return this.#about(
+          transaction,
+          { kind: "decide", transaction, decision: "committed", answer: undefined },
+          { term },
+        );
+    return { state: "committed", changed: false, answer: undefined };
   }
 
   async #submit(command: CoordinatorCommand, term: Term): Promise<CoordinatorResult> {

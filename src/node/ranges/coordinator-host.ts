@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { RetryError } from "../../base/errors.js";
-import { COORDINATOR_GROUP, type NodeId } from "../../base/ids.js";
+import { COORDINATOR_GROUP, type NodeId, type TransactionId } from "../../base/ids.js";
 import type { Clock, Disk } from "../../base/io.js";
 import { atMost } from "../../base/waits.js";
 import { CoordinatorLeader, DEFAULT_COORDINATOR_LIMITS } from "../../coordinator/leader.js";
@@ -35,6 +35,8 @@ export interface CoordinatorHostOptions {
   readonly calls: NodeCalls;
   readonly graceMs: number;
   readonly resolve: Resolve;
+  /** See CoordinatorDependencies. */
+  readonly delivered: ((transaction: TransactionId) => Promise<boolean>) | undefined;
   /** Nodes that may have a replica. */
   readonly candidates: () => readonly NodeId[];
   readonly askLeader: (node: NodeId) => Promise<NodeId>;
@@ -122,7 +124,7 @@ export class CoordinatorHost {
   }
 
   async #open(config: Omit<GroupConfig, "group" | "machine">): Promise<void> {
-    const { host, disk, clock, resolve, trace } = this.#options;
+    const { host, disk, clock, resolve, delivered, trace } = this.#options;
     const machine = new CoordinatorMachine();
     const hosted = new MemoryMachine({ machine, disk, directory: this.#directory() });
     const handle = await host.addGroup({ group: COORDINATOR_GROUP, machine: hosted, ...config });
@@ -131,6 +133,7 @@ export class CoordinatorHost {
       machine,
       clock,
       resolve,
+      delivered,
       limits: DEFAULT_COORDINATOR_LIMITS,
       trace,
     });

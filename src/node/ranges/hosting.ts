@@ -29,6 +29,7 @@ import { PlacementDriver } from "../placement/driver.js";
 import { NodeFactsKeeper } from "../placement/facts.js";
 import { Calm } from "./calm.js";
 import { CoordinatorHost } from "./coordinator-host.js";
+import { isDelivered } from "./delivered.js";
 import { DepartedRanges } from "./departed.js";
 import { Farewell } from "./farewell.js";
 import { MissingReplicas } from "./missing.js";
@@ -106,6 +107,10 @@ export class RangeHosting {
       ...options,
       departed,
       resolve: (range, transaction, decision) => this.view.resolve(range, transaction, decision),
+      delivered:
+        options.lost.size === 0
+          ? undefined
+          : (transaction) => isDelivered(this.ranges.all.values(), transaction),
       candidates: () => meta.state.nodes.map(({ id }) => id as NodeId),
       askLeader: (node) => ask(node, COORDINATOR_GROUP),
     });

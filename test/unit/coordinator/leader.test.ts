@@ -18,11 +18,14 @@ let leaders: CoordinatorLeader[];
 /** Deliveries as they came; while `deaf`, they fail. */
 let delivered: { readonly node: number; readonly range: GroupId; readonly what: string }[];
 let deaf: boolean;
+/** Transactions whose commit some range was told of, whatever the log says. */
+let told: Set<TransactionId>;
 
 function make(bounds = COORDINATOR_BOUNDS): void {
   clock = new ManualClock();
   delivered = [];
   deaf = false;
+  told = new Set();
   group = new GroupDouble({ clock, nodes: 3, bounds });
   leaders = group.nodes.map(
     (node) =>
@@ -34,6 +37,7 @@ function make(bounds = COORDINATOR_BOUNDS): void {
           if (deaf) throw new RouteError("no leader", undefined);
           delivered.push({ node: node.id, range, what: `${transaction.split("@")[0]} ${decision}` });
         },
+        delivered: async (transaction) => told.has(transaction),
         limits: { ...DEFAULT_COORDINATOR_LIMITS, undecidedMs: UNDECIDED_MS },
       }),
   );
@@ -115,6 +119,22 @@ describe("answers", () => {
     expect(await committed(leaders[1]!.inquire(t))).toEqual({ decision: "aborted", answer: undefined });
     expect(await committed(leaders[1]!.decide(t, "committed"))).toMatchObject({ decision: "aborted" });
     expect(leaders[1]!.counts()).toMatchObject({ registered: 1, aborted: 1, byRecovery: 1, committed: 0 });
+  });
+
+  it("go by what a range was told where the log has lost it", async () => {
+    const [inquired, waiting, unknown] = ["inquired", "waiting", "unknown"].map(id) as TransactionId[];
+    told = new Set([inquired!, waiting!, unknown!]);
+    await committed(leaders[0]!.register(inquired!, [A, B]));
+    await committed(leaders[0]!.register(waiting!, [A]));
+    expect(await committed(leaders[0]!.inquire(inquired!))).toMatchObject({ decision: "committed" });
+    expect(await committed(leaders[0]!.inquire(unknown!))).toMatchObject({ decision: "committed" });
+    await pass(2 * UNDECIDED_MS);
+    expect(delivered.map(({ range, what }) => `${range} ${what}`).sort()).toEqual([
+      `${A} inquired committed`,
+      `${A} waiting committed`,
+      `${B} inquired committed`,
+    ]);
+    expect(leaders[0]!.counts()).toMatchObject({ committed: 2, aborted: 0, byRecovery: 0 });
   });
 
   it("are refusals where another node leads, naming it", async () => {
