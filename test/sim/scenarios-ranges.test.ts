@@ -6,6 +6,7 @@
  * accounts finds the same sum, what was told of a transfer is so, and in the end nothing is left in doubt.
  */
 import { describe, expect, it } from "vitest";
+import { AmbiguousError } from "../../src/base/errors.js";
 import {
   COORDINATOR_GROUP,
   FIRST_RANGE_GROUP,
@@ -555,6 +556,25 @@ describe("children", () => {
       await accounts.add(accounts.client(b));
     }
     expect(world.sometimes.get("a child was asked for a vote before it was there")).toBeGreaterThan(0);
+  });
+});
+
+describe("a split whose answer was lost", () => {
+  scenario("is made anew where it was merged back meanwhile", async (world, accounts, [a, b]) => {
+    await accounts.lead(FIRST_RANGE_GROUP, a);
+    const client = b.process!.hosting!.view.client(FIRST_RANGE_GROUP);
+    const split = client.split.bind(client);
+    client.split = async (key, child) => {
+      client.split = split;
+      await split(key, child);
+      await world.when(() => world.leader(child) !== undefined, "somebody leads the child");
+      await accounts.admin("range.merge", { range: FIRST_RANGE_GROUP });
+      await accounts.lead(FIRST_RANGE_GROUP, b);
+      throw new AmbiguousError("the answer was lost", undefined);
+    };
+    await accounts.admin("range.split", { table: "t", at: "2" }, b);
+    await accounts.add(accounts.client(a));
+    await accounts.transfer(accounts.client(b));
   });
 });
 

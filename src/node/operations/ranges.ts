@@ -1,5 +1,5 @@
 /** `ostraka range list|split|merge|move|transfer`. */
-import { RetryError, UserError } from "../../base/errors.js";
+import { AmbiguousError, RetryError, UserError } from "../../base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, groupId, type NodeId, nodeId } from "../../base/ids.js";
 import { Deadline } from "../../gateway/deadline.js";
 import type { AdminVerb } from "../../gateway/gateway.js";
@@ -123,20 +123,33 @@ async function split(view: ClusterView, name: string, at: readonly string[]) {
   return { table: table.name, ranges };
 }
 
-/** A range that begins there already is as good. */
+/**
+ * A range that begins there already is as good. A range that may have been made by an attempt without an answer may also
+ * have been taken in again by now: its id must not be given to another one.
+ */
 async function splitAt(view: ClusterView, key: string) {
   const { hosting, metaClient, clock } = view;
   const deadline = new Deadline(clock, undefined, SPLIT_MS, { signal: undefined });
-  const child = await metaClient.allocate();
+  const ours = new Set<GroupId>();
+  let unused: GroupId | undefined;
   return deadline.persist(async (tries) => {
     if (tries > 0) await hosting.view.refresh();
     const parent = hosting.view.directory().at(key);
     if (parent === undefined)
       throw new RetryError("OSTRAKA_UNAVAILABLE", "the directory of ranges has a gap");
-    if (parent.start === key) return { range: parent.range, existed: parent.range !== child };
+    if (parent.start === key) return { range: parent.range, existed: !ours.has(parent.range) };
+    const child = unused ?? (await metaClient.allocate());
+    unused = child;
+    ours.add(child);
     // By hand: it is not merged again by itself.
     await amendWish(view, child, { apart: true });
-    const made = await hosting.view.client(parent.range).split(key, child);
+    const made = await hosting.view
+      .client(parent.range)
+      .split(key, child)
+      .catch((error: unknown) => {
+        if (error instanceof AmbiguousError) unused = undefined;
+        throw error;
+      });
     hosting.view.learn(JSON.stringify([made]));
     await hosting.view.refresh().catch(() => undefined);
     return { range: made.range, existed: false };
