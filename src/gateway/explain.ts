@@ -9,13 +9,17 @@ import { classify, explainedFrom } from "../sql/classify.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Pushdown } from "../sql/pushdown-types.js";
 import { tokenize } from "../sql/tokenizer.js";
-import { type Analysis, HEADER, SCHEMA, type Statement } from "../sql/types.js";
+import { type Analysis, type Footprint, HEADER, SCHEMA, type Statement } from "../sql/types.js";
+import { SCHEMA as SCHEMA_SPAN } from "../txn/spans.js";
 import type { GatewayDatabase } from "./database.js";
 import type { Deadline } from "./deadline.js";
 import { collectResult } from "./outcomes.js";
 import { pushdownOf } from "./pushdown.js";
 import { described } from "./pushed-reads.js";
 import type { GatewaySession, SessionContext } from "./session.js";
+import { systemTablesFor } from "./system-tables.js";
+import { tablesNamed } from "./tables-named.js";
+import { UNANALYSED_SCHEMA } from "./unanalysed.js";
 
 export async function explain(
   context: SessionContext,
@@ -37,7 +41,12 @@ export async function explain(
   const analysis = await session.analyseFresh(explained, deadline);
   const params = bindParameters(analysis.parameters, padded(request, analysis.parameters.length));
   const { db } = context;
-  const ran = await session.runHere({ sql: `${sql.slice(0, start)}${analysis.sql}`, params }, deadline);
+  const ran = await session.runHere(
+    { sql: `${sql.slice(0, start)}${analysis.sql}`, params },
+    deadline,
+    UNANALYSED_SCHEMA,
+    await systemTablesFor(context.systemTables, analysis.systemTables),
+  );
   if (!queryPlan) return ran;
   const outcome = await collectResult(ran, db.limits.maxTransactionBytes);
   const shared = analysis === db.analysed(explained);
@@ -65,7 +74,7 @@ function howItRuns(
   params: Statement["params"],
   plan: Pushdown | undefined,
 ): string {
-  const footprint = analysis.footprint(params);
+  const footprint = footprintOf(db, analysis, params);
   const { reads, writes } = footprint;
   const tables = [...new Set([...reads, ...writes].map(({ table }) => table))].filter(
     (name) => name !== SCHEMA && name !== HEADER,
@@ -78,4 +87,12 @@ function howItRuns(
   const ranges = `${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
   const what = plan && described(plan, params);
   return what === undefined ? `GATHER FROM ${ranges}` : `PUSHDOWN ${what} TO ${ranges}`;
+}
+
+/** What names system tables is not analysed: it touches the tables that it names beside them. */
+function footprintOf(db: GatewayDatabase, analysis: Analysis, params: Statement["params"]): Footprint {
+  if (analysis.systemTables.length === 0) return analysis.footprint(params);
+  const changesSchema = analysis.class.kind === "ddl" && !analysis.class.temp;
+  const reads = tablesNamed(analysis.sql, db.ranges.schema().snapshot);
+  return { reads, writes: changesSchema ? [SCHEMA_SPAN] : [], checks: [] };
 }

@@ -89,7 +89,7 @@ export class PinnedReads {
     await deadline.race(this.#draining);
     const { schema } = scratch.snapshot;
     const footprint =
-      systemTables.length > 0
+      analysis.systemTables.length > 0
         ? { reads: tablesNamed(statement.sql, schema, this.#temp), writes: [], checks: [] }
         : // What is known of it may not be true of the snapshot's schema: then it may read anything.
           outdated(analysis, schema.version)

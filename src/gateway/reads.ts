@@ -56,14 +56,14 @@ async function attempt(
   request: ReadRequest,
   deadline: Deadline,
 ): Promise<ExecuteResult> {
-  const { analysis, statement, systemTables } = request;
+  const { analysis, statement } = request;
   const { whole } = db;
   let spans: readonly Span[] | undefined;
   let descriptor = db.first;
   if (whole === undefined) {
     const footprint = analysis.footprint(statement.params);
     spans =
-      systemTables.length > 0
+      analysis.systemTables.length > 0
         ? // Which tables these are is the schema's to say, and it may be about to change.
           [SCHEMA, ...tablesNamed(statement.sql, db.ranges.schema().snapshot)]
         : rowsOf(footprint);

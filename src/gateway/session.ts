@@ -11,7 +11,12 @@
 
 import { fromWireError, OstrakaError, RetryError, UserError } from "../base/errors.js";
 import { transactionId as brandTransactionId, type TransactionId } from "../base/ids.js";
-import type { CommandResult, IdempotencyKey, StatementOutcome } from "../machines/range/types.js";
+import type {
+  CommandResult,
+  IdempotencyKey,
+  StatementOutcome,
+  SystemTable,
+} from "../machines/range/types.js";
 import type { ExecuteRequest, ExecuteResult, Params, Session, SessionState } from "../rpc/gateway.js";
 import { bindParameters } from "../sql/parameters.js";
 import type { Analysis, Statement, StatementClass } from "../sql/types.js";
@@ -174,7 +179,10 @@ export class GatewaySession implements Session {
         return this.#autocommit.toldBefore(kind, request.key, error, deadline);
       }
       // The pool has no TEMP objects: what names system tables touches one only when it makes one.
-      if (!analysis.touchesTemp || (analysis.systemTables.length > 0 && kind.kind !== "ddl")) {
+      if (
+        !analysis.touchesTemp ||
+        (analysis.systemTables.length > 0 && !(kind.kind === "ddl" && kind.temp))
+      ) {
         const statement = this.#bind(sql, analysis, request.params);
         return analysis.readonly
           ? this.#autocommit.read(statement, analysis, deadline)
@@ -449,6 +457,7 @@ export class GatewaySession implements Session {
     statement: Statement,
     deadline: Deadline,
     looksAt = UNANALYSED_SCHEMA,
+    systemTables: readonly SystemTable[] = [],
   ): Promise<ExecuteResult> {
     const { db } = this.#context;
     const analysis = db.whole === undefined ? looksAt : UNANALYSED_READ;
@@ -458,10 +467,10 @@ export class GatewaySession implements Session {
       transaction !== undefined &&
       (rows || transaction.readOnly || transaction.moved || transaction.history.hasWrites())
     )
-      return transaction.introspect(statement, analysis, this.settings, deadline);
-    if (this.temp.inUse) return this.temp.run(statement, analysis, this.settings, deadline, []);
+      return transaction.introspect(statement, analysis, this.settings, deadline, systemTables);
+    if (this.temp.inUse) return this.temp.run(statement, analysis, this.settings, deadline, systemTables);
     await db.refreshSchema(deadline);
-    return autocommitRead(db, { statement, analysis, settings: this.settings, systemTables: [] }, deadline);
+    return autocommitRead(db, { statement, analysis, settings: this.settings, systemTables }, deadline);
   }
 
   /** What the fast path began and could not finish, under the same key. */

@@ -214,11 +214,12 @@ export class Transaction {
     analysis: Analysis,
     settings: SessionSettings,
     deadline: Deadline,
+    systemTables: readonly SystemTable[],
   ): Promise<ExecuteResult> {
     const admitted = { ...analysis, sql: statement.sql };
-    if (this.readOnly) return this.#runPinned(statement, admitted, settings, deadline, []);
+    if (this.readOnly) return this.#runPinned(statement, admitted, settings, deadline, systemTables);
     await this.#move(analysis.footprint(statement.params).reads, deadline);
-    return this.#runInWorkspace(statement, admitted, settings, deadline, []);
+    return this.#runInWorkspace(statement, admitted, settings, deadline, systemTables);
   }
 
   #isCheap(analysis: Analysis, whole: Replica | undefined): boolean {

@@ -49,6 +49,7 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
   }
   const writes = statementClass.kind === "write" || statementClass.kind === "ddl";
   if (statementClass.kind === "ddl") refuseDdl(tokens);
+  const kept = statementClass.kind === "ddl" && makesViewOrTrigger(tokens);
   for (let i = 0; i < tokens.length; i++) {
     const given = identifierAt(tokens, i);
     if (given === undefined) continue;
@@ -58,6 +59,8 @@ export function refuse(tokens: TokenList, statementClass: StatementClass): void 
       throw unsupported("load_extension() is not supported");
     }
     if (name.startsWith("pragma_")) refusePragmaFunction(name, writes);
+    if (kept && SYSTEM_TABLES.has(name))
+      throw unsupported(`${name} is there for statements that name it, not for views and triggers`);
     if (name === "dbstat" && writes)
       throw unsupported("dbstat differs between replicas: it cannot feed a write");
     if (name === "rootpage" && (writes || namesSchemaTable(tokens))) {
@@ -100,6 +103,11 @@ function refuseDdl(tokens: TokenList): void {
   if (given !== undefined && (isSystem(given) || isInternal(given))) throw reserved(given);
   const object = objectName(tokens);
   if (object !== undefined && isSystem(object)) throw reserved(object);
+}
+
+function makesViewOrTrigger(tokens: TokenList): boolean {
+  const kind = wordAt(tokens, /^TEMP(ORARY)?$/.test(wordAt(tokens, 1)) ? 2 : 1);
+  return wordAt(tokens, 0) === "CREATE" && (kind === "VIEW" || kind === "TRIGGER");
 }
 
 function isSystem(name: string): boolean {

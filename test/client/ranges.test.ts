@@ -149,6 +149,35 @@ test("system tables feed writes and cannot be written", async () => {
   await db.exec("drop table node");
 });
 
+test("EXPLAIN and CREATE TABLE … AS know the system tables", async () => {
+  await db.exec("drop table if exists t; create table t (id integer primary key, v)");
+  await db.admin("range.split", { table: "t", at: ["4"] });
+  const plans: [sql: string, first: RegExp][] = [
+    ["select * from ostraka_nodes", /^SINGLE RANGE \d+$/],
+    ["select * from ostraka_nodes, t", /^GATHER FROM 2 RANGES \d+, \d+ \(t\)$/],
+    ["insert into t (v) select node_id from ostraka_nodes", /^GATHER FROM 2 RANGES \d+, \d+ \(t\)$/],
+    ["create table node as select * from ostraka_nodes", /^EVERY RANGE/],
+  ];
+  const session = await db.session();
+  await session.execute("create temp table mine (x)");
+  for (const [sql, first] of plans) {
+    const { rows } = await db.execute(`explain query plan ${sql}`);
+    expect(rows[0]?.detail).toMatch(first);
+    expect(rows[1]?.detail).toBe("SCAN ostraka_nodes");
+    expect((await db.execute(`explain ${sql}`)).rows[0]?.opcode).toBe("Init");
+    for (const begin of ["savepoint s", "begin; insert into t values (1, 1)", "begin read only"]) {
+      await session.exec(begin);
+      expect((await session.execute(`explain query plan ${sql}`)).rows[0]?.detail).toMatch(first);
+      await session.execute("rollback");
+    }
+    expect((await session.execute(`explain query plan ${sql}`)).rows[0]?.detail).toMatch(first);
+  }
+  await session.close();
+  await db.execute("create table node as select * from ostraka_nodes");
+  expect((await db.execute("select node_id from node")).rows).toEqual([{ node_id: 1 }]);
+  await db.exec("drop table node");
+});
+
 test("a change of the schema that one range refuses is refused at once", async () => {
   await db.exec(`drop table if exists t; create table t (id integer primary key, v);
     insert into t (id) values (1), (5), (9)`);

@@ -301,6 +301,9 @@ describe("other facts", () => {
     ["create trigger main.'_ostraka_x' after insert on t begin select 1; end", "SQLITE_ERROR"],
     ["create table ostraka_x(a)", "SQLITE_ERROR"],
     ["alter table t rename to ostraka_x", "SQLITE_ERROR"],
+    ["create view v as select * from ostraka_nodes", "OSTRAKA_UNSUPPORTED"],
+    ["create temp view v as select (select count(*) from ostraka_nodes)", "OSTRAKA_UNSUPPORTED"],
+    ["create trigger r after insert on t begin select 1 from Ostraka_Nodes; end", "OSTRAKA_UNSUPPORTED"],
     ["select * from nowhere", "SQLITE_ERROR"],
     ["select 1; select 2", "SQLITE_MISUSE"],
   ])("refuses %s", (sql, code) => {
