@@ -5,7 +5,7 @@
  * Invariants
  * 1. One moment: the caller runs this inside a read-only transaction, or in one of its own.
  * 2. Exact: every value reads back with its storage class and every bit (literals.ts says how). Foreign keys are off
- *    while loading, so tables need no order; the whole is one transaction.
+ *    while loading, so tables need no order. Rows beyond what one transaction may hold are those of the next one.
  * 3. Bounded memory: rows are written as they arrive.
  * 4. user_version and application_id come last, behind COMMIT, and only in a dump of everything.
  *
@@ -27,6 +27,11 @@ export interface DumpOptions {
   readonly progress?: ((rows: number) => void) | undefined;
 }
 
+/** Of one transaction of the dump: far below the limits on a transaction, whatever the characters and tables. */
+const MAX_CHARACTERS = 8 * 1024 * 1024;
+const MAX_ROWS = 50_000;
+const NEXT = "COMMIT;\nBEGIN TRANSACTION;\n";
+
 export type Write = (text: string) => void | Promise<void>;
 
 interface SchemaObject {
@@ -44,6 +49,9 @@ export async function dump(source: Executor, write: Write, options: DumpOptions 
 
 class Dumper {
   #rows = 0;
+  /** Since BEGIN. */
+  #characters = 0;
+  #rowsBefore = 0;
   #reported = performance.now();
 
   constructor(
@@ -124,10 +132,20 @@ class Dumper {
     });
     for await (const row of rows) {
       const values = Array.from(row, sqlLiteral);
-      const written = this.write(`${prefix}${values.join(",")});\n`);
+      const statement = `${prefix}${values.join(",")});\n`;
+      const written = this.write(this.#goesOn(statement.length) ? statement : `${NEXT}${statement}`);
       if (written !== undefined) await written;
       if ((++this.#rows & 1023) === 0) this.#reportProgress();
     }
+  }
+
+  /** Whether the transaction has room for another row of this length; begins to count the next one if not. */
+  #goesOn(characters: number): boolean {
+    this.#characters += characters;
+    if (this.#characters <= MAX_CHARACTERS && this.#rows - this.#rowsBefore < MAX_ROWS) return true;
+    this.#characters = characters;
+    this.#rowsBefore = this.#rows;
+    return false;
   }
 
   #reportProgress(): void {

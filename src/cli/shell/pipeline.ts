@@ -14,6 +14,7 @@
  */
 import type { ResultSet, Session } from "../../driver/types.js";
 import { NO_TIMEOUT_MS } from "../connection.js";
+import { bindLongLiterals } from "../long-literals.js";
 
 const MAX_STATEMENTS = 256;
 const MAX_CHARACTERS = 4 * 1024 * 1024;
@@ -73,7 +74,7 @@ export class Pipeline {
     // Its time is that of those ahead of it, and its own.
     const timeoutMs = Math.min(this.#timeoutMs() * (this.#inFlight.length + 1), NO_TIMEOUT_MS);
     const answer = this.#session()
-      .execute(sql, undefined, { timeoutMs })
+      .execute(bindLongLiterals(sql), undefined, { timeoutMs })
       .then(
         (result) => ({ result }),
         (error: unknown) => ({ error }),

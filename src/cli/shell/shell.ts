@@ -10,6 +10,7 @@ import type { Database, Row, Session, Value } from "../../driver/types.js";
 import { StatementSplitter } from "../../sql/splitter.js";
 import { describeError } from "../exit.js";
 import { createPrinter } from "../format/printer.js";
+import { bindLongLiterals } from "../long-literals.js";
 import type { Output } from "../output.js";
 import { runMetaCommand } from "./meta.js";
 import { Pipeline } from "./pipeline.js";
@@ -170,7 +171,7 @@ export class Shell {
     const options = { signal, timeoutMs: this.settings.statementTimeoutMs };
     const printer = createPrinter(this.settings.format, printOptions(this.settings, this.#toTerminal));
     if (/^(?:insert|replace|update|delete|create|drop|alter|begin|commit|end|rollback)\b/i.test(sql)) {
-      const result = await this.session.execute(sql, undefined, options);
+      const result = await this.session.execute(bindLongLiterals(sql), undefined, options);
       if (result.columns.length === 0) return undefined;
       await target.write(printer.head(result.columns));
       for (const row of result.rows) await target.write(printer.row([...row]));

@@ -134,6 +134,24 @@ describe("dump", () => {
     );
   });
 
+  test("no transaction holds more than can be loaded, and no row is lost between them", async () => {
+    const session = new SqliteSession();
+    session.sqlite.exec(`create table big(id integer primary key, b); create table many(id integer primary key);
+      insert into big with n(i) as (values (1) union all select i + 1 from n where i < 9) select i, zeroblob(1000000) from n;
+      insert into many with n(i) as (values (1) union all select i + 1 from n where i < 60000) select i from n`);
+    const text = await dumpText(session);
+    const transactions = text.split("BEGIN TRANSACTION;\n").slice(1);
+    expect(transactions.map(({ length }) => length > 9_000_000)).toEqual([false, false, false, false]);
+    expect(Math.max(...transactions.map((part) => part.split("\n").length))).toBeLessThan(51_000);
+    const loaded = new Sqlite(":memory:");
+    loaded.exec(text);
+    const sums = "select (select count(*) || sum(length(b)) from big) || (select sum(id) from many)";
+    expect(loaded.prepare(sums).pluck().get()).toBe("990000001800030000");
+    const small = new SqliteSession();
+    small.sqlite.exec("create table t(a); insert into t values (1)");
+    expect((await dumpText(small)).match(/^COMMIT;$/gm)).toHaveLength(1);
+  });
+
   test("one table, with what belongs to it", async () => {
     const session = new SqliteSession();
     session.sqlite.exec(SCHEMA);
