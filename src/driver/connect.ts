@@ -10,7 +10,7 @@ import type { Dial } from "./link.js";
 import { Pool } from "./pool.js";
 import { LinkWait } from "./session-call.js";
 import type { ConnectOptions, Database, IntMode, TlsOptions } from "./types.js";
-import { checkIntMode, checkTimeout, parseUrl } from "./url.js";
+import { checkIntMode, checkTimeout, checkToken, parseUrl } from "./url.js";
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 /** A node that hangs is noticed, and its calls sent elsewhere, well within the default deadline. */
@@ -31,6 +31,7 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
   const intMode = checkIntMode(options.intMode ?? parsed.options.intMode ?? "number");
   const timeoutMs = checkTimeout(options.timeoutMs ?? parsed.options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   if (options.tls !== undefined && !parsed.tls) throw new TypeError("tls needs an ostrakas:// URL");
+  checkToken(options.authToken);
   const dial = dialer(parsed.tls ? (options.tls ?? {}) : undefined, options.authToken);
   return openThrough(parsed.hosts, dial, { intMode, timeoutMs }, () => undefined);
 }

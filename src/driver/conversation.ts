@@ -22,7 +22,7 @@ import {
   unknownOutcome,
 } from "./errors.js";
 import type { Call, Link } from "./link.js";
-import type { Pool, PooledCall } from "./pool.js";
+import { closedError, type Pool, type PooledCall } from "./pool.js";
 import { Result } from "./rows.js";
 import { LinkWait, type SessionAnswer, SessionCall, TurnWait } from "./session-call.js";
 import {
@@ -318,6 +318,7 @@ export class Conversation {
   #checkOpen(maybe: boolean, name: string): void {
     if (this.#closed && maybe) throw unknownOutcome("the session was closed meanwhile", name);
     if (this.#closed) throw new OstrakaError("OSTRAKA_CLOSED", "the session is closed");
+    if (this.pool.closed && !maybe) throw closedError();
     if (this.#transactionOnly && this.#state === "idle")
       throw new OstrakaError(
         "OSTRAKA_CLOSED",

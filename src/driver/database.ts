@@ -4,13 +4,13 @@ import { ClientOp } from "../rpc/protocol.js";
 import { packMessages } from "../rpc/wire.js";
 import { JsonCall } from "./calls.js";
 import { Conversation } from "./conversation.js";
-import { OstrakaError } from "./errors.js";
+import { OstrakaError, timedOut } from "./errors.js";
 import { closedError, type Pool } from "./pool.js";
 import { Prepared } from "./prepared.js";
 import { OpenTransaction, ServerSession } from "./session.js";
 import { BatchCall, type BoundStatement, bindStatement, bindStatements, ExecuteCall } from "./statements.js";
 import { Rows, StreamCall, type StreamTail } from "./stream.js";
-import { termsOf } from "./terms.js";
+import { apart, termsOf } from "./terms.js";
 import type {
   Args,
   CallOptions,
@@ -44,8 +44,13 @@ export class PooledDatabase implements Database {
   }
 
   /** Not `async`: that would cost every call two more promises. */
-  execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet> {
+  execute(
+    statement: string | StatementInput,
+    second?: Args | CallOptions,
+    third?: CallOptions,
+  ): Promise<ResultSet> {
     try {
+      const [args, options] = apart(statement, second, third);
       const bound = bindStatement(statement, args);
       refuseTransactions(bound);
       const repeat = bound.word === "query" ? "harmless" : "keyed";
@@ -85,7 +90,8 @@ export class PooledDatabase implements Database {
     return result;
   }
 
-  iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
+  iterate(statement: string | StatementInput, second?: Args | CallOptions, third?: CallOptions): RowIterator {
+    const [args, options] = apart(statement, second, third);
     const bound = bindStatement(statement, args);
     refuseTransactions(bound);
     const repeat = bound.word === "query" ? "harmless" : "keyed";
@@ -108,12 +114,19 @@ export class PooledDatabase implements Database {
     const mode = options.mode ?? "write";
     const { timeoutMs, signal } = termsOf(options, this.timeoutMs);
     const startedMs = clock.monotonicMs();
+    /** A deadline that was given is that of all of it, else each call has its own. */
+    const remaining = (): CallOptions => {
+      if (options.timeoutMs === undefined) return options;
+      const leftMs = Math.ceil(startedMs + timeoutMs - clock.monotonicMs());
+      if (leftMs <= 0) throw timedOut(`the transaction was not over within ${timeoutMs} ms`);
+      return { ...options, timeoutMs: leftMs };
+    };
     for (let attempt = 0; ; attempt++) {
       const ageMs = Math.round(clock.monotonicMs() - startedMs);
-      const tx = await this.#begin(mode, options, attempt === 0 ? undefined : [attempt, ageMs]);
+      const tx = await this.#begin(mode, remaining(), attempt === 0 ? undefined : [attempt, ageMs]);
       try {
         const value = await fn(tx);
-        await tx.finish(options);
+        await tx.finish(remaining);
         return value;
       } catch (error) {
         await tx.rollback();

@@ -5,7 +5,7 @@ import { OstrakaError } from "./errors.js";
 import { Prepared } from "./prepared.js";
 import { type BoundStatement, bindStatement, bindStatements } from "./statements.js";
 import { Rows } from "./stream.js";
-import { termsOf } from "./terms.js";
+import { apart, termsOf } from "./terms.js";
 import { endsTransaction } from "./text.js";
 import type {
   Args,
@@ -31,7 +31,12 @@ abstract class Conversing implements Executor {
   /** Throws what forbids the statement. */
   protected abstract check(statement: BoundStatement): void;
 
-  async execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet> {
+  async execute(
+    statement: string | StatementInput,
+    second?: Args | CallOptions,
+    third?: CallOptions,
+  ): Promise<ResultSet> {
+    const [args, options] = apart(statement, second, third);
     const bound = bindStatement(statement, args);
     this.check(bound);
     return this.conversation.execute(bound, this.terms(options));
@@ -56,7 +61,8 @@ abstract class Conversing implements Executor {
     return { statements: statements.length, rowsAffected };
   }
 
-  iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
+  iterate(statement: string | StatementInput, second?: Args | CallOptions, third?: CallOptions): RowIterator {
+    const [args, options] = apart(statement, second, third);
     const bound = bindStatement(statement, args);
     this.check(bound);
     const { timeoutMs, signal } = this.terms(options);
@@ -95,13 +101,14 @@ export class ServerSession extends Conversing implements Session {
 export class OpenTransaction extends Conversing implements Transaction {
   #ended: "no" | "committed" | "rolled back" = "no";
   #id: string | undefined;
+  #reads = false;
 
   get closed(): boolean {
     return this.#ended !== "no" || this.conversation.over;
   }
 
   get id(): string | undefined {
-    return this.#id ?? this.conversation.transactionId;
+    return this.#reads ? undefined : (this.#id ?? this.conversation.transactionId);
   }
 
   /** `retry`: how often it lost before and how long ago it first began. */
@@ -110,7 +117,8 @@ export class OpenTransaction extends Conversing implements Transaction {
     options: CallOptions | undefined,
     retry: readonly [attempt: number, ageMs: number] | undefined,
   ): Promise<void> {
-    const sql = mode === "read" ? "BEGIN READ ONLY" : "BEGIN";
+    this.#reads = mode === "read";
+    const sql = this.#reads ? "BEGIN READ ONLY" : "BEGIN";
     try {
       await this.conversation.execute(bindStatement(sql), this.terms(options), retry);
       this.#id = this.conversation.transactionId;
@@ -138,8 +146,8 @@ export class OpenTransaction extends Conversing implements Transaction {
   }
 
   /** Commits unless that, or a rollback, was asked for already. Rejects when something else ended the transaction. */
-  async finish(options?: CallOptions): Promise<void> {
-    if (this.#ended === "no") await this.commit(options);
+  async finish(options: () => CallOptions): Promise<void> {
+    if (this.#ended === "no") await this.commit(options());
   }
 
   async rollback(): Promise<void> {

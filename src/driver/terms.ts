@@ -1,5 +1,6 @@
 /** Call options with their defaults. */
-import type { CallOptions } from "./types.js";
+import { isPlainObject } from "./bind.js";
+import type { Args, CallOptions } from "./types.js";
 import { checkTimeout } from "./url.js";
 
 export function termsOf(
@@ -8,5 +9,25 @@ export function termsOf(
 ): { readonly timeoutMs: number; readonly signal: AbortSignal | undefined } {
   if (options === undefined) return { timeoutMs: defaultTimeoutMs, signal: undefined };
   const timeoutMs = options.timeoutMs === undefined ? defaultTimeoutMs : checkTimeout(options.timeoutMs);
-  return { timeoutMs, signal: options.signal };
+  const { signal } = options;
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new TypeError("signal must be an AbortSignal");
+  return { timeoutMs, signal };
 }
+
+/**
+ * Options may come second where the statement is an object, which has its arguments itself. Named arguments are not
+ * called `signal` and `timeoutMs` only.
+ */
+export function apart(
+  statement: unknown,
+  args: Args | CallOptions | undefined,
+  options: CallOptions | undefined,
+): readonly [args: Args | undefined, options: CallOptions | undefined] {
+  const second = typeof statement === "object" && options === undefined && isPlainObject(args);
+  if (second && Object.keys(args as object).every((name) => OPTIONS.has(name)))
+    return [undefined, args as CallOptions];
+  return [args as Args | undefined, options];
+}
+
+const OPTIONS: ReadonlySet<string> = new Set(["signal", "timeoutMs"]);

@@ -44,7 +44,10 @@ export interface ResultSet {
   readonly rows: readonly Row[];
   /** Rows inserted, updated or deleted by the statement itself; 0 for queries. */
   readonly rowsAffected: number;
-  /** The rowid of the last row the statement inserted; undefined when it inserted none. */
+  /**
+   * The rowid of the last row the statement inserted; undefined when it changed none or is no INSERT. As SQLite's
+   * last_insert_rowid(), what it was before (0 in the pool) where an upsert only updated or the table has no rowids.
+   */
   readonly lastInsertRowid: bigint | undefined;
 }
 
@@ -93,7 +96,9 @@ export interface Executor {
    * const rs = await db.execute("select id, name from t where id = ?", [1]);
    * for (const row of rs.rows) console.log(row.id, row[1]);
    * await db.execute({ sql: "update t set name = :name where id = :id", args: { name: "x", id: 1 } });
+   * await db.execute({ sql: "select count(*) from t" }, { timeoutMs: 500 });
    */
+  execute(statement: StatementInput, options: CallOptions): Promise<ResultSet>;
   execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet>;
   /**
    * Runs statements all or nothing, one ResultSet each.
@@ -121,6 +126,7 @@ export interface Executor {
    *   if (row.id === 99) break; // frees the query
    * }
    */
+  iterate(statement: StatementInput, options: CallOptions): RowIterator;
   iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator;
   prepare(sql: string): Statement;
 }
@@ -172,7 +178,7 @@ export interface Database extends Executor {
   readonly server: ServerInfo;
   /**
    * Commits what `fn` does, or rolls back when it throws. Runs `fn` again on OSTRAKA_RETRY, so `fn` must not have
-   * other effects.
+   * other effects. Where `timeoutMs` is given nothing is committed later than that.
    * @example
    * await db.transaction(async (tx) => {
    *   const row = (await tx.execute("select n from counter where id = 1")).rows[0];

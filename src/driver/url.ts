@@ -61,3 +61,9 @@ export function checkTimeout(timeoutMs: number): number {
     throw new TypeError("timeoutMs must be a positive number of milliseconds");
   return timeoutMs;
 }
+
+/** It travels in a header. Never repeated in what is thrown. */
+export function checkToken(token: string | undefined): void {
+  if (token !== undefined && (typeof token !== "string" || !/^[\x20-\x7e]*$/.test(token)))
+    throw new TypeError("authToken must be a text of printable ASCII characters");
+}

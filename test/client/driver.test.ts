@@ -320,9 +320,22 @@ describe("transactions and sessions", () => {
     await second.rollback();
     expect((await db.execute("select n from t")).rows[0]!.n).toBe(5);
     const read = await db.begin("read");
+    expect(read.id).toBeUndefined();
     expect(await codeOf(read.execute("update t set n = 7"))).toBe("SQLITE_READONLY");
     await read.rollback();
     await expect.poll(() => server.gateway.sessions.size).toBe(1);
+  });
+
+  it("commits nothing after the deadline that a transaction was given", async () => {
+    const late = db.transaction(
+      async (tx) => {
+        await tx.execute("update t set n = 8");
+        await new Promise((resolve) => setTimeout(resolve, 300));
+      },
+      { timeoutMs: 200 },
+    );
+    expect(await codeOf(late)).toBe("OSTRAKA_TIMEOUT");
+    expect((await db.execute("select n from t")).rows[0]!.n).toBe(0);
   });
 
   it("names what ends a transaction", async () => {
@@ -458,6 +471,43 @@ describe("connecting and closing", () => {
     expect(await codeOf(db.execute("select 1"))).toBe("OSTRAKA_CLOSED");
     expect(await codeOf(db.session())).toBe("OSTRAKA_CLOSED");
     expect(await codeOf(db.begin())).toBe("OSTRAKA_CLOSED");
+  });
+
+  it("says of an open transaction and a session too that they are closed", async () => {
+    const tx = await db.begin();
+    await tx.execute("create table t (a)");
+    const session = await db.session();
+    await session.execute("begin");
+    await db.close();
+    expect(await codeOf(tx.execute("select 1"))).toBe("OSTRAKA_CLOSED");
+    expect(await codeOf(tx.commit())).toBe("OSTRAKA_CLOSED");
+    expect(await codeOf(session.execute("select 1"))).toBe("OSTRAKA_CLOSED");
+    await tx.rollback();
+    await session.close();
+  });
+
+  it.each([5, "line\nfeed", "naïve"])("refuses the token %o without repeating it", async (authToken) => {
+    const error = await connect(server.url, { authToken: authToken as string }).catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(TypeError);
+    expect((error as TypeError).message).toBe("authToken must be a text of printable ASCII characters");
+  });
+
+  it("takes options second beside a statement that has its arguments", async () => {
+    const signal = AbortSignal.abort(new Error("no"));
+    await expect(db.execute({ sql: "select ?", args: [1] }, { signal })).rejects.toThrow("no");
+    await expect(db.iterate({ sql: "select 1" }, { signal }).next()).rejects.toThrow("no");
+    await expect(db.transaction((tx) => tx.execute({ sql: "select 1" }, { signal }))).rejects.toThrow("no");
+    const rs = await db.execute({ sql: "select :a as a", args: { a: 1 } }, { timeoutMs: 5_000 });
+    expect(rs.rows[0]!.a).toBe(1);
+    await expect(db.execute({ sql: "select 1" }, { timeoutMs: -1 })).rejects.toThrow(/^timeoutMs must be/);
+    expect((await db.execute({ sql: "select :a as a" }, { a: 2 })).rows[0]!.a).toBe(2);
+    expect((await db.execute("select :timeoutMs as a", { timeoutMs: 3 })).rows[0]!.a).toBe(3);
+  });
+
+  it("refuses a signal that is none", async () => {
+    const options = { signal: 5 as unknown as AbortSignal };
+    await expect(db.execute("select 1", [], options)).rejects.toThrow(/^signal must be an AbortSignal$/);
+    expect(() => db.iterate("select 1", [], options)).toThrow(/^signal must be an AbortSignal$/);
   });
 
   it("honours signals before and while a call runs", async () => {

@@ -36,7 +36,12 @@ export class SqliteSession implements Session {
     return this.sqlite.inTransaction ? "open" : "idle";
   }
 
-  execute(statement: string | StatementInput, args?: Args, options?: CallOptions): Promise<ResultSet> {
+  execute(
+    statement: string | StatementInput,
+    second?: Args | CallOptions,
+    options?: CallOptions,
+  ): Promise<ResultSet> {
+    const args = second as Args | undefined;
     const sql = typeof statement === "string" ? statement : statement.sql;
     this.#outstanding++;
     this.mostOutstanding = Math.max(this.mostOutstanding, this.#outstanding);
@@ -79,8 +84,8 @@ export class SqliteSession implements Session {
     }
   }
 
-  iterate(statement: string | StatementInput, args?: Args, options?: CallOptions): RowIterator {
-    const result = this.execute(statement, args, options);
+  iterate(statement: string | StatementInput, args?: Args | CallOptions, options?: CallOptions): RowIterator {
+    const result = this.execute(statement, args as Args, options);
     result.catch(() => undefined);
     const rows = (async function* () {
       yield* (await result).rows;
