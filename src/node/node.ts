@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { FatalError, OstrakaError, RetryError } from "../base/errors.js";
 import { FIRST_RANGE_GROUP, META_GROUP, type NodeId, nodeId } from "../base/ids.js";
 import type { Clock, Disk, Random } from "../base/io.js";
-import { pause } from "../base/waits.js";
+import { atMost, pause } from "../base/waits.js";
 import { GatewayDatabase } from "../gateway/database.js";
 import { Deadline } from "../gateway/deadline.js";
 import { NodeGateway } from "../gateway/gateway.js";
@@ -104,6 +104,8 @@ export async function assembleNode(config: NodeConfig, parts: NodeParts): Promis
 /** How long a node that starts waits for the database at a time, and between two times. */
 const SERVING_MS = 5_000;
 const SERVING_PAUSE_MS = 50;
+/** What sessions run when the node is to stop has so long to end; then it is stopped. */
+const LAST_STATEMENTS_MS = 2_000;
 /** A database's write-ahead log beyond which the oldest snapshots in use are given up. */
 const MAX_WAL_BYTES = 256 * 1024 * 1024;
 
@@ -437,9 +439,11 @@ class NodeAssembly {
     this.#walGuard?.stop();
     const host = this.#engine?.host;
     if (host !== undefined) await handOver(host.nodeId, host.groups(), this.#clock);
-    await this.#gateway?.close();
+    const sessionsClosed = this.#gateway?.close() ?? Promise.resolve();
+    await atMost(this.#clock, LAST_STATEMENTS_MS, sessionsClosed);
     this.#sources?.close();
     this.#network.stopClients();
+    await sessionsClosed;
     await this.#http?.close();
     await this.#hosting?.stop();
     await host?.stop();

@@ -46,3 +46,21 @@ it("ends with 0 at SIGTERM while it waits for its peers, and can be started agai
   expect(await one.exit).toEqual({ code: 0, signal: null });
   await cluster.startAll();
 });
+
+it("ends at SIGTERM though a session's statement would run for ever", async () => {
+  cluster = await Cluster.create({ nodes: 1 });
+  const client = await cluster.connect();
+  const session = await client.session();
+  const running = session.execute(
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
+    [],
+    { timeoutMs: 600_000 },
+  );
+  running.catch(() => undefined);
+  const seen = "SELECT count(*) FROM ostraka_statements WHERE statement LIKE 'WITH RECURSIVE%'";
+  await until("it runs", async () => (await client.execute(seen)).rows[0]?.[0] === 1);
+  const node = cluster.node(1);
+  node.signal("SIGTERM");
+  const exit = await Promise.race([node.exit, new Promise((resolve) => setTimeout(resolve, 20_000, "none"))]);
+  expect(exit).toEqual({ code: 0, signal: null });
+});
