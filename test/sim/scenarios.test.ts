@@ -13,6 +13,8 @@ import { type RunSettings, World } from "./world/world.js";
 
 const SEEDS = process.env.SEED === undefined ? [1, 2, 3, 4, 5] : [Number(process.env.SEED)];
 const UNIT_MS = 200;
+/** After this no node goes by what a peer's clock showed before it was set. */
+const CORRECTED_MS = 25_000;
 /** Logs are cut soon, so that whoever was away for a moment needs a snapshot. */
 const SHORT_LOGS: NodeTuning = {
   segmentBytes: 16 * 1024,
@@ -349,6 +351,29 @@ describe("writes", () => {
       for (const [i, { outcome }] of rows.entries())
         if (outcome !== "unknown")
           expect(found.includes(clients[i]!.id), outcome).toBe(outcome === "committed");
+    },
+  );
+});
+
+describe("clocks", () => {
+  scenario(
+    "that jump by hours, all of them, forth and back, keep nobody from writing",
+    async (world, register) => {
+      const raise = async (): Promise<void> => {
+        for (const node of world.machines) await register.acknowledged(register.client(node));
+      };
+      await raise();
+      // Clients that have not been told of it yet go by the time that was.
+      for (const hours of [5, 0, -5, 0]) {
+        for (const { clock } of world.machines) clock.wallErrorMs = hours * 3_600_000;
+        await raise();
+        await world.sleep(CORRECTED_MS);
+        const leader = leaderOf(world);
+        await transfer(world, otherThan(world, leader));
+        await nextLeader(world, leader);
+        await raise();
+      }
+      expect(await register.read(register.client(undefined))).toBe(register.value);
     },
   );
 });

@@ -9,6 +9,8 @@
  * 2. A row goes when every command in it is below its client's low-water mark, or by age and number, oldest first;
  *    which rows go depends on the log alone, never on batches or restarts.
  * 3. A command whose answer may have gone is refused (OSTRAKA_UNKNOWN_OUTCOME), never executed again.
+ * 4. No command that was recorded of a client was issued later than its newest row's age says. So the ages of rows that went
+ *    tell what may have gone, and where clocks jump nobody's commands seem old because of that.
  */
 import type Database from "better-sqlite3";
 import { AmbiguousError, RetryError, toWireError } from "../../base/errors.js";
@@ -36,6 +38,8 @@ interface Answer {
 
 interface Client {
   floor: number;
+  /** The age of the newest row of its own. */
+  ageMs: number;
   /** Sequence to the log index of the entry that answered it. */
   readonly answered: Map<number, number>;
 }
@@ -58,6 +62,7 @@ export class Answers {
   #pending: { readonly index: number; readonly answers: Answer[]; ageMs: number } | undefined;
   readonly #insert: Database.Statement;
   readonly #update: Database.Statement;
+  readonly #age: Database.Statement;
   readonly #delete: Database.Statement;
   readonly #select: Database.Statement;
   readonly #selectAll: Database.Statement;
@@ -66,6 +71,7 @@ export class Answers {
     this.#state = state;
     this.#insert = database.prepare("INSERT OR REPLACE INTO _ostraka_answers VALUES (?, ?, ?)");
     this.#update = database.prepare("UPDATE _ostraka_answers SET answers = ? WHERE log_index = ?");
+    this.#age = database.prepare("UPDATE _ostraka_answers SET age_ms = ? WHERE log_index = ?");
     this.#delete = database.prepare("DELETE FROM _ostraka_answers WHERE log_index = ?");
     this.#select = database.prepare("SELECT answers FROM _ostraka_answers WHERE log_index = ?").pluck(true);
     this.#selectAll = database
@@ -104,6 +110,16 @@ export class Answers {
       for (const answer of decodeAnswers(answers)) if (isDone(answer)) this.#correct(answer);
     }
     this.load();
+    for (const client of this.#clients.values()) this.#keepAge(client);
+  }
+
+  /** Of rows that go, as another has told that they may, the newest may be one of them. */
+  #keepAge({ ageMs, answered }: Client): void {
+    const index = Math.max(...answered.values());
+    const row = this.#rows.get(index)!;
+    if (row.ageMs >= ageMs) return;
+    this.#rows.set(index, { live: row.live, ageMs });
+    this.#age.run(BigInt(ageMs), BigInt(index));
   }
 
   /** What was done elsewhere is told instead of what was answered here, where it was only asked about. */
@@ -149,7 +165,7 @@ export class Answers {
   }
 
   record(index: number, key: IdempotencyKey, wallMs: number, result: CommandResult): void {
-    const before = this.#clients.get(key.client)?.floor ?? 0;
+    const { floor: before, ageMs: newestMs } = this.#clients.get(key.client) ?? { floor: 0, ageMs: 0 };
     // The client has its answer from elsewhere (a transaction's coordinator) and will not ask.
     if (key.sequence < before) return;
     // The mark never sinks, so that the newest row that is left carries it.
@@ -165,7 +181,7 @@ export class Answers {
       this.#rows.set(index, { live: 0, ageMs: 0 });
     }
     this.#pending.answers.push(answer);
-    this.#pending.ageMs = Math.max(this.#pending.ageMs, wallMs, key.issuedMs);
+    this.#pending.ageMs = Math.max(this.#pending.ageMs, wallMs, key.issuedMs, newestMs);
     this.#remember(index, answer);
   }
 
@@ -179,9 +195,10 @@ export class Answers {
   /** At the end of each entry: its row goes in, rows that nobody can ask for go out. */
   endEntry(): void {
     if (this.#pending !== undefined) {
-      const { index, ageMs } = this.#pending;
+      const { index, ageMs, answers } = this.#pending;
       const row = this.#rows.get(index)!;
       this.#rows.set(index, { live: row.live, ageMs });
+      for (const { client } of answers) this.#grow(client, ageMs);
       this.flush();
       this.#pending = undefined;
     }
@@ -193,15 +210,20 @@ export class Answers {
       this.#state.answerFloorMs = Math.max(this.#state.answerFloorMs, row.ageMs + 1);
       this.#forget(index);
     }
-    this.#state.answerFloorMs = Math.max(this.#state.answerFloorMs, oldest);
+  }
+
+  #grow(name: string, ageMs: number): void {
+    const client = this.#clients.get(name);
+    if (client !== undefined) client.ageMs = Math.max(client.ageMs, ageMs);
   }
 
   #remember(index: number, { client: name, sequence, lowestUnanswered: lowest }: Answer): void {
     let client = this.#clients.get(name);
     if (client === undefined) {
-      client = { floor: 0, answered: new Map() };
+      client = { floor: 0, ageMs: 0, answered: new Map() };
       this.#clients.set(name, client);
     }
+    client.ageMs = Math.max(client.ageMs, this.#rows.get(index)!.ageMs);
     if (sequence < client.floor) {
       // Nobody can ask for it. What else its entry answered is still to come.
       this.#dead.push(index);

@@ -18,7 +18,7 @@ import { TABLES_SCHEMA } from "./table-keys.js";
 import { MAX_TOLD_OUTCOMES } from "./told.js";
 
 /** Of the code in this folder: any change to what a command does to the database counts it up. */
-const APPLY_CODE_VERSION = 9;
+const APPLY_CODE_VERSION = 10;
 
 /** An answer with more bytes of rows than this is not kept; a repetition of its command learns only that the outcome is past telling. */
 export const MAX_KEPT_ANSWER_BYTES = 16 * 1024;

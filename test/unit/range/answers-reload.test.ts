@@ -2,17 +2,19 @@
 import { expect, it } from "vitest";
 import { groupId } from "../../../src/base/ids.js";
 import { encodeKey } from "../../../src/base/keys.js";
+import { decodeResults } from "../../../src/machines/range/command.js";
 import type { StoreCore } from "../../../src/machines/range/store-core.js";
-import type { Command } from "../../../src/machines/range/types.js";
+import type { Command, CommandResult } from "../../../src/machines/range/types.js";
 import { at, entry, execute, statement, temporaryDirectory, WALL_MS } from "./helpers.js";
 import { childOf, openRange, split } from "./ranges.js";
 
 const SPLIT_AT = encodeKey(1, [100n]);
-const key = (client: string, sequence: number, lowestUnanswered: number) => ({
+const HOUR_MS = 3_600_000;
+const key = (client: string, sequence: number, lowestUnanswered: number, afterMs = 0) => ({
   client,
   sequence,
   lowestUnanswered,
-  issuedMs: WALL_MS,
+  issuedMs: WALL_MS + afterMs,
 });
 
 /** A write of a client that counts, and tells which answers it has. */
@@ -33,12 +35,17 @@ class Replicas {
   }));
   #index = 1;
 
-  apply(command: Command): void {
+  /** What the first answers; the other says the same. */
+  apply(command: Command): CommandResult {
     this.#index++;
     const { generation } = this.#first.rangeState!.descriptor;
-    for (const { store } of this.#lefts)
-      store.apply([entry(this.#index, [command], generation)], at(this.#index));
+    const [first, second] = this.#lefts.map(({ store }) => {
+      const { results } = store.apply([entry(this.#index, [command], generation)], at(this.#index));
+      return decodeResults(results[0]!)[0]!;
+    });
     this.#lefts[1]!.store.rest();
+    expect(second).toEqual(first);
+    return first!;
   }
 
   get #first(): StoreCore {
@@ -85,4 +92,33 @@ it("the same log makes the same file, through a split and a merge, however often
     const [first, second] = await replicas.digests();
     expect(second, `after write ${sequence}`).toBe(first);
   }
+});
+
+it("what may have gone is never done again, and what was issued since is, whatever clocks say", async () => {
+  const replicas = new Replicas();
+  const insert = (id: number, stampedMs: number, of: Extract<Command, { kind: "execute" }>["key"]) =>
+    replicas.apply({
+      kind: "execute",
+      key: of,
+      wallMs: WALL_MS + stampedMs,
+      statement: statement(`insert into t values (${id})`),
+    });
+  const forgotten = {
+    ok: false,
+    error: ["ambiguous", "OSTRAKA_UNKNOWN_OUTCOME", expect.anything(), null],
+  };
+  replicas.apply(execute("create table t(a integer primary key)"));
+  // Issued by a clock that is ahead of the next one's. Its answer goes with the next write.
+  const first = key("c", 1, 1, 500);
+  expect(insert(1, 0, first)).toMatchObject({ ok: true });
+  expect(insert(2, 10, key("c", 2, 2, 10))).toMatchObject({ ok: true });
+  await replicas.splitAndMerge();
+  // A clock that is far ahead lets all of that go.
+  expect(insert(3, 5 * HOUR_MS, key("d", 1, 1, 5 * HOUR_MS))).toMatchObject({ ok: true });
+  expect(insert(1, 5 * HOUR_MS, first)).toMatchObject(forgotten);
+  expect(insert(4, 5 * HOUR_MS, key("e", 1, 1, 20))).toMatchObject(forgotten);
+  expect(insert(4, 5 * HOUR_MS, key("e", 1, 1, 600))).toMatchObject({ ok: true });
+  expect(insert(4, 5 * HOUR_MS, key("e", 1, 1, 600))).toMatchObject({ ok: true, repeated: true });
+  const [one, other] = await replicas.digests();
+  expect(other).toBe(one);
 });
