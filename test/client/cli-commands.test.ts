@@ -277,6 +277,14 @@ describe("import", () => {
   });
 });
 
+test("a node that is named twice, and not alike, is refused before anything is asked", async () => {
+  for (const verb of ["status", "drain", "remove"]) {
+    const { exitCode, stderr } = await ostraka(["node", verb, "2", "--node", "3", "--url", server.url]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toBe("Error: the node is given twice, as an argument and as --node\n");
+  }
+});
+
 test("a dump that nobody reads any more ends", async () => {
   await sql([
     "-c",

@@ -82,6 +82,8 @@ const COLUMNS = ["id", "address", "http", "status", "state", "voter", "ranges", 
 
 function nodeNumber(id: string | undefined, flags: NodeFlags): number {
   const text = id ?? flags.node;
+  if (flags.node !== undefined && flags.node !== text)
+    throw new CommandFailure(EXIT.failure, "the node is given twice, as an argument and as --node");
   if (text === undefined) throw new CommandFailure(EXIT.failure, "which node: its number is needed");
   return parseInteger("NODE", text, 1, 2 ** 31 - 1);
 }

@@ -54,6 +54,11 @@ function needArgument(args: readonly string[], usage: string): string {
   return first;
 }
 
+/** A text that may be a semicolon, which ends other commands. */
+function textArgument(args: readonly string[], line: string, usage: string): string {
+  return args[0] ?? (/\s;\s*$/.test(line) ? ";" : needArgument(args, usage));
+}
+
 function parseSwitch(text: string, usage: string): boolean {
   if (/^(?:on|yes|true|1)$/i.test(text)) return true;
   if (/^(?:off|no|false|0)$/i.test(text)) return false;
@@ -234,16 +239,16 @@ const DOT_COMMANDS: readonly MetaCommand[] = [
     names: [".nullvalue"],
     usage: ".nullvalue TEXT",
     help: "What NULL looks like",
-    run: (shell, args) => {
-      shell.settings.nullText = needArgument(args, ".nullvalue TEXT");
+    run: (shell, args, line) => {
+      shell.settings.nullText = textArgument(args, line, ".nullvalue TEXT");
     },
   },
   {
     names: [".separator"],
     usage: ".separator TEXT",
     help: "What stands between the columns of csv",
-    run: (shell, args) => {
-      shell.settings.separator = needArgument(args, ".separator TEXT");
+    run: (shell, args, line) => {
+      shell.settings.separator = textArgument(args, line, ".separator TEXT");
     },
   },
   {

@@ -120,6 +120,7 @@ describe("scripts", () => {
     );
     expect(takeErrors()).toBe("");
     expect(out).toBe("a;b\n1;2\nx; y;\nz\nz\n1,2\n1,2\n");
+    expect(await run(".headers off\n.separator ;\n.nullvalue ;\nselect 1, null;")).toBe("1;;\n");
   });
 
   test("pieces may be cut anywhere", async () => {
