@@ -448,8 +448,9 @@ export class Transaction {
   }
 
   #did(stamped: StampedStatement, analysis: Analysis, told: StatementOutcome | WireError): void {
-    // What only touches the session's TEMP objects is nothing to replicate.
-    const kind = changesDatabase(analysis, stamped.params) ? "write" : "temp";
+    // What only touches the session's TEMP objects is nothing to replicate. A write that finds no key to look for is one.
+    const ofTemp = analysis.touchesTemp && !changesDatabase(analysis, stamped.params);
+    const kind = ofTemp ? "temp" : "write";
     this.history.wrote({ ...stamped, told: toldDigest(told) }, told, this.#light.ordinal, kind);
   }
 

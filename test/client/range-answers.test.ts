@@ -131,3 +131,18 @@ test("tables of ours are not told of, by a pragma or its function", async () => 
   );
   await session.close();
 });
+
+test("a write over several ranges that looks for no key has changed nothing, and says so", async () => {
+  await db.exec("create table t (id integer primary key, n); insert into t values (1, 1), (5, 5)");
+  await db.admin("range.split", { table: "t", at: ["3"] });
+  const greatest = "update t set n = (select max(n) from t) where id";
+  const none = { sql: `${greatest} = ?`, args: [null] };
+  const timeoutMs = 5000;
+  expect(await db.execute(none.sql, none.args, { timeoutMs })).toMatchObject({ rowsAffected: 0 });
+  expect(await db.execute(`${greatest} between 2 and 1`, [], { timeoutMs })).toMatchObject({
+    rowsAffected: 0,
+  });
+  const results = await db.batch([none, "update t set n = n + 1 where id in (1, 5)", none], { timeoutMs });
+  expect(results.map(({ rowsAffected }) => rowsAffected)).toEqual([0, 2, 0]);
+  await db.execute("drop table t");
+});
