@@ -115,7 +115,8 @@ export class Answers {
 
   /** Of rows that go, as another has told that they may, the newest may be one of them. */
   #keepAge({ ageMs, answered }: Client): void {
-    const index = Math.max(...answered.values());
+    let index = Number.NEGATIVE_INFINITY;
+    for (const at of answered.values()) index = Math.max(index, at);
     const row = this.#rows.get(index)!;
     if (row.ageMs >= ageMs) return;
     this.#rows.set(index, { live: row.live, ageMs });
