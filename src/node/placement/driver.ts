@@ -48,6 +48,8 @@ export interface DriverOptions {
   readonly silentMs: number;
 }
 
+type Change = Extract<PlacementAction, { readonly kind: "change" }>["changes"][number];
+
 interface Known {
   heardMs: number;
   stamp: string;
@@ -60,6 +62,8 @@ export class PlacementDriver {
   readonly #known = new Map<NodeId, Known>();
   /** What was asked of groups' leaders and is not done. */
   readonly #busy = new Map<GroupId, PlacementAction>();
+  /** Voters that groups have since they were changed, until a leader tells: a leader that goes leaves none behind. */
+  readonly #votersSince = new Map<GroupId, readonly NodeId[]>();
   /** Groups that were changed since this look began: what is known of them is old. */
   readonly #changed = new Set<GroupId>();
   /** Since when this node leads meta, by its monotonic clock. */
@@ -114,6 +118,7 @@ export class PlacementDriver {
     if (!handle.status().leaderReady) {
       this.#sinceMs = undefined;
       this.#known.clear();
+      this.#votersSince.clear();
       return;
     }
     this.#sinceMs ??= clock.monotonicMs();
@@ -200,6 +205,7 @@ export class PlacementDriver {
     const leaders = this.#leaders();
     const awaiting = this.#takingIn(leaders);
     for (const [group, { leader, facts }] of leaders) {
+      if (!this.#changed.has(group)) this.#votersSince.delete(group);
       // One that is not heard any more may have been replaced.
       const lost = silent.has(leader);
       if (meta.isMerged(group)) continue;
@@ -226,7 +232,7 @@ export class PlacementDriver {
     }
     // Nothing can be done for a range whose leader is not known, but its replicas are somewhere.
     for (const { range, replicas } of meta.state.ranges)
-      if (!leaders.has(range)) groups.push(leaderless(range, replicas));
+      if (!leaders.has(range)) groups.push(leaderless(range, this.#votersSince.get(range) ?? replicas));
     const placed = nodes.map((node) => ({
       id: node.id as NodeId,
       standing: standing(node),
@@ -299,8 +305,9 @@ export class PlacementDriver {
 
   #carryOut(action: PlacementAction): void {
     const { group } = action;
-    const leader = this.#leaders().get(group)?.leader;
-    if (leader === undefined || this.#busy.has(group)) return;
+    const known = this.#leaders().get(group);
+    if (known === undefined || this.#busy.has(group)) return;
+    const { leader, facts } = known;
     this.#busy.set(group, action);
     const { self, calls, changes, clock, logger } = this.#options;
     const done =
@@ -312,6 +319,7 @@ export class PlacementDriver {
         logger.info({ ...action }, "placement has changed a group");
         this.#busy.delete(group);
         this.#changed.add(group);
+        if (action.kind === "change") this.#votersSince.set(group, votersAfter(facts.voters, action.changes));
         this.#soon();
       },
       (error: unknown) => {
@@ -322,6 +330,15 @@ export class PlacementDriver {
       },
     );
   }
+}
+
+function votersAfter(voters: readonly NodeId[], changes: readonly Change[]): NodeId[] {
+  const after = new Set(voters);
+  for (const { kind, node } of changes) {
+    if (kind === "voter") after.add(node);
+    else after.delete(node);
+  }
+  return [...after];
 }
 
 function leaderless(group: GroupId, replicas: readonly NodeId[]): PlacedGroup {

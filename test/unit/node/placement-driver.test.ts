@@ -48,6 +48,7 @@ class Cluster {
   readonly meta = new MetaMachine();
   readonly asked: PlacementAction[] = [];
   readonly said = new Map<NodeId, GroupFacts[]>();
+  onAct: (action: PlacementAction) => void = () => {};
   readonly #driver: PlacementDriver;
   #index = 0;
   #stamps = 0;
@@ -97,7 +98,10 @@ class Cluster {
         facts: () => ({ stamp: String(++this.#stamps), full: false, leads: this.said.get(SELF) }),
       } as unknown as NodeFactsKeeper,
       changes: {
-        act: async (action: PlacementAction) => void this.asked.push(action),
+        act: async (action: PlacementAction) => {
+          this.asked.push(action);
+          this.onAct(action);
+        },
       } as unknown as Changes,
       silentMs: 2_000,
     });
@@ -194,6 +198,37 @@ describe("placement", () => {
     cluster.say(1, leads(groupId(3), [1, 2], { changing: true }));
     await cluster.clock.advance(3_000);
     expect(cluster.groupsAsked()).not.toContain(3);
+  });
+
+  it("knows where ranges are that wait for a leader after a move", async () => {
+    cluster = new Cluster(2, 8);
+    cluster.run({ kind: "configure", settings: { replicas: 1 } });
+    const ranges = Array.from({ length: 8 }, (_, i) => groupId(3 + i));
+    cluster.said.set(SELF, [leads(META_GROUP, [1], { learners: ids([2]) }), leads(COORDINATOR_GROUP, [2])]);
+    cluster.say(1, ...ranges.map((range) => leads(range, [1])));
+    for (const range of ranges)
+      cluster.run({
+        kind: "report",
+        ranges: [{ ...cluster.meta.directory.get(range)!, replicas: ids([1]) }],
+      });
+    const moved = new Set<GroupId>();
+    cluster.onAct = (action) => {
+      const said = cluster.said.get(SELF)!;
+      const at = said.findIndex(({ group }) => group === action.group);
+      if (action.kind !== "change" || at < 0) return;
+      const [{ kind, node }] = action.changes as [(typeof action.changes)[number]];
+      if (kind === "learner") said[at] = leads(action.group, [1], { learners: [node], caughtUp: [node] });
+      else {
+        // The one that led is gone, and the other has yet to be elected.
+        said.splice(at, 1);
+        moved.add(action.group);
+      }
+    };
+    await cluster.clock.advance(5_000);
+    expect(moved.size).toBe(3);
+    for (const range of moved) cluster.say(2, leads(range, [2], { term: 6 }));
+    await cluster.clock.advance(5_000);
+    expect(moved.size).toBe(3);
   });
 
   it("does not balance by a part of what there is, as when a node has not answered yet", async () => {
