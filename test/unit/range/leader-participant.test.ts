@@ -519,8 +519,20 @@ describe("the outcome of an autocommit write", () => {
 
   it("is not known where the name does not tell whether its answer may have been forgotten", async () => {
     const made = await world();
-    const { client, sequence } = key(made);
-    expect(await made.leader.outcome(id(`${client}:${sequence}`), 1)).toBe("unknown");
+    const timeless = (): ReturnType<typeof id> => {
+      const { client, sequence } = key(made);
+      return id(`${client}:${sequence}`);
+    };
+    const write = async (): Promise<void> => {
+      const statement = { sql: "UPDATE t SET v = 5 WHERE id = 1", params: [] };
+      const written = made.leader.write({ key: key(made), statement, flags: 0, lastInsertRowid: 0n });
+      expect(await written).toMatchObject({ ok: true });
+    };
+    await write();
+    expect(await made.leader.outcome(timeless(), 1)).toBe("aborted");
+    await made.clock.advance(2 * 3_600_000);
+    await write();
+    expect(await made.leader.outcome(timeless(), 1)).toBe("unknown");
   });
 
   it("is not known of one that is from the future, and may yet come", async () => {
