@@ -249,7 +249,8 @@ export class StoreServer {
 
   #status(store: number): StoreStatus[] {
     const core = this.#stores.get(store);
-    if (core === undefined) return [];
+    // What is being closed has nothing to say any more, and cannot be asked.
+    if (core === undefined || this.#closing.has(store)) return [];
     const appliedIndex: LogIndex = core.appliedIndex;
     const children = core.takeChildren();
     const { making } = core;

@@ -33,3 +33,15 @@ it("sends whoever asks a store elsewhere that is only still there for what is un
   await (await first).release();
   await worker.close();
 });
+
+it("applies what it was given right before it was closed, and others go on", async () => {
+  const worker = openLocalStores({ clock });
+  const [store, other] = [1, 2].map(() => worker.store(join(temporaryDirectory(), "range.db")));
+  await Promise.all([store!.open(), other!.open()]);
+  const applied = store!.apply([entry(1, [execute("create table t(a)")])], at(1));
+  const closed = store!.close();
+  expect(await other!.schema()).toMatchObject({ statements: [] });
+  expect(await applied).toHaveLength(1);
+  await closed;
+  await worker.close();
+});
