@@ -406,6 +406,30 @@ describe("in-process runners", () => {
     expect(await trace()).toEqual(first);
   }, 60_000);
 
+  it("end when nobody has needed them for a minute or two, but for one and those in use", async () => {
+    const clock = new TurnedClock();
+    const pool = createInProcessRunnerPool({ clock, size: 8 });
+    const runners = await Promise.all(Array.from({ length: 5 }, () => pool.acquire()));
+    const alive = (): number => runners.filter(({ dead }) => !dead).length;
+    for (const runner of runners) pool.release(runner);
+    await clock.turn(30_000);
+    const needed = await Promise.all([pool.acquire(), pool.acquire()]);
+    for (const runner of needed) pool.release(runner);
+    await clock.turn(29_000);
+    expect(alive()).toBe(5);
+    await clock.turn(2_000);
+    expect(alive()).toBe(3);
+    expect(needed.filter(({ dead }) => dead)).toEqual([]);
+    const used = await pool.acquire();
+    await clock.turn(120_000);
+    expect(alive()).toBe(2);
+    pool.release(used);
+    await clock.turn(120_000);
+    expect(alive()).toBe(1);
+    expect(used.dead).toBe(false);
+    await pool.close();
+  });
+
   it("assemble a scratch database", async () => {
     const clock = new TurnedClock();
     const pool = createInProcessRunnerPool({ clock, size: 1 });

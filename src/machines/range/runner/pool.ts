@@ -6,6 +6,7 @@
  * 1. At most `size` runners exist; whoever finds none free waits in line, and the line is bounded in length and time.
  * 2. A runner that is handed out has no pin, copy, TEMP objects or statements of anybody else's.
  * 3. A runner that died before it ever worked is not replaced by itself: only the next request tries again.
+ * 4. Of those that nobody has needed for `IDLE_MS` one stays, or as many as are to be kept warm: each holds some 60 MB.
  */
 import { tmpdir } from "node:os";
 import { RetryError, UserError } from "../../../base/errors.js";
@@ -47,6 +48,8 @@ export function createInProcessRunnerPool(options: RunnerPoolOptions): RunnerPoo
   return new Pool({ warm: 0, ...options }, (events) => new InProcessLink(options.clock, events));
 }
 
+const IDLE_MS = 60_000;
+
 interface Waiting {
   readonly resolve: (runner: Runner) => void;
   readonly reject: (error: Error) => void;
@@ -64,7 +67,11 @@ class Pool implements RunnerPool {
   readonly #graceMs: number;
   readonly #connect: (events: LinkEvents) => RunnerLink;
   readonly #runners = new Set<RunnerClient>();
+  /** The one used last at the end, and taken first. */
   readonly #idle: RunnerClient[] = [];
+  /** How many of the idle ones nobody has needed since the timer was set. */
+  #spare = 0;
+  #idleTimer: Timer | undefined;
   readonly #waiting: Waiting[] = [];
   #closed = false;
 
@@ -83,7 +90,10 @@ class Pool implements RunnerPool {
     if (this.#closed) return Promise.reject(unavailable("this node is closing"));
     if (signal?.aborted) return Promise.reject(interrupted());
     const idle = this.#idle.pop();
-    if (idle !== undefined) return Promise.resolve(idle);
+    if (idle !== undefined) {
+      this.#spare = Math.min(this.#spare, this.#idle.length);
+      return Promise.resolve(idle);
+    }
     if (this.#runners.size < this.#size) return Promise.resolve(this.#start());
     if (this.#waiting.length >= this.#maxWaiting)
       return Promise.reject(unavailable("too many statements wait for a process to run in"));
@@ -125,6 +135,7 @@ class Pool implements RunnerPool {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#idleTimer?.cancel();
     for (const waiting of this.#waiting.splice(0)) {
       this.#settle(waiting);
       waiting.reject(unavailable("this node is closing"));
@@ -142,6 +153,7 @@ class Pool implements RunnerPool {
     this.#runners.delete(runner);
     const at = this.#idle.indexOf(runner);
     if (at >= 0) this.#idle.splice(at, 1);
+    this.#spare = Math.min(this.#spare, this.#idle.length);
     if (this.#closed) return;
     if (this.#waiting.length > 0) this.#offer(this.#start());
     else if (this.#runners.size < this.#warm && runner.proven) this.#idle.push(this.#start());
@@ -151,10 +163,23 @@ class Pool implements RunnerPool {
     const waiting = this.#waiting.shift();
     if (waiting === undefined) {
       this.#idle.push(runner);
+      this.#watchIdle();
       return;
     }
     this.#settle(waiting);
     waiting.resolve(runner);
+  }
+
+  #watchIdle(): void {
+    const kept = Math.max(this.#warm, 1);
+    if (this.#idleTimer !== undefined || this.#idle.length <= kept) return;
+    this.#spare = this.#idle.length;
+    this.#idleTimer = this.#clock.setTimer(IDLE_MS, () => {
+      this.#idleTimer = undefined;
+      const most = this.#idle.length - kept;
+      for (const runner of this.#idle.slice(0, Math.max(0, Math.min(this.#spare, most)))) runner.kill();
+      this.#watchIdle();
+    });
   }
 
   #settle({ timer, signal, onAbort }: Waiting): void {
