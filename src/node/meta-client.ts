@@ -3,7 +3,7 @@
  * to be let in, and making this node known when it starts.
  */
 import { FatalError, RetryError, UserError } from "../base/errors.js";
-import { type GroupId, groupId, type LogIndex } from "../base/ids.js";
+import { type GroupId, groupId, type LogIndex, nodeId } from "../base/ids.js";
 import type { Clock } from "../base/io.js";
 import { pause } from "../base/waits.js";
 import { Deadline } from "../gateway/deadline.js";
@@ -26,6 +26,7 @@ import { KNOWN_OTHERWISE, REMOVED } from "./peer-refusal.js";
 
 const REGISTER_PAUSE_MS = 200;
 const CALL_MS = 5_000;
+const KNOCK_MS = 1_000;
 /** Less than a stranger waits for its answer. */
 const CATCH_UP_MS = 2_000;
 
@@ -165,8 +166,25 @@ export class MetaClient {
         if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
         if (String(error).includes(REMOVED)) throw new FatalError("OSTRAKA_REMOVED", String(error));
         logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
+        await this.#knock(identity.nodeId);
         await pause(clock, REGISTER_PAUSE_MS);
       }
+    }
+  }
+
+  /**
+   * A node that has left meta's group hears from nobody; whoever it asks refuses it once it was removed. FatalError
+   * OSTRAKA_REMOVED.
+   */
+  async #knock(self: number): Promise<void> {
+    const { network, machine } = this.#options;
+    const others = machine.state.nodes.filter(({ id, state }) => id !== self && state !== "removed");
+    const asked = others.map(({ id }) =>
+      network.calls.call(nodeId(id), "meta.readPoint", [], { timeoutMs: KNOCK_MS }),
+    );
+    for (const answer of await Promise.allSettled(asked)) {
+      const refusal = answer.status === "rejected" ? String(answer.reason) : "";
+      if (refusal.includes(REMOVED)) throw new FatalError("OSTRAKA_REMOVED", refusal);
     }
   }
 
