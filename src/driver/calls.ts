@@ -37,6 +37,9 @@ export interface CallTerms {
   readonly repeat: Repeat;
 }
 
+/** How long an answer may be on its way after the deadline of what is not a write. */
+const ANSWER_MS = 100;
+
 export abstract class RetriedCall<T> implements PooledCall {
   id = 0;
   place = -1;
@@ -198,8 +201,10 @@ export abstract class RetriedCall<T> implements PooledCall {
 
   expire(overdue: boolean): boolean {
     if (this.#settled) return true;
-    // The node keeps the same deadline and knows better what became of a write.
-    if (this.#link !== undefined && this.terms.repeat === "keyed" && !overdue) return false;
+    // The node keeps the same deadline, and knows better what became of a write and what a read waited for.
+    const waitsMs = this.terms.repeat === "keyed" ? Number.POSITIVE_INFINITY : ANSWER_MS;
+    const soon = this.pool.clock.monotonicMs() < this.deadlineMs + waitsMs;
+    if (this.#link !== undefined && soon && !overdue) return false;
     this.#link?.cancel(this);
     return this.#giveUp();
   }

@@ -146,16 +146,14 @@ export class GatewayDatabase implements GatewayParts {
     inDoubt?: InDoubt,
     unwanted?: (value: T) => void,
   ): Promise<T> {
-    const tried = async (tries: number): Promise<T> => {
-      try {
-        if (!this.ranges.directory().complete) await this.ranges.refresh();
-        return await attempt(tries);
-      } catch (error) {
-        await this.learnFrom(error, tries);
-        throw error;
-      }
-    };
-    return deadline.persist(tried, inDoubt, unwanted);
+    return deadline.persist(attempt, inDoubt, unwanted, (tries, failure) =>
+      tries === 0 && this.ranges.directory().complete ? undefined : this.#prepare(tries, failure),
+    );
+  }
+
+  async #prepare(tries: number, failure: unknown): Promise<void> {
+    await this.learnFrom(failure, tries - 1);
+    if (!this.ranges.directory().complete) await this.ranges.refresh();
   }
 
   /** Whoever is refused without being told where to go asks meta. */

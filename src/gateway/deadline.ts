@@ -30,6 +30,8 @@ export class Deadline {
   #listeners: Set<() => void> | undefined;
   #controller: AbortController | undefined;
   #ended: (() => void)[] | undefined;
+  /** What an attempt failed for want of, while the next one has not begun. */
+  #lacking: unknown;
   readonly #onClientAbort = () => this.#stop("cancelled");
 
   constructor(
@@ -84,9 +86,10 @@ export class Deadline {
 
   /** Why the statement was stopped, as the client is told; only true while nothing can have been committed. */
   reason(): RetryError | UserError {
-    return this.#stopped === "timeout"
-      ? new RetryError("OSTRAKA_TIMEOUT", `the statement was stopped after ${this.timeoutMs} ms`)
-      : new UserError("SQLITE_INTERRUPT", "interrupted");
+    if (this.#stopped !== "timeout") return new UserError("SQLITE_INTERRUPT", "interrupted");
+    // Whoever waits for a quorum until the end was not slow.
+    if (this.#lacking !== undefined) return unavailable(this.#lacking, this.timeoutMs!);
+    return new RetryError("OSTRAKA_TIMEOUT", `the statement was stopped after ${this.timeoutMs} ms`);
   }
 
   /** Called when the statement is over, whatever came of it. */
@@ -127,26 +130,32 @@ export class Deadline {
   /**
    * Tries until it passes: RouteError (another node leads) and OSTRAKA_UNAVAILABLE are tried again with a growing
    * pause until the time for finding a quorum is over. `inDoubt` names the transaction when an attempt may commit it:
-   * then being stopped in the middle of an attempt is an unknown outcome. `unwanted` as for `race`.
+   * then being stopped in the middle of an attempt is an unknown outcome. `unwanted` as for `race`. `before` an attempt
+   * is learned what it needs, also of the failure of the last one; that commits nothing.
    */
   async persist<T>(
     attempt: (tries: number) => Promise<T>,
     inDoubt?: InDoubt,
     unwanted?: (value: T) => void,
+    before?: (tries: number, failure: unknown) => Promise<void> | undefined,
   ): Promise<T> {
     let ambiguous: AmbiguousError | undefined;
+    let failure: unknown;
     for (let tries = 0; ; tries++) {
       if (this.#stopped !== undefined) throw ambiguous ?? this.reason();
-      let failure: unknown;
+      let begun = false;
       try {
+        const learned = before?.(tries, failure);
+        if (learned !== undefined) await this.race(learned);
+        this.#lacking = undefined;
+        begun = true;
         return await this.race(attempt(tries), unwanted);
       } catch (error) {
         failure = error;
       }
       if (this.#stopped !== undefined && !isOutcome(failure)) {
-        throw inDoubt === undefined
-          ? this.reason()
-          : (ambiguous ?? new AmbiguousError("stopped before the answer arrived", inDoubt.transaction));
+        if (inDoubt === undefined || !begun) throw ambiguous ?? this.reason();
+        throw ambiguous ?? new AmbiguousError("stopped before the answer arrived", inDoubt.transaction);
       }
       if (failure instanceof AmbiguousError) {
         if (inDoubt !== undefined)
@@ -159,6 +168,7 @@ export class Deadline {
       this.#attach();
       const pauseMs = Math.min(10 * 2 ** Math.min(tries, 5), 200);
       if (this.availableMs() <= pauseMs) throw ambiguous ?? unavailable(failure, this.availabilityMs);
+      this.#lacking = failure;
       await this.pause(pauseMs).catch((stopped: unknown) => {
         throw ambiguous ?? stopped;
       });
@@ -181,7 +191,6 @@ function isPassing(error: unknown): boolean {
 
 function unavailable(cause: unknown, waitedMs: number): RetryError {
   const detail = cause instanceof Error ? `: ${cause.message}` : "";
-  return new RetryError("OSTRAKA_UNAVAILABLE", `no quorum answered within ${waitedMs} ms${detail}`, {
-    cause,
-  });
+  const message = `no quorum answered within ${Math.round(waitedMs)} ms${detail}`;
+  return new RetryError("OSTRAKA_UNAVAILABLE", message, { cause });
 }
