@@ -248,6 +248,24 @@ describe.each([
     await nine(at);
   });
 
+  test("a TEMP trigger stays with its table when a TEMP table takes the name", async () => {
+    await nine(at);
+    const s = await db.session();
+    await s.exec(`create temp table seen (id, v);
+      create temp trigger x after update of v on t begin insert into seen values (new.id, new.v); end;
+      create temp table t (z)`);
+    await s.execute("update main.t set v = 'x' where id in (1, 9)");
+    await s.execute("update t set z = 1");
+    expect(await rows(s, "select id, v from seen order by id")).toEqual([
+      [1, "x"],
+      [9, "x"],
+    ]);
+    await s.exec("drop table temp.t; update t set v = 'y' where id in (2, 8)");
+    expect(await one(s, "select count(*) from seen where v = 'y'")).toBe(2);
+    await s.execute("drop trigger x");
+    await s.close();
+  });
+
   test("a table is dropped as its children say", async () => {
     await db.exec(`create table p (id integer primary key); insert into p select id from t;
       create table c (id integer primary key, p references p (id)); insert into c select id, 10 - id from t`);

@@ -5,6 +5,7 @@
  * Rests on how SQLite stores text: "CREATE TABLE|VIEW|INDEX|UNIQUE INDEX|TRIGGER|VIRTUAL TABLE " and then the
  * user's own characters from the bare name on; IF NOT EXISTS and schema qualifiers are already gone.
  */
+import { TokenKind, tokenize, wordAt } from "../../sql/tokenizer.js";
 
 const STORED = /^\s*CREATE\s+(TABLE|VIEW|TRIGGER|VIRTUAL\s+TABLE|(?:UNIQUE\s+)?INDEX)\s+/i;
 
@@ -18,6 +19,22 @@ export function asTemp(stored: string): string {
   if (kind === "TABLE" || kind === "VIEW" || kind === "TRIGGER") return `CREATE TEMP ${kind} ${rest}`;
   if (/^IF\s+NOT\s+EXISTS\b/i.test(rest) || /^(temp|"temp"|`temp`|\[temp\])\s*\./i.test(rest)) return stored;
   return `CREATE ${kind} temp.${rest}`;
+}
+
+/**
+ * SQL that tells of a row `o` of the TEMP schema whether it is a trigger on a table of the shared database whose name a TEMP
+ * object bears too: rows are in the order in which objects were made, and that one came later.
+ */
+export const IS_HIDDEN_BEHIND = `o.type = 'trigger' AND EXISTS (SELECT 1 FROM temp.sqlite_temp_schema later
+  WHERE later.type IN ('table', 'view') AND later.name = o.tbl_name COLLATE NOCASE AND later.rowid > o.rowid)`;
+
+/** The text of a trigger that is on a table of the shared database, whatever else is called so. */
+export function onShared(trigger: string): string {
+  const tokens = tokenize(trigger);
+  const on = tokens.kinds.findIndex((_, i) => wordAt(tokens, i) === "ON");
+  if (on < 0 || tokens.kinds[on + 2] === TokenKind.Dot) return trigger;
+  const at = tokens.starts[on + 1]!;
+  return `${trigger.slice(0, at)}main.${trigger.slice(at)}`;
 }
 
 /** Prefix of everything that is ours, not the session's. */

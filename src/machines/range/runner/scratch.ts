@@ -22,7 +22,7 @@ import { HEADER, SessionFlag, type SessionFlags } from "../../../sql/types.js";
 import { openConnection, type RangeConnection } from "../connection.js";
 import { buildSchema } from "../oracle.js";
 import { classifySqliteError } from "../sqlite-errors.js";
-import { asTemp, quoteName } from "../temp-objects.js";
+import { asTemp, IS_HIDDEN_BEHIND, onShared, quoteName } from "../temp-objects.js";
 import type { SchemaSnapshot, ScratchLoad } from "../types.js";
 import { FillLog, type FillPiece } from "./fill-log.js";
 import { RowSink } from "./row-sink.js";
@@ -355,20 +355,20 @@ export class ScratchDatabase implements Follower {
     if (this.#bare.has(key)) return;
     this.#bare.add(key);
     const { database } = this.connection;
-    const find = (schema: string): [string, string][] =>
+    const find = (schema: string, hidden = "0"): [string, string, bigint][] =>
       database
         .prepare(
-          `SELECT name, sql FROM ${schema} WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid`,
+          `SELECT name, sql, ${hidden} FROM ${schema} o WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid`,
         )
         .raw()
-        .all(name) as [string, string][];
+        .all(name) as [string, string, bigint][];
     for (const [trigger, sql] of find("main.sqlite_schema")) {
       database.exec(`DROP TRIGGER main.${quoteName(trigger)}`);
       this.#triggers.push(sql);
     }
-    for (const [trigger, sql] of find("temp.sqlite_temp_schema")) {
+    for (const [trigger, sql, hidden] of find("temp.sqlite_temp_schema", IS_HIDDEN_BEHIND)) {
       database.exec(`DROP TRIGGER temp.${quoteName(trigger)}`);
-      this.#triggers.push(asTemp(sql));
+      this.#triggers.push(asTemp(hidden ? onShared(sql) : sql));
     }
   }
 

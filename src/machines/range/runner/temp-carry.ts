@@ -8,12 +8,13 @@
 import Database from "better-sqlite3";
 import type { SqlValue } from "../../../base/values.js";
 import type { RangeConnection } from "../connection.js";
-import { asTemp, INTERNAL_PREFIX, quoteName } from "../temp-objects.js";
+import { asTemp, INTERNAL_PREFIX, IS_HIDDEN_BEHIND, onShared, quoteName } from "../temp-objects.js";
 
 interface TempObject {
   readonly type: string;
   readonly name: string;
   readonly sql: string | null;
+  readonly hidden: bigint;
 }
 
 const OURS = `substr(name, 1, ${INTERNAL_PREFIX.length}) = '${INTERNAL_PREFIX}' OR substr(tbl_name, 1, ${INTERNAL_PREFIX.length}) = '${INTERNAL_PREFIX}'`;
@@ -28,7 +29,10 @@ export function hasTempObjects(connection: RangeConnection): boolean {
 /** Neither connection may be inside a transaction. */
 export function carryTemp(from: RangeConnection, to: RangeConnection): void {
   const objects = from.database
-    .prepare(`SELECT type, name, sql FROM temp.sqlite_temp_schema WHERE NOT (${OURS}) ORDER BY rowid`)
+    .prepare(
+      `SELECT type, name, sql, ${IS_HIDDEN_BEHIND} AS hidden FROM temp.sqlite_temp_schema o
+       WHERE NOT (${OURS}) ORDER BY rowid`,
+    )
     .all() as TempObject[];
   if (objects.length === 0) return;
   const kinds = new Map(
@@ -50,7 +54,8 @@ export function carryTemp(from: RangeConnection, to: RangeConnection): void {
         attempt(to, asTemp(sql));
     for (const { name } of tables)
       if (kinds.get(name) !== "virtual" && !name.startsWith("sqlite_stat")) carryRows(from, to, name);
-    for (const { type, sql } of objects) if (type !== "table" && sql !== null) attempt(to, asTemp(sql));
+    for (const { type, sql, hidden } of objects)
+      if (type !== "table" && sql !== null) attempt(to, asTemp(hidden ? onShared(sql) : sql));
     to.database.exec("COMMIT");
   } catch (error) {
     if (to.database.inTransaction) to.database.exec("ROLLBACK");
