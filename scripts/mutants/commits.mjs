@@ -550,7 +550,7 @@ export const COMMIT_MUTANTS = [
     name: "append in another term what was validated in this one",
     rule: 4,
     file: "src/range/proposer.ts",
-    find: "this.#handle.propose(data, { onlyInTerm: this.#queueTerm })",
+    find: "this.#handle.propose(data, { onlyInTerm: term })",
     replace: "this.#handle.propose(data, {})",
     tests: ["range/leader-participant"],
   },
