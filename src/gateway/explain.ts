@@ -82,11 +82,11 @@ function howItRuns(
   const named = tables.length === 0 ? "" : ` (${tables.join(", ")})`;
   const touched = db.touched(footprint);
   const changesSchema = writes.some(({ table }) => table === SCHEMA);
-  if (changesSchema && db.whole === undefined) return `EVERY RANGE${named}`;
-  if (touched.length <= 1) return `SINGLE RANGE ${(touched[0] ?? db.first).range}${named}`;
-  const ranges = `${touched.length} RANGES ${touched.map(({ range }) => range).join(", ")}${named}`;
+  if (changesSchema && db.whole === undefined) return `every range${named}`;
+  if (touched.length <= 1) return `single range ${(touched[0] ?? db.first).range}${named}`;
+  const ranges = `${touched.length} ranges ${touched.map(({ range }) => range).join(", ")}${named}`;
   const what = plan && described(plan, params);
-  return what === undefined ? `GATHER FROM ${ranges}` : `PUSHDOWN ${what} TO ${ranges}`;
+  return what === undefined ? `gather from ${ranges}` : `pushdown ${what} to ${ranges}`;
 }
 
 /** What names system tables is not analysed: it touches the tables that it names beside them. */

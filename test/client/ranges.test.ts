@@ -153,10 +153,10 @@ test("EXPLAIN and CREATE TABLE … AS know the system tables", async () => {
   await db.exec("drop table if exists t; create table t (id integer primary key, v)");
   await db.admin("range.split", { table: "t", at: ["4"] });
   const plans: [sql: string, first: RegExp][] = [
-    ["select * from ostraka_nodes", /^SINGLE RANGE \d+$/],
-    ["select * from ostraka_nodes, t", /^GATHER FROM 2 RANGES \d+, \d+ \(t\)$/],
-    ["insert into t (v) select node_id from ostraka_nodes", /^GATHER FROM 2 RANGES \d+, \d+ \(t\)$/],
-    ["create table node as select * from ostraka_nodes", /^EVERY RANGE/],
+    ["select * from ostraka_nodes", /^single range \d+$/],
+    ["select * from ostraka_nodes, t", /^gather from 2 ranges \d+, \d+ \(t\)$/],
+    ["insert into t (v) select node_id from ostraka_nodes", /^gather from 2 ranges \d+, \d+ \(t\)$/],
+    ["create table node as select * from ostraka_nodes", /^every range/],
   ];
   const session = await db.session();
   await session.execute("create temp table mine (x)");
