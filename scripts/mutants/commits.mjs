@@ -660,4 +660,11 @@ export const COMMIT_MUTANTS = [
     replace: "} else {",
     tests: ["sql/analyse"],
   },
+  {
+    name: "abort after a recovery what a range was told is committed",
+    file: "src/coordinator/leader.ts",
+    find: "if (delivered !== undefined && (await delivered(transaction))) return",
+    replace: "if (delivered !== undefined && !(await delivered(transaction)) && term < 0) return",
+    tests: ["coordinator/leader"],
+  },
 ];

@@ -217,6 +217,20 @@ export const MUTANTS = [
     replace: "while (this.#copies.size > 99 && this.#logMayStartOver) {",
     tests: ["range/copies"],
   },
+  {
+    name: "forget a client's late writes as old",
+    file: "src/machines/range/answers.ts",
+    find: "Math.max(this.#pending.ageMs, wallMs, key.issuedMs, newestMs)",
+    replace: "Math.max(this.#pending.ageMs, wallMs)",
+    tests: ["range/answers-reload"],
+  },
+  {
+    name: "propose all that waited as one entry, however large",
+    file: "src/range/proposer.ts",
+    find: "if (data.length > MAX_ENTRY_BYTES && waiting.length > 1) {",
+    replace: "if (data.length > MAX_ENTRY_BYTES && waiting.length > MAX_ENTRY_COMMANDS) {",
+    tests: ["range/leader-fences"],
+  },
   // Transactions
   {
     name: "no validation of what was read at the leader",

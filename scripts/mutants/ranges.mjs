@@ -147,4 +147,18 @@ export const RANGE_MUTANTS = [
     },
     tests: ["range/leader-reshaping", "range/split"],
   },
+  {
+    name: "give a split that is tried again the id of one that may have been made",
+    file: "src/node/operations/ranges.ts",
+    find: "if (error instanceof AmbiguousError) unused = undefined;",
+    replace: "void AmbiguousError;",
+    tests: ["sim/scenarios-ranges"],
+  },
+  {
+    name: "go by what a removed node has said",
+    file: "src/node/placement/driver.ts",
+    find: "if (!nodes.some((node) => node.id === id)) this.#known.delete(id);",
+    replace: "if (nodes.length === 0) this.#known.delete(id);",
+    tests: ["node/placement-driver"],
+  },
 ];
