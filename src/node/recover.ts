@@ -202,7 +202,9 @@ function alone(self: NodeId): ConfState {
 async function beginCoordinator({ disk, directory }: RecoverParts, log: DurableLog, self: NodeId) {
   // What is left there of a replica that was removed is of another log.
   const folder = join(directory, "coordinator");
+  await disk.makeDirectory(folder);
   for (const name of await disk.list(folder)) await disk.remove(join(folder, name));
+  await disk.syncDirectory(folder);
   const first = { index: logIndex(1), term: term(1) };
   await log.append([
     {

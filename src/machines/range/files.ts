@@ -101,8 +101,8 @@ export function placeFile(from: string, to: string): void {
   rmSync(from, { force: true });
 }
 
-async function syncFile(path: string): Promise<void> {
-  const file = await open(path, "r+");
+async function syncFile(path: string, flags: "r" | "r+" = "r+"): Promise<void> {
+  const file = await open(path, flags);
   try {
     await file.sync();
   } finally {
@@ -123,10 +123,12 @@ export async function removeDatabase(path: string, files: FileWork): Promise<voi
   for (const suffix of ["", "-wal", "-shm", "-journal"]) await files.remove(`${path}${suffix}`);
 }
 
-/** The folder of a range that is no longer here. */
+/** The folder of a range that is no longer here: for good, or a new replica might begin with what was there. */
 export async function removeFolder(path: string): Promise<void> {
+  const folder = dirname(path);
   try {
-    await rm(dirname(path), { recursive: true, force: true });
+    await rm(folder, { recursive: true, force: true });
+    if (existsSync(dirname(folder))) await syncFile(dirname(folder), "r");
   } catch (error) {
     throw diskTrouble(error);
   }

@@ -145,9 +145,13 @@ export class CoordinatorHost {
     return join(this.#options.directory, "coordinator");
   }
 
+  /** For good: a state that came back would not be that of a new replica's log. */
   async #removeFiles(): Promise<void> {
     const { disk } = this.#options;
-    for (const name of await disk.list(this.#directory())) await disk.remove(join(this.#directory(), name));
+    const directory = this.#directory();
+    await disk.makeDirectory(directory);
+    for (const name of await disk.list(directory)) await disk.remove(join(directory, name));
+    await disk.syncDirectory(directory);
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
