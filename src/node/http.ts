@@ -34,7 +34,8 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   server.on("clientError", (_error, socket) => socket.destroy());
   const { host, port: wanted } = options.address;
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) =>
+    // Also later ones, of connections that could not be accepted: nobody waits for them, and others go on.
+    server.on("error", (error) =>
       reject(addressError("the HTTP address", formatAddress(options.address), error)),
     );
     server.listen(wanted, host, resolve);
