@@ -19,7 +19,14 @@ import { type GroupId, type LogIndex, logIndex, NO_NODE, type NodeId, term as to
 import type { GroupAppend } from "../log/types.js";
 import { isDiskFull } from "../log/writer.js";
 import { membersOf } from "../raft/index.js";
-import type { Append, Ready, SnapshotMeta } from "../raft/types.js";
+import {
+  type Append,
+  type LogEnd,
+  type Message,
+  MessageType,
+  type Ready,
+  type SnapshotMeta,
+} from "../raft/types.js";
 import { Compactor } from "./compaction.js";
 import { firstRecord, type GroupConfig, openMachine } from "./group-start.js";
 import { QUIESCE_COLUMNS, readHeartbeats } from "./heartbeats.js";
@@ -84,6 +91,8 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
   /** Why there is no disk space: in the log, or for a group's machine. */
   readonly #shortages = new Map<"log" | GroupId, string>();
   #clockCorrected = false;
+  /** Of groups that have left this node: an entry that is known to be committed. */
+  #committed: (group: GroupId) => LogEnd | undefined = () => undefined;
   #ticks = 0;
   #groupTicks = 0;
   #turns = 0;
@@ -192,6 +201,15 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     this.#membersStale = true;
   }
 
+  /**
+   * Who knows of groups that have left this node what they have committed. Their removal of this node may be all that it
+   * was, and those who have it may have crashed before they knew, wait for this node's vote by the old membership, and
+   * never get it.
+   */
+  tellCommitted(committed: (group: GroupId) => LogEnd | undefined): void {
+    this.#committed = committed;
+  }
+
   group(id: GroupId): GroupHandle {
     const replica = this.#replicas.get(id);
     assert(replica !== undefined, `group ${id} is not on this node`);
@@ -278,7 +296,7 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
       for (const { group, message } of readHeartbeats(frame.heartbeats, from, this.nodeId))
         this.#replicas.get(group)?.step(message);
       for (const { group, message } of frame.messages) {
-        if (message.from === from && message.to === this.nodeId) this.#replicas.get(group)?.step(message);
+        if (message.from === from && message.to === this.nodeId) this.#step(group, message);
         else
           this.#logger.warn(
             { group, from, message: message.type },
@@ -289,6 +307,33 @@ export class MultiRaft implements ReplicaHost, PeerHandler {
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  #step(group: GroupId, message: Message): void {
+    const replica = this.#replicas.get(group);
+    if (replica !== undefined) replica.step(message);
+    else if (message.type === MessageType.PreVote) this.#tellCommitted(group, message);
+  }
+
+  /** To whoever campaigns in a group that has left this node, and may wait for its vote: it has none (term 0). */
+  #tellCommitted(group: GroupId, { from, context }: Message): void {
+    const committed = this.#committed(group);
+    if (committed === undefined) return;
+    this.#peers.queue(group, {
+      type: MessageType.PreVoteResponse,
+      from: this.nodeId,
+      to: from,
+      term: toTerm(0),
+      index: logIndex(0),
+      logTerm: committed.term,
+      entries: [],
+      commit: committed.index,
+      reject: true,
+      rejectHint: logIndex(0),
+      context,
+      snapshot: undefined,
+    });
+    this.#planTurn();
   }
 
   async onSnapshot(from: NodeId, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<void> {

@@ -18,6 +18,7 @@ import { MemoryMachine } from "../../machines/memory-machine.js";
 import type { GroupConfig } from "../../multiraft/group-start.js";
 import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
+import type { LogEnd } from "../../raft/types.js";
 import type { TransactionTrace } from "../../txn/trace.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
@@ -102,8 +103,8 @@ export class CoordinatorHost {
     });
   }
 
-  /** Ends the replica for good, if `still` is so once nothing can come between. */
-  leave(still: (handle: GroupHandle) => boolean): Promise<void> {
+  /** Ends the replica for good, if `still` is so once nothing can come between. `committed` as for ranges. */
+  leave(still: (handle: GroupHandle) => boolean, committed: LogEnd | undefined): Promise<void> {
     return this.#exclusively(async () => {
       const local = this.#local;
       if (local === undefined || !still(local.handle)) return;
@@ -111,7 +112,9 @@ export class CoordinatorHost {
       this.client.detach();
       local.leader.close();
       const { host, departed } = this.#options;
-      await host.removeGroup(COORDINATOR_GROUP, (promised) => departed.left(COORDINATOR_GROUP, promised));
+      await host.removeGroup(COORDINATOR_GROUP, (promised) =>
+        departed.left(COORDINATOR_GROUP, promised, committed),
+      );
       await this.#removeFiles();
     });
   }

@@ -1,10 +1,11 @@
 /**
  * The replicas that once were on this node: what they had promised when they left. Kept on the node's own disk for
- * ever (a few bytes a range), for two reasons.
+ * ever (a few bytes a range), for three reasons.
  *
  * A group does not count a node's promises out when the node leaves: should it come back, its votes of before still
  * bind it, and so does what it had acknowledged, which somebody who was away may still count. And a range must not rise again: a crash may make a node apply its parent's split once more, and the child
- * that this makes would begin as if nobody had ever left it, with members that may be elsewhere by now.
+ * that this makes would begin as if nobody had ever left it, with members that may be elsewhere by now. And those that
+ * have crashed since may not know that this node's removal was committed, and wait for its vote: they are told.
  *
  * Invariants:
  * 1. A replica is recorded as "left" before anything of it is deleted, and as "back" before it is made anew.
@@ -17,6 +18,7 @@ import type { Clock, Disk } from "../../base/io.js";
 import { pause } from "../../base/waits.js";
 import { isDiskFull } from "../../log/writer.js";
 import type { Promised } from "../../multiraft/types.js";
+import type { LogEnd } from "../../raft/types.js";
 
 const FORMAT = 1;
 const RETRY_MS = 500;
@@ -24,14 +26,19 @@ export const DEPARTED_FILE = "departed.json";
 
 export interface Departure {
   readonly promised: Promised;
+  /** An entry that its group has committed, as the leader said on whose word it left: whoever has it may know that. */
+  readonly committed?: LogEnd | undefined;
   /** The node was asked to hold it again. */
   readonly back: boolean;
 }
 
 interface DepartedFile {
   readonly format: number;
-  /** Range, term, vote, 1 when it is back, and the index and term that its log ended with. */
-  readonly ranges: readonly (readonly [number, number, number, number, number?, number?])[];
+  /**
+   * Range, term, vote, 1 when it is back, the index and term that its log ended with, and of the entry that is known to
+   * be committed (0 for none).
+   */
+  readonly ranges: readonly (readonly [number, number, number, number, number?, number?, number?, number?])[];
 }
 
 export class DepartedRanges {
@@ -75,12 +82,13 @@ export class DepartedRanges {
    * Durable when it resolves. Waits for disk space, since the replica has ended already: only what is recorded is
    * forgotten by the log.
    */
-  async left(range: GroupId, promised: Promised): Promise<void> {
-    const before = this.#ranges.get(range)?.promised;
-    const newest = before === undefined ? promised : both(before, promised);
+  async left(range: GroupId, promised: Promised, committed?: LogEnd): Promise<void> {
+    const before = this.#ranges.get(range);
+    const newest = before === undefined ? promised : both(before.promised, promised);
+    const departure = { promised: newest, committed: committed ?? before?.committed, back: false };
     for (;;) {
       try {
-        return await this.#record(range, { promised: newest, back: false });
+        return await this.#record(range, departure);
       } catch (error) {
         if (!isDiskFull(error)) throw error;
       }
@@ -128,9 +136,13 @@ export class DepartedRanges {
             range,
             {
               promised: { term, vote, log },
+              committed,
               back,
             },
-          ]) => [range, term, vote, back ? 1 : 0, log.index, log.term],
+          ]) => {
+            const end = [log.index, log.term, committed?.index ?? 0, committed?.term ?? 0] as const;
+            return [range, term, vote, back ? 1 : 0, ...end];
+          },
         ),
     };
     return new TextEncoder().encode(`${JSON.stringify(file)}\n`);
@@ -150,17 +162,20 @@ function read(path: string, bytes: Uint8Array): Map<GroupId, Departure> {
     if (format !== FORMAT) throw new Error(`format ${format}; this version reads ${FORMAT}`);
     return new Map(
       // Where the log's end was not noted yet, it may be anything of its term.
-      ranges.map(([range, term, vote, back, index = Number.MAX_SAFE_INTEGER, logTerm = term]) => [
-        groupId(range),
-        {
-          promised: {
-            term: term as Term,
-            vote: vote as NodeId,
-            log: { index: index as LogIndex, term: logTerm as Term },
+      ranges.map(
+        ([range, term, vote, back, index = Number.MAX_SAFE_INTEGER, logTerm = term, at = 0, of = 0]) => [
+          groupId(range),
+          {
+            committed: at === 0 ? undefined : { index: at as LogIndex, term: of as Term },
+            promised: {
+              term: term as Term,
+              vote: vote as NodeId,
+              log: { index: index as LogIndex, term: logTerm as Term },
+            },
+            back: back === 1,
           },
-          back: back === 1,
-        },
-      ]),
+        ],
+      ),
     );
   } catch (error) {
     throw new FatalError("OSTRAKA_CORRUPT", `${path} is damaged: ${String(error)}`, { cause: error });

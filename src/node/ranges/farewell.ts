@@ -25,6 +25,7 @@ import type { Clock, Timer } from "../../base/io.js";
 import type { MetaMachine } from "../../machines/meta/meta.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import { membersOf } from "../../raft/index.js";
+import type { LogEnd } from "../../raft/types.js";
 import type { NodeCalls } from "../network.js";
 import type { CoordinatorHost } from "./coordinator-host.js";
 import type { HostedRange } from "./hosted-range.js";
@@ -122,6 +123,7 @@ export class Farewell {
     await this.#options.ranges.leave(
       hosted.range,
       (now) => hasNothingSince(now.handle, before, answer) && !this.#isAwaited(now),
+      committed(answer),
     );
   }
 
@@ -129,7 +131,7 @@ export class Farewell {
     const before = handle.status().lastIndex;
     const answer = await this.#ask(COORDINATOR_GROUP, handle);
     if (answer?.member !== false) return;
-    await this.#options.coordinator.leave((now) => hasNothingSince(now, before, answer));
+    await this.#options.coordinator.leave((now) => hasNothingSince(now, before, answer), committed(answer));
   }
 
   /** What the leader says; undefined if nobody answers as such. */
@@ -178,6 +180,11 @@ export function nextOf<T>(all: readonly T[], turn: number, most: number): readon
   if (all.length <= most) return all;
   const from = turn % all.length;
   return [...all.slice(from), ...all.slice(0, from)].slice(0, most);
+}
+
+/** What the leader that answered had applied. */
+function committed({ index, logTerm }: MembershipAnswer): LogEnd | undefined {
+  return logTerm === 0 ? undefined : { index, term: logTerm };
 }
 
 /** Nothing of what the leader that answered, or a later one, has sent since it spoke; its log ended there before. */

@@ -173,6 +173,10 @@ export class RangeHosting {
   /** Opens what is here. */
   static async open(options: HostingOptions): Promise<RangeHosting> {
     const departed = await DepartedRanges.open(options.disk, options.directory, options.clock);
+    options.host.tellCommitted((group) => {
+      const departure = departed.get(group);
+      return departure?.back === false ? departure.committed : undefined;
+    });
     const hosting = new RangeHosting(options, departed);
     const { first } = options;
     await hosting.coordinator.open(first);

@@ -19,10 +19,13 @@ import {
   COORDINATOR_GROUP,
   type GroupId,
   groupId,
+  type LogIndex,
   logIndex,
   META_GROUP,
   NO_NODE,
   type NodeId,
+  type Term,
+  term as toTerm,
 } from "../../base/ids.js";
 import type { Clock, Disk, Random } from "../../base/io.js";
 import { keyBytes, keyOf } from "../../base/keys.js";
@@ -36,7 +39,7 @@ import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import { overlaps, type RangeDescriptor } from "../../placement/descriptor.js";
 import { membersOf } from "../../raft/index.js";
-import type { ConfState } from "../../raft/types.js";
+import type { ConfState, LogEnd } from "../../raft/types.js";
 import { type LeaderLimits, RangeLeader } from "../../range/leader.js";
 import type { Inquire } from "../../range/leadership.js";
 import { Schema, SchemaPool } from "../../range/schema.js";
@@ -83,8 +86,10 @@ export interface RangesOptions {
 
 export interface MembershipAnswer {
   readonly member: boolean;
-  readonly index: number;
+  readonly index: LogIndex;
   readonly term: number;
+  /** 0 where that is not known. */
+  readonly logTerm: Term;
 }
 
 export interface RangesListener {
@@ -299,8 +304,8 @@ export class Ranges {
   }
 
   /**
-   * As a group's leader, confirmed by a quorum: whether a node is a member, and the index and term up to which that is
-   * so. RouteError when this node does not lead.
+   * As a group's leader, confirmed by a quorum: whether a node is a member, the index and term up to which that is so, and
+   * the term of the entry there. RouteError when this node does not lead.
    */
   async membership(group: GroupId, node: NodeId): Promise<MembershipAnswer> {
     const { host, self } = this.#options;
@@ -312,23 +317,28 @@ export class Ranges {
     const { conf, applied } = handle.status();
     if (this.expected.has(group, node))
       throw new RetryError("OSTRAKA_UNAVAILABLE", `node ${node} is being made a member of group ${group}`);
-    return { member: membersOf(conf).has(node), index: applied, term };
+    const logTerm = this.#options.log.group(group).term(applied) ?? toTerm(0);
+    return { member: membersOf(conf).has(node), index: applied, term, logTerm };
   }
 
   // --- leaving ------------------------------------------------------------------------------------------------------
 
   /**
    * Ends a replica for good. `still` is asked once nothing can come between: a replica that has grown meanwhile was
-   * taken in again, and stays.
+   * taken in again, and stays. `committed`: an entry that is known to be.
    */
-  leave(range: GroupId, still: (hosted: HostedRange) => boolean): Promise<boolean> {
+  leave(
+    range: GroupId,
+    still: (hosted: HostedRange) => boolean,
+    committed?: LogEnd | undefined,
+  ): Promise<boolean> {
     return this.#exclusively(range, async () => {
       const hosted = this.#hosted.get(range);
       if (hosted === undefined || !still(hosted)) return false;
       this.#hosted.delete(range);
       for (const listener of this.#listeners) listener.closed(hosted);
       const { host, departed, logger } = this.#options;
-      await host.removeGroup(range, (promised) => departed.left(range, promised));
+      await host.removeGroup(range, (promised) => departed.left(range, promised, committed));
       hosted.leader.close();
       hosted.schema.close();
       await this.#remove(range);

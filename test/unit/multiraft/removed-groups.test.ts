@@ -1,9 +1,10 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { FatalError } from "../../../src/base/errors.js";
-import { groupId } from "../../../src/base/ids.js";
+import { groupId, logIndex, term } from "../../../src/base/ids.js";
 import { MemoryMachine } from "../../../src/machines/memory-machine.js";
 import { encodeKvCommand, KvMachine } from "../../../src/machines/samples/kv.js";
 import type { GroupMachine } from "../../../src/multiraft/types.js";
+import { type Message, MessageType } from "../../../src/raft/types.js";
 import { MemoryDisk } from "../../sim/memory-disk.js";
 import { GROUP, type SimNode, World } from "../../sim/multiraft-world.js";
 
@@ -63,6 +64,35 @@ describe("a group that is removed", () => {
     await expect(removed).rejects.toMatchObject({ code: "OSTRAKA_IO" });
     expect(node.fatal).toMatchObject({ code: "OSTRAKA_IO" });
     world.crash(node);
+  });
+});
+
+describe("a group that has left a node", () => {
+  it("is told there what is known to be committed, when somebody waits for the node's vote", async () => {
+    world = await World.start({ machine: () => new KvMachine() });
+    const [gone, waiting, other] = [1, 2, 3].map((id) => world.node(id)) as [SimNode, SimNode, SimNode];
+    await world.during(put(await world.leader(), "a", "1"));
+    gone.host.tellCommitted((group) => (group === GROUP ? { index: logIndex(9), term: term(7) } : undefined));
+    await world.during(gone.host.removeGroup(GROUP));
+    world.crash(other);
+    const told: Message[] = [];
+    const onFrame = waiting.host.onFrame.bind(waiting.host);
+    waiting.host.onFrame = (from, frame) => {
+      if (from === gone.id) told.push(...frame.messages.map(({ message }) => message));
+      onFrame(from, frame);
+    };
+    await world.until(() => told.length > 0, "node 2 campaigns and is told");
+    const { commit } = waiting.group().status();
+    expect(told[0]).toMatchObject({
+      type: MessageType.PreVoteResponse,
+      term: 0,
+      reject: true,
+      commit: 9,
+      logTerm: 7,
+    });
+    // It has no such entry.
+    await world.run(1_000);
+    expect(waiting.group().status()).toMatchObject({ commit, leader: 0 });
   });
 });
 

@@ -38,6 +38,20 @@ describe("departed ranges", () => {
     expect(after.get(groupId(7))).toEqual({ promised: promised(5), back: false });
   });
 
+  it("know what their groups had committed, also when they leave again without hearing of it", async () => {
+    const disk = new MemoryDisk();
+    const departed = await DepartedRanges.open(disk.session(), "data", new ManualClock());
+    const committed = { index: logIndex(8), term: term(4) };
+    await departed.left(groupId(7), promised(5), committed);
+    await departed.back(groupId(7));
+    await departed.left(groupId(7), promised(6));
+    await departed.left(groupId(8), promised(5));
+    disk.crash();
+    const after = await DepartedRanges.open(disk.session(), "data", new ManualClock());
+    expect(after.get(groupId(7))?.committed).toEqual(committed);
+    expect(after.get(groupId(8))?.committed).toBeUndefined();
+  });
+
   it("may have promised a later term with a shorter log", async () => {
     const departed = await DepartedRanges.open(new MemoryDisk().session(), "data", new ManualClock());
     await departed.left(groupId(7), promised(5));
