@@ -3,9 +3,10 @@
  * ever (a few bytes a range), for three reasons.
  *
  * A group does not count a node's promises out when the node leaves: should it come back, its votes of before still
- * bind it, and so does what it had acknowledged, which somebody who was away may still count. And a range must not rise again: a crash may make a node apply its parent's split once more, and the child
- * that this makes would begin as if nobody had ever left it, with members that may be elsewhere by now. And those that
- * have crashed since may not know that this node's removal was committed, and wait for its vote: they are told.
+ * bind it, and so does what it had acknowledged, which somebody who was away may still count. And a range must not rise
+ * again: a crash may make a node apply its parent's split once more, and the child that this makes would begin as if
+ * nobody had ever left it, with members that may be elsewhere by now. And those that have crashed since may not know that
+ * this node's removal was committed, and wait for its vote: they are told.
  *
  * Invariants:
  * 1. A replica is recorded as "left" before anything of it is deleted, and as "back" before it is made anew.
