@@ -216,14 +216,15 @@ export class CoordinatorLeader implements CoordinatorEndpoint {
 
   /** What was decided before the log lost it. */
   async #restore(transaction: TransactionId, term: Term): Promise<CoordinatorResult> {
-    for (const undecided of this.#deps.machine.state.undecided())
-      if (undecided === transaction)
-        return this.#about(
-          transaction,
-          { kind: "decide", transaction, decision: "committed", answer: undefined },
-          { term },
-        );
-    return { state: "committed", changed: false, answer: undefined };
+    if (!this.#deps.machine.state.isUndecided(transaction))
+      return { state: "committed", changed: false, answer: undefined };
+    const command: CoordinatorCommand = {
+      kind: "decide",
+      transaction,
+      decision: "committed",
+      answer: undefined,
+    };
+    return this.#about(transaction, command, { term });
   }
 
   async #submit(command: CoordinatorCommand, term: Term): Promise<CoordinatorResult> {

@@ -38,6 +38,7 @@ import { BOOTSTRAP_INDEX } from "../multiraft/replica.js";
 import { snapshotPath } from "../multiraft/snapshot-receiver.js";
 import { decodeConfChange, membersOf } from "../raft/index.js";
 import { type ConfState, type Entry, EntryKind } from "../raft/types.js";
+import { emptyDirectory } from "./empty-directory.js";
 import { type Identity, newIncarnation, readIdentity, writeIdentity } from "./identity.js";
 
 const SEGMENT_BYTES = 16 * 1024 * 1024;
@@ -201,10 +202,7 @@ function alone(self: NodeId): ConfState {
 
 async function beginCoordinator({ disk, directory }: RecoverParts, log: DurableLog, self: NodeId) {
   // What is left there of a replica that was removed is of another log.
-  const folder = join(directory, "coordinator");
-  await disk.makeDirectory(folder);
-  for (const name of await disk.list(folder)) await disk.remove(join(folder, name));
-  await disk.syncDirectory(folder);
+  await emptyDirectory(disk, join(directory, "coordinator"));
   const first = { index: logIndex(1), term: term(1) };
   await log.append([
     {

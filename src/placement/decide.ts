@@ -102,11 +102,7 @@ class Decision {
   /** A change needs most of the voters that it leaves, so they have to be up: else it would never be completed. */
   #leavesQuorum(group: PlacedGroup, action: PlacementAction): boolean {
     if (action.kind !== "change") return true;
-    const voters = new Set(group.voters);
-    for (const { kind, node } of action.changes) {
-      if (kind === "voter") voters.add(node);
-      else voters.delete(node);
-    }
+    const voters = votersAfter(group.voters, action.changes);
     return [...voters].filter((node) => this.#isUp(node)).length > voters.size / 2;
   }
 
@@ -277,6 +273,16 @@ class Decision {
   #lightestFirst(nodes: readonly NodeId[]): NodeId[] {
     return [...nodes].sort((a, b) => this.#load(a) - this.#load(b) || a - b);
   }
+}
+
+/** Who votes once the changes are made. */
+export function votersAfter(voters: readonly NodeId[], changes: readonly Change[]): Set<NodeId> {
+  const after = new Set(voters);
+  for (const { kind, node } of changes) {
+    if (kind === "voter") after.add(node);
+    else after.delete(node);
+  }
+  return after;
 }
 
 function change({ group }: PlacedGroup, changes: readonly Change[], why: string): PlacementAction {

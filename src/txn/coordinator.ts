@@ -185,6 +185,10 @@ export class CoordinatorState {
     return { decision: state, answer: this.#answers.get(transaction) };
   }
 
+  isUndecided(transaction: TransactionId): boolean {
+    return this.#open.get(transaction)?.state === "registered";
+  }
+
   /** Ids of what is registered and not decided. */
   *undecided(): Generator<TransactionId> {
     for (const [transaction, { state }] of this.#open) if (state === "registered") yield transaction;

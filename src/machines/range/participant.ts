@@ -18,6 +18,7 @@ import { SessionFlag } from "../../sql/types.js";
 import type { Answers, Transactions } from "./answers.js";
 import { failure, givenUp, inDoubt, StatementFailed, userError } from "./apply-errors.js";
 import type { RangeConnection } from "./connection.js";
+import { AUTOCOMMIT } from "./naming.js";
 import type { PrepareCommand, PreparedTransactions } from "./prepared.js";
 import { isRowless } from "./rowless-change.js";
 import type { SliceState } from "./slice-state.js";
@@ -37,9 +38,6 @@ type ResolveCommand = Extract<Command, { kind: "resolve" }>;
 export const IMAGE_FLAGS = SessionFlag.ForeignKeysOff | SessionFlag.IgnoreCheckConstraints;
 
 const yes = (repeated: boolean): CommandResult => ({ ok: true, outcomes: [], repeated, vote: "yes" });
-
-/** Ids of autocommit writes: client, sequence, perhaps an attempt, and when the key was issued (src/gateway/attempts.ts). */
-const AUTOCOMMIT = /:\d+(~\d+)?@[0-9a-z]+$/;
 
 export interface ParticipantParts {
   readonly connection: RangeConnection;

@@ -17,7 +17,7 @@ import {
 import type { Clock, Timer } from "../../base/io.js";
 import type { MetaMachine, MetaNode } from "../../machines/meta/meta.js";
 import type { GroupHandle } from "../../multiraft/types.js";
-import { decide } from "../../placement/decide.js";
+import { decide, votersAfter } from "../../placement/decide.js";
 import { judge, type Liveness } from "../../placement/liveness.js";
 import type { PlacedGroup, PlacedNode, PlacementAction, PlacementView } from "../../placement/view.js";
 import type { Logger } from "../logger.js";
@@ -47,8 +47,6 @@ export interface DriverOptions {
   /** Silence after which a node counts as down. */
   readonly silentMs: number;
 }
-
-type Change = Extract<PlacementAction, { readonly kind: "change" }>["changes"][number];
 
 interface Known {
   heardMs: number;
@@ -319,7 +317,8 @@ export class PlacementDriver {
         logger.info({ ...action }, "placement has changed a group");
         this.#busy.delete(group);
         this.#changed.add(group);
-        if (action.kind === "change") this.#votersSince.set(group, votersAfter(facts.voters, action.changes));
+        if (action.kind === "change")
+          this.#votersSince.set(group, [...votersAfter(facts.voters, action.changes)]);
         this.#soon();
       },
       (error: unknown) => {
@@ -330,15 +329,6 @@ export class PlacementDriver {
       },
     );
   }
-}
-
-function votersAfter(voters: readonly NodeId[], changes: readonly Change[]): NodeId[] {
-  const after = new Set(voters);
-  for (const { kind, node } of changes) {
-    if (kind === "voter") after.add(node);
-    else after.delete(node);
-  }
-  return [...after];
 }
 
 function leaderless(group: GroupId, replicas: readonly NodeId[]): PlacedGroup {

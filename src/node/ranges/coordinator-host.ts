@@ -20,6 +20,7 @@ import type { MultiRaft } from "../../multiraft/host.js";
 import type { GroupHandle } from "../../multiraft/types.js";
 import type { LogEnd } from "../../raft/types.js";
 import type { TransactionTrace } from "../../txn/trace.js";
+import { emptyDirectory } from "../empty-directory.js";
 import type { NodeCalls } from "../network.js";
 import type { DepartedRanges } from "./departed.js";
 
@@ -149,12 +150,8 @@ export class CoordinatorHost {
   }
 
   /** For good: a state that came back would not be that of a new replica's log. */
-  async #removeFiles(): Promise<void> {
-    const { disk } = this.#options;
-    const directory = this.#directory();
-    await disk.makeDirectory(directory);
-    for (const name of await disk.list(directory)) await disk.remove(join(directory, name));
-    await disk.syncDirectory(directory);
+  #removeFiles(): Promise<void> {
+    return emptyDirectory(this.#options.disk, this.#directory());
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {

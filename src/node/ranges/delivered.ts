@@ -4,6 +4,7 @@
  * hear the same.
  */
 import type { TransactionId } from "../../base/ids.js";
+import { AUTOCOMMIT } from "../../machines/range/naming.js";
 import type { IdempotencyKey, RangeStore } from "../../machines/range/types.js";
 import type { HostedRange } from "./hosted-range.js";
 
@@ -24,14 +25,13 @@ export async function isDelivered(
 
 /** An autocommit write, which is named by its key, may have been committed in that range alone. */
 async function wasDecided(store: RangeStore, transaction: TransactionId): Promise<boolean> {
-  const named = /^(.+):(\d+)(?:~\d+)?@([0-9a-z]+)$/.exec(transaction);
+  const named = AUTOCOMMIT.exec(transaction);
   if (named === null) return true;
-  const [, client, sequence, issued] = named as unknown as [string, string, string, string];
   const key: IdempotencyKey = {
-    client,
-    sequence: Number(sequence),
+    client: transaction.slice(0, named.index),
+    sequence: Number(named[1]),
     lowestUnanswered: 0,
-    issuedMs: Number.parseInt(issued, 36),
+    issuedMs: Number.parseInt(named[2] as string, 36),
   };
   const answered = await store.answered(key);
   return answered?.ok === true && answered.decision === "committed";
