@@ -112,12 +112,12 @@ class Decision {
     return known.standing;
   }
 
-  /** Dead ones first: they are of no use already. */
+  /** Dead ones first, then others that are down: they are of no use, and those that are up can do without them. */
   #worstFirst(nodes: readonly NodeId[]): NodeId[] {
     const order = ["dead", "removing", "draining", "live"];
-    return [...nodes].sort(
-      (a, b) => order.indexOf(this.#standing(a)) - order.indexOf(this.#standing(b)) || a - b,
-    );
+    const place = (node: NodeId): number =>
+      order.indexOf(this.#standing(node)) + (this.#isUp(node) ? order.length : 0);
+    return [...nodes].sort((a, b) => place(a) - place(b) || a - b);
   }
 
   #dismissLearner(group: PlacedGroup): PlacementAction | undefined {

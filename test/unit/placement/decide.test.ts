@@ -80,6 +80,15 @@ describe("replicas", () => {
     ]);
   });
 
+  it("leave a node that is down first, of those that are to go: the others need one another until then", () => {
+    const nodes = [node(1, "removing"), node(2), node(3, "removing", false)];
+    const lead = { leader: nodeId(2) };
+    expect(changes(decide(look(nodes, [range(3, [1, 2, 3], lead)])))).toEqual([
+      [{ kind: "remove", node: 3 }],
+    ]);
+    expect(changes(decide(look(nodes, [range(3, [1, 2], lead)])))).toEqual([[{ kind: "remove", node: 1 }]]);
+  });
+
   it("are left alone where they were placed by hand, unless one is missing", () => {
     const nodes = [1, 2, 3, 4].map((id) => node(id));
     const groups = [3, 4, 5].map((id) => range(id, [1, 2, 3], { placed: true }));
