@@ -166,7 +166,7 @@ export class MetaClient {
         if (String(error).includes(KNOWN_OTHERWISE)) throw new FatalError("OSTRAKA_WIPED", String(error));
         if (String(error).includes(REMOVED)) throw new FatalError("OSTRAKA_REMOVED", String(error));
         logger.info({ reason: String(error) }, "waiting for a quorum of the cluster");
-        await this.#knock(identity.nodeId);
+        await this.#knock(identity);
         await pause(clock, REGISTER_PAUSE_MS);
       }
     }
@@ -174,12 +174,17 @@ export class MetaClient {
 
   /**
    * A node that has left meta's group hears from nobody; whoever it asks refuses it once it was removed. FatalError
-   * OSTRAKA_REMOVED.
+   * OSTRAKA_REMOVED. One that was never sent what meta has knows those that it was told of when it joined.
    */
-  async #knock(self: number): Promise<void> {
+  async #knock({ nodeId: self, founders, seeds = {} }: Identity): Promise<void> {
     const { network, machine } = this.#options;
-    const others = machine.state.nodes.filter(({ id, state }) => id !== self && state !== "removed");
-    const asked = others.map(({ id }) =>
+    const known = new Set([founders, seeds].flatMap((told) => Object.keys(told).map(Number)));
+    for (const { id, state } of machine.state.nodes) {
+      if (state === "removed") known.delete(id);
+      else known.add(id);
+    }
+    known.delete(self);
+    const asked = [...known].map((id) =>
       network.calls.call(nodeId(id), "meta.readPoint", [], { timeoutMs: KNOCK_MS }),
     );
     for (const answer of await Promise.allSettled(asked)) {
