@@ -161,4 +161,18 @@ export const RANGE_MUTANTS = [
     replace: "if (nodes.length === 0) this.#known.delete(id);",
     tests: ["node/placement-driver"],
   },
+  {
+    name: "keep voters that are down and to go until the others have gone",
+    file: "src/placement/decide.ts",
+    find: "+ (this.#isUp(node) ? order.length : 0);",
+    replace: ";",
+    tests: ["placement/decide"],
+  },
+  {
+    name: "ask only nodes that meta knows whether one was removed",
+    file: "src/node/meta-client.ts",
+    find: "const known = new Set([founders, seeds].flatMap((told) => Object.keys(told).map(Number)));",
+    replace: "const known = new Set<number>();",
+    tests: ["node/meta-client"],
+  },
 ];

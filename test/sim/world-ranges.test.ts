@@ -3,7 +3,7 @@
  * seeds and, within a time budget, fresh ones. `SEED=n npm run sim -- --ranges` runs one again with its trace.
  */
 import { afterAll, describe, expect, it } from "vitest";
-import { describeFault } from "./world/faults.js";
+import { Seeds } from "./world/seeds.js";
 import { type RunReport, runSeed } from "./world/world.js";
 
 /** Those that have found something, and a few that reach much in little time; in long worlds, and as the seed has it. */
@@ -34,33 +34,21 @@ const REACHED = [
   "done: range.transfer",
 ];
 
-const sometimes = new Map<string, number>();
-
-async function run(seed: number, long: boolean): Promise<RunReport> {
-  const report = await runSeed({ seed, manyRanges: true, long });
-  for (const [what, count] of report.sometimes) sometimes.set(what, (sometimes.get(what) ?? 0) + count);
-  return report;
-}
-
-function failure({ seed, violation, faults }: RunReport, long = false): string | undefined {
-  return violation === undefined
-    ? undefined
-    : `seed ${seed}: ${violation}\nfaults:\n  ${faults.map(describeFault).join("\n  ")}\nreplay: SEED=${seed} npm run sim -- --ranges${long ? " --long" : ""}`;
-}
+const seeds = new Seeds({ manyRanges: true });
 
 describe("worlds of many ranges", () => {
   const verdicts: string[] = [];
   let first: RunReport | undefined;
 
   it.each(FIXED)("seed %i", async (seed) => {
-    const report = await run(seed, true);
+    const report = await seeds.run(seed, { manyRanges: true, long: true });
     first ??= report;
-    expect(failure(report, true)).toBeUndefined();
+    expect(report.failure).toBeUndefined();
     for (const { verdict } of report.verdicts.values()) verdicts.push(verdict);
   });
 
   it.each(FIXED_SHORT)("seed %i, short", async (seed) => {
-    expect(failure(await run(seed, false))).toBeUndefined();
+    expect((await seeds.run(seed)).failure).toBeUndefined();
   });
 
   it("are the same for the same seed", async () => {
@@ -68,16 +56,12 @@ describe("worlds of many ranges", () => {
   });
 
   it("hold for fresh seeds", async () => {
-    const from = (Math.floor(Date.now() / 1000) % 4_000_000) * 1000;
-    const until = performance.now() + FRESH_MS;
-    for (let seed = from; performance.now() < until; seed++)
-      expect(failure(await run(seed, false)), `seed ${seed}`).toBeUndefined();
+    expect(await seeds.fresh(FRESH_MS)).toBeUndefined();
   });
 
   afterAll(() => {
     // Histories that tell nothing are no pass.
     expect(verdicts.filter((verdict) => verdict === "valid").length).toBeGreaterThan(verdicts.length / 2);
-    for (const what of REACHED)
-      expect(sometimes.get(what) ?? 0, `"${what}" was never reached`).toBeGreaterThan(0);
+    for (const what of REACHED) expect(seeds.reached(what), `"${what}" was never reached`).toBeGreaterThan(0);
   });
 });

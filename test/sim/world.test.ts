@@ -5,8 +5,8 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { describeFault } from "./world/faults.js";
-import { type RunReport, runSeed } from "./world/world.js";
+import { Seeds } from "./world/seeds.js";
+import { runSeed } from "./world/world.js";
 
 /** Some, and those that have found what little else does. */
 const FIXED = [...Array.from({ length: 30 }, (_, i) => i + 1), 520007583, 520008037, 530000721];
@@ -29,28 +29,16 @@ const REACHED = [
   "a log was cut behind a checkpoint",
 ];
 
-const sometimes = new Map<string, number>();
-
-async function run(seed: number): Promise<RunReport> {
-  const report = await runSeed({ seed });
-  for (const [what, count] of report.sometimes) sometimes.set(what, (sometimes.get(what) ?? 0) + count);
-  return report;
-}
-
-function failure({ seed, violation, faults }: RunReport): string | undefined {
-  return violation === undefined
-    ? undefined
-    : `seed ${seed}: ${violation}\nfaults:\n  ${faults.map(describeFault).join("\n  ")}\nreplay: SEED=${seed} npm run sim`;
-}
+const seeds = new Seeds({});
 
 describe("worlds", () => {
   const hashes = new Map<number, string>();
   const verdicts: string[] = [];
 
   it.each(FIXED)("seed %i", async (seed) => {
-    const report = await run(seed);
+    const report = await seeds.run(seed);
     hashes.set(seed, report.hash);
-    expect(failure(report)).toBeUndefined();
+    expect(report.failure).toBeUndefined();
     for (const { verdict } of report.verdicts.values()) verdicts.push(verdict);
   });
 
@@ -70,16 +58,12 @@ describe("worlds", () => {
   });
 
   it("hold for fresh seeds", async () => {
-    const first = (Math.floor(Date.now() / 1000) % 4_000_000) * 1000;
-    const until = performance.now() + FRESH_MS;
-    for (let seed = first; performance.now() < until; seed++)
-      expect(failure(await run(seed)), `seed ${seed}`).toBeUndefined();
+    expect(await seeds.fresh(FRESH_MS)).toBeUndefined();
   });
 
   afterAll(() => {
     // Histories that tell nothing are no pass.
     expect(verdicts.filter((verdict) => verdict === "valid").length).toBeGreaterThan(verdicts.length / 2);
-    for (const what of REACHED)
-      expect(sometimes.get(what) ?? 0, `"${what}" was never reached`).toBeGreaterThan(0);
+    for (const what of REACHED) expect(seeds.reached(what), `"${what}" was never reached`).toBeGreaterThan(0);
   });
 });

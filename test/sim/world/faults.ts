@@ -6,12 +6,14 @@
 import { FIRST_RANGE_GROUP, nodeId } from "../../../src/base/ids.js";
 import type { SimRandom } from "../sim-random.js";
 import type { CrashKind } from "./database-files.js";
+import { MEMBERSHIP, MEMBERSHIP_WEIGHTS, type MembershipKind } from "./membership.js";
 import { CALM, type NetworkWeather } from "./network.js";
 import { TOPOLOGY, TOPOLOGY_WEIGHTS, type TopologyKind } from "./topology.js";
 import type { World } from "./world.js";
 
 export type FaultKind =
   | TopologyKind
+  | MembershipKind
   | "crash"
   | "crash leader"
   | "crash all"
@@ -96,15 +98,22 @@ const EVERY_IN_SHORT = [0.3, 0.6, 1];
 
 export function drawFaults(
   random: SimRandom,
-  { founders: nodes, most, manyRanges, short }: Pick<World, "founders" | "most" | "manyRanges" | "short">,
+  {
+    founders: nodes,
+    most,
+    manyRanges,
+    short,
+    members,
+  }: Pick<World, "founders" | "most" | "manyRanges" | "short" | "members">,
   fromMs: number,
   untilMs: number,
   unitMs: number,
 ): Fault[] {
   // Some runs see many kinds, some see few of them often, some nothing at all.
   const kinds = [...WEIGHTS, ...(manyRanges ? TOPOLOGY_WEIGHTS : [])].filter(
-    ([kind]) => random.chance(0.6) && !(nodes.length === 1 && (kind === "wipe" || kind === "bit rot")),
+    ([kind]) => random.chance(0.6) && !((nodes.length === 1 || members) && isForGood(kind)),
   );
+  if (members) kinds.push(...MEMBERSHIP_WEIGHTS);
   const everyMs = unitMs * random.pick(short ? EVERY_IN_SHORT : EVERY);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
   const faults: Fault[] = [];
@@ -124,15 +133,20 @@ export function drawFaults(
       atMs: Math.round(atMs),
       kind,
       // Of those that join later too: until then it is the last.
-      node: random.between(1, nodes.length + (random.chance(0.3) ? 2 : 0)),
+      node: random.between(1, members ? most : nodes.length + (random.chance(0.3) ? 2 : 0)),
       forMs: Math.round(unitMs * random.pick([0.2, 1, 3, 8]) * (0.5 + random.float())),
       a: random.float(),
       b: random.float(),
     };
-    if ((kind === "wipe" || kind === "bit rot") && ++permanent > 1) continue;
+    if (isForGood(kind) && ++permanent > 1) continue;
     faults.push(fault);
   }
   return faults.sort((a, b) => a.atMs - b.atMs);
+}
+
+/** What takes a node's data, and with it its vote. */
+function isForGood(kind: FaultKind): boolean {
+  return kind === "wipe" || kind === "bit rot";
 }
 
 function pickWeighted(kinds: readonly (readonly [FaultKind, number])[], drawn: number): FaultKind {
@@ -152,6 +166,7 @@ export type Strike = (world: World, fault: Fault, leader: number) => void;
 
 const STRIKES: Readonly<Record<FaultKind, Strike>> = {
   ...TOPOLOGY,
+  ...MEMBERSHIP,
   crash: (world, fault) => crash(world, fault.node, fault),
   "crash leader": (world, fault, leader) => crash(world, leader, fault),
   "crash all": (world, fault) => {

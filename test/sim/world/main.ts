@@ -1,6 +1,7 @@
 /** Runs worlds from the command line; see scripts/sim.mjs. */
 import { describeFault, type Fault } from "./faults.js";
-import { type RunReport, type RunSettings, runSeed } from "./world.js";
+import { freshSeed, type Kind, replay } from "./seeds.js";
+import { type RunReport, runSeed } from "./world.js";
 
 interface Flags {
   readonly seed: number | undefined;
@@ -12,14 +13,8 @@ interface Flags {
   readonly verbose: boolean;
   readonly keepGoing: boolean;
   readonly manyRanges: boolean;
+  readonly members: boolean;
   readonly long: boolean;
-}
-
-type Kind = Pick<RunSettings, "manyRanges" | "long">;
-
-/** Another one each second. */
-function freshSeed(): number {
-  return (Math.floor(Date.now() / 1000) % 4_000_000) * 1000;
 }
 
 function say(line: string): void {
@@ -41,7 +36,8 @@ function flags(argv: readonly string[]): Flags {
     twice: argv.includes("--twice"),
     verbose: argv.includes("--verbose"),
     keepGoing: argv.includes("--keep-going"),
-    manyRanges: argv.includes("--ranges"),
+    manyRanges: argv.includes("--ranges") || argv.includes("--members"),
+    members: argv.includes("--members"),
     long: argv.includes("--long"),
   };
 }
@@ -66,7 +62,7 @@ async function shrink(report: RunReport, kind: Kind): Promise<RunReport> {
   return best;
 }
 
-function tell(report: RunReport, { manyRanges, long }: Kind, verbose: boolean): void {
+function tell(report: RunReport, kind: Kind, verbose: boolean): void {
   say(`\nseed ${report.seed} FAILED at ${(report.virtualMs / 1000).toFixed(3)} s: ${report.violation}`);
   say("faults:");
   for (const fault of report.faults) say(`  ${describeFault(fault)}`);
@@ -78,14 +74,12 @@ function tell(report: RunReport, { manyRanges, long }: Kind, verbose: boolean): 
     say("ranges:");
     for (const line of report.ranges) say(`  ${line}`);
   }
-  say(
-    `replay: SEED=${report.seed} npm run sim${manyRanges ? " -- --ranges" : ""}${manyRanges && long ? " --long" : ""}`,
-  );
+  say(`replay: ${replay(report.seed, kind)}`);
 }
 
 async function main(): Promise<number> {
   const options = flags(process.argv.slice(2));
-  const kind: Kind = { manyRanges: options.manyRanges, long: options.long };
+  const kind: Kind = { manyRanges: options.manyRanges, members: options.members, long: options.long };
   const started = performance.now();
   const sometimes = new Map<string, number>();
   let events = 0;

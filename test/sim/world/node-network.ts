@@ -7,7 +7,9 @@
  */
 import {
   AmbiguousError,
+  FatalError,
   fromWireError,
+  type OstrakaError,
   RetryError,
   toWireError,
   type WireError,
@@ -26,7 +28,7 @@ import type { Address } from "../../../src/node/config.js";
 import type { ClusterProbe } from "../../../src/node/founding.js";
 import type { Identity } from "../../../src/node/identity.js";
 import type { NodeCalls, NodeNetwork, StrangerService } from "../../../src/node/network.js";
-import { type MetPeers, peerRefusal } from "../../../src/node/peer-refusal.js";
+import { type MetPeers, peerRefusal, REMOVED } from "../../../src/node/peer-refusal.js";
 import type { Gateway } from "../../../src/rpc/gateway.js";
 import type { PeerCallContext, PeerCallOptions, PeerMethod } from "../../../src/rpc/peer-calls.js";
 import { decodePeerFrame, encodePeerFrame } from "../../../src/rpc/peer-frames.js";
@@ -71,6 +73,7 @@ interface Waiting {
 export class SimNodeNetwork implements NodeNetwork {
   readonly address: string;
   readonly clientCount = 0;
+  readonly refused: Promise<OstrakaError>;
   readonly calls: NodeCalls;
   readonly transport: PeerTransport;
   readonly #id: number;
@@ -82,6 +85,7 @@ export class SimNodeNetwork implements NodeNetwork {
   #meta: MetaMachine | undefined;
   #strangers: StrangerService | undefined;
   #listening = false;
+  #refuse!: (error: OstrakaError) => void;
   /** Set while the node serves SQL. */
   gateway: Gateway | undefined;
 
@@ -90,6 +94,9 @@ export class SimNodeNetwork implements NodeNetwork {
     this.#around = around;
     this.#self = self;
     this.address = `node${id}:${PORT}`;
+    this.refused = new Promise((resolve) => {
+      this.#refuse = resolve;
+    });
     this.calls = {
       serve: (method, handler) => void this.#methods.set(method, handler),
       call: (node, method, args, options) => this.#call(node, method, args, options ?? {}),
@@ -110,6 +117,11 @@ export class SimNodeNetwork implements NodeNetwork {
   identify(identity: Identity, meta: MetaMachine): void {
     this.#identity = identity;
     this.#meta = meta;
+  }
+
+  /** This node's replica of meta, once it knows who it is. */
+  get meta(): MetaMachine | undefined {
+    return this.#meta;
   }
 
   serveClients(gateway: Gateway): void {
@@ -138,7 +150,19 @@ export class SimNodeNetwork implements NodeNetwork {
     const identity = from.#identity;
     if (identity === undefined || this.#identity === undefined) return "not known yet";
     const peer = { node: from.#id, incarnation: identity.incarnation };
-    return peerRefusal(peer, this.#meta, this.#self().met);
+    const reason = peerRefusal(peer, this.#meta, this.#self().met);
+    if (reason?.includes(REMOVED)) from.#hears(this.#id, new FatalError("OSTRAKA_REMOVED", reason));
+    return reason;
+  }
+
+  /** Another node does not let this one in, for ever. */
+  #hears(from: number, refusal: OstrakaError): void {
+    this.#around.wires.stream(
+      from,
+      this.#id,
+      () => this.#around.onMachine(this.#id, () => this.#alive && this.#refuse(refusal)),
+      () => undefined,
+    );
   }
 
   // --- frames and snapshots -------------------------------------------------------------------------------------

@@ -38,9 +38,13 @@ export interface WorldOfProcesses extends Surroundings {
   /** The election timeout, in which faults are measured too. */
   readonly unitMs: number;
   readonly founders: readonly number[];
+  /** Whom a machine asks that joins. */
+  readonly contacts: readonly number[];
   /** Voters that every group is to have. */
   readonly replicas: number;
   readonly tuning: NodeTuning;
+  /** How long a node is down until its replicas are made anew elsewhere; undefined for the default. */
+  readonly nodeDeadMs: number | undefined;
   /** Beyond which ranges split by themselves; undefined for never. */
   readonly rangeMaxRows: number | undefined;
   readonly trace: (line: string) => void;
@@ -131,6 +135,10 @@ export class Machine {
   starts = 0;
   /** Wants to be up: a process that fails is started again. */
   wanted = true;
+  /** It has failed for good and never starts again. */
+  lost = false;
+  /** Its removal from the cluster has been asked for. */
+  leaving = false;
   readonly lines: string[] = [];
   readonly #world: WorldOfProcesses;
   readonly #random: SimRandom;
@@ -161,7 +169,7 @@ export class Machine {
   }
 
   start(): void {
-    if (this.process !== undefined) return;
+    if (this.process !== undefined || this.lost) return;
     this.wanted = true;
     const process = new Process(this.id, this, this.#world);
     this.process = process;
@@ -257,7 +265,7 @@ export class Machine {
       this.crash("process");
       // It had joined, and died before it had noted down as whom: under that id nobody may come again.
       if (error.code === "OSTRAKA_JOIN_REFUSED") this.damage.wiped = true;
-      if (this.wanted && !/WIPED|CORRUPT|JOIN_REFUSED/.test(error.code))
+      if (this.wanted && !/WIPED|CORRUPT|JOIN_REFUSED|REMOVED/.test(error.code))
         this.#world.after(RESTART_AFTER_FAILURE_MS, () => this.wanted && this.start());
     });
   }
@@ -338,20 +346,19 @@ export class Machine {
   }
 
   #config(): NodeConfig {
-    const addresses = this.#world.founders.map((id) => ({ host: `node${id}`, port: PORT }));
+    const at = (id: number) => ({ host: `node${id}`, port: PORT });
     return {
       nodeId: this.id,
       dataDirectory: this.dataDirectory,
       listen: { host: `node${this.id}`, port: PORT },
       http: undefined,
       advertise: undefined,
-      initialCluster: this.#founder
-        ? new Map(this.#world.founders.map((id, i) => [id, addresses[i]!]))
-        : undefined,
-      join: this.#founder ? undefined : addresses,
+      initialCluster: this.#founder ? new Map(this.#world.founders.map((id) => [id, at(id)])) : undefined,
+      join: this.#founder ? undefined : this.#world.contacts.map(at),
       rangeMaxBytes: 64 * 1024 * 1024,
       rangeMaxRows: this.#world.rangeMaxRows,
       replicas: this.#world.replicas,
+      nodeDeadMs: this.#world.nodeDeadMs,
       electionTimeoutMs: this.#world.unitMs,
       logLevel: "info",
       authTokenFile: undefined,

@@ -4,7 +4,7 @@
  * ranges there are is looked up in what the nodes know.
  */
 import { OstrakaError } from "../../../src/base/errors.js";
-import { COORDINATOR_GROUP, type GroupId } from "../../../src/base/ids.js";
+import { COORDINATOR_GROUP, type GroupId, nodeId } from "../../../src/base/ids.js";
 import type { RangeDirectory } from "../../../src/placement/directory.js";
 import type { SimRandom } from "../sim-random.js";
 import { Lost, NotSent, SimClient } from "./client.js";
@@ -165,9 +165,20 @@ export class Operator {
     await this.#undrain(node);
   }
 
+  async remove(node: number): Promise<void> {
+    await this.#ask("node.remove", { node, wait: false });
+  }
+
+  /** Whether the cluster has removed it, or never had it. */
+  isGone(node: number): boolean {
+    const known = this.world.machines.map(({ process }) => process?.network.meta?.node(nodeId(node))?.state);
+    return known.includes("removed") || known.every((state) => state === undefined);
+  }
+
   async #undrain(node: number): Promise<void> {
     for (let tries = 0; tries < 100 && this.#draining.has(node); tries++) {
-      if (await this.#ask("node.drain", { node, undo: true, wait: false })) this.#draining.delete(node);
+      if (this.isGone(node)) this.#draining.delete(node);
+      else if (await this.#ask("node.drain", { node, undo: true, wait: false })) this.#draining.delete(node);
       else await this.pause(AGAIN_MS);
     }
   }

@@ -25,6 +25,7 @@ import { SimClient } from "./client.js";
 import { describeDifference } from "./difference.js";
 import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
 import { check, Invariants, Violation } from "./invariants.js";
+import { isBeyondHelp, membershipEnds, stays } from "./membership.js";
 import { SimNetwork } from "./network.js";
 import { Machine, type Process, type WorldOfProcesses } from "./process.js";
 import { comeToRest, coverKeyspace } from "./range-ends.js";
@@ -53,6 +54,17 @@ const SIZES_OF_MANY = [
   [5, 5, 5],
   [1, 1, 1],
 ] as const;
+/** The same where nodes fail for good and are removed: those that join take their places. */
+const SIZES_OF_MEMBERS = [
+  [3, 3, 5],
+  [3, 3, 6],
+  [3, 3, 7],
+  [4, 3, 6],
+  [5, 3, 7],
+  [5, 5, 8],
+] as const;
+/** When what has failed is replaced without being told; mostly it is removed before. */
+const DEAD_AFTER_MS = [300_000, 1_000, 4_000];
 /** Beyond which ranges split by themselves; mostly they do so by hand alone. */
 const ROWS_OF_RANGES = [0, 0, 10, 40];
 /** How long anything may fail, in units of the world. */
@@ -74,6 +86,8 @@ export interface RunSettings {
   readonly keepTrace?: boolean;
   /** The database is divided, and divided again while it is used; a seed is another world with it than without. */
   readonly manyRanges?: boolean;
+  /** The same, and nodes fail for good, are removed and join; another world again. */
+  readonly members?: boolean;
   /** As long as worlds of one range, whatever the seed says. */
   readonly long?: boolean;
   /** Instead of what the seed gives: for scripted runs. */
@@ -132,6 +146,10 @@ export class World implements WorldOfProcesses {
   readonly most: number;
   readonly tuning: NodeTuning;
   readonly manyRanges: boolean;
+  /** Nodes fail for good and are removed. */
+  readonly members: boolean;
+  /** How long a node is down until its replicas are made anew elsewhere. */
+  readonly nodeDeadMs: number | undefined;
   /** What goes wrong does within a short time. */
   readonly short: boolean;
   /** Clients give up statements early, now and then. */
@@ -154,10 +172,13 @@ export class World implements WorldOfProcesses {
   /** What the nodes knew and had of ranges when it happened. */
   #rangesThen: readonly string[] = [];
 
-  constructor({ seed, keepTrace = false, fixed = {}, manyRanges = false, long = false }: RunSettings) {
+  constructor({ seed, keepTrace = false, fixed = {}, ...kind }: RunSettings) {
+    const { members = false, manyRanges = members, long = false } = kind;
     this.seed = seed;
     this.manyRanges = manyRanges;
-    this.random = new SimRandom(seed, manyRanges ? "ranges" : "world");
+    this.members = members;
+    this.random = new SimRandom(seed, members ? "members" : manyRanges ? "ranges" : "world");
+    this.nodeDeadMs = members ? this.random.stream("dead").pick(DEAD_AFTER_MS) : undefined;
     this.short = manyRanges && !long && this.random.stream("short").chance(SHORT_SHARE);
     this.#trace = new Trace(keepTrace);
     this.#trace.now = () => this.clock.monotonicMs();
@@ -169,7 +190,9 @@ export class World implements WorldOfProcesses {
     this.history = new History(this.random.stream("workloads"), manyRanges);
     const [founders, replicas, most = replicas] = this.random
       .stream("size")
-      .pick<readonly [number, number, number?]>(manyRanges ? SIZES_OF_MANY : SIZES);
+      .pick<readonly [number, number, number?]>(
+        members ? SIZES_OF_MEMBERS : manyRanges ? SIZES_OF_MANY : SIZES,
+      );
     this.founders = Array.from({ length: fixed.founders ?? founders }, (_, i) => i + 1);
     this.replicas = fixed.replicas ?? (fixed.founders === undefined ? replicas : Math.max(3, fixed.founders));
     this.most = Math.max(this.replicas, fixed.most ?? (fixed.founders === undefined ? most : 0));
@@ -196,6 +219,11 @@ export class World implements WorldOfProcesses {
     const machine = this.#addMachine(this.machines.length + 1);
     machine.start();
     return machine;
+  }
+
+  get contacts(): readonly number[] {
+    const serving = this.machines.filter((machine) => machine.serving && stays(machine));
+    return this.members && serving.length > 0 ? serving.map(({ id }) => id) : this.founders;
   }
 
   note(what: string): void {
@@ -271,6 +299,7 @@ export class World implements WorldOfProcesses {
     this.note(`a node went down by itself: ${error.code}`);
     const { wiped, decayed, ioErrors } = machine.damage;
     const excused =
+      (machine.leaving && error.code === "OSTRAKA_REMOVED") ||
       // A leader that knows what it had may reach it before it has found out itself.
       (wiped && (error.code === "OSTRAKA_WIPED" || /the log was lost/.test(error.message))) ||
       (decayed && /CORRUPT|IO/.test(error.code)) ||
@@ -420,7 +449,8 @@ export class World implements WorldOfProcesses {
     try {
       await this.#drive(drawn());
     } catch (error) {
-      this.fail(error);
+      if (this.members && isBeyondHelp(this)) this.note("a group lost most of its voters for good");
+      else this.fail(error);
     } finally {
       await this.#destroy();
     }
@@ -480,7 +510,9 @@ export class World implements WorldOfProcesses {
 
   /** Machines whose data is gone or damaged need not come back; all others must. */
   #survivors(): Machine[] {
-    return this.machines.filter(({ damage, serving }) => !(damage.wiped || damage.decayed) || serving);
+    return this.machines
+      .filter(stays)
+      .filter(({ damage, serving }) => !(damage.wiped || damage.decayed) || serving);
   }
 
   async #liveness(
@@ -498,6 +530,7 @@ export class World implements WorldOfProcesses {
     );
     await this.allServe();
     await this.during(finished, "operators finish", FINISH_MS);
+    if (this.members) await membershipEnds(this);
     const readers = this.#survivors().map(({ id }) => {
       const client = new SimClient(this, FIRST_CLIENT + 50 + id, this.random.stream(`reader-${id}`));
       client.pin(id);
@@ -520,7 +553,7 @@ export class World implements WorldOfProcesses {
     return this.when(
       () =>
         this.#survivors().every(({ serving }) => serving) &&
-        this.#survivors().length * 2 > this.founders.length,
+        (this.members || this.#survivors().length * 2 > this.founders.length),
       () => {
         const waiting = this.#survivors().filter(({ serving }) => !serving);
         return `all nodes serve again (not ${waiting.map(({ id, process }) => `${id}: ${process === undefined ? "down" : "starting"}`).join(", ")})`;
