@@ -5,7 +5,7 @@
  *   npm run sim -- --seeds 1000 --minutes 30
  *   SEED=17 npm run sim                  one seed again, with its trace
  *   npm run sim -- --ranges              databases of many ranges, most of them in short worlds (--long: as others)
- *   npm run sim -- --members             the same, and nodes join, fail for good and are removed
+ *   npm run sim -- --members             the same, and nodes join, fail for good (all but one, now and then) and are removed
  *   flags: --first N  --twice (same hash?)  --keep-going  --no-shrink  --verbose
  */
 import { spawnSync } from "node:child_process";

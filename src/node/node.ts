@@ -211,6 +211,7 @@ class NodeAssembly {
       () => this.#stopping !== undefined,
     );
     await this.#untilServing(hosting);
+    if (identity.recoveredFrom !== undefined) this.#compareSchemas(hosting);
     network.serveClients(gateway, this.#meta.state.clusterId || identity.clusterId, self);
     return {
       nodeId: identity.nodeId,
@@ -368,6 +369,19 @@ class NodeAssembly {
       // What fails may fail at once.
       await pause(this.#clock, SERVING_PAUSE_MS);
     }
+  }
+
+  /** After a recovery: what this node had not heard of when the others were lost, it lacks in some ranges for good. */
+  #compareSchemas({ ranges }: RangeHosting): void {
+    const versions = [...ranges.all.values()].map(({ range, schema }) => ({
+      range,
+      version: schema.version,
+    }));
+    if (versions.some(({ version }) => version !== versions[0]?.version))
+      this.#logger.error(
+        { versions },
+        "ranges here know different versions of the schema, and cannot be used together: recover another node's data",
+      );
   }
 
   /** The first range answers, and a replica of it here keeps up: the node can serve SQL. */

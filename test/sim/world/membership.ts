@@ -96,7 +96,13 @@ export function isBeyondHelp(world: World): boolean {
 export async function membershipEnds(world: World): Promise<void> {
   const gone = world.machines.filter((machine) => !stays(machine) || machine.damage.wiped);
   for (const machine of gone) machine.leaving = true;
-  const remaining = () => gone.map(({ id }) => id).filter((id) => !world.operator.isGone(id));
+  const remaining = () =>
+    gone
+      .map(({ id }) => id)
+      .filter((id) => {
+        const standings = world.operator.standings(id);
+        return standings.length > 0 && !standings.includes("removed");
+      });
   const removed = async (): Promise<void> => {
     for (;;) {
       const left = remaining();

@@ -5,6 +5,7 @@
  */
 import { OstrakaError } from "../../../src/base/errors.js";
 import { COORDINATOR_GROUP, type GroupId, nodeId } from "../../../src/base/ids.js";
+import type { NodeState } from "../../../src/machines/meta/meta.js";
 import type { RangeDirectory } from "../../../src/placement/directory.js";
 import type { SimRandom } from "../sim-random.js";
 import { Lost, NotSent, SimClient } from "./client.js";
@@ -169,15 +170,15 @@ export class Operator {
     await this.#ask("node.remove", { node, wait: false });
   }
 
-  /** Whether the cluster has removed it, or never had it. */
-  isGone(node: number): boolean {
+  /** What the cluster has a node for, as the nodes know it that are up and have heard of it. */
+  standings(node: number): NodeState[] {
     const known = this.world.machines.map(({ process }) => process?.network.meta?.node(nodeId(node))?.state);
-    return known.includes("removed") || known.every((state) => state === undefined);
+    return known.filter((state) => state !== undefined);
   }
 
   async #undrain(node: number): Promise<void> {
     for (let tries = 0; tries < 100 && this.#draining.has(node); tries++) {
-      if (this.isGone(node)) this.#draining.delete(node);
+      if (this.standings(node).includes("removed")) this.#draining.delete(node);
       else if (await this.#ask("node.drain", { node, undo: true, wait: false })) this.#draining.delete(node);
       else await this.pause(AGAIN_MS);
     }

@@ -23,6 +23,7 @@ import { SimClock, settle, turns } from "../sim-clock.js";
 import { SimRandom } from "../sim-random.js";
 import { SimClient } from "./client.js";
 import { describeDifference } from "./difference.js";
+import { loseAll, recoverFrom, survivorOf } from "./disaster.js";
 import { describeFault, drawFaults, type Fault, strike } from "./faults.js";
 import { check, Invariants, Violation } from "./invariants.js";
 import { isBeyondHelp, membershipEnds, stays } from "./membership.js";
@@ -65,6 +66,8 @@ const SIZES_OF_MEMBERS = [
 ] as const;
 /** When what has failed is replaced without being told; mostly it is removed before. */
 const DEAD_AFTER_MS = [300_000, 1_000, 4_000];
+/** Of them so many end with one node. */
+const DISASTERS = 0.25;
 /** Beyond which ranges split by themselves; mostly they do so by hand alone. */
 const ROWS_OF_RANGES = [0, 0, 10, 40];
 /** How long anything may fail, in units of the world. */
@@ -139,7 +142,7 @@ export class World implements WorldOfProcesses {
   /** The election timeout; faults come and last in proportion to it. */
   readonly unitMs: number;
   readonly wires: SimNetwork;
-  readonly invariants: Invariants;
+  invariants: Invariants;
   readonly machines: Machine[];
   readonly founders: readonly number[];
   readonly replicas: number;
@@ -199,14 +202,15 @@ export class World implements WorldOfProcesses {
     this.rangeMaxRows =
       (fixed.rangeMaxRows ?? (manyRanges ? this.random.stream("rows").pick(ROWS_OF_RANGES) : 0)) || undefined;
     this.machines = [];
-    for (const id of this.founders) this.#addMachine(id);
+    for (const _ of this.founders) this.addMachine();
     const operator = this.random.stream("operator");
     this.operator = new Operator(this, FIRST_CLIENT - 2, operator, this.history.splittable);
   }
 
   // --- what processes and clients ask of the world --------------------------------------------------------------
 
-  #addMachine(id: number): Machine {
+  addMachine(): Machine {
+    const id = this.machines.length + 1;
     const machine = new Machine(id, this, this.random.stream(`machine-${id}`), this.#root);
     this.machines.push(machine);
     return machine;
@@ -216,7 +220,7 @@ export class World implements WorldOfProcesses {
   join(): Machine | undefined {
     if (this.machines.length >= this.most) return undefined;
     this.note("a node was added");
-    const machine = this.#addMachine(this.machines.length + 1);
+    const machine = this.addMachine();
     machine.start();
     return machine;
   }
@@ -444,7 +448,9 @@ export class World implements WorldOfProcesses {
       this.impatient = this.short && this.random.stream("impatient").chance(0.5);
       const workers = this.#employ();
       await this.#safety(planned, end);
-      verdicts = await this.#liveness(workers);
+      const survivor = this.members && this.random.stream("ends").chance(DISASTERS) && survivorOf(this);
+      if (survivor) await this.#disaster(survivor, workers);
+      else verdicts = await this.#liveness(workers);
     };
     try {
       await this.#drive(drawn());
@@ -543,10 +549,34 @@ export class World implements WorldOfProcesses {
     );
     for (const [name, { verdict, problems }] of verdicts)
       check(verdict !== "invalid", () => `${name}: ${problems.join("\n  ")}`);
+    await this.#comeToRest();
+    return verdicts;
+  }
+
+  async #disaster(
+    survivor: Machine,
+    workers: readonly { worker: Worker; done: Promise<void> }[],
+  ): Promise<void> {
+    loseAll(this);
+    this.heal();
+    this.impatient = false;
+    for (const { worker } of workers) worker.stopped = true;
+    await this.during(Promise.all(workers.map(({ done }) => done)), "clients finish");
+    if (!(await recoverFrom(this, survivor))) return;
+    await this.during(this.operator.finish(), "operators finish", FINISH_MS);
+    await membershipEnds(this);
+    await this.#comeToRest();
+  }
+
+  /** Another cluster, made of what is left of the one before: what was promised there binds nobody. */
+  beginAnew(): void {
+    this.invariants = new Invariants((what) => this.note(what));
+  }
+
+  async #comeToRest(): Promise<void> {
     await comeToRest(this, () => this.#survivors());
     await coverKeyspace(this, () => this.#survivors());
     await this.compareReplicas();
-    return verdicts;
   }
 
   allServe(): Promise<void> {
