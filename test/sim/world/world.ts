@@ -172,6 +172,8 @@ export class World implements WorldOfProcesses {
   readonly #root: string;
   #events = 0;
   #violation: Error | undefined;
+  /** All nodes but one are lost. */
+  #anew = false;
   /** What the nodes knew and had of ranges when it happened. */
   #rangesThen: readonly string[] = [];
 
@@ -455,7 +457,8 @@ export class World implements WorldOfProcesses {
     try {
       await this.#drive(drawn());
     } catch (error) {
-      if (this.members && isBeyondHelp(this)) this.note("a group lost most of its voters for good");
+      if (this.members && !this.#anew && isBeyondHelp(this))
+        this.note("a group lost most of its voters for good");
       else this.fail(error);
     } finally {
       await this.#destroy();
@@ -570,6 +573,7 @@ export class World implements WorldOfProcesses {
 
   /** Another cluster, made of what is left of the one before: what was promised there binds nobody. */
   beginAnew(): void {
+    this.#anew = true;
     this.invariants = new Invariants((what) => this.note(what));
   }
 
