@@ -198,11 +198,14 @@ export class SourceServer {
     return this.#next(served, scan);
   }
 
-  async #next({ scans }: Served, id: number): Promise<ScanAnswer> {
+  async #next({ scans, ending }: Served, id: number): Promise<ScanAnswer> {
     const scan = scans.get(id);
     if (scan === undefined) return { scan: id, rows: undefined, count: 0 };
     scan.next ??= scan.stream.then((stream) => stream.next());
-    const chunk = await this.#inTime(scan.next);
+    const chunk = await this.#inTime(scan.next).catch((error: unknown) => {
+      // Whoever still waits has stopped nothing.
+      throw ending.signal.aborted ? givenUp() : error;
+    });
     if (chunk === NOTHING_YET) return { scan: id, ...chunk };
     scan.next = undefined;
     if (chunk !== undefined) return { scan: id, ...chunk };

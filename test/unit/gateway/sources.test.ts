@@ -30,6 +30,7 @@ class Node {
   scanMs = 0;
   /** Scans that look for it. */
   scanning = 0;
+  readonly server: SourceServer;
 
   constructor(ranges: readonly number[], generation = 1) {
     for (const range of ranges)
@@ -44,10 +45,10 @@ class Node {
       },
       release: () => this.runners--,
     } as unknown as RunnerPool;
-    const server = new SourceServer({ clock, limits: DEFAULT_LIMITS }, pool, (range) =>
+    this.server = new SourceServer({ clock, limits: DEFAULT_LIMITS }, pool, (range) =>
       this.replicas.get(range),
     );
-    server.serve({ serve: (method, handler) => void this.methods.set(method, handler) });
+    this.server.serve({ serve: (method, handler) => void this.methods.set(method, handler) });
   }
 }
 
@@ -165,6 +166,17 @@ it("stops what still looks for rows when nobody wants them any more", async () =
   await settle();
   expect(node.scanning).toBe(0);
   expect(node.runners).toBe(0);
+});
+
+it("tells who still waits for rows that the snapshot was given up, when the node stops", async () => {
+  const node = new Node([3]);
+  node.scanMs = 100_000;
+  nodes.set(nodeId(2), node);
+  const sources = await remote().open([wanted(3, [2])], deadline());
+  const first = sources.get(groupId(3))!.scan(LOAD, deadline())[Symbol.asyncIterator]().next();
+  await settle();
+  node.server.close();
+  await expect(first).rejects.toMatchObject({ code: "OSTRAKA_RETRY", family: "retry" });
 });
 
 it("asks few nodes, in the order of their ids", async () => {
