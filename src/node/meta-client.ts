@@ -178,7 +178,7 @@ export class MetaClient {
    */
   async #knock({ nodeId: self, founders, seeds = {} }: Identity): Promise<void> {
     const { network, machine } = this.#options;
-    const known = new Set([founders, seeds].flatMap((told) => Object.keys(told).map(Number)));
+    const known = new Set(Object.keys({ ...founders, ...seeds }).map(Number));
     for (const { id, state } of machine.state.nodes) {
       if (state === "removed") known.delete(id);
       else known.add(id);

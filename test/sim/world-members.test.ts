@@ -1,6 +1,7 @@
 /**
  * Whole nodes in simulated worlds of many ranges whose nodes join, fail for good and are removed, all but one at once now
- * and then: a fixed set of seeds and, within a time budget, fresh ones. `SEED=n npm run sim -- --members` runs one again with its trace.
+ * and then: a fixed set of seeds and, within a time budget, fresh ones. `SEED=n npm run sim -- --members` runs one again
+ * with its trace.
  */
 import { afterAll, describe, expect, it } from "vitest";
 import { Seeds } from "./world/seeds.js";

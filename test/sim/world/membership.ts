@@ -3,6 +3,7 @@
  * removed, whether they live or not. Others join (faults.ts). A node fails for good only while every group can do
  * without it; one that is removed stops by itself.
  */
+import { nodeId } from "../../../src/base/ids.js";
 import type { ConfState } from "../../../src/raft/types.js";
 import type { Fault, Strike, Weights } from "./faults.js";
 import { check } from "./invariants.js";
@@ -58,7 +59,7 @@ function canSpare(world: World, { id }: Machine): boolean {
     const conf = world.leader(group)?.process?.host?.findGroup(group)?.status().conf;
     if (conf === undefined || conf.votersOutgoing.length > 0) return false;
     if (conf.voters.some((voter) => world.machine(voter).lost)) return false;
-    if (conf.voters.includes(id as never) && conf.voters.length < 3) return false;
+    if (conf.voters.includes(nodeId(id)) && conf.voters.length < 3) return false;
   }
   return true;
 }

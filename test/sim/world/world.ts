@@ -126,6 +126,12 @@ export interface RunReport {
   readonly ranges: readonly string[];
 }
 
+/** A client at work, and when it has ended. */
+interface Employed {
+  readonly worker: Worker;
+  readonly done: Promise<void>;
+}
+
 /** Somebody who waits until something is so. */
 interface Waiting {
   readonly done: () => boolean;
@@ -495,7 +501,7 @@ export class World implements WorldOfProcesses {
       await this.operator.split(random.float(), random.float());
   }
 
-  #employ(): { worker: Worker; done: Promise<void> }[] {
+  #employ(): Employed[] {
     const random = this.random.stream("clients");
     const count = random.between(2, 6);
     return Array.from({ length: count }, (_, i) => {
@@ -524,19 +530,23 @@ export class World implements WorldOfProcesses {
       .filter(({ damage, serving }) => !(damage.wiped || damage.decayed) || serving);
   }
 
-  async #liveness(
-    workers: readonly { worker: Worker; done: Promise<void> }[],
-  ): Promise<ReadonlyMap<string, Verdict>> {
-    this.trace("everything heals");
-    this.heal();
+  /** Clients begin nothing more; resolves when they have ended what they are at. */
+  async #endWork(workers: readonly Employed[]): Promise<void> {
     this.impatient = false;
     for (const { worker } of workers) worker.stopped = true;
-    const finished = this.operator.finish();
-    finished.catch((error: unknown) => this.fail(error));
     await this.during(
       Promise.all(workers.map(({ done }) => done)),
       () => `clients finish (${workers.map(({ worker }) => worker.busy).join(" | ")})`,
     );
+  }
+
+  async #liveness(workers: readonly Employed[]): Promise<ReadonlyMap<string, Verdict>> {
+    this.trace("everything heals");
+    this.heal();
+    const ended = this.#endWork(workers);
+    const finished = this.operator.finish();
+    finished.catch((error: unknown) => this.fail(error));
+    await ended;
     await this.allServe();
     await this.during(finished, "operators finish", FINISH_MS);
     if (this.members) await membershipEnds(this);
@@ -556,15 +566,10 @@ export class World implements WorldOfProcesses {
     return verdicts;
   }
 
-  async #disaster(
-    survivor: Machine,
-    workers: readonly { worker: Worker; done: Promise<void> }[],
-  ): Promise<void> {
+  async #disaster(survivor: Machine, workers: readonly Employed[]): Promise<void> {
     loseAll(this);
     this.heal();
-    this.impatient = false;
-    for (const { worker } of workers) worker.stopped = true;
-    await this.during(Promise.all(workers.map(({ done }) => done)), "clients finish");
+    await this.#endWork(workers);
     if (!(await recoverFrom(this, survivor))) return;
     await this.during(this.operator.finish(), "operators finish", FINISH_MS);
     await membershipEnds(this);
